@@ -1,0 +1,45 @@
+"""Editing methods. One file each; a name in the settings is a file here, and no other line changes.
+
+A method module states
+
+    VERSION   raised by hand when its output changes for equal inputs
+    NEEDS     names of the priors it reads ("optical_flow", "masks", "tracks")
+    Params    a frozen pydantic model; fields that hold a path are marked `file`
+    edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
+    check(params, frames_meta)   optional: refuse early, before any prior is computed
+
+`latents` and `backbone` are None for methods that work on pixels. Methods never import one another, and their
+modules import nothing heavy at the top: a plan reads VERSION, NEEDS and Params.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from retake.formats import FrameSeries
+
+
+class Patch(NamedTuple):
+    """The edit of one chunk, cropped to where it is. Outside the box, and where alpha is 0, the source stays."""
+
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 in working pixels, x1 and y1 exclusive; all zero when nothing is edited."""
+    rgb: np.ndarray
+    """uint8 [n, h, w, 3]."""
+    alpha: np.ndarray
+    """uint8 [n, h, w], opacity, 255 = the edit alone."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What every method may read besides its priors."""
+
+    frames: FrameSeries
+    scratch: Path
+    """A folder for temporary files, removed after the stage."""
+    first_chunk: int = 0
+    """Chunks before this one are committed already (a resumed run); the iterator starts here."""

@@ -1,0 +1,322 @@
+"""The command line. Data on stdout, messages on stderr, `--json` for machines; imports are lazy so that help is quick.
+
+Exit codes: 0 done, 2 settings, 3 some clips failed, 4 media refused, 5 environment, 6 integrity, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retake.errors import ConfigError, RetakeError
+
+app = typer.Typer(
+    name="retake",
+    help="Edit video as a cached pipeline: every expensive stage runs once.",
+    epilog="Start with: retake demo. Settings read key=value, as in edit.strength=0.5; their files are in params/.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Clip = Annotated[str, typer.Argument(help="A video, a folder of images, DAVIS_ROOT:name, or sprites:drift.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: key=value, group=choice.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pixels of the source's first frame.")]
+Until = Annotated[str, typer.Option(help="Stop after this stage; its layers are shown in a report.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.command()
+def edit(
+    clip: Clip,
+    overrides: Overrides = None,
+    box: Box = None,
+    until: Until = "report",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Edit a clip. Example: retake edit dog.mp4 --box 70,40,300,460 edit.reference=cat.png"""
+    from flows import job
+    from flows.console import Console, size
+    from flows.runners import Local
+
+    chosen, rest = split_runner(with_box(overrides, box))
+    console = Console(quiet=as_json)
+    if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
+        from flows.edit import edit_clip
+
+        done = edit_clip(clip, rest, until)
+    else:
+        runner = Local(job.open_store(), console, console.outcome)
+        done = job.edit(clip, rest, until=until, runner=runner).as_json()
+    if as_json:
+        show(done)
+        return
+    reused = sum(s["status"] == "cached" for s in done["stages"])
+    total = sum(s["bytes"] for s in done["stages"])
+    console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {size(total)}")
+    for name, path in done["outputs"].items():
+        print(f"{name:8} {path}")
+
+
+@app.command()
+def plan(
+    clip: Clip, overrides: Overrides = None, box: Box = None, until: Until = "report", as_json: Json = False
+) -> None:
+    """Say what `edit` would run, and why; start nothing."""
+    from flows import job
+    from flows.console import size
+
+    _, rest = split_runner(with_box(overrides, box))
+    identity, planned = job.plan(clip, rest, until)
+    if as_json:
+        show({"edit": identity, "stages": [p.as_json() for p in planned]})
+        return
+    for p in planned:
+        saves = (
+            f"saves {p.seconds:.1f} s, {size(p.bytes or 0)}" if p.status == "cached" and p.seconds is not None else ""
+        )
+        print(f"{p.stage:13} {p.status:9} {p.why or saves}")
+
+
+@app.command()
+def why(
+    clip: Clip,
+    overrides: Overrides = None,
+    box: Box = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which ingredient makes a stage run again: against the nearest earlier result of that stage."""
+    from flows import graph, job
+
+    if stage is not None and stage not in graph.STAGES:
+        graph.closure(job.settings(list(overrides or [])), stage)
+    _, rest = split_runner(with_box(overrides, box))
+    _, planned = job.plan(clip, rest)
+    chosen = [p for p in planned if stage in (None, p.stage)]
+    if as_json:
+        show({"stages": [{"stage": p.stage, "status": p.status, "why": p.why} for p in chosen]})
+        return
+    for p in chosen:
+        print(f"{p.stage:13} {p.why or 'in the store'}")
+
+
+@app.command()
+def frame(
+    clip: Clip,
+    number: Annotated[int, typer.Argument(min=0, help="Working frame, counted from 0.")],
+    overrides: Overrides = None,
+    box: Box = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the PNG.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No grid: a frame to paint into, for edit.anchors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one frame as a PNG with a grid in source pixels, to read a box from."""
+    from flows import still
+
+    path = still.write_frame(clip, number, with_box(overrides, box), box, out, grid=not plain)
+    show({"frame": str(path)}) if as_json else print(path)
+
+
+@app.command()
+def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], as_json: Json = False) -> None:
+    """Run one stage over the whole dataset, as dvc.yaml does: reads params.yaml, writes artifacts/NAME."""
+    from flows import dataset
+    from flows.console import Console
+
+    outcome = dataset.run_stage(name, Console(quiet=as_json))
+    if as_json:
+        show(outcome)
+
+
+@app.command()
+def dataset(
+    overrides: Overrides = None,
+    commit: Annotated[bool, typer.Option(help="Record the outs in dvc.lock.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Make every edit of every clip of the dataset through Prefect, and record the outs for DVC."""
+    from flows.dataset import process_dataset
+
+    show(process_dataset(list(overrides or []), commit)) if as_json else process_dataset(list(overrides or []), commit)
+
+
+@app.command()
+def report(
+    clip: Annotated[str | None, typer.Argument(help="Folder name under artifacts/edits.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the edits that were made, newest first, with their report pages."""
+    from flows.ledger import edits
+
+    found = edits(clip)
+    if as_json:
+        show({"edits": found})
+        return
+    for entry in found:
+        print(f"{entry['clip']}/{entry['edit']}  {entry['method']:10}  {entry['report']}")
+
+
+@app.command()
+def verify(as_json: Json = False) -> None:
+    """Hash everything in the store. Damaged objects are set aside and made again by the next run; exit 6 if any."""
+    from flows.ledger import verify_store
+
+    found = verify_store()
+    if as_json:
+        show(found)
+    else:
+        print(f"{found['objects']} objects, {found['bytes']} bytes, {found['records']} records")
+        print(f"damaged: {len(found['damaged'])}, missing: {len(found['missing'])}")
+    if found["damaged"] or found["missing"]:
+        raise typer.Exit(6)
+
+
+@app.command()
+def params(
+    overrides: Overrides = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether params.yaml is current.")] = False,
+) -> None:
+    """Write params.yaml, the composed settings that DVC reads."""
+    from flows.config import CHECKOUT, compose, read_params, validate
+    from retake import dvc
+
+    if check:
+        if read_params() != compose(list(overrides or [])):
+            raise ConfigError("E203", "params.yaml is not what params/ composes to", "Write it: retake params")
+        return
+    validate(compose(list(overrides or [])))
+    dvc.compose(CHECKOUT, list(overrides or []))
+    print(CHECKOUT / "params.yaml")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""
+    from flows import doctor as checks
+
+    found = checks.run()
+    if as_json:
+        show({"checks": found})
+    else:
+        for check in found:
+            mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[check["state"]]
+            print(f"{mark} {check['name']:12} {check['text']}" + (f"\n     {check['fix']}" if check["fix"] else ""))
+    if any(check["state"] == "fail" for check in found):
+        raise typer.Exit(5)
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Render a small clip, edit it, and change one setting: what the cache is for, in half a minute."""
+    from flows import demo as tour
+    from flows.console import Console
+
+    done = tour.run(Console(quiet=as_json))
+    if as_json:
+        show(done)
+
+
+# ---- shared ------------------------------------------------------------------------------------------------------
+
+
+def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
+    """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
+    rest = list(overrides or [])
+    if box is not None:
+        try:
+            x0, y0, x1, y1 = (float(part) for part in box.split(","))
+        except ValueError as error:
+            raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.") from error
+        rest.append(f"masks.box=[{x0:g},{y0:g},{x1:g},{y1:g}]")
+    return rest
+
+
+def split_runner(overrides: list[str]) -> tuple[str, list[str]]:
+    """`runner=prefect` or `runner=local` is about how to run, not about the result."""
+    chosen = [o.partition("=")[2] for o in overrides if o.startswith("runner=")]
+    if chosen and chosen[-1] not in ("auto", "local", "prefect"):
+        raise ConfigError("E205", f"unknown runner {chosen[-1]!r}", "runner is auto, local or prefect.")
+    return (chosen or ["auto"])[-1], [o for o in overrides if not o.startswith("runner=")]
+
+
+def server_answers(say: Any) -> bool:
+    """Whether PREFECT_API_URL names a server that is up. Work never depends on it."""
+    from urllib.parse import urlsplit
+
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return False
+    import socket
+
+    place = urlsplit(url)
+    try:
+        socket.create_connection((place.hostname or "", place.port or 80), timeout=1).close()
+    except OSError:
+        say(f"no Prefect server answers at {url}: running here without it")
+        return False
+    return True
+
+
+def show(value: Any) -> None:
+    print(json.dumps(value, indent=1 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def fail(error: RetakeError) -> int:
+    """Tell an error: one JSON object with --json, else at most six lines."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": error.as_json()}, ensure_ascii=False), file=sys.stderr)
+    else:
+        print(f"\n{error.code} {error.message}"[:900], file=sys.stderr)
+        if error.hint:
+            print(f"     {error.hint}"[:400], file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> None:
+    """Run the command line and exit. `python -m flows` comes here, and so does the console command."""
+    import click
+
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except RetakeError as error:
+        if debug:
+            raise
+        code = fail(error)
+    except click.ClickException as error:
+        code = fail(ConfigError("E201", error.format_message(), f"See: {command_path(error)} --help"))
+    except (KeyboardInterrupt, click.Abort):
+        print("\nstopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        text = f"unexpected {type(error).__name__}: {error}"
+        code = fail(RetakeError("E999", text, "Run it again with --debug and report what it shows."))
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def command_path(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context else "retake"
+
+
+if __name__ == "__main__":
+    from retake.launcher import enter
+
+    enter(Path(__file__).resolve().parent.parent)
+    main()

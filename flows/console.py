@@ -1,0 +1,63 @@
+"""What a person sees while stages run: a bar on a terminal, one line a stage in a log, nothing with --json."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from retake.stage import Outcome
+
+
+class Console:
+    """Messages go to stderr; data, elsewhere, to stdout."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._stage = ""
+        self._began = time.monotonic()
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if not self.live:
+            return
+        if self._stage != stage:
+            self._close()
+            from rich.console import Console as Rich
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Rich(stderr=True), transient=True)
+            self._bar.start()
+            self._task, self._stage = self._bar.add_task(stage, total=total), stage
+        self._bar.update(self._task, completed=done, total=total)
+
+    def waiting(self, stage: str) -> None:
+        self.say(f"{stage:13} another process is making it; waiting")
+
+    def outcome(self, outcome: Outcome) -> None:
+        """One line a stage."""
+        self._close()
+        made = outcome.artifact.bytes
+        took = f"{outcome.seconds:7.1f} s" if outcome.status == "ran" else f"{'':9}"
+        saved = f"saved {outcome.recorded_seconds:.1f} s" if outcome.status == "cached" else ""
+        self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {size(made):>9}  {outcome.key[:10]}  {saved}".rstrip())
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._stage = None, ""
+
+
+def size(count: int) -> str:
+    """Bytes for people, powers of 1000."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"

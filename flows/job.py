@@ -1,0 +1,79 @@
+"""One edit from its settings to its folder: the work behind `retake edit`, the flows and the notebook call."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import graph, handout
+from flows.config import CHECKOUT, settings
+from flows.runners import Local, Plan, Planned
+from retake.artifact import Artifact
+from retake.clip import Clip, open_clip
+from retake.dvc import cache_dir
+from retake.stage import Outcome
+from retake.store import Store
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What came of one edit."""
+
+    id: str
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+    outputs: dict[str, str]
+    made: dict[str, Artifact]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"edit": self.id, "stages": [o.as_json() for o in self.outcomes], "outputs": self.outputs}
+
+
+def open_store() -> Store:
+    """The store of this checkout (DVC's cache folder, or RETAKE_STORE)."""
+    return Store(cache_dir(CHECKOUT) / "retake")
+
+
+def edit(
+    clip: str | Clip,
+    overrides: Sequence[str] = (),
+    *,
+    until: str = "report",
+    runner: Local | None = None,
+    folder: Path | None = None,
+) -> Edit:
+    """Edit a clip: `edit("dog.mp4", ["masks.box=[70,40,300,460]", "edit.reference=cat.png"])`.
+
+    `overrides` are settings as on the command line; `until` stops after a stage. Results stand in
+    artifacts/edits/<clip>/<id>. Raises RetakeError.
+    """
+    clip = open_clip(clip) if isinstance(clip, str) else clip
+    p = settings(list(overrides))
+    runner = runner or Local(open_store())
+    store = runner.store
+    identity = handout.edit_id(store, clip, p)
+    folder = folder or CHECKOUT / "artifacts" / "edits" / clip.name / identity
+    command = command_line(clip, overrides)
+
+    def build() -> Edit:
+        made = graph.edit_graph(runner, clip, p, until)
+        outputs = handout.hand_out(store, clip, p, made, runner.outcomes, folder, command)
+        return Edit(identity, folder, tuple(runner.outcomes), outputs, made)
+
+    return runner.healed(build)
+
+
+def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:
+    """(edit id, what `edit` would do to each stage). Starts nothing."""
+    opened, p, run = open_clip(clip), settings(list(overrides)), Plan(open_store())
+    identity = handout.edit_id(run.store, opened, p)
+    graph.edit_graph(run, opened, p, until)
+    return identity, run.planned
+
+
+def command_line(clip: Clip, overrides: Sequence[str]) -> str:
+    """What to type to get this edit again."""
+    return shlex.join(["retake", "edit", clip.spec, *overrides])

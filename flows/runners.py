@@ -1,0 +1,180 @@
+"""Three ways to call the stages of a graph: Plan looks, Local computes, Prefect computes and shows it.
+
+All three make the same recipe of the same inputs, so what Plan says is what the others do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from retake.artifact import Artifact
+from retake.clip import Clip
+from retake.errors import DamagedError
+from retake.recipe import Recipe, differences, files_of
+from retake.stage import Observer, Outcome, Silent, Stage, compute, sources_unchanged
+from retake.store import Store
+
+HEALING_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Stands where an artifact will be: its content, and so every key downstream, is not known yet."""
+
+    stage: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would happen to one stage."""
+
+    stage: str
+    status: str  # "cached", "will run" or "may run"
+    why: str
+    key: str | None = None
+    seconds: float | None = None  # when cached: what it cost when it was made
+    bytes: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "status": self.status,
+            "why": self.why,
+            "key": self.key,
+            "seconds": self.seconds,
+            "bytes": self.bytes,
+        }
+
+
+def recipe_of(store: Store, stage: Stage, params: Any, implementation: str, inputs: Mapping[str, Any]) -> Recipe:
+    """The recipe of a stage call. Clips and artifacts stand in it by content digest."""
+    digests = {name: v.digest(store) if isinstance(v, Clip) else v.digest for name, v in inputs.items()}
+    return stage.recipe(params, digests, store.source_digest, implementation)
+
+
+@dataclass
+class Plan:
+    """Computes keys and looks them up; starts nothing and imports neither torch nor Prefect."""
+
+    store: Store
+    planned: list[Planned] = field(default_factory=list)
+
+    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact | Promise:
+        waits_for = [v.stage for v in inputs.values() if isinstance(v, Promise)]
+        if waits_for:
+            why = f"depends on {', '.join(waits_for)}; skipped if the same bytes come out again"
+            self.planned.append(Planned(stage.name, "may run", why))
+            return Promise(stage.name)
+        recipe = recipe_of(self.store, stage, params, implementation, inputs)
+        if record := self.store.find(stage.name, recipe.key):
+            size = record.artifact.bytes
+            self.planned.append(Planned(stage.name, "cached", "", recipe.key, record.seconds, size))
+            return record.artifact
+        self.planned.append(Planned(stage.name, "will run", why_missing(self.store, recipe), recipe.key))
+        return Promise(stage.name)
+
+
+@dataclass
+class Local:
+    """Runs each stage in this process, or takes it from the store."""
+
+    store: Store
+    observer: Observer = field(default_factory=Silent)
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
+        outcome = self.outcome(stage, params, implementation, inputs)
+        self.outcomes.append(outcome)
+        self.on_outcome(outcome)
+        return outcome.artifact
+
+    def outcome(self, stage: Stage, params: Any, implementation: str, inputs: Mapping[str, Any]) -> Outcome:
+        """Find or make one stage's result."""
+        sources = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
+        unchanged = sources_unchanged(self.store, sources)
+        recipe = recipe_of(self.store, stage, params, implementation, inputs)
+        return compute(self.store, stage, recipe, params, inputs, self.observer, unchanged)
+
+    def healed(self, build: Callable[[], Any]) -> Any:
+        """Call `build` (a pass over a graph); when it meets a damaged object, set aside all damage among what the
+        pass had used and call it again. Each round has less to trust and more to make anew."""
+        for _ in range(HEALING_ROUNDS):
+            try:
+                return build()
+            except DamagedError:
+                for outcome in self.outcomes:
+                    drop_damaged(self.store, outcome.artifact)
+                self.outcomes.clear()
+        return build()
+
+
+class Prefect(Local):
+    """Local, with every stage call shown as a Prefect task. To be used inside a flow run."""
+
+    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+        from prefect.states import Completed
+
+        # A task must return the handle, not raise it through a state: the outcome travels beside it.
+        @task(name=stage.name, cache_policy=NO_CACHE, persist_result=False)
+        def run_stage(ingredients: Mapping[str, Any]) -> Any:
+            outcome = self.outcome(stage, params, implementation, inputs)
+            self.outcomes.append(outcome)
+            self.on_outcome(outcome)
+            if outcome.status == "cached":
+                return Completed(name="Cached", data=outcome.artifact.as_json())
+            return outcome.artifact.as_json()
+
+        recipe = recipe_of(self.store, stage, params, implementation, inputs)
+        run_stage(recipe.ingredients())
+        return self.outcomes[-1].artifact
+
+
+def drop_damaged(store: Store, artifact: Artifact) -> None:
+    """Set aside every damaged object of an artifact."""
+    for file in artifact.files:
+        try:
+            store.verify(file)
+        except DamagedError:
+            continue
+
+
+def why_missing(store: Store, recipe: Recipe) -> str:
+    """In words, which ingredient differs from the nearest earlier result of the same stage."""
+    nearest = nearest_record(store, recipe)
+    if nearest is None:
+        return "first time: nothing like it is in the store"
+    changed = differences(recipe.ingredients(), nearest.recipe)
+    if not changed:
+        return "made before, but its objects are missing or damaged"
+    return "; ".join(in_words(*difference) for difference in changed)
+
+
+def nearest_record(store: Store, recipe: Recipe, at_most: int = 500) -> Any:
+    """The record of the same stage with the fewest differing ingredients, the latest of equals."""
+    ingredients, best, fewest = recipe.ingredients(), None, None
+    for count, record in enumerate(store.records(recipe.stage)):
+        if count >= at_most:
+            break
+        distance = len(differences(ingredients, record.recipe))
+        if fewest is None or distance < fewest:
+            best, fewest = record, distance
+    return best
+
+
+def in_words(name: str, new: Any, old: Any) -> str:
+    """`params.strength: 0.5 -> 0.7`, with digests shortened."""
+    if name.startswith("inputs.") and new and old:
+        what = name.removeprefix("inputs.")
+        return f"another {what} ({short(old)} -> {short(new)})"
+    return f"{name.removeprefix('params.')}: {short(old)} -> {short(new)}"
+
+
+def short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    is_digest = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return text[:10] if is_digest else text if len(text) <= 60 else text[:57] + "..."

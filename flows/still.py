@@ -1,0 +1,61 @@
+"""One frame as a PNG, with a grid in source pixels to read a box from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flows.config import CHECKOUT, settings
+from retake.clip import open_clip
+from retake.errors import ConfigError
+from retake.video import write_png
+
+INK = (255, 235, 60)
+
+
+def write_frame(
+    clip: str, number: int, overrides: list[str], box: str | None, out: Path | None, grid: bool = True
+) -> Path:
+    """Working frame `number` at the source's size. Raises ConfigError E231 when there is no such frame."""
+    opened, p = open_clip(clip), settings(overrides)
+    reading = {"backend": p.frames.decoder, "on_damage": p.frames.on_damage}
+    stream = opened.read(p.frames.selection(), None, p.frames.folder_fps, **reading)
+    rgb, seen = None, 0
+    for seen, (_, rgb) in enumerate(stream, start=1):
+        if seen == number + 1:
+            break
+    if rgb is None or seen != number + 1:
+        raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {seen - 1}.")
+    path = out or CHECKOUT / "artifacts" / "frames-seen" / f"{opened.name}-{number:05d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, drawn(rgb, p.masks.box if box else None) if grid else rgb)
+    return path
+
+
+def drawn(rgb: np.ndarray, box: tuple[float, float, float, float] | None) -> np.ndarray:
+    """uint8 RGB [H,W,3] with lines every 50 or 100 px, labelled, and the box if one is given."""
+    import cv2
+
+    picture = rgb.copy()
+    height, width = rgb.shape[:2]
+    step = next((s for s in (10, 25, 50, 100, 200, 500) if max(width, height) / s <= 20), 1000)
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, min(width, height) / 1400)
+    for x in range(0, width, step):
+        cv2.line(picture, (x, 0), (x, height - 1), INK, 1)
+        label(picture, str(x), (x + 2, int(14 * scale / 0.4)), font, scale)
+    for y in range(step, height, step):
+        cv2.line(picture, (0, y), (width - 1, y), INK, 1)
+        label(picture, str(y), (2, y - 3), font, scale)
+    blended = ((rgb.astype(np.uint16) * 2 + picture.astype(np.uint16) * 3) // 5).astype(np.uint8)
+    if box is not None:
+        corners = [round(v) for v in box]
+        cv2.rectangle(blended, (corners[0], corners[1]), (corners[2] - 1, corners[3] - 1), (255, 60, 40), 2)
+    return blended
+
+
+def label(picture: np.ndarray, text: str, at: tuple[int, int], font: int, scale: float) -> None:
+    import cv2
+
+    cv2.putText(picture, text, at, font, scale, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(picture, text, at, font, scale, INK, 1, cv2.LINE_AA)

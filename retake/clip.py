@@ -1,0 +1,233 @@
+"""A clip: anything that has frames. A video file, a folder of images, a sequence of a DAVIS tree, a sprite scene.
+
+    holiday.mp4            a video file
+    frames/                a folder of images, in the order of their names
+    /data/DAVIS:bear       the sequence `bear` of a DAVIS tree (JPEGImages/480p/bear)
+    sprites:drift          a scene of the sprite world (also sprites:drift:7, with a seed)
+
+A clip is known by the digest of its content; its name is for people and folder names only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retake.errors import MediaError, did_you_mean
+from retake.recipe import digest
+from retake.store import Store
+from retake.video import Selection, VideoInfo, decode, probe, read_image, resize
+
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+Frame = tuple[float, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known of a clip before it is decoded. Sizes as shown (upright, square pixels), times in seconds."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+    audio: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Base of the kinds of clips. `spec` is what a person typed."""
+
+    spec: str
+
+    @property
+    def name(self) -> str:
+        """A safe folder name."""
+        return slug(Path(self.spec).stem)
+
+    def digest(self, store: Store) -> str:
+        """Content digest; renaming or touching the clip does not change it."""
+        raise NotImplementedError
+
+    def paths(self) -> list[str]:
+        """Files and folders whose change during a run must stop it."""
+        return []
+
+    @property
+    def audio(self) -> Path | None:
+        """The file whose sound goes with the clip, if it has any."""
+        return None
+
+    def info(self, folder_fps: float) -> ClipInfo:
+        """Size, count, rate. Raises MediaError when the clip cannot be read. `folder_fps` is for clips without times."""
+        raise NotImplementedError
+
+    def read(
+        self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
+    ) -> Iterator[Frame]:
+        """(seconds from the clip's first frame, uint8 RGB [H,W,3]) of the selected frames, in order."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class VideoClip(Clip):
+    """A video file. It is probed and decoded in a child process."""
+
+    def digest(self, store: Store) -> str:
+        return store.source_digest(self.spec)
+
+    def paths(self) -> list[str]:
+        return [self.spec]
+
+    @property
+    def audio(self) -> Path | None:
+        return Path(self.spec) if self._probed.audio else None
+
+    @cached_property
+    def _probed(self) -> VideoInfo:
+        return probe(self.spec)
+
+    def info(self, folder_fps: float) -> ClipInfo:
+        v = self._probed
+        return ClipInfo(v.width, v.height, v.frames, v.fps, v.audio, v.notes)
+
+    def read(
+        self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
+    ) -> Iterator[Frame]:
+        return decode(self.spec, selection, size, **reading)
+
+
+@dataclass(frozen=True)
+class FolderClip(Clip):
+    """A folder of images of one size, in the order of their names."""
+
+    def digest(self, store: Store) -> str:
+        return digest(["images", [store.source_digest(p) for p in self.images]])
+
+    def paths(self) -> list[str]:
+        return [str(p) for p in self.images]
+
+    @cached_property
+    def images(self) -> tuple[Path, ...]:
+        """Raises MediaError E410 when the folder holds no image."""
+        found = [p for p in Path(self.spec).iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
+        if not found:
+            raise MediaError("E410", f"{self.spec} holds no image", f"A frame is one of {', '.join(sorted(IMAGES))}.")
+        return tuple(sorted(found, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", p.name)]))
+
+    def info(self, folder_fps: float) -> ClipInfo:
+        height, width = read_image(self.images[0]).shape[:2]
+        return ClipInfo(width, height, len(self.images), folder_fps)
+
+    def read(
+        self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
+    ) -> Iterator[Frame]:
+        expected: tuple[int, ...] | None = None
+        for seconds, index in pick(selection, len(self.images), folder_fps):
+            rgb = read_image(self.images[index])[..., :3]
+            expected = expected or rgb.shape
+            if rgb.shape != expected:
+                raise MediaError(
+                    "E412",
+                    f"{self.images[index]} is {rgb.shape[1]}x{rgb.shape[0]}, the first frame is "
+                    f"{expected[1]}x{expected[0]}",
+                    "All images of a clip need one size.",
+                )
+            yield seconds, resize(rgb, size) if size else rgb
+
+
+@dataclass(frozen=True)
+class SpriteClip(Clip):
+    """A scene of the sprite world, rendered on the fly."""
+
+    @property
+    def name(self) -> str:
+        return slug(self.spec.replace(":", "-"))
+
+    @cached_property
+    def world(self) -> Any:
+        from retake.synthetic import scenes
+        from retake.synthetic.world import World
+
+        _, name, *seed = self.spec.split(":")
+        return World(scenes.scene(name, seed=int(seed[0]) if seed else 0))
+
+    def digest(self, store: Store) -> str:
+        from retake.synthetic import scenes
+
+        _, name, *seed = self.spec.split(":")
+        return digest(["sprites", scenes.VERSION, name, int(seed[0]) if seed else 0])
+
+    def info(self, folder_fps: float) -> ClipInfo:
+        return ClipInfo(self.world.width, self.world.height, self.world.frames, self.world.fps)
+
+    def read(
+        self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
+    ) -> Iterator[Frame]:
+        for seconds, index in pick(selection, self.world.frames, self.world.fps):
+            rgb = self.world.frame(index)
+            yield seconds, resize(rgb, size) if size else rgb
+
+
+def open_clip(spec: str) -> Clip:
+    """The clip that a person named. Raises MediaError E400 (nothing there) and E404 (not a local file)."""
+    if re.fullmatch(r"sprites:[a-z]+(:\d{1,9})?", spec):
+        return SpriteClip(spec)
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return FolderClip(str(path))
+    root, _, sequence = spec.rpartition(":")
+    if root and (davis := Path(root).expanduser() / "JPEGImages").is_dir():
+        return FolderClip(str(davis_sequence(davis, sequence)))
+    return VideoClip(str(path))
+
+
+def davis_sequence(images: Path, sequence: str) -> Path:
+    """The folder of a sequence in a DAVIS tree's JPEGImages, at the resolution that is there (480p first)."""
+    resolutions = sorted((p for p in images.iterdir() if p.is_dir()), key=lambda p: (p.name != "480p", p.name))
+    for folder in resolutions:
+        if slug(sequence) == sequence and (folder / sequence).is_dir():
+            return folder / sequence
+    known = sorted({p.name for folder in resolutions for p in folder.iterdir() if p.is_dir()})
+    raise MediaError("E400", f"{images.parent} has no sequence {sequence!r}", did_you_mean(sequence, known))
+
+
+def pick(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, int]]:
+    """(seconds, source index) of the selected frames of a clip whose frame k is shown at k / fps.
+
+    The rules are those of `Selection`: with `selection.fps`, tick k takes the frame that is on screen then.
+    Raises MediaError E410 when nothing is left, E414 when more than `max_frames` are.
+    """
+    first = max(selection.first or 0, math.ceil(selection.start * fps - 1e-6))
+    ends = [count - 1 if selection.last is None else min(selection.last, count - 1)]
+    if selection.end is not None:
+        ends.append(math.ceil(selection.end * fps - 1e-6) - 1)
+    last = min(ends)
+    if first > last:
+        raise MediaError("E410", f"the selection leaves no frame of {count}", "Widen frames.start .. frames.end.")
+    indices = list(range(first, last + 1))
+    if rate := selection.rate:
+        begin = selection.start if selection.start * fps > first - 1 else first / fps
+        ticks = math.floor(((last + 1) / fps - begin) * float(rate) - 1e-6) + 1
+        indices = [max(first, min(last, math.floor((begin + k / float(rate)) * fps + 1e-6))) for k in range(ticks)]
+    if selection.max_frames and len(indices) > selection.max_frames:
+        raise MediaError(
+            "E414",
+            f"{len(indices)} frames are more than frames.max_frames={selection.max_frames}",
+            "Trim, or raise it.",
+        )
+    step = 1 / float(selection.rate) if selection.rate else 1 / fps
+    return ((indices[0] / fps + k * step, index) for k, index in enumerate(indices))
+
+
+def slug(text: str) -> str:
+    """A folder name that is safe everywhere: letters, digits, '.', '_' and '-', at most 128 characters."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128]
+    return safe or "clip"

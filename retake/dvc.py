@@ -1,0 +1,115 @@
+"""The one room that knows DVC. Everything here is undocumented on DVC's side and held by contract tests.
+
+`cache_dir` reads DVC's settings files itself, because importing DVC costs more than a cached edit.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from retake.artifact import File
+from retake.errors import ConfigError, MachineError
+from retake.store import Store
+
+
+def cache_dir(checkout: Path) -> Path:
+    """The folder that holds `retake/`: RETAKE_STORE, else DVC's `cache.dir` of this checkout."""
+    if chosen := os.environ.get("RETAKE_STORE"):
+        return Path(chosen).expanduser().absolute()
+    found = checkout / ".dvc" / "cache"
+    for path in _settings_files(checkout):
+        parser = configparser.ConfigParser(strict=False, interpolation=None)
+        with contextlib.suppress(OSError, configparser.Error):
+            parser.read(path)
+            if value := parser.get("cache", "dir", fallback=None):
+                # DVC resolves a relative path against the folder of the file that states it.
+                found = Path(os.path.normpath(path.parent / Path(value).expanduser()))
+    return found.absolute()
+
+
+def _settings_files(checkout: Path) -> list[Path]:
+    """DVC's levels, weakest first: system, global, repository, local."""
+    config_home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    global_dir = Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or config_home / "dvc")
+    system_dir = Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc")
+    own = checkout / ".dvc"
+    return [system_dir / "config", global_dir / "config", own / "config", own / "config.local"]
+
+
+def compose(checkout: Path, overrides: list[str], output: str = "params.yaml") -> None:
+    """Write the composed settings as DVC itself does for `dvc exp run -S`. Raises ConfigError E207."""
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import compose_and_dump
+
+    try:
+        compose_and_dump(
+            checkout / output, str(checkout / "params"), None, "config", str(checkout / "params"), overrides
+        )
+    except DvcException as error:
+        raise ConfigError("E207", f"DVC cannot compose the settings: {error}", "See `retake params --help`.") from error
+
+
+def seed(checkout: Path, store: Store, files: Iterable[File]) -> int:
+    """Hard-link stored objects to their place in DVC's cache, so that committing them copies nothing.
+
+    Returns how many links were made. Where links cannot reach (another file system), DVC copies when it commits.
+    """
+    made, home = 0, cache_dir_of_dvc(checkout) / "files" / "md5"
+    for file in files:
+        target = home / file.md5[:2] / file.md5[2:]
+        if target.exists():
+            continue
+        store.verify(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            os.link(store.object_path(file.sha256), target)
+            made += 1
+    return made
+
+
+def cache_dir_of_dvc(checkout: Path) -> Path:
+    """DVC's own cache folder, whatever RETAKE_STORE says."""
+    saved = os.environ.pop("RETAKE_STORE", None)
+    try:
+        return cache_dir(checkout)
+    finally:
+        if saved is not None:
+            os.environ["RETAKE_STORE"] = saved
+
+
+def commit_stages(checkout: Path, names: list[str]) -> None:
+    """Record stages whose outs were made elsewhere, as if `dvc repro` had run them: dvc.lock and the cache.
+
+    Raises MachineError E510 when DVC refuses (it is locked, or dvc.yaml has no such stage).
+    """
+    with _repo(checkout) as repo, repo.lock:
+        for name in names:
+            stage = repo.stage.load_one(path="dvc.yaml", name=name)
+            stage.save()
+            stage.commit()
+            stage.dump(update_pipeline=False)
+
+
+def changed_stages(checkout: Path) -> list[str]:
+    """Names of dvc.yaml's stages that `dvc repro` would run."""
+    with _repo(checkout) as repo, repo.lock:
+        return [s.name for s in repo.index.stages if getattr(s, "name", None) and s.changed()]
+
+
+@contextlib.contextmanager
+def _repo(checkout: Path) -> Any:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(checkout)) as repo:
+            yield repo
+    except DvcException as error:
+        raise MachineError(
+            "E510", f"DVC: {error}", "Is another `dvc` running in this checkout? Try again, or run `dvc doctor`."
+        ) from error

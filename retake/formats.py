@@ -1,0 +1,175 @@
+"""How each kind of artifact is written and read. VERSION is part of every artifact's meta and so of its digest.
+
+Time series are packed in chunks of 16 frames a file, whatever batches they were computed in. Tensors are
+safetensors; pixels uint8; masks and occlusion bit-packed along the width; flow fp16 (within 1/32 px up to 64 px of
+motion); track coordinates fp32. Readers hash what they read and keep at most two chunks in memory.
+
+    kind     tensors of one chunk (n frames, or n pairs of frames)
+    frames   rgb uint8 [n,H,W,3] · seconds float64 [n]
+    flow     forward, backward float16 [n,H,W,2] · occluded_forward, occluded_backward bits [n,H,ceil(W/8)]
+             pair t: forward and its occlusion live on frame t, backward and its occlusion on frame t+1
+    masks    mask bits [n,H,ceil(W/8)] · overlap float32 [n] (IoU with the flow-carried mask; 1 where none)
+    tracks   ids int64 [P] · xy float32 [n,P,2] · visible bool [n,P]
+    edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
+    result   rgb uint8 [n,H,W,3] at the source's size
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from retake.artifact import Artifact
+from retake.errors import IntegrityError
+from retake.store import Store
+
+CHUNK = 16
+VERSION = {"frames": 1, "flow": 1, "masks": 1, "tracks": 1, "edited": 1, "result": 1, "metrics": 1, "report": 1}
+
+Tensors = dict[str, np.ndarray]
+
+
+def pack(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """safetensors bytes of named arrays. Equal arrays give equal bytes."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(array) for name, array in sorted(tensors.items())})
+
+
+def unpack(data: bytes) -> Tensors:
+    """Arrays of safetensors bytes. Raises IntegrityError E610 when they are none."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise IntegrityError("E610", f"not a safetensors file: {error}", "Run `retake verify`.") from error
+
+
+def pack_bits(mask: np.ndarray) -> np.ndarray:
+    """bool [..., W] to uint8 [..., ceil(W/8)]."""
+    return np.packbits(mask, axis=-1)
+
+
+def unpack_bits(bits: np.ndarray, width: int) -> np.ndarray:
+    """uint8 [..., ceil(W/8)] to bool [..., W]."""
+    return np.unpackbits(bits, axis=-1, count=width).astype(bool)
+
+
+def chunk_range(index: int, count: int) -> range:
+    """Frames of chunk `index` in a series of `count`."""
+    return range(index * CHUNK, min((index + 1) * CHUNK, count))
+
+
+def chunk_name(index: int) -> str:
+    return f"{index:05d}.safetensors"
+
+
+class Series:
+    """Random access to a chunked artifact, one verified chunk at a time; keeps the last two chunks."""
+
+    def __init__(self, store: Store, artifact: Artifact) -> None:
+        self.store, self.artifact, self.meta = store, artifact, artifact.meta
+        self.count: int = artifact.meta["count"]
+        self.width: int = artifact.meta.get("width", 0)
+        self.height: int = artifact.meta.get("height", 0)
+        self._loaded: OrderedDict[int, Tensors] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def chunks(self) -> int:
+        return -(-self.count // CHUNK)
+
+    def chunk(self, index: int) -> Tensors:
+        """Decoded tensors of one chunk. Raises DamagedError when its bytes are not what they were."""
+        if index not in self._loaded:
+            self._loaded[index] = self._decode(unpack(self.store.read(self.artifact[chunk_name(index)])))
+            while len(self._loaded) > 2:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(index)
+        return self._loaded[index]
+
+    def at(self, t: int, name: str) -> np.ndarray:
+        """Entry `name` of frame (or pair) t."""
+        if not 0 <= t < self.count:
+            raise IndexError(f"{self.artifact.kind} has {self.count} entries, not {t}")
+        return self.chunk(t // CHUNK)[name][t % CHUNK]
+
+    def _decode(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+
+class FrameSeries(Series):
+    """Frames or a Result: `series[t]` is uint8 RGB [H,W,3]."""
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        return self.at(t, "rgb")
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[t] for t in range(self.count))
+
+    def seconds(self, t: int) -> float:
+        """Presentation time of frame t, in seconds from the source's first frame."""
+        return float(self.at(t, "seconds"))
+
+
+class FlowSeries(Series):
+    """Pairs: float32 [H,W,2] in pixels, x right and y down; occlusion bool [H,W], True where not visible in the other
+    frame."""
+
+    def forward(self, t: int) -> np.ndarray:
+        """Motion from frame t into frame t+1, on the grid of t."""
+        return self.at(t, "forward").astype(np.float32)
+
+    def backward(self, t: int) -> np.ndarray:
+        """Motion from frame t+1 into frame t, on the grid of t+1."""
+        return self.at(t, "backward").astype(np.float32)
+
+    def occluded_forward(self, t: int) -> np.ndarray:
+        return unpack_bits(self.at(t, "occluded_forward"), self.width)
+
+    def occluded_backward(self, t: int) -> np.ndarray:
+        return unpack_bits(self.at(t, "occluded_backward"), self.width)
+
+
+class MaskSeries(Series):
+    """`series[t]` is bool [H,W]."""
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        return unpack_bits(self.at(t, "mask"), self.width)
+
+
+class TrackSeries(Series):
+    """`series[t]` is (ids int64 [P], xy float32 [P,2], visible bool [P]); the set of points changes between chunks."""
+
+    def __getitem__(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        chunk = self.chunk(t // CHUNK)
+        return chunk["ids"], chunk["xy"][t % CHUNK], chunk["visible"][t % CHUNK]
+
+
+class EditedSeries(Series):
+    """`series[t]` is (box int32 [4], rgb uint8 [h,w,3], alpha uint8 [h,w]); an empty box means nothing is edited."""
+
+    def __getitem__(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        chunk = self.chunk(t // CHUNK)
+        return chunk["box"], chunk["rgb"][t % CHUNK], chunk["alpha"][t % CHUNK]
+
+
+READERS: dict[str, type[Series]] = {
+    "frames": FrameSeries,
+    "flow": FlowSeries,
+    "masks": MaskSeries,
+    "tracks": TrackSeries,
+    "edited": EditedSeries,
+    "result": FrameSeries,
+}
+
+
+def open_series(store: Store, artifact: Artifact) -> Any:
+    """The reader of a chunked artifact. Raises KeyError for kinds that are not time series."""
+    return READERS[artifact.kind](store, artifact)

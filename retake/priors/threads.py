@@ -1,0 +1,34 @@
+"""OpenCV's own threads, switched off while ours run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+_lock = threading.Lock()
+_inside = 0
+_before = 1
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Inside, OpenCV runs every call on the calling thread; the former setting returns with the last exit.
+
+    The setting is one per process, so entries are counted: threads may enter side by side.
+    """
+    global _inside, _before
+    with _lock:
+        if _inside == 0:
+            _before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                cv2.setNumThreads(_before)

@@ -1,0 +1,144 @@
+"""Pyramidal Lucas-Kanade point tracks with a forward-backward check.
+
+Lucas, Kanade, IJCAI 1981, in Bouguet's pyramidal form (OpenCV); the check is Kalal, Mikolajczyk, Matas,
+"Forward-backward error", ICPR 2010. Queries are laid on a grid inside the mask, each moved to the best corner
+of its cell (Shi, Tomasi, "Good features to track", CVPR 1994).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.priors.threads import single_threaded
+
+VERSION = 1
+NEEDS: tuple[str, ...] = ("masks",)
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """Where points are laid, and when one counts as lost. Lengths in px of the working size."""
+
+    name: Literal["lucas_kanade"] = "lucas_kanade"
+    spacing: float = Field(8.0, description="distance of neighbouring queries, px", ge=2, le=256)
+    window: int = Field(21, description="side of the patch that is compared, px, odd", ge=5, le=61)
+    levels: int = Field(4, description="pyramid levels above the full size", ge=0, le=8)
+    fb_threshold: float = Field(
+        1.0, description="largest distance between a point and its way forth and back, px", gt=0, le=16
+    )
+    residual: float = Field(
+        20.0,
+        description="largest mean difference between the two patches, grey levels of 0..255",
+        gt=0,
+        le=255,
+    )
+    reseed: int = Field(
+        16, description="frames after which the mask is filled up with new queries; 0 for never", ge=0
+    )
+    max_points: int = Field(1024, description="most points laid at one frame", ge=1)
+    margin: int = Field(
+        0,
+        description="px that the mask is grown by before points are laid; negative shrinks it",
+        ge=-64,
+        le=64,
+    )
+
+
+def seed(mask: np.ndarray, frame: np.ndarray, params: Params, existing_points: np.ndarray) -> np.ndarray:
+    """New query points inside a mask, none closer than spacing / 2 to a living one.
+
+    mask: bool [H, W]. frame: uint8 RGB [H, W, 3]. existing_points: float32 [Q, 2], (x, y) in pixels, the
+    points alive on this frame. One point per cell of a square grid, on the pixel of the cell (inside the
+    mask) whose 3x3 structure tensor has the largest smaller eigenvalue; flat cells keep their middle. The
+    strongest corners are kept when there are more than `max_points`.
+
+    Returns float32 [P, 2], whole-pixel coordinates, ordered by row, then column, of the grid; [0, 2] for an
+    empty mask.
+    """
+    grown = _grow(mask, params.margin)
+    ys, xs = np.nonzero(grown)
+    if len(xs) == 0:
+        return np.zeros((0, 2), np.float32)
+    corner = cv2.cornerMinEigenVal(_smooth(gray(frame)), 3)
+    column, row = (xs // params.spacing).astype(np.intp), (ys // params.spacing).astype(np.intp)
+    cell = row * (int(mask.shape[1] // params.spacing) + 1) + column
+    off = np.hypot(xs - (column + 0.5) * params.spacing, ys - (row + 0.5) * params.spacing)
+    order = np.lexsort(
+        (off, -corner[ys, xs], cell)
+    )  # by cell, then corner strength, then nearness to its middle
+    first = order[np.unique(cell[order], return_index=True)[1]]
+    free = _far_from(np.stack([xs[first], ys[first]], 1), existing_points, params.spacing / 2, mask.shape)
+    first = first[free]
+    if len(first) > params.max_points:
+        strongest = np.argsort(-corner[ys[first], xs[first]], kind="stable")[: params.max_points]
+        first = first[np.sort(strongest)]
+    return np.stack([xs[first], ys[first]], axis=1).astype(np.float32)
+
+
+def step(
+    previous_gray: np.ndarray, next_gray: np.ndarray, points: np.ndarray, params: Params
+) -> tuple[np.ndarray, np.ndarray]:
+    """Follows points from one frame to the next; with the frames swapped, back in time.
+
+    previous_gray, next_gray: uint8 [H, W] (see `gray`). points: float32 [P, 2], (x, y) in pixels of the
+    previous frame. Returns (points float32 [P, 2], ok bool [P]). Not ok: the tracker failed, the point came
+    back more than `fb_threshold` px from where it began, its patch changed by more than `residual`, or it left
+    the frame. Such a point keeps the coordinates that were found, or its old ones where they make no sense; the
+    caller follows it no further (a lost point stays lost). Points do not influence one another.
+    """
+    points = np.asarray(points, np.float32).reshape(-1, 2)
+    if len(points) == 0:
+        return points, np.zeros(0, bool)
+    height, width = next_gray.shape
+    side = min(params.window | 1, max(3, (min(height, width) // 2) | 1))
+    options = {
+        "winSize": (side, side),
+        "maxLevel": params.levels,
+        "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
+    }
+    start = points[:, None]
+    with single_threaded():
+        there, found, residual = cv2.calcOpticalFlowPyrLK(previous_gray, next_gray, start, None, **options)  # type: ignore[call-overload]
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(next_gray, previous_gray, there, None, **options)  # type: ignore[call-overload]
+    moved = there[:, 0]
+    sane = np.isfinite(moved).all(1) & (np.abs(moved) < 4 * max(height, width)).all(1)
+    apart = np.hypot(*(back[:, 0] - points).T)
+    inside = (moved >= 0).all(1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
+    ok = (found[:, 0] == 1) & (returned[:, 0] == 1) & sane & inside
+    ok &= (apart <= params.fb_threshold) & (residual[:, 0] <= params.residual)
+    return np.where(sane[:, None], moved, points).astype(np.float32), ok
+
+
+def gray(frame: np.ndarray) -> np.ndarray:
+    """uint8 [H, W] of uint8 RGB [H, W, 3]: the luma that `step` compares."""
+    return cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+
+
+def _smooth(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), 1.0)
+
+
+def _grow(mask: np.ndarray, margin: int) -> np.ndarray:
+    if margin == 0:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(margin) + 1,) * 2)
+    change = cv2.dilate if margin > 0 else cv2.erode
+    return change(mask.astype(np.uint8), kernel) > 0
+
+
+def _far_from(
+    candidates: np.ndarray, living: np.ndarray, distance: float, shape: tuple[int, ...]
+) -> np.ndarray:
+    """bool [P]: no living point within `distance` px of a candidate (whole pixels)."""
+    height, width = shape[:2]
+    nearest = np.rint(np.asarray(living).reshape(-1, 2)).astype(np.intp)
+    inside = (nearest >= 0).all(1) & (nearest[:, 0] < width) & (nearest[:, 1] < height)
+    empty = np.ones((height, width), np.uint8)
+    empty[nearest[inside, 1], nearest[inside, 0]] = 0
+    if empty.all():
+        return np.ones(len(candidates), bool)
+    gap = cv2.distanceTransform(empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return gap[candidates[:, 1], candidates[:, 0]] >= distance

@@ -1,0 +1,144 @@
+"""What makes a result: its ingredients, their one canonical encoding, and the key made of them.
+
+Pure functions. Every preimage carries a type tag and a length, so that `1`, `1.0`, `"1"` and `True` differ and no
+two values share an encoding. A key names what shapes the bytes of a result and nothing else (docs/caching.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from pydantic import BaseModel
+
+SCHEMA = "retake/1"
+
+
+def encode(value: Any) -> bytes:
+    """Canonical bytes of a plain value: None, bool, int, float, str, bytes, list or tuple, mapping with str keys.
+
+    Raises TypeError for any other type and ValueError for NaN or infinity, which have no place in a key.
+    """
+    match value:
+        case None:
+            return b"n"
+        case bool():
+            return b"t" if value else b"f"
+        case int():
+            return b"i%d;" % value
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{value} cannot be part of a key")
+            return b"d" + (value + 0.0).hex().encode() + b";"  # + 0.0 makes -0.0 and 0.0 one value
+        case str():
+            raw = value.encode()
+            return b"s%d:" % len(raw) + raw
+        case bytes():
+            return b"y%d:" % len(value) + value
+        case list() | tuple():
+            return b"l%d:" % len(value) + b"".join(encode(item) for item in value)
+        case Mapping():
+            if not all(isinstance(name, str) for name in value):
+                raise TypeError("only str keys can be part of a key")
+            pairs = (encode(name) + encode(value[name]) for name in sorted(value))
+            return b"m%d:" % len(value) + b"".join(pairs)
+    raise TypeError(f"{type(value).__name__} cannot be part of a key")
+
+
+def digest(value: Any) -> str:
+    """sha256, in hex, of the canonical encoding of a plain value."""
+    return hashlib.sha256(encode(value)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The ingredients of one result. `key` is their sha256."""
+
+    stage: str
+    version: int
+    implementation: str = ""  # "dis@1": the module that was chosen and its hand-written VERSION
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)  # name -> content digest of an upstream output
+    weights: Mapping[str, str] = field(default_factory=dict)  # name -> repo@revision or content digest
+    dtype: str = ""
+    backends: Mapping[str, str] = field(default_factory=dict)  # library -> version, where it shapes bytes
+
+    def ingredients(self) -> dict[str, Any]:
+        """Plain nested mapping, as encoded and as kept in the record."""
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "implementation": self.implementation,
+            "params": dict(self.params),
+            "inputs": dict(self.inputs),
+            "weights": dict(self.weights),
+            "dtype": self.dtype,
+            "backends": dict(self.backends),
+        }
+
+    @property
+    def key(self) -> str:
+        return digest([SCHEMA, self.ingredients()])
+
+
+def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[str, Any]:
+    """The part of a params model that belongs in a key.
+
+    Fields marked `inert` are left out. Fields marked `file` hold a path (or a mapping of paths): the path is
+    replaced by the content digest that `file_digest` returns, so that a renamed file is the same ingredient.
+    """
+    keyed: dict[str, Any] = {}
+    for name, info in type(params).model_fields.items():
+        marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        value = getattr(params, name)
+        if "inert" in marks:
+            continue
+        if "file" in marks and value is not None:
+            if isinstance(value, Mapping):
+                value = {str(k): file_digest(v) for k, v in value.items()}
+            else:
+                value = file_digest(value)
+        elif isinstance(value, BaseModel):
+            value = keyed_params(value, file_digest)
+        else:
+            value = params.model_dump(mode="json", include={name})[name]
+        keyed[name] = value
+    return keyed
+
+
+def files_of(params: BaseModel) -> list[str]:
+    """Every path that stands in a field marked `file`."""
+    found: list[str] = []
+    for name, info in type(params).model_fields.items():
+        marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        value = getattr(params, name)
+        if "file" in marks and value is not None:
+            found += list(value.values()) if isinstance(value, Mapping) else [value]
+    return found
+
+
+def differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Leaves at which two ingredient mappings differ, as (dotted name, new value, old value)."""
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted(set(new) | set(old)):
+        here, a, b = f"{prefix}{name}", new.get(name), old.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, here + ".")
+        elif encode(a) != encode(b):
+            found.append((here, a, b))
+    return found
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """Versions of installed packages, without importing them. A package that is not there reads "absent"."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions

@@ -1,0 +1,176 @@
+"""Pictures of priors, one frame at a time: mask overlay, flow colours, track trails, the mosaic of tiles.
+
+Every function takes and returns one frame, so a caller streams a clip of any length. Frames are uint8 RGB
+[H, W, 3] and are never written in place.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+MASK_COLOUR = (255, 72, 48)
+BACKDROP = 24  # grey level behind a tile that is missing or of another shape
+_TILE_STEP = 8  # tiles are multiples of H.264's transform, so no block straddles two tiles
+
+
+def overlay_mask(
+    rgb: np.ndarray,
+    mask: np.ndarray,
+    colour: tuple[int, int, int] = MASK_COLOUR,
+    opacity: float = 0.45,
+) -> np.ndarray:
+    """Tints the masked pixels and draws the mask's outline, so that thin and hidden parts stay visible.
+
+    rgb: uint8 [H, W, 3]; mask: bool [H, W]; opacity: 0 (outline only) to 1. Returns uint8 [H, W, 3].
+    Raises ValueError when the sizes differ.
+    """
+    if mask.shape != rgb.shape[:2]:
+        raise ValueError(f"mask {mask.shape} does not fit a frame of {rgb.shape[:2]} (height, width)")
+    inside = mask.astype(bool)
+    picture = rgb.astype(np.float32)
+    picture[inside] = picture[inside] * (1 - opacity) + np.array(colour, np.float32) * opacity
+    picture = np.ascontiguousarray((picture + 0.5).astype(np.uint8))
+    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(picture, outlines, -1, colour, _stroke(rgb))
+
+
+def flow_peak(flow: np.ndarray) -> float:
+    """The longest finite vector of one flow field in pixels; its maximum over a clip is `max_px` below."""
+    length = np.hypot(flow[..., 0], flow[..., 1])
+    return float(np.max(length, initial=0.0, where=np.isfinite(length)))
+
+
+def flow_image(flow: np.ndarray, max_px: float) -> np.ndarray:
+    """Colours of a flow field, at one scale for the whole clip: hue is direction, saturation is length.
+
+    torchvision's `flow_to_image` (the wheel of Baker et al., A Database and Evaluation Methodology for
+    Optical Flow, IJCV 2011) scales each image by its own longest vector. Here a vector of `max_px` pixels
+    is always the full colour, longer ones are cut to it, and zero is white.
+
+    flow: float [H, W, 2] in pixels, (right, down); non-finite vectors are drawn black.
+    max_px: length of the full colour in pixels, e.g. the clip's largest `flow_peak`; 0 draws all white.
+    Returns uint8 [H, W, 3].
+    """
+    import torch
+    from torchvision.utils import flow_to_image
+
+    unknown = ~np.isfinite(flow).all(axis=-1)
+    vectors = np.where(unknown[..., None], 0, flow).astype(np.float32)
+    scale = max(float(max_px), 1e-6)
+    vectors /= np.maximum(np.hypot(vectors[..., 0], vectors[..., 1]) / scale, 1)[..., None]
+    # One extra column carries a vector of exactly max_px: it sets torchvision's scale and is cut off again.
+    ruler = np.zeros((flow.shape[0], 1, 2), np.float32)
+    ruler[..., 0] = scale
+    padded = np.concatenate([vectors, ruler], axis=1).transpose(2, 0, 1)
+    colours = flow_to_image(torch.from_numpy(np.ascontiguousarray(padded)))
+    picture = np.ascontiguousarray(colours.numpy().transpose(1, 2, 0)[:, :-1])
+    picture[unknown] = 0
+    return picture
+
+
+def flow_wheel(size: int = 64) -> np.ndarray:
+    """The legend of `flow_image`: uint8 RGBA [size, size, 4], the colour of each direction and length."""
+    axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
+    field = np.stack(np.meshgrid(axis, axis), axis=-1)
+    inside = np.hypot(field[..., 0], field[..., 1]) <= 1
+    return np.dstack([flow_image(field, 1.0), np.where(inside, 255, 0).astype(np.uint8)])
+
+
+def draw_tracks(
+    rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """Draws each point where it is now, with the path it came along.
+
+    rgb: uint8 [H, W, 3].
+    trail: float [k, P, 2], (x, y) in pixels of `rgb` over the last k frames, oldest first, k >= 1;
+        non-finite positions are skipped.
+    visible: bool [k, P]; a segment is drawn where both its ends are visible, a hidden point now is a ring.
+    ids: P integers; a point keeps its colour as long as it keeps its id.
+    Returns uint8 [H, W, 3]. Raises ValueError when the shapes disagree.
+    """
+    steps, points = trail.shape[:2]
+    if steps < 1 or trail.shape != (steps, points, 2) or visible.shape != (steps, points) or len(ids) != points:
+        raise ValueError(f"trail {trail.shape}, visible {visible.shape} and {len(ids)} ids do not fit together")
+    picture, stroke = rgb.copy(), _stroke(rgb)
+    known = np.isfinite(trail).all(axis=-1)
+    # cv2 draws at 1/16 px; far-away positions are cut so that they fit its integers.
+    fixed = np.rint(np.clip(np.where(known[..., None], trail, 0), -1e4, 1e4) * 16).astype(int)
+    for age in range(steps - 1):
+        strength = 0.25 + 0.75 * (age + 1) / (steps - 1)  # older is darker
+        drawn = (known & visible)[age] & (known & visible)[age + 1]
+        for p in np.flatnonzero(drawn):
+            colour = tuple(int(c * strength) for c in track_colour(int(ids[p])))
+            cv2.line(picture, fixed[age, p].tolist(), fixed[age + 1, p].tolist(), colour, stroke, cv2.LINE_AA, 4)
+    for p in np.flatnonzero(known[-1]):
+        centre, colour = fixed[-1, p].tolist(), track_colour(int(ids[p]))
+        if visible[-1, p]:
+            cv2.circle(picture, centre, (2 * stroke + 1) * 16, (0, 0, 0), -1, cv2.LINE_AA, 4)
+            cv2.circle(picture, centre, 2 * stroke * 16, colour, -1, cv2.LINE_AA, 4)
+        else:
+            cv2.circle(picture, centre, (2 * stroke + 1) * 16, colour, 1, cv2.LINE_AA, 4)
+    return picture
+
+
+def track_colour(identity: int) -> tuple[int, int, int]:
+    """A bright RGB colour for an id; neighbouring ids lie a golden angle of hue apart."""
+    red, green, blue = colorsys.hsv_to_rgb(identity * 0.6180339887 % 1.0, 0.75, 1.0)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def scale_points(xy: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """Positions [..., 2] on another grid: (x + 0.5) * s - 0.5 for the two factors `scale` = (sx, sy)."""
+    return (xy + 0.5) * np.asarray(scale, dtype=xy.dtype) - 0.5
+
+
+def tile_size(width: int, height: int, longest: int = 640) -> tuple[int, int]:
+    """(width, height) of a tile for frames of that size: no larger, both sides multiples of 8, at least 16.
+
+    The rounding bends the shape by a per cent or two; the page shows tiles at the frame's own shape.
+    """
+    scale = min(1.0, longest / max(width, height))
+    fit = [max(16, round(side * scale / _TILE_STEP) * _TILE_STEP) for side in (width, height)]
+    return fit[0], fit[1]
+
+
+def columns_for(count: int) -> int:
+    """Columns of a mosaic of `count` tiles that keep it roughly as wide as it is high."""
+    return 1 if count <= 1 else 2 if count <= 4 else 3
+
+
+def mosaic(tiles: Sequence[np.ndarray | None], tile_size: tuple[int, int], columns: int) -> np.ndarray:
+    """Packs tiles row by row into one frame; the page cuts them out again.
+
+    tiles: uint8 [h, w, 3] of any size, resampled to fill the tile (area averaging when shrinking, cubic when
+        growing); None leaves the tile grey, as for the flow of a clip's last frame.
+    tile_size: (width, height), even. Returns uint8 [rows * height, columns * width, 3].
+    """
+    width, height = tile_size
+    if width % 2 or height % 2 or columns < 1 or not tiles:
+        raise ValueError(f"a mosaic needs tiles, columns and even tile sizes, got {tile_size} x {columns}")
+    rows = -(-len(tiles) // columns)
+    canvas = np.full((rows * height, columns * width, 3), BACKDROP, np.uint8)
+    for index, tile in enumerate(tiles):
+        if tile is not None:
+            cut_out(canvas, index, tile_size, columns)[:] = _fill(tile, tile_size)
+    return canvas
+
+
+def cut_out(mosaic: np.ndarray, index: int, tile_size: tuple[int, int], columns: int) -> np.ndarray:
+    """The view of tile `index` in a mosaic frame: uint8 [height, width, 3]."""
+    (width, height), (row, column) = tile_size, divmod(index, columns)
+    return mosaic[row * height : (row + 1) * height, column * width : (column + 1) * width]
+
+
+def _fill(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if (rgb.shape[1], rgb.shape[0]) == size:
+        return rgb
+    shrinks = size[0] <= rgb.shape[1] and size[1] <= rgb.shape[0]
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _stroke(rgb: np.ndarray) -> int:
+    return max(1, round(min(rgb.shape[:2]) / 360))

@@ -1,0 +1,238 @@
+"""A stage: a plain function from typed artifacts and a params model to an artifact, with a name and a VERSION.
+
+`compute` is the one way in which any runner gets a result: look in the store, take the key's lock, look again, run
+the function, publish. The function receives a `Work`, through which it commits its chunks; a run that is killed goes
+on after its last committed chunk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel
+
+from retake.artifact import KINDS, Artifact, File
+from retake.errors import IntegrityError
+from retake.formats import VERSION, Tensors, chunk_name, open_series, pack, unpack
+from retake.recipe import Recipe, installed, keyed_params
+from retake.store import Record, Store
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What `@stage` makes of a function. `makes` names the kind of its artifact, `backends` the libraries whose
+    versions shape its bytes, `group` the package that holds its interchangeable implementations."""
+
+    name: str
+    version: int
+    makes: str
+    function: Callable[..., Artifact]
+    backends: tuple[str, ...] = ()
+    group: str = ""
+
+    def recipe(
+        self,
+        params: BaseModel,
+        inputs: Mapping[str, str],
+        file_digest: Callable[[str], str],
+        implementation: str = "",
+    ) -> Recipe:
+        """The ingredients of this stage's result. `inputs` are content digests by name."""
+        return Recipe(
+            stage=self.name,
+            version=self.version,
+            implementation=implementation,
+            params=keyed_params(params, file_digest),
+            inputs=inputs,
+            backends=installed(*self.backends),
+        )
+
+
+def stage(
+    name: str, *, version: int, makes: str, backends: tuple[str, ...] = (), group: str = ""
+) -> Callable[[Callable[..., Artifact]], Stage]:
+    """Mark a function `(work, params, **inputs) -> Artifact` as a stage.
+
+    Raise `version` by hand when the function's output changes for equal inputs; old results then stay in the store
+    under their old keys.
+    """
+    assert makes in KINDS, f"unknown kind {makes}"
+    return lambda function: Stage(name, version, makes, function, backends, group)
+
+
+class Observer(Protocol):
+    """Who is told how a stage is getting on."""
+
+    def progress(self, stage: str, done: int, total: int) -> None: ...
+    def waiting(self, stage: str) -> None: ...
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def progress(self, stage: str, done: int, total: int) -> None: ...
+    def waiting(self, stage: str) -> None: ...
+
+
+@dataclass
+class Work:
+    """What a stage function may touch: the store, its chunk writer, a scratch folder, progress."""
+
+    store: Store
+    stage: Stage
+    key: str
+    scratch: Path
+    observer: Observer = field(default_factory=Silent)
+
+    def __post_init__(self) -> None:
+        self._files: list[File] = []
+        self._state: File | None = None
+        if partial := self.store.load_partial(self.key):
+            self._files = [File(**f) for f in partial["files"]]
+            self._state = File(**partial["state"]) if partial["state"] else None
+
+    def open(self, artifact: Artifact) -> Any:
+        """Reader of an upstream artifact (see formats.py)."""
+        return open_series(self.store, artifact)
+
+    @property
+    def done(self) -> set[int]:
+        """Chunks that an earlier, interrupted run of this very key has committed."""
+        return {int(f.name[:5]) for f in self._files}
+
+    def state(self) -> Tensors | None:
+        """State committed with the last chunk, or None at the start."""
+        return unpack(self.store.read(self._state)) if self._state else None
+
+    def commit(
+        self, index: int, tensors: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Make a chunk (and the state to go on from) durable. Raises IntegrityError E501 on NaN or infinity."""
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise IntegrityError(
+                    "E501",
+                    f"{self.stage.name}: {name} of chunk {index} holds NaN or infinity",
+                    "Nothing was stored. Please report the clip and the settings.",
+                )
+        self._state = self.store.put("state", pack(state)) if state is not None else None
+        self._files.append(self.store.put(chunk_name(index), pack(tensors)))
+        self.store.save_partial(self.key, self._files, self._state)
+
+    def add(self, name: str, content: bytes | Path) -> None:
+        """Add a file that is not a chunk: bytes, or a path inside `scratch` (it is moved away)."""
+        put = self.store.put_file if isinstance(content, Path) else self.store.put
+        self._files.append(put(name, content))  # type: ignore[arg-type]
+
+    def progress(self, done: int, total: int) -> None:
+        self.observer.progress(self.stage.name, done, total)
+
+    def finish(self, **meta: Any) -> Artifact:
+        """The artifact of everything committed and added."""
+        kind = KINDS[self.stage.makes]
+        files = tuple(sorted(self._files, key=lambda f: f.name))
+        return kind(files, {"format": VERSION[kind.kind], **meta})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a runner learns about one stage of one edit."""
+
+    stage: str
+    key: str
+    status: str  # "ran" or "cached"
+    seconds: float  # spent now; a hit costs the look-up
+    artifact: Artifact
+    recorded_seconds: float = 0.0  # what making it cost, when it was made
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "key": self.key,
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "bytes": self.artifact.bytes,
+        }
+
+
+def compute(
+    store: Store,
+    stage: Stage,
+    recipe: Recipe,
+    params: BaseModel,
+    inputs: Mapping[str, Any],
+    observer: Observer | None = None,
+    unchanged: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Find or make the result of a recipe. N processes with one key compute it once.
+
+    `unchanged` is called before the result is published and raises when a source was edited meanwhile.
+    Raises what the stage raises; chunks it had committed stay, and the next call goes on after them.
+    """
+    start, observer = time.perf_counter(), observer or Silent()
+    key = recipe.key
+    if record := store.find(stage.name, key):
+        return Outcome(stage.name, key, "cached", time.perf_counter() - start, record.artifact, record.seconds)
+    with store.lock(key, on_wait=lambda: observer.waiting(stage.name)):
+        if record := store.find(stage.name, key):
+            return Outcome(stage.name, key, "cached", time.perf_counter() - start, record.artifact, record.seconds)
+        begun = time.perf_counter()
+        with store.scratch() as scratch, peak_memory() as peak:
+            work = Work(store, stage, key, scratch, observer)
+            artifact = stage.function(work, params=params, **inputs)
+        unchanged()
+        seconds = time.perf_counter() - begun
+        store.publish(Record(key, recipe.ingredients(), artifact, round(seconds, 3), cost(peak())))
+    return Outcome(stage.name, key, "ran", time.perf_counter() - start, artifact, seconds)
+
+
+def sources_unchanged(store: Store, paths: list[str]) -> Callable[[], None]:
+    """A check that the given files still hold what they hold now. It raises IntegrityError E601."""
+    before = {path: store.source_digest(path) for path in paths}
+
+    def check() -> None:
+        for path, known in before.items():
+            if store.source_digest(path) != known:
+                raise IntegrityError(
+                    "E601",
+                    f"{path} was changed while it was being read",
+                    "Nothing was stored under the old name. Run the command again.",
+                )
+
+    return check
+
+
+def cost(peak_bytes: int) -> dict[str, Any]:
+    """What a record remembers about where and at what price a result was made. None of it is in the key."""
+    return {
+        "peak_memory": peak_bytes,
+        "device": "cpu",
+        "host": platform.node(),
+        "time": round(time.time(), 3),
+        "versions": installed("retake", "numpy", "torch", "opencv-python-headless", "av", "decord"),
+    }
+
+
+@contextlib.contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """Peak resident bytes of this process within the block (0 where the system does not tell)."""
+    status = Path(f"/proc/{os.getpid()}/status")
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")  # resets the high-water mark
+
+    def read() -> int:
+        try:
+            line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            return 0
+        return int(line.split()[1]) * 1024
+
+    yield read

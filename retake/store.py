@@ -1,0 +1,367 @@
+"""The store: objects by content, records by key. Every front end asks here first.
+
+    <root>/objects/ab/abcd...     bytes, addressed by sha256, read-only
+    <root>/records/<stage>/<key>  one JSON record per key, with its own checksum: the promise that a result exists
+    <root>/partial/<key>          the chunks a running stage has committed so far, and its state
+    <root>/locks/<key>.lock       operating system locks: free the moment their holder dies
+    <root>/memo/                  digests of sources, remembered by inode, times and size
+    <root>/quarantine/            whatever was found damaged, with the reason
+    <root>/tmp/                   files being written
+
+Objects are published first and the record last; without a record there is no artifact. A hit checks the record's
+checksum and the existence and size of every object; bytes are hashed when they are read. Anything in doubt is set
+aside and made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retake.artifact import Artifact, File, from_json
+from retake.errors import DamagedError, MachineError, MediaError
+from retake.recipe import digest
+
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+BLOCK = 4 << 20
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is remembered of one result: the ingredients behind its key, what came out, and what it cost."""
+
+    key: str
+    recipe: Mapping[str, Any]
+    artifact: Artifact
+    seconds: float
+    cost: Mapping[str, Any]  # peak memory, device, versions, host, time
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "key": self.key,
+            "recipe": self.recipe,
+            "artifact": self.artifact.as_json(),
+            "seconds": self.seconds,
+            "cost": dict(self.cost),
+        }
+
+
+def warn(message: str) -> None:
+    """One line to stderr."""
+    print(f"retake: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def disk_full_explained(where: Path) -> Iterator[None]:
+    """Turn 'no space left' and its relatives into an error that a person can act on. Raises MachineError E503."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = shutil.disk_usage(where).free
+        raise MachineError(
+            "E503",
+            f"the disk is full: cannot write to {where} ({free / 2**20:.0f} MiB free)",
+            "What was finished is kept. Make room, or point RETAKE_STORE at a larger disk, and run the same command.",
+        ) from error
+
+
+class Store:
+    """Content store rooted at `root` (made on first write)."""
+
+    def __init__(self, root: Path | str, on_warning: Callable[[str], None] = warn) -> None:
+        self.root = Path(root)
+        self.warn = on_warning
+
+    # ---- objects -----------------------------------------------------------------------------------------------
+
+    def object_path(self, sha256: str) -> Path:
+        return self.root / "objects" / sha256[:2] / sha256
+
+    def put(self, name: str, data: bytes | memoryview) -> File:
+        """Store bytes; returns their File. Durable before it returns. Raises MachineError E503 on a full disk."""
+        sha, md5 = hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if not self._has(sha, len(data)):
+            self._write(self.object_path(sha), data)
+        return File(name, sha, md5, len(data))
+
+    def put_file(self, name: str, path: Path) -> File:
+        """Store a file that was written under `scratch()`; it is moved, not copied."""
+        sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+        with disk_full_explained(self.root), open(path, "rb+") as source:
+            while block := source.read(BLOCK):
+                sha.update(block)
+                md5.update(block)
+                size += len(block)
+            os.fsync(source.fileno())
+        file = File(name, sha.hexdigest(), md5.hexdigest(), size)
+        if self._has(file.sha256, size):
+            path.unlink()
+        else:
+            self._rename(path, self.object_path(file.sha256))
+        return file
+
+    def read(self, file: File) -> bytes:
+        """The bytes of a stored file, hashed as they are read. Raises DamagedError (the object is set aside)."""
+        path = self.object_path(file.sha256)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise self._damaged(file.sha256, error.strerror or "unreadable") from error
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise self._damaged(file.sha256, f"{len(data)} bytes that do not match the digest")
+        return data
+
+    def copy_out(self, file: File, target: Path) -> Path:
+        """Hand a verified copy to a person. `target` appears whole or not at all."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        sha = hashlib.sha256()
+        try:
+            with disk_full_explained(target.parent), open(part, "wb") as sink:
+                try:
+                    source = open(self.object_path(file.sha256), "rb")  # noqa: SIM115 (closed two lines down)
+                except OSError as error:
+                    raise self._damaged(file.sha256, error.strerror or "unreadable") from error
+                with source:
+                    while block := source.read(BLOCK):
+                        sha.update(block)
+                        sink.write(block)
+            if sha.hexdigest() != file.sha256:
+                raise self._damaged(file.sha256, "bytes that do not match the digest")
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def link_out(self, file: File, target: Path) -> Path:
+        """Hand out a tensor file without copying: hard link, or a verified copy where links cannot reach."""
+        source = self.object_path(file.sha256)
+        self.verify(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            os.link(source, part)
+            os.replace(part, target)  # when both names already are one inode, POSIX makes this a no-op
+            part.unlink(missing_ok=True)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
+                raise
+            self.copy_out(file, target)
+        return target
+
+    def verify(self, file: File) -> None:
+        """Hash a stored object. Raises DamagedError (the object is set aside)."""
+        sha = hashlib.sha256()
+        try:
+            with open(self.object_path(file.sha256), "rb") as source:
+                while block := source.read(BLOCK):
+                    sha.update(block)
+        except OSError as error:
+            raise self._damaged(file.sha256, error.strerror or "unreadable") from error
+        if sha.hexdigest() != file.sha256:
+            raise self._damaged(file.sha256, "bytes that do not match the digest")
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder in the store's own file system for a stage's work; removed afterwards."""
+        folder = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        with disk_full_explained(self.root):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # ---- records -----------------------------------------------------------------------------------------------
+
+    def record_path(self, stage: str, key: str) -> Path:
+        return self.root / "records" / stage / key
+
+    def find(self, stage: str, key: str) -> Record | None:
+        """The record of a key when all of it is there, else None. What is damaged is set aside with one warning."""
+        path = self.record_path(stage, key)
+        body = self._read_sealed(path)
+        if body is None:
+            return None
+        try:
+            record = Record(body["key"], body["recipe"], from_json(body["artifact"]), body["seconds"], body["cost"])
+        except (KeyError, TypeError):
+            self._set_aside(path, "a record of another shape")
+            return None
+        if record.key != key:
+            self._set_aside(path, f"a record of key {record.key[:12]}")
+            return None
+        for file in record.artifact.files:
+            if not self._has(file.sha256, file.size):
+                self._damaged(file.sha256, "missing or of another size")
+                return None
+        return record
+
+    def publish(self, record: Record) -> None:
+        """Write a record; its objects are there already. The last step, and the one that makes the artifact."""
+        self._write_sealed(self.record_path(str(record.recipe["stage"]), record.key), record.as_json())
+        self.partial_path(record.key).unlink(missing_ok=True)
+
+    def records(self, stage: str | None = None) -> Iterator[Record]:
+        """All readable records, of one stage or of all, newest first within a stage. Objects are not checked."""
+        folder = self.root / "records"
+        stages = [stage] if stage else sorted(p.name for p in folder.glob("*") if p.is_dir())
+        for name in stages:
+            paths = [p for p in (folder / name).glob("*") if len(p.name) == 64]
+            for path in sorted(paths, key=lambda p: (-p.stat().st_mtime_ns, p.name)):
+                body = self._read_sealed(path)
+                with contextlib.suppress(KeyError, TypeError):
+                    if body is not None:
+                        artifact = from_json(body["artifact"])
+                        yield Record(body["key"], body["recipe"], artifact, body["seconds"], body["cost"])
+
+    # ---- chunks of a stage that is still running -----------------------------------------------------------------
+
+    def partial_path(self, key: str) -> Path:
+        return self.root / "partial" / key
+
+    def load_partial(self, key: str) -> dict[str, Any] | None:
+        """What a killed run of this key had committed, if all of it is still there."""
+        body = self._read_sealed(self.partial_path(key))
+        if body is None:
+            return None
+        files = [*body["files"], *([body["state"]] if body["state"] else [])]
+        return body if all(self._has(f["sha256"], f["size"]) for f in files) else None
+
+    def save_partial(self, key: str, files: list[File], state: File | None) -> None:
+        body = {"files": [f.as_json() for f in files], "state": state.as_json() if state else None}
+        self._write_sealed(self.partial_path(key), body)
+
+    # ---- locks -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the one lock of a key. Waits for another holder; `on_wait` is called once when it has to."""
+        import filelock
+
+        folder = self.root / "locks"
+        with disk_full_explained(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            if on_wait:
+                on_wait()
+            lock.acquire(poll_interval=0.05)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # ---- sources -----------------------------------------------------------------------------------------------
+
+    def source_digest(self, path: Path | str) -> str:
+        """sha256 of a file, or of the sorted names and digests of a folder's files. Remembered on disk by inode,
+        times and size. Raises MediaError E400 when there is no such path."""
+        path = Path(path)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            return digest(["folder", [[str(p.relative_to(path)), self.source_digest(p)] for p in inside]])
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise MediaError(
+                "E400", f"cannot read {path}: {error.strerror}", f"Look for it: ls {path.parent}"
+            ) from error
+        identity = [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
+        memo = self.root / "memo" / digest(["memo", str(path.absolute())])
+        known = self._read_sealed(memo)
+        if known is not None and known.get("identity") == identity:
+            return known["sha256"]
+        with open(path, "rb") as source:
+            sha = hashlib.file_digest(source, "sha256").hexdigest()
+        # A file written within the clock's grain may change again and keep its times: not worth remembering yet.
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > 100_000_000:
+            with contextlib.suppress(OSError):
+                self._write_sealed(memo, {"identity": identity, "sha256": sha}, durable=False)
+        return sha
+
+    # ---- within ------------------------------------------------------------------------------------------------
+
+    def _has(self, sha256: str, size: int) -> bool:
+        try:
+            status = os.stat(self.object_path(sha256))
+        except OSError:
+            return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+    def _write(self, target: Path, data: bytes | memoryview, durable: bool = True) -> None:
+        part = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        try:
+            with disk_full_explained(self.root):
+                part.parent.mkdir(parents=True, exist_ok=True)
+                with open(part, "wb") as sink:
+                    sink.write(data)
+                    if durable:
+                        sink.flush()
+                        os.fsync(sink.fileno())
+                self._rename(part, target, durable)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _rename(self, part: Path, target: Path, durable: bool = True) -> None:
+        os.chmod(part, 0o444)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(part, target)
+        if durable:
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _write_sealed(self, path: Path, body: Mapping[str, Any], durable: bool = True) -> None:
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        self._write(path, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode(), durable)
+
+    def _read_sealed(self, path: Path) -> dict[str, Any] | None:
+        """JSON written by `_write_sealed`; None when there is none, or when it was damaged and set aside."""
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.warn(f"{path}: {error.strerror}; treated as missing")
+            return None
+        text, _, seal = raw.rstrip(b"\n").partition(b"\n")
+        if raw[-1:] != b"\n" or hashlib.sha256(text).hexdigest().encode() != seal:
+            self._set_aside(path, "its checksum does not match")
+            return None
+        return json.loads(text)
+
+    def _damaged(self, sha256: str, reason: str) -> DamagedError:
+        path = self.object_path(sha256)
+        if os.path.lexists(path):
+            self._set_aside(path, reason)
+        else:
+            self.warn(f"object {sha256[:12]} is gone ({reason}): it will be made again")
+        return DamagedError(sha256, reason)
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        self.warn(f"{path.parent.name}/{path.name[:12]}: {reason}; set aside, will be made again")
+        target = self.root / "quarantine" / f"{path.name[:80]}-{uuid.uuid4().hex[:8]}"
+        with contextlib.suppress(FileNotFoundError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+            target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n")

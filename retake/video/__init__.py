@@ -1,0 +1,63 @@
+"""Clips and images in, frames out, clips back: everything that touches the bytes of a video.
+
+    probe(path)                       what a clip is, and why it is refused if it is
+    decode(path, selection, size)     frames, upright, square pixels, RGB, with their true times
+    encode(target, frames, fps)       an MP4 for people: H.264, yuv420p, faststart, repeatable bytes
+    read_image, write_png, resize     the same for still images
+
+Clips and images are hostile: all of them are parsed in a child process (`python -m retake.video`),
+which has limits on memory, time and output and dies with its parent. Importing this package loads
+none of the codecs, so it costs nothing to a command that only plans.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backends import backend_version, choose_backend
+    from .client import decode, encode, probe, read_image
+    from .info import EncodeInfo, Limits, Selection, VideoInfo
+    from .pixels import resize, write_png
+    from .process import shutdown
+
+__all__ = [
+    "EncodeInfo",
+    "Limits",
+    "Selection",
+    "VideoInfo",
+    "backend_version",
+    "choose_backend",
+    "decode",
+    "encode",
+    "probe",
+    "read_image",
+    "resize",
+    "shutdown",
+    "write_png",
+]
+
+_ROOM = {
+    "EncodeInfo": "info",
+    "Limits": "info",
+    "Selection": "info",
+    "VideoInfo": "info",
+    "backend_version": "backends",
+    "choose_backend": "backends",
+    "decode": "client",
+    "encode": "client",
+    "probe": "client",
+    "read_image": "client",
+    "resize": "pixels",
+    "shutdown": "process",
+    "write_png": "pixels",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that the child starts without the parent's half and the parent without OpenCV.
+    from importlib import import_module
+
+    if name not in _ROOM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)

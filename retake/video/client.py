@@ -1,0 +1,270 @@
+"""The parent's side of probing, decoding, encoding and reading images: ask the child, hand on its answers."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from retake.errors import MachineError, MediaError, did_you_mean
+
+from . import wire
+from .info import EncodeInfo, Limits, Selection, VideoInfo, exact_rate
+from .process import Worker, borrow
+
+PathLike = str | os.PathLike[str]
+
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]*:")
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
+    """What the clip at `path` is. Demuxes the whole file and decodes its first frame.
+
+    Raises MediaError (exit status 4): E400 missing, E401 empty, E402 unknown container, E403 playlist,
+    E404 URL, E405 no index, E408 time, E409 no video, E410 nothing decodes, E411 too small or too narrow,
+    E413 no decoder, E414 too large, E415 HDR, E416 the child crashed.
+    """
+    limits = limits or Limits()
+    file = _local_file(path)
+    with borrow() as worker:
+        worker.begin(file, limits.stall, _patience(file, limits))
+        worker.send({"op": "probe", "path": file, "limits": limits.as_json()})
+        return VideoInfo.from_json(worker.receive()[0]["info"])
+
+
+def decode(
+    path: PathLike,
+    selection: Selection | None = None,
+    size: tuple[int, int] | None = None,
+    backend: Literal["auto", "decord", "pyav"] = "auto",
+    on_damage: Literal["fail", "conceal"] = "fail",
+    limits: Limits | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield (seconds from the clip's first frame, uint8 RGB [H, W, 3]) in order, upright and square.
+
+    `size` is (width, height), None for the size as shown; the resizing is `resize`. Colour range and
+    matrix are those of the file (see VideoInfo.color_matrix). With `on_damage="fail"` the first damaged
+    packet (E407), a cut file or a missing frame (E406) ends the clip; with `conceal` what decodes is
+    delivered, by PyAV. The consumer may stop at any time, and may take its time: only waiting for the
+    child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is told, after
+    the last frame, what should be recorded: frames that were lost or concealed, a decoder that was changed.
+
+    Raises what `probe` raises, and MediaError E406, E407, E412 (the resolution changes), E422 (the two
+    decoders disagree); ConfigError E211 when the selection leaves no frame; ValueError for an unknown
+    `backend` or `on_damage`.
+    """
+    if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
+        raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
+    tell = on_note or (lambda note: None)
+    return _decode(
+        _local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), tell
+    )
+
+
+def _decode(
+    file: str,
+    selection: Selection,
+    size: tuple[int, int] | None,
+    backend: str,
+    on_damage: str,
+    limits: Limits,
+    tell: Callable[[str], None],
+) -> Iterator[tuple[float, np.ndarray]]:
+    request: dict[str, Any] = {"op": "decode", "path": file, "limits": limits.as_json()}
+    request |= {"selection": selection.as_json(), "size": list(size) if size else None}
+    request |= {"backend": backend, "on_damage": on_damage, "skip": 0}
+    sent, used = 0, backend
+    while True:
+        try:
+            with borrow() as worker:
+                worker.begin(file, limits.stall, _patience(file, limits))
+                worker.send(request)
+                while True:
+                    message, payload = worker.receive()
+                    if message.get("event") == "info":
+                        used = message["backend"]
+                        worker.wall += limits.wall_per_frame * message["info"]["frames"]
+                    elif message.get("event") == "frame":
+                        sent += 1
+                        yield float(message["time"]), wire.as_frame(payload, message["shape"])
+                    else:
+                        for note in message.get("notes", []):
+                            tell(str(note))
+                        return
+        except MediaError as error:
+            # decord can hang or crash where PyAV does not; both give the same pixels, so go on from there.
+            if not (backend == "auto" and used == "decord" and error.code in ("E408", "E416")):
+                raise
+            tell(f"decord failed at frame {sent} ({error.code}): PyAV went on from there")
+            backend = request["backend"] = used = "pyav"
+            request["skip"] = sent
+
+
+def read_image(
+    path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limits | None = None
+) -> np.ndarray:
+    """A PNG, JPEG, WebP, BMP or TIFF as uint8 RGB [H, W, 3], or RGBA [H, W, 4] where it has alpha.
+
+    16 bits are rounded to 8; a JPEG is turned as its EXIF tag says. Raises MediaError E400 missing, E401
+    empty, E404 URL, E420 unreadable, E421 more than `max_pixels`.
+    """
+    limits = limits or Limits()
+    file = _local_file(path)
+    with borrow() as worker:
+        worker.begin(file, limits.stall, _patience(file, limits))
+        worker.send({"op": "image", "path": file, "max_pixels": max_pixels, "limits": limits.as_json()})
+        message, payload = worker.receive()
+        image = wire.as_frame(payload, message["shape"])
+        worker.receive()
+        return image
+
+
+def encode(
+    target: PathLike,
+    frames: Iterable[np.ndarray],
+    fps: float | Fraction,
+    timestamps: Iterable[float] | None = None,
+    audio_from: PathLike | None = None,
+    audio_start: float = 0.0,
+    comment: str | None = None,
+    crf: int = 18,
+    keyint: int | None = None,
+    preset: str = "medium",
+    limits: Limits | None = None,
+) -> EncodeInfo:
+    """Write frames (uint8 RGB [H, W, 3], all of one size) as an MP4 that plays everywhere.
+
+    H.264, yuv420p, BT.709 limited range (converted and tagged), index in front, two encoder threads, so
+    that equal frames give equal bytes. An odd size is padded to even by repeating the edge. `timestamps`
+    (seconds, rising, one a frame) make a variable rate; the first becomes 0. `audio_from` is a clip whose
+    first audio stream is copied, from `audio_start` seconds after that clip's first frame for as long as
+    the video lasts; a codec that MP4 does not carry is left out, with a note. `comment` is the MP4 comment
+    tag, `crf` 0 (lossless) to 51, `keyint` the longest distance of key frames in frames.
+
+    The file appears under its name when it is complete. Raises MachineError E503 when the disk is full or
+    not writable, ValueError for frames that do not fit, what `probe` raises for the audio's clip.
+    """
+    limits = limits or Limits()
+    goal = Path(target)
+    part = goal.with_name(goal.name + ".part")
+    request: dict[str, Any] = {"op": "encode", "path": str(goal), "part": str(part.absolute())}
+    request |= {
+        "fps": str(exact_rate(fps)),
+        "comment": comment,
+        "crf": crf,
+        "keyint": keyint,
+        "preset": preset,
+    }
+    request |= {"audio": _local_file(audio_from) if audio_from else None, "audio_start": audio_start}
+    request |= {"limits": limits.as_json(), "timed": timestamps is not None}
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with borrow() as worker:
+            worker.begin(str(goal), limits.stall, limits.wall)
+            worker.send(request)
+            worker.receive()  # ready: the sound's clip is open
+            written = _feed(worker, frames, timestamps, limits)
+        os.replace(part, goal)
+        _sync_folder(goal.parent)
+    except OSError as error:
+        raise _disk_error(goal, part, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    return EncodeInfo(
+        **{**written, "path": str(goal), "padded": tuple(written["padded"]), "notes": tuple(written["notes"])}
+    )
+
+
+def _feed(
+    worker: Worker, frames: Iterable[np.ndarray], timestamps: Iterable[float] | None, limits: Limits
+) -> dict[str, Any]:
+    clock = iter(timestamps) if timestamps is not None else None
+    shape, last = None, -float("inf")
+    for count, frame in enumerate(frames):
+        shape = _checked_shape(frame, shape, count)
+        message: dict[str, Any] = {"op": "frame", "shape": list(shape)}
+        if clock is not None:
+            time = next(clock, None)
+            if time is None or not time > last:
+                raise ValueError(
+                    f"timestamps: frame {count} has {time}, its predecessor {last}; they must rise"
+                )
+            message["time"] = last = float(time)
+        worker.wall += limits.wall_per_frame
+        worker.send(message, np.ascontiguousarray(frame).data.cast("B"))
+        if worker.has_message():
+            break  # nothing but an error comes before the end
+    else:
+        if shape is None:
+            raise ValueError("no frames to encode")
+        worker.send({"op": "end"})
+    return worker.receive()[0]["written"]
+
+
+def _checked_shape(frame: np.ndarray, shape: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+        raise ValueError(f"frame {count} is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3]")
+    if shape not in (None, frame.shape):
+        raise ValueError(f"frame {count} is {frame.shape}, the ones before it {shape}")
+    return frame.shape
+
+
+def _disk_error(goal: Path, part: Path, error: OSError) -> MachineError:
+    hint = "Check the folder's permissions."
+    if error.errno in _FULL:
+        hint = "Free some space, for example with `retake gc --max-size`, and run again."
+    return MachineError("E503", f"cannot write {goal}: {error.strerror or error}", hint)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _patience(file: str, limits: Limits) -> float:
+    return limits.wall + os.path.getsize(file) / limits.wall_bytes_per_second
+
+
+def _local_file(path: PathLike) -> str:
+    """The absolute name of an existing, regular, non-empty local file. Raises E400, E401 or E404."""
+    name = os.fspath(path)
+    if "\0" in name:
+        raise MediaError("E400", f"{name!r} is not a file name", "Give the path of a local file.")
+    exists = os.path.lexists(name)
+    if _PROTOCOL.match(name) and not exists:
+        raise MediaError(
+            "E404", f"{name} looks like a URL; only local files are read", "Download it and give its path."
+        )
+    if not os.path.isfile(name):
+        raise _missing(name)
+    if os.path.getsize(name) == 0:
+        raise MediaError("E401", f"{name} is empty (0 bytes)", "Copy it again from where it came.")
+    return os.path.abspath(name)
+
+
+def _missing(name: str) -> MediaError:
+    if os.path.exists(name):
+        kind = "a folder" if os.path.isdir(name) else "not a regular file"
+        return MediaError(
+            "E400", f"{name} is {kind}, a file was expected", "Give the path of one clip or image."
+        )
+    folder, base = os.path.split(os.path.abspath(name))
+    try:
+        with os.scandir(folder) as entries:
+            near = did_you_mean(base, [e.name for e, _ in zip(entries, range(5000), strict=False)])
+    except OSError:
+        return MediaError("E400", f"no such file: {name} (there is no folder {folder})", "Check the path.")
+    return MediaError("E400", f"no such file: {name}", near if near.startswith("Did") else "Check the path.")

@@ -1,0 +1,306 @@
+"""Frames of a clip, in order, upright, square, RGB. Runs in the child."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.error import FFmpegError
+from av.video.reformatter import VideoReformatter
+
+from retake.errors import ConfigError, MediaError
+
+from .backends import choose_backend
+from .container import check_memory, open_container, video_stream
+from .info import Selection, VideoInfo
+from .pixels import resize, upright
+from .probe import Probed, probe
+
+_SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
+_CONCEAL = "frames.on_damage=conceal keeps what decodes."
+
+Pixels = Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The frames to deliver: `index` (int64, never falling) into the source frames, `time` of the k-th."""
+
+    index: np.ndarray
+    time: Callable[[int], Fraction]
+    resampled: bool
+
+
+def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
+    """Serve one decode request: an `info` message, then one `frame` message a frame. Returns the summary."""
+    path, wish = request["path"], Selection(**request["selection"])
+    probed = probe(path, request["limits"], channel.alive)
+    wanted = wanted_frames(probed, wish)
+    strict = request["on_damage"] == "fail"
+    _refuse_beforehand(path, probed, wanted, wish, strict)
+    backend = request["backend"]
+    if backend == "auto":
+        backend, _ = choose_backend(probed.info, wish)
+    channel.send(
+        {"event": "info", "info": probed.info.as_json(), "backend": backend, "frames": len(wanted.index)}
+    )
+
+    source = Source(path, probed, request["limits"], strict, channel.alive)
+    frames = source.frames()
+    if backend == "decord" and strict:
+        frames = _beside_decord(path, probed.info, frames, source.notes)
+    count = 0
+    for k, pixels in _select(frames, wanted):
+        channel.alive()
+        count += 1
+        if count > request["skip"]:
+            rgb = finish(pixels(), probed.info, request["size"])
+            channel.send({"event": "frame", "time": float(wanted.time(k)), "shape": list(rgb.shape)}, rgb)
+    source.refuse_if_short(count, len(wanted.index))
+    return {"frames": count, "backend": backend, "notes": source.all_notes(len(wanted.index) - count)}
+
+
+def finish(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.ndarray:
+    """A stored RGB frame made upright, square and, if wanted, `size` = (width, height)."""
+    if info.rotation or info.mirrored:
+        rgb = upright(rgb, info.rotation, info.mirrored)
+    rgb = resize(rgb, (info.width, info.height))
+    return resize(rgb, (size[0], size[1])) if size else rgb
+
+
+def wanted_frames(probed: Probed, wish: Selection) -> Wanted:
+    """Which source frames a selection takes, from the packets' timestamps alone.
+
+    Raises ConfigError E211 when nothing is left.
+    """
+    pts, unit = probed.pts - probed.pts[0], probed.unit
+    stop = int(pts[-1]) + max(1, probed.last_length)
+    begin = Fraction(wish.start) / unit
+    end = Fraction(stop) if wish.end is None else min(Fraction(wish.end) / unit, Fraction(stop))
+    if wish.first is not None:
+        begin = max(begin, Fraction(int(pts[wish.first]) if wish.first < len(pts) else stop))
+    if wish.last is not None and wish.last + 1 < len(pts):
+        end = min(end, Fraction(int(pts[wish.last + 1])))
+    # A timestamp is known to half a unit of the container's clock: a frame due at 41.67 ms is stored as 42.
+    rate = wish.rate
+    if rate is None:
+        low, high = np.searchsorted(pts, [float(begin) - 0.5, float(end) - 0.5])
+        index = np.arange(low, len(pts) if end >= stop else high)
+        wanted = Wanted(index, lambda k: int(pts[index[k]]) * unit, False)
+    else:
+        step = 1 / (rate * unit)
+        count = max(0, math.ceil((end - begin - Fraction(1, 2)) / step))
+        ticks = float(begin) + np.arange(count) * float(step)
+        index = np.maximum(np.searchsorted(pts, ticks + 0.501, side="right") - 1, 0)
+        wanted = Wanted(index, lambda k: begin * unit + k / rate, True)
+    if not len(wanted.index):
+        raise ConfigError(
+            "E211",
+            f"the selection leaves no frame: the clip has {len(pts)} frames in {float(stop * unit):.3f} s",
+            "Choose frames.start and frames.end, or first and last, inside the clip.",
+        )
+    return wanted
+
+
+def _refuse_beforehand(path: str, probed: Probed, wanted: Wanted, wish: Selection, strict: bool) -> None:
+    count, info = len(wanted.index), probed.info
+    if wish.max_frames is not None and count > wish.max_frames:
+        raise MediaError(
+            "E414",
+            f"{path}: {count} frames are selected, at most {wish.max_frames} are allowed",
+            "Take a part with frames.start and frames.end, lower frames.fps, or raise frames.max_frames.",
+        )
+    if strict and info.promised > probed.packets and wanted.index[-1] == info.frames - 1:
+        raise MediaError(
+            "E406",
+            f"{path} is truncated: its index promises {info.promised} frames, {probed.packets} are there",
+            f"Copy it again; {_CONCEAL}",
+        )
+
+
+class Source:
+    """The decoded frames of a clip as (index, function that makes its stored-size RGB)."""
+
+    def __init__(
+        self, path: str, probed: Probed, limits: dict[str, Any], strict: bool, alive: Callable[[], None]
+    ) -> None:
+        self.path, self.probed, self.limits, self.strict, self.alive = path, probed, limits, strict, alive
+        self.decoded, self.interlaced, self.notes = 0, False, list[str]()
+        self._damage: list[int] = []
+        self._reformat = VideoReformatter().reformat
+        info = probed.info
+        self._size = (info.coded_width, info.coded_height)
+        self._colours: dict[str, Any] = {"format": "rgb24"}
+        if info.color_matrix != "rgb":
+            full = info.color_range == "full"
+            self._colours |= {
+                "src_colorspace": _SWS_MATRIX[info.color_matrix],
+                "src_color_range": 2 if full else 1,
+            }
+            self._colours |= {"dst_color_range": 2}
+
+    def frames(self) -> Iterator[tuple[int, Pixels]]:
+        """In presentation order. Raises MediaError E406, E407 (strict) and E412."""
+        with open_container(self.path, self.limits) as container:
+            stream = video_stream(self.path, container)
+            stream.thread_type = "NONE"
+            # Both were measured on flipped bits: `explode` raises on all of them, `crccheck` marks the frames.
+            stream.codec_context.options = {"err_detect": "explode" if self.strict else "crccheck"}
+            index = -1
+            for frame in self._decoded(container, stream):
+                index = self._index(frame, index)
+                if (frame.width, frame.height) != self._size:
+                    raise self._resized(frame, index)
+                self.interlaced = self.interlaced or frame.interlaced_frame
+                self.decoded += 1
+                yield index, lambda frame=frame: self._rgb(frame)
+
+    def refuse_if_short(self, count: int, promised: int) -> None:
+        """Raise MediaError E410 or E406 when fewer frames came than the packets promise."""
+        if count == 0:
+            raise MediaError("E410", f"{self.path}: no selected frame could be decoded", "Copy it again.")
+        woven = self.interlaced and 2 * count >= promised  # two field packets made one frame
+        if count < promised and self.strict and not woven:
+            raise MediaError(
+                "E406",
+                f"{self.path}: promised {promised} frames, decoded {count}",
+                f"Copy it again; {_CONCEAL}",
+            )
+
+    def all_notes(self, lost: int) -> list[str]:
+        """What should be recorded about the frames that were delivered."""
+        said = list(self.notes)
+        if self._damage and not self.strict:
+            said.append(
+                f"damage at {len(self._damage)} places concealed, the first at frame {min(self._damage)}"
+            )
+        if lost > 0:
+            said.append(f"{lost} of the selected frames could not be decoded and are left out")
+        return said
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+        packets = container.demux(stream)
+        while True:
+            packet = None
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                self.alive()
+                if self.strict and packet.is_corrupt:
+                    raise self._damaged(packet, "the packet is incomplete")
+                frames = packet.decode()
+            except MemoryError:
+                raise
+            except FFmpegError as error:
+                check_memory(*self._size)
+                if self.strict:
+                    raise self._damaged(packet, error.strerror or type(error).__name__) from None
+                self._damage.append(self._rank(packet))
+                if packet is None:
+                    return
+                continue
+            for frame in frames:
+                if frame.is_corrupt and self.strict:
+                    raise self._damaged(packet, "the frame decodes with errors")
+                if frame.is_corrupt:
+                    self._damage.append(self._rank(frame))
+                yield frame
+
+    def _index(self, frame: Any, previous: int) -> int:
+        pts = self.probed.pts
+        if frame.pts is None:
+            return previous + 1
+        return max(previous + 1, int(np.searchsorted(pts, frame.pts)))
+
+    def _rgb(self, frame: Any) -> np.ndarray:
+        return self._reformat(frame, **self._colours).to_ndarray()
+
+    def _damaged(self, packet: Any | None, reason: str) -> MediaError:
+        pts, index = self.probed.pts, self._rank(packet)
+        time = float(int(pts[min(index, len(pts) - 1)] - pts[0]) * self.probed.unit)
+        return MediaError(
+            "E407" if packet is not None else "E406",
+            f"{self.path}: damaged at frame {index} of {len(pts)} ({time:.3f} s): {reason}",
+            f"Copy it again; {_CONCEAL}",
+        )
+
+    def _rank(self, timed: Any | None) -> int:
+        stamp = timed.pts if timed is not None else None
+        return self.decoded if stamp is None else int(np.searchsorted(self.probed.pts, stamp))
+
+    def _resized(self, frame: Any, index: int) -> MediaError:
+        was, now = "{}x{}".format(*self._size), f"{frame.width}x{frame.height}"
+        return MediaError(
+            "E412",
+            f"{self.path}: the resolution changes from {was} to {now} at frame {index}",
+            f"Take the part before it with frames.last={max(0, index - 1)}, or re-encode to one size.",
+        )
+
+
+def _beside_decord(
+    path: str, info: VideoInfo, frames: Iterator[tuple[int, Pixels]], notes: list[str]
+) -> Iterator[tuple[int, Pixels]]:
+    """The same frames with decord's pixels, while PyAV keeps the time and looks for damage.
+
+    decord hides damage and can slip a frame, so it is read in step with the strict pass, and its first
+    frame has to equal PyAV's, else PyAV's own pixels are used. Every sixteenth frame and the last are
+    compared too: a slip lasts, so it is seen. Raises MediaError E422 then.
+    """
+    reader = _decord_reader(path, info)
+    if reader is None:
+        notes.append("decord cannot open it or counts other frames: decoded by PyAV")
+        yield from frames
+        return
+    for index, pixels in frames:
+        theirs = _next(reader)
+        checked = index % 16 == 0 or index == info.frames - 1
+        if theirs is None or (checked and not np.array_equal(theirs, pixels())):
+            if index == 0:
+                notes.append("decord's pixels differ from PyAV's: decoded by PyAV")
+                yield index, pixels
+                yield from frames
+                return
+            raise MediaError(
+                "E422",
+                f"{path}: decord and PyAV disagree at frame {index}",
+                "frames.backend=pyav decodes it by PyAV.",
+            )
+        yield index, lambda theirs=theirs: theirs
+
+
+def _decord_reader(path: str, info: VideoInfo) -> Any | None:
+    try:
+        import decord
+
+        reader = decord.VideoReader(path, num_threads=1)
+    except Exception:  # decord raises its own kinds; whatever it is, PyAV reads the clip
+        return None
+    return reader if len(reader) == info.frames else None
+
+
+def _next(reader: Any) -> np.ndarray | None:
+    try:
+        return reader.next().asnumpy()
+    except Exception:  # its end, or an error of its own
+        return None
+
+
+def _select(frames: Iterator[tuple[int, Pixels]], wanted: Wanted) -> Iterator[tuple[int, Pixels]]:
+    """(k, pixels) for every wanted k. A lost frame is left out; when resampling, its predecessor stays."""
+    k, count, shown = 0, len(wanted.index), None
+    for index, pixels in frames:
+        while k < count and wanted.index[k] < index:
+            if wanted.resampled and shown is not None:
+                yield k, shown
+            k += 1
+        while k < count and wanted.index[k] == index:
+            yield k, pixels
+            k += 1
+        if k == count:
+            return
+        shown = pixels

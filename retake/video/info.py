@@ -1,0 +1,172 @@
+"""The plain records that describe a clip, a wish and a limit. Nothing here opens a file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any
+
+from retake.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a clip is. Sizes in pixels, times in seconds, `rotation` in degrees clockwise."""
+
+    container: str
+    """Demuxer name, for example `mov,mp4,m4a,3gp,3g2,mj2`."""
+    codec: str
+    pix_fmt: str
+    bit_depth: int
+    width: int
+    """Width as shown: after rotation, with square pixels. Frames are delivered at this size."""
+    height: int
+    coded_width: int
+    """Width as stored in the file."""
+    coded_height: int
+    rotation: int
+    """0, 90, 180 or 270: how far the stored picture must be turned clockwise to stand upright."""
+    mirrored: bool
+    """The stored picture is also flipped left to right, before it is turned."""
+    pixel_aspect: str
+    """Width to height of a stored pixel, `1:1` for square ones."""
+    frames: int
+    """Frames that will be shown, counted over the packets of the whole file."""
+    promised: int
+    """Samples that the header's index names (0 when the container keeps no index)."""
+    fps: float
+    """Average rate from the true timestamps."""
+    variable: bool
+    """True when frames are not evenly spaced, beyond the rounding of the container's clock."""
+    duration: float
+    """From the first frame's start to the last frame's end."""
+    color_matrix: str
+    """`bt709`, `bt601`, `bt2020`, `fcc`, `smpte240m`, or `rgb` where there is none."""
+    color_range: str
+    """`limited` or `full`."""
+    matrix_assumed: bool
+    """True when the file has no matrix tag: BT.709 from 720 stored lines upwards, else BT.601."""
+    transfer: str
+    audio: str | None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict of JSON types; `from_json` reads it back."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> VideoInfo:
+        """The record from `as_json`. Raises TypeError for a missing or unknown field."""
+        return cls(**{**data, "notes": tuple(data.get("notes", ()))})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which frames are wanted. Everything is optional; the default is the whole clip.
+
+    Times count from the clip's first frame. `start` is inclusive, `end` exclusive. `first` and `last`
+    are indices of source frames, both inclusive. With `fps`, tick k lies at `begin + k / fps` and takes
+    the frame that is on screen then: the last one whose timestamp is not after the tick (timestamps are
+    known to half a unit of the container's clock). `begin` is `start`, or the time of frame `first`.
+    `max_frames` is a guard: a selection with more frames is refused (E414), never cut short.
+
+    Raises ConfigError E210 for values that contradict each other.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+    first: int | None = None
+    last: int | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        problem = _contradiction(self)
+        if problem:
+            raise ConfigError(
+                "E210", f"frames selection: {problem}", "Give start < end and first <= last, from 0."
+            )
+
+    @property
+    def whole(self) -> bool:
+        """True when every frame of the clip is wanted, as it is."""
+        return (
+            self.start == 0 and self.end is None and not self.first and self.last is None and self.fps is None
+        )
+
+    @property
+    def rate(self) -> Fraction | None:
+        """`fps` as an exact fraction, so that ticks never drift."""
+        return None if self.fps is None else exact_rate(self.fps)
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict of JSON types; `Selection(**data)` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one clip may cost. Everything beyond is refused or ended, with a code that says which."""
+
+    stall: float = 30.0
+    """Seconds without any sign of life from the child before it is killed (E408)."""
+    wall: float = 120.0
+    """Seconds that a clip may keep its caller waiting, before the two allowances below (E408)."""
+    wall_per_frame: float = 1.0
+    """Further seconds a frame."""
+    wall_bytes_per_second: float = 10e6
+    """Slowest disk that is waited for: size / this is added to `wall`."""
+    data_bytes: int = 4 << 30
+    """Private memory of the child (RLIMIT_DATA), in bytes (E414)."""
+    max_pixels: int = 8192 * 4096
+    """Pixels of one stored frame (E414)."""
+    max_frames: int = 1_000_000
+    """Frames of one clip (E414)."""
+    output_bytes: int | None = None
+    """Largest file the child may write (RLIMIT_FSIZE); None leaves it to the disk (E503)."""
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict of JSON types; `Limits(**data)` reads it back."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EncodeInfo:
+    """What was written. `padded` is (right, bottom): columns and rows added to reach an even size."""
+
+    path: str
+    width: int
+    height: int
+    padded: tuple[int, int]
+    frames: int
+    fps: float
+    duration: float
+    bytes: int
+    audio: str | None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """A dict of JSON types."""
+        return {**asdict(self), "padded": list(self.padded), "notes": list(self.notes)}
+
+
+def exact_rate(fps: float | Fraction) -> Fraction:
+    """The nearest fraction with a denominator up to 1001: 29.97002997 is 30000/1001."""
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _contradiction(wish: Selection) -> str:
+    numbers = [getattr(wish, f.name) for f in fields(wish)]
+    if any(n is not None and not math.isfinite(n) for n in numbers):
+        return "a value is not finite"
+    if wish.start < 0 or (wish.end is not None and wish.end <= wish.start):
+        return f"start {wish.start:g} s and end {wish.end} s leave nothing"
+    first = wish.first or 0
+    if first < 0 or (wish.last is not None and wish.last < first):
+        return f"first {wish.first} and last {wish.last} leave nothing"
+    if wish.fps is not None and not 0.001 <= wish.fps <= 1000:
+        return f"fps {wish.fps:g} is outside 0.001 to 1000"
+    if wish.max_frames is not None and wish.max_frames < 1:
+        return f"max_frames {wish.max_frames} is not positive"
+    return ""

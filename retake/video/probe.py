@@ -1,0 +1,300 @@
+"""What a clip is, found by demuxing all of it and decoding its first frame. Runs in the child."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from av.error import DecoderNotFoundError, FFmpegError
+from av.error import EOFError as FFmpegEOFError
+from av.error import OSError as FFmpegOSError
+
+from retake.errors import MediaError
+
+from .container import audio_stream, check_memory, open_container, video_stream
+from .info import VideoInfo
+
+_MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
+_TRANSFER = {
+    1: "bt709",
+    4: "gamma22",
+    5: "gamma28",
+    6: "bt601",
+    8: "linear",
+    13: "srgb",
+    14: "bt2020",
+    15: "bt2020",
+}
+_HDR = {16: "PQ", 18: "HLG"}
+_TO_SDR = (
+    "Convert it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,"
+    "format=yuv420p OUT.mp4"
+)
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The answer, and what only a decoder needs: shown pts (sorted, int64), their unit (s), the last's length
+    and how many packets there are, hidden ones included."""
+
+    info: VideoInfo
+    pts: np.ndarray
+    unit: Fraction
+    last_length: int
+    packets: int
+
+
+@dataclass(frozen=True)
+class _Packets:
+    pts: np.ndarray
+    total: int
+    last_length: int
+    cut: bool
+
+
+_remembered: dict[tuple[Any, ...], Probed] = {}
+
+
+def probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Probed:
+    """Probe the file at `path`, an absolute name. `alive` is called once a packet.
+
+    A file is demuxed once for as long as it is the same file (inode, size, times). Raises MediaError for
+    everything that is refused before decoding: E402, E403, E405, E409 to E411, E413 to E415.
+    """
+    stat = os.stat(path)
+    key = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *sorted(limits.items()))
+    if key not in _remembered:
+        while len(_remembered) >= 4:
+            _remembered.pop(next(iter(_remembered)))
+        _remembered[key] = _probe(path, limits, alive)
+    return _remembered[key]
+
+
+def _probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Probed:
+    with open_container(path, limits) as container:
+        stream = video_stream(path, container)
+        _refuse_size(path, stream.codec_context.width, stream.codec_context.height, limits)
+        packets = _count(path, container, stream, limits, alive)
+        unit, promised = Fraction(stream.time_base), stream.frames
+        rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
+    with open_container(path, limits) as container:
+        stream, audio = video_stream(path, container), audio_stream(container)
+        frame = _first_frame(path, container, stream, alive)
+        if frame is None or not len(packets.pts):
+            raise MediaError(
+                "E410",
+                f"{path}: none of its {packets.total} packets decodes to a frame",
+                "Copy it again, or re-encode it from its source.",
+            )
+        _refuse_size(path, frame.width, frame.height, limits)
+        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates)
+    return Probed(info, packets.pts, unit, packets.last_length, packets.total)
+
+
+def _count(
+    path: str, container: Any, stream: Any, limits: dict[str, Any], alive: Callable[[], None]
+) -> _Packets:
+    stamps: list[tuple[int, int]] = []
+    total, cut = 0, False
+    hides = stream.codec_context.name == "vp8"
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:  # the end of what can be read; decoding says what that means
+            cut = True
+            break
+        if packet is None:
+            break
+        alive()
+        if packet.dts is None and packet.pts is None and not packet.size:
+            continue  # the flush packet
+        total += 1
+        cut = cut or packet.is_corrupt
+        hidden = hides and packet.size and not bytes(memoryview(packet)[:1])[0] & 16  # VP8: show_frame bit
+        if packet.is_discard or hidden or not packet.size:
+            continue
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        stamps.append((stamp if stamp is not None else len(stamps), packet.duration or 0))
+        if len(stamps) > limits["max_frames"]:
+            raise MediaError(
+                "E414",
+                f"{path} has more than {limits['max_frames']} frames",
+                "Cut it into parts, or raise max_frames.",
+            )
+    table = np.array(stamps, np.int64).reshape(-1, 2)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    pts = table[:, 0]
+    usual = int(np.median(np.diff(pts))) if len(pts) > 1 else 0
+    return _Packets(pts, total, int(table[-1, 1]) or usual if len(pts) else 0, cut)
+
+
+def _first_frame(path: str, container: Any, stream: Any, alive: Callable[[], None]) -> Any | None:
+    stream.thread_type = "NONE"
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return None
+            alive()
+            for frame in packet.decode():
+                return frame
+        except DecoderNotFoundError:
+            raise _no_decoder(path, stream) from None
+        except MemoryError:
+            raise
+        except (FFmpegEOFError, FFmpegOSError):
+            return None
+        except FFmpegError:
+            check_memory(stream.codec_context.width, stream.codec_context.height)
+
+
+def _no_decoder(path: str, stream: Any) -> MediaError:
+    return MediaError(
+        "E413",
+        f"{path}: no decoder here for {stream.codec_context.name}",
+        "Convert it: ffmpeg -i IN -c:v libx264 -crf 12 OUT.mp4",
+    )
+
+
+def _refuse_size(path: str, width: int, height: int, limits: dict[str, Any]) -> None:
+    if width * height > limits["max_pixels"]:
+        raise MediaError(
+            "E414",
+            f"{path} is {width}x{height}, more than the {limits['max_pixels']} pixels allowed",
+            "Scale it down first: ffmpeg -i IN -vf scale=3840:-2 OUT.mp4",
+        )
+    if width <= 0 or height <= 0:
+        return  # not known before the first frame
+    if min(width, height) < 16 or max(width, height) > 20 * min(width, height):
+        raise MediaError(
+            "E411",
+            f"{path} is {width}x{height}: a side needs at least 16 pixels, and one side at most 20 times the other",
+            "Crop, pad or scale it first.",
+        )
+
+
+def _describe(
+    path: str,
+    container: Any,
+    stream: Any,
+    audio: Any,
+    frame: Any,
+    packets: _Packets,
+    unit: Fraction,
+    promised: int,
+    rates: list[Fraction | None],
+) -> VideoInfo:
+    if int(frame.color_trc) in _HDR:
+        kind = _HDR[int(frame.color_trc)]
+        raise MediaError(
+            "E415", f"{path} is HDR ({kind}); its colours have no 8-bit equal without a choice", _TO_SDR
+        )
+    rotation, mirrored, odd_angle = orientation(frame)
+    matrix, assumed = _matrix(frame)
+    aspect = stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or Fraction(1)
+    aspect = Fraction(aspect) if aspect > 0 and Fraction(1, 8) <= aspect <= 8 else Fraction(1)
+    width, height = round(frame.width * aspect), frame.height
+    if rotation % 180:
+        width, height = height, width
+    fps, variable = _rate(packets, unit, rates)
+    span = int(packets.pts[-1] - packets.pts[0]) + packets.last_length
+    full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
+    depth = max(c.bits for c in frame.format.components)
+    info = VideoInfo(
+        container=container.format.name,
+        codec=stream.codec_context.name,
+        pix_fmt=frame.format.name,
+        bit_depth=depth,
+        width=width,
+        height=height,
+        coded_width=frame.width,
+        coded_height=frame.height,
+        rotation=rotation,
+        mirrored=mirrored,
+        pixel_aspect=f"{aspect.numerator}:{aspect.denominator}",
+        frames=len(packets.pts),
+        promised=promised if "mov" in container.format.name else 0,
+        fps=float(fps),
+        variable=variable,
+        duration=float(span * unit) or 1 / float(fps),
+        color_matrix=matrix,
+        color_range="full" if full or matrix == "rgb" else "limited",
+        matrix_assumed=assumed,
+        transfer=_TRANSFER.get(int(frame.color_trc), "untagged"),
+        audio=audio.codec_context.name if audio is not None and audio.codec_context else None,
+    )
+    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle)})
+
+
+def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float) -> tuple[str, ...]:
+    alpha = any(c.is_alpha for c in frame.format.components)
+    missing = info.promised > packets.total
+    said = [
+        (
+            info.rotation or info.mirrored,
+            f"turned {info.rotation} degrees clockwise" + ", mirrored" * info.mirrored,
+        ),
+        (odd_angle, f"its display matrix turns by {odd_angle:g} degrees, which is not applied"),
+        (info.pixel_aspect != "1:1", f"pixels of {info.pixel_aspect} resampled to square ones"),
+        (info.bit_depth > 8, f"{info.bit_depth}-bit colour converted to 8 bits"),
+        (info.matrix_assumed, f"no colour matrix tagged: {info.color_matrix} assumed from its height"),
+        (info.color_matrix == "bt2020", "BT.2020 matrix honoured, primaries left as they are"),
+        (alpha, "its transparency is dropped"),
+        (frame.interlaced_frame, "interlaced: fields are kept woven, not deinterlaced"),
+        (info.variable, "frames are not evenly spaced; true timestamps are kept"),
+        (missing, f"truncated: the index promises {info.promised} frames, {packets.total} can be read"),
+        (packets.cut and not missing, "reading stops at a damaged place before the end"),
+    ]
+    return tuple(text for true, text in said if true)
+
+
+def _matrix(frame: Any) -> tuple[str, bool]:
+    if frame.format.is_rgb or frame.format.has_palette or len({c.bits for c in frame.format.components}) == 0:
+        return "rgb", False
+    tagged = _MATRIX.get(int(frame.colorspace))
+    if tagged and tagged != "rgb":
+        return tagged, False
+    return ("bt709" if frame.height >= 720 else "bt601"), True
+
+
+def _rate(packets: _Packets, unit: Fraction, declared: list[Fraction | None]) -> tuple[Fraction, bool]:
+    """Average frames a second, and whether the frames leave the even grid by more than the clock's rounding."""
+    pts = packets.pts - packets.pts[0]
+    usable = [Fraction(r) for r in declared if r and 0 < r <= 1000]
+    if len(pts) < 2 or not pts[-1]:
+        length = packets.last_length * unit
+        return (1 / length if length else usable[0] if usable else Fraction(25)), False
+    average = Fraction(len(pts) - 1) / (int(pts[-1]) * unit)
+    for rate in (*usable, average.limit_denominator(1001), average):
+        even = np.arange(len(pts)) * float(1 / (rate * unit))
+        if np.abs(pts - even).max() <= 1.001:
+            return rate, False
+    return average, True
+
+
+def orientation(frame: Any) -> tuple[int, bool, float]:
+    """(degrees clockwise, mirrored, angle that is no quarter turn) from the frame's display matrix.
+
+    The matrix (a, b; c, d) maps a stored (x, y) to a shown (ax + cy, bx + dy), y downwards. Mirroring is
+    undone first, then the quarter turn.
+    """
+    data = next((bytes(s) for s in frame.side_data if s.type.name == "DISPLAYMATRIX"), b"")
+    if len(data) < 36:
+        return 0, False, 0.0
+    values = np.array(struct.unpack("<9i", data[:36]), float)
+    a, b, c, d = values[0], values[1], values[3], values[4]
+    mirrored = bool(a * d - b * c < 0)
+    if mirrored:
+        a, b = -a, -b
+    angle = float(np.degrees(np.arctan2(b, a))) % 360
+    quarter = round(angle / 90) % 4 * 90
+    if abs((angle - quarter + 180) % 360 - 180) > 1 or not any((a, b)):
+        return 0, False, angle
+    return quarter, mirrored, 0.0

@@ -1,0 +1,135 @@
+"""decode: put the edit back into the source at the source's full size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.artifact import Edited, Frames, Result
+from retake.clip import Clip
+from retake.errors import IntegrityError
+from retake.formats import CHUNK, EditedSeries, FrameSeries
+from retake.priors.threads import single_threaded
+from retake.stage import Work, stage
+from retake.video import Selection, encode
+
+MARGIN = 4  # working pixels around a box, so that resampling at its border reads real neighbours
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """How the MP4 view is written. The lossless artifact has no knobs."""
+
+    crf: int = Field(
+        18, ge=0, le=51, description="quality of the MP4 view, x264's constant rate factor; less is better"
+    )
+    preset: Literal["veryfast", "fast", "medium", "slow"] = Field("medium", description="x264's speed preset")
+    audio: bool = Field(True, description="copy the source's sound into the MP4 view")
+    recipe_tag: bool = Field(
+        True,
+        description="write the recipe into the MP4's comment tag when it is handed out; it shows prompts and names",
+        json_schema_extra={"inert": "added to the copy that is handed out, not to the stored file"},
+    )
+
+
+@stage("decode", version=1, makes="result", backends=("av", "decord", "opencv-python-headless"))
+def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited: Edited) -> Result:
+    """Lossless chunks at full size, every pixel outside the edit the source's bit for bit, and result.mp4 of them."""
+    edits: EditedSeries = work.open(edited)
+    meta = frames.meta
+    selected = frames_at_full_size(clip, work.open(frames))
+    done, seen = len(work.done), 0
+
+    def composed() -> Iterator[np.ndarray]:
+        nonlocal seen
+        rgb: list[np.ndarray] = []
+        for t, source in enumerate(selected):
+            out = composite(source, edits[t], (meta["width"], meta["height"]))
+            seen += 1
+            rgb.append(out)
+            if len(rgb) == CHUNK or t == meta["count"] - 1:
+                if t // CHUNK >= done:
+                    work.commit(t // CHUNK, {"rgb": np.stack(rgb)})
+                rgb.clear()
+                work.progress(t + 1, meta["count"])
+            yield out
+        if seen != meta["count"]:
+            raise IntegrityError(
+                "E602", f"the clip now gives {seen} frames, it gave {meta['count']}", "Run the command again."
+            )
+
+    view = work.scratch / "result.mp4"
+    audio: dict[str, Any] = {}
+    if params.audio and (sound := clip.audio) is not None:
+        audio = {"audio_from": sound, "audio_start": meta["first_seconds"]}
+    with single_threaded():
+        info = encode(view, composed(), meta["fps"], crf=params.crf, preset=params.preset, **audio)
+    work.add("result.mp4", Path(view))
+    return work.finish(
+        count=meta["count"],
+        width=meta["source_width"],
+        height=meta["source_height"],
+        fps=meta["fps"],
+        audio=info.audio,
+        notes=list(info.notes),
+    )  # type: ignore[return-value]
+
+
+def frames_at_full_size(clip: Clip, frames: FrameSeries) -> Iterator[np.ndarray]:
+    """The selected source frames, uint8 [H,W,3]: from the frames artifact where it holds them at full size already,
+    else decoded again with the very same selection."""
+    meta = frames.meta
+    if (meta["width"], meta["height"]) == (meta["source_width"], meta["source_height"]):
+        return iter(frames)
+    reading = {"backend": meta["decoder"], "on_damage": meta["on_damage"]}
+    selection = Selection(**meta["selection"])
+    return (rgb for _, rgb in clip.read(selection, None, meta["folder_fps"], **reading))
+
+
+def composite(
+    source: np.ndarray, edit: tuple[np.ndarray, np.ndarray, np.ndarray], working: tuple[int, int]
+) -> np.ndarray:
+    """Lay one frame's edit over the source.
+
+    source uint8 [H,W,3]; edit as EditedSeries gives it, in `working` (width, height) pixels. Returns a new frame.
+    The band in which source and edit are blended is where alpha, resampled to the source's size, is above 0;
+    everywhere else the source's bytes stay.
+    """
+    (x0, y0, x1, y1), rgb, alpha = edit
+    out = source.copy()
+    if x1 <= x0 or not alpha.any():
+        return out
+    height, width = source.shape[:2]
+    if (width, height) == working:
+        box = int(x0), int(y0), int(x1), int(y1)
+        fine_rgb, fine_alpha = rgb.astype(np.float32), alpha.astype(np.float32) / 255
+    else:
+        scale = width / working[0], height / working[1]
+        box, fine_rgb, fine_alpha = enlarged(rgb, alpha, (int(x0), int(y0)), scale, (width, height))
+    region = out[box[1] : box[3], box[0] : box[2]]
+    blended = region + fine_alpha[..., None] * (fine_rgb - region)
+    region[...] = np.where(fine_alpha[..., None] > 0, np.rint(blended).clip(0, 255).astype(np.uint8), region)
+    return out
+
+
+def enlarged(
+    rgb: np.ndarray, alpha: np.ndarray, corner: tuple[int, int], scale: tuple[float, float], size: tuple[int, int]
+) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
+    """Resample a crop whose top left is `corner` (working pixels) by `scale`: its box in a frame of `size`, and its
+    float32 colours [h,w,3] and alpha [h,w] in 0..1 there. Colours cubic, alpha linear, half-pixel centres."""
+    rgb = cv2.copyMakeBorder(rgb, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE)
+    alpha = cv2.copyMakeBorder(alpha, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=0)
+    left, top = corner[0] - MARGIN, corner[1] - MARGIN
+    x0, y0 = max(0, int(left * scale[0])), max(0, int(top * scale[1]))
+    x1 = min(size[0], int(np.ceil((left + rgb.shape[1]) * scale[0])))
+    y1 = min(size[1], int(np.ceil((top + rgb.shape[0]) * scale[1])))
+    x = ((np.arange(x0, x1) + 0.5) / scale[0] - 0.5 - left).astype(np.float32)
+    y = ((np.arange(y0, y1) + 0.5) / scale[1] - 0.5 - top).astype(np.float32)
+    map_x, map_y = np.meshgrid(x, y)
+    colours = cv2.remap(rgb.astype(np.float32), map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    opacity = cv2.remap(alpha.astype(np.float32), map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return (x0, y0, x1, y1), colours.clip(0, 255), opacity / 255

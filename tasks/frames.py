@@ -1,0 +1,86 @@
+"""frames: decode a clip to pixels at working size."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.artifact import Frames
+from retake.clip import Clip
+from retake.formats import CHUNK
+from retake.stage import Work, stage
+from retake.video import Selection
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """Which frames, at which size."""
+
+    start: float = Field(0.0, ge=0, description="first moment, seconds from the clip's first frame")
+    end: float | None = Field(None, gt=0, description="moment to stop before, seconds; null: the clip's end")
+    first: int | None = Field(None, ge=0, description="first source frame, counted from 0")
+    last: int | None = Field(None, ge=0, description="last source frame, inclusive")
+    fps: float | None = Field(None, gt=0, le=1000, description="resample on true timestamps, frames a second")
+    short_side: int | None = Field(480, ge=16, description="working size, pixels of the short side; null: the source's")
+    decoder: Literal["auto", "decord", "pyav"] = Field("auto", description="auto: decord where it is safe, else PyAV")
+    on_damage: Literal["fail", "conceal"] = Field("fail", description="conceal: keep what a damaged clip still shows")
+    folder_fps: float = Field(24.0, gt=0, description="rate of clips that have no times (image folders)")
+    max_frames: int = Field(
+        100_000, ge=1, description="guard: more frames are refused", json_schema_extra={"inert": "a guard"}
+    )
+
+    def selection(self) -> Selection:
+        return Selection(self.start, self.end, self.first, self.last, self.fps, self.max_frames)
+
+
+def working_size(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Size at which stages work: the source's, shrunk so that its short side is at most `short_side`; even."""
+    scale = min(1.0, short_side / min(width, height)) if short_side else 1.0
+    if scale == 1.0:
+        return width, height
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
+
+
+@stage("frames", version=1, makes="frames", backends=("av", "decord", "opencv-python-headless"))
+def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
+    """Decode in a child process, in chunks; timestamps are the source's own."""
+    info = clip.info(params.folder_fps)
+    size = working_size(info.width, info.height, params.short_side)
+    reading = {"backend": params.decoder, "on_damage": params.on_damage}
+    done = len(work.done)
+    rgb: list[np.ndarray] = []
+    times: list[float] = []
+    count, first = 0, None
+
+    def commit() -> None:
+        index = (count - 1) // CHUNK
+        if index >= done:
+            work.commit(index, {"rgb": np.stack(rgb), "seconds": np.array(times)})
+        rgb.clear()
+        times.clear()
+
+    for seconds, frame in clip.read(params.selection(), size, params.folder_fps, **reading):
+        first = seconds if first is None else first
+        rgb.append(frame)
+        times.append(seconds)
+        count += 1
+        if count % CHUNK == 0:
+            commit()
+            work.progress(count, info.frames)
+    if rgb:
+        commit()
+    return work.finish(
+        count=count,
+        width=size[0],
+        height=size[1],
+        fps=params.fps or info.fps,
+        source_width=info.width,
+        source_height=info.height,
+        first_seconds=first or 0.0,
+        selection=params.selection().as_json() | {"max_frames": None},
+        folder_fps=params.folder_fps,
+        decoder=params.decoder,
+        on_damage=params.on_damage,
+        notes=list(info.notes),
+    )  # type: ignore[return-value]
