@@ -144,9 +144,11 @@ def dataset(
     as_json: Json = False,
 ) -> None:
     """Make every edit of every clip of the dataset through Prefect, and record the outs for DVC."""
-    from flows.dataset import process_dataset
+    from flows.nightly import process_dataset
 
-    show(process_dataset(list(overrides or []), commit)) if as_json else process_dataset(list(overrides or []), commit)
+    done = process_dataset(list(overrides or []), commit)
+    if as_json:
+        show(done)
 
 
 @app.command()

@@ -64,7 +64,9 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
         made["decode"] = run(STAGES["decode"], p.decode, clip=clip, frames=made["frames"], edited=made["edit"])
     if "metrics" in need:
         wanted = {name: made[name] for name in metrics.needs(p.metrics)}
-        made["metrics"] = run(STAGES["metrics"], p.metrics, frames=made["frames"], result=made["decode"], **wanted)
+        versions = ",".join(label(lookup("metrics", name)) for name in p.metrics.names)
+        wanted |= {"frames": made["frames"], "result": made["decode"]}
+        made["metrics"] = run(STAGES["metrics"], p.metrics, implementation=versions, **wanted)
     if until in ("report", "masks", "tracks", "optical_flow"):
         shown = {"result": made["decode"]} if "decode" in made else {}
         made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown, **priors)

@@ -95,7 +95,7 @@ def write_page(
         curves=curves,
         metrics=summary,
         stages=tuple(page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in outcomes),
-        recipe={"clip": clip.spec, **p.as_json()},
+        recipe={"clip": clip.spec, **{g: v for g, v in p.as_json().items() if g not in NOT_OF_AN_EDIT}},
         versions=installed(*SHOWN_VERSIONS),
         notices=tuple(frames.meta["notes"]),
         links=tuple(page.Link(text, name) for name, text in files if (folder / name).exists()),

@@ -22,10 +22,12 @@ def write_frame(
     reading = {"backend": p.frames.decoder, "on_damage": p.frames.on_damage}
     stream = opened.read(p.frames.selection(), None, p.frames.folder_fps, **reading)
     rgb, seen = None, 0
-    for seen, (_, rgb) in enumerate(stream, start=1):
+    for _, frame in stream:
+        seen += 1
         if seen == number + 1:
+            rgb = frame
             break
-    if rgb is None or seen != number + 1:
+    if rgb is None:
         raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {seen - 1}.")
     path = out or CHECKOUT / "artifacts" / "frames-seen" / f"{opened.name}-{number:05d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

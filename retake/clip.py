@@ -66,7 +66,7 @@ class Clip:
         return None
 
     def info(self, folder_fps: float) -> ClipInfo:
-        """Size, count, rate. Raises MediaError when the clip cannot be read. `folder_fps` is for clips without times."""
+        """Size, count, rate. `folder_fps` is the rate of clips without times. Raises MediaError."""
         raise NotImplementedError
 
     def read(

@@ -29,7 +29,7 @@ def stage_masks(work: Work, params: Any, frames: Frames, optical_flow: Artifact 
 
 def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> None:
     """Masks that are there already."""
-    found = module.masks(params, len(series), (series.width, series.height))
+    found = module.masks(params.path, params, len(series), (series.width, series.height))
     pending: list[np.ndarray] = []
     for t, mask in enumerate(found):
         pending.append(mask)

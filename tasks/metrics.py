@@ -13,12 +13,13 @@ from retake.artifact import Artifact, Frames, Metrics, Result
 from retake.formats import FlowSeries, FrameSeries, MaskSeries, TrackSeries, chunk_range
 from retake.lookup import lookup
 from retake.metrics import flicker, motion_fidelity, region, warp_error
+from retake.metrics.flicker import Params as FlickerParams
+from retake.metrics.motion_fidelity import Params as MotionParams
+from retake.metrics.region import Params as RegionParams
 from retake.metrics.summary import frame_rows, summarise, write_tsv
+from retake.metrics.warp_error import Params as WarpErrorParams
 from retake.stage import Work, stage
 from retake.video import resize
-
-WarpErrorParams, RegionParams = warp_error.Params, region.Params  # a field hides the module of its name
-FlickerParams, MotionParams = flicker.Params, motion_fidelity.Params
 
 Name = Literal["warp_error", "region", "flicker", "motion_fidelity"]
 

@@ -70,6 +70,8 @@ def stage_report(
     encode(proxy, mosaics(), source.meta["fps"], crf=params.crf, keyint=8)
     work.add("layers.mp4", Path(proxy))
     work.add("contact_sheet.png", sheet.png(collected.image()))
+    if optical_flow:
+        work.add("wheel.png", sheet.png(layers.flow_wheel(64)))
     return work.finish(
         layers=list(views),
         tile_size=list(size),

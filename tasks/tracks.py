@@ -69,7 +69,7 @@ def walk(
         rgb = series[t]
         gray = module.gray(rgb)
         if previous is not None and len(ids):
-            xy, ok = module.step(previous, gray, xy, params)
+            xy, ok = module.step(previous, gray, xy, params, mask[t])
             ids, xy = ids[ok], xy[ok]
         due = t == times[0] or (params.reseed > 0 and t % params.reseed == 0)
         if t in table.span and due:

@@ -139,9 +139,7 @@ def test_mask_is_coverage_of_one_half():
     sprite = Sprite("star", 20.0, 0.0, 0, 0, (Pose(40.2, 33.7, 0.4, 1.1, 0.1),))
     world = World(Scene(80, 64, 1, 1.0, (sprite,), (Pose(),)))
     white, black = np.full((4, 4, 3), 255, np.uint8), np.zeros((4, 4, 3), np.uint8)
-    shown = world.with_sprite_texture(0, white).frame(0).astype(float) - world.with_sprite_texture(
-        0, black
-    ).frame(0)
+    shown = world.with_sprite_texture(0, white).frame(0).astype(float) - world.with_sprite_texture(0, black).frame(0)
     cover = shown[..., 0] / 255
     np.testing.assert_array_equal(
         world.mask(0, 0)[np.abs(cover - 0.5) > 0.01], (cover > 0.5)[np.abs(cover - 0.5) > 0.01]

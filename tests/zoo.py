@@ -68,6 +68,7 @@ def make_clip(
     codec: str = "libx264",
     audio: bool = False,
     rotation: int = 0,
+    mirror: str = "",
     vfr: bool = False,
     pix_fmt: str = "yuv420p",
     matrix: str | None = None,
@@ -81,7 +82,8 @@ def make_clip(
     """Write a clip whose frame k shows `picture(numbers[k], size)`, or `picture(k, size)`.
 
     The container follows from the file's name. `size` is (width, height) as stored before turning;
-    `rotation` turns the stored picture so that it must be turned back clockwise by so many degrees.
+    `rotation` turns the stored picture so that it must be turned back clockwise by so many degrees, then
+    mirrored along `mirror` (`h` or `v`).
     `matrix` (`bt601`, `bt709`, `bt2020`) is converted with and tagged; None converts with BT.601 and
     tags nothing. `audio` adds a 440 Hz tone.
     """
@@ -105,12 +107,14 @@ def make_clip(
             context.color_trc = transfer
         if pixel_aspect:
             context.sample_aspect_ratio = pixel_aspect
-        if rotation:
-            stream.set_display_rotation(-rotation)  # PyAV counts counterclockwise
+        if rotation or mirror:
+            # PyAV counts counterclockwise, and mirrors after it has turned
+            stream.set_display_rotation(-rotation, hflip=mirror == "h", vflip=mirror == "v")
         tone: Any = container.add_stream("aac", rate=44100) if audio else None
         convert = VideoReformatter().reformat
         for k, number in enumerate(chosen):
-            rgb = np.ascontiguousarray(np.rot90(picture(number, size), rotation // 90))
+            rgb = {"h": np.fliplr, "v": np.flipud}.get(mirror, np.asarray)(picture(number, size))
+            rgb = np.ascontiguousarray(np.rot90(rgb, rotation // 90))
             frame: Any = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             if pix_fmt != "rgb24":
                 frame = convert(

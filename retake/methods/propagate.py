@@ -80,7 +80,7 @@ class Layer:
 def edit(
     latents: None, backbone: None, priors: Mapping[str, Any], inputs: Inputs, params: Params, rng: np.random.Generator
 ) -> Iterator[Patch]:
-    """One Patch a chunk. Raises ConfigError E222 (no object on the anchor frame) and MediaError (unreadable image)."""
+    """One Patch a chunk. Raises ConfigError E233 (no object on the anchor frame) and MediaError (unreadable image)."""
     frames, masks = inputs.frames, priors["masks"]
     layers = [edited_layer(frames, masks, t, path) for t, path in sorted((params.anchors or {}).items())]
     if params.reference:
@@ -183,11 +183,11 @@ def assembled(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patc
 
 
 def reference_layer(masks: MaskSeries, frame: int, image: np.ndarray, fit: str) -> Layer:
-    """Place an image, uint8 [h,w,3 or 4], over the object's box on `frame`. Raises ConfigError E222."""
+    """Place an image, uint8 [h,w,3 or 4], over the object's box on `frame`. Raises ConfigError E233."""
     box = box_of(masks[frame], 0)
     if box is None:
         raise ConfigError(
-            "E222", f"the mask is empty on frame {frame}", "Choose another one: edit.frame=N, or another masks.box."
+            "E233", f"the mask is empty on frame {frame}", "Choose another one: edit.frame=N, or another masks.box."
         )
     width, height = box[2] - box[0], box[3] - box[1]
     rgba = with_alpha(image)

@@ -117,9 +117,7 @@ def erode(region: NDArray[np.bool_], pixels: int = WINDOW // 2) -> NDArray[np.bo
     return cv2.erode(region.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
 
 
-def frame(
-    source: NDArray[Any], result: NDArray[Any], region: NDArray[np.bool_], mode: str = "region"
-) -> Scores:
+def frame(source: NDArray[Any], result: NDArray[Any], region: NDArray[np.bool_], mode: str = "region") -> Scores:
     """Scores of one frame.
 
     source, result: uint8 [H, W, 3], or float in 0..1. region: bool [H, W], True = NOT edited.

@@ -46,8 +46,7 @@ def frame_rows(results: Iterable[Result], count: int) -> list[Row]:
     """`count` rows {"frame": t, value name: number or None}; a value of a pair stands at its first frame."""
     series = {name: values for result in results for name, values in result.per_frame().items()}
     return [
-        {"frame": t} | {name: plain(values.get(t, math.nan)) for name, values in series.items()}
-        for t in range(count)
+        {"frame": t} | {name: plain(values.get(t, math.nan)) for name, values in series.items()} for t in range(count)
     ]
 
 

@@ -58,7 +58,7 @@ def flow_image(flow: np.ndarray, max_px: float) -> np.ndarray:
     import torch
     from torchvision.utils import flow_to_image
 
-    unknown = ~np.isfinite(flow).all(axis=-1)
+    unknown = ~_finite(flow)
     vectors = np.where(unknown[..., None], 0, flow).astype(np.float32)
     scale = max(float(max_px), 1e-6)
     vectors /= np.maximum(np.hypot(vectors[..., 0], vectors[..., 1]) / scale, 1)[..., None]
@@ -80,9 +80,7 @@ def flow_wheel(size: int = 64) -> np.ndarray:
     return np.dstack([flow_image(field, 1.0), np.where(inside, 255, 0).astype(np.uint8)])
 
 
-def draw_tracks(
-    rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Sequence[int] | np.ndarray
-) -> np.ndarray:
+def draw_tracks(rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """Draws each point where it is now, with the path it came along.
 
     rgb: uint8 [H, W, 3].
@@ -96,17 +94,18 @@ def draw_tracks(
     if steps < 1 or trail.shape != (steps, points, 2) or visible.shape != (steps, points) or len(ids) != points:
         raise ValueError(f"trail {trail.shape}, visible {visible.shape} and {len(ids)} ids do not fit together")
     picture, stroke = rgb.copy(), _stroke(rgb)
-    known = np.isfinite(trail).all(axis=-1)
+    known = _finite(trail)
+    seen = known & visible
+    colours = [track_colour(int(identity)) for identity in ids]
     # cv2 draws at 1/16 px; far-away positions are cut so that they fit its integers.
     fixed = np.rint(np.clip(np.where(known[..., None], trail, 0), -1e4, 1e4) * 16).astype(int)
     for age in range(steps - 1):
         strength = 0.25 + 0.75 * (age + 1) / (steps - 1)  # older is darker
-        drawn = (known & visible)[age] & (known & visible)[age + 1]
-        for p in np.flatnonzero(drawn):
-            colour = tuple(int(c * strength) for c in track_colour(int(ids[p])))
+        for p in np.flatnonzero(seen[age] & seen[age + 1]).tolist():
+            colour = tuple(int(c * strength) for c in colours[p])
             cv2.line(picture, fixed[age, p].tolist(), fixed[age + 1, p].tolist(), colour, stroke, cv2.LINE_AA, 4)
-    for p in np.flatnonzero(known[-1]):
-        centre, colour = fixed[-1, p].tolist(), track_colour(int(ids[p]))
+    for p in np.flatnonzero(known[-1]).tolist():
+        centre, colour = fixed[-1, p].tolist(), colours[p]
         if visible[-1, p]:
             cv2.circle(picture, centre, (2 * stroke + 1) * 16, (0, 0, 0), -1, cv2.LINE_AA, 4)
             cv2.circle(picture, centre, 2 * stroke * 16, colour, -1, cv2.LINE_AA, 4)
@@ -170,6 +169,10 @@ def _fill(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return rgb
     shrinks = size[0] <= rgb.shape[1] and size[1] <= rgb.shape[0]
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _finite(xy: np.ndarray) -> np.ndarray:
+    return np.isfinite(xy[..., 0]) & np.isfinite(xy[..., 1])
 
 
 def _stroke(rgb: np.ndarray) -> int:

@@ -12,17 +12,13 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from retake.errors import ConfigError
-from retake.report import layers, sheet
 
 _HERE = Path(__file__).parent
 
@@ -66,7 +62,8 @@ class ReportData:
     tile_size, columns, layers: the mosaic's geometry and the names of its tiles in order. The page puts
         "source" left and "result" right of the wipe when they exist.
     curves: per-frame values by metric name, None where undefined; index t is drawn at frame t.
-    flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown.
+    flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown. wheel: the
+        legend of its colours, a PNG.
     recipe: nested settings; versions: name to version. notices: shown on top, e.g. that a model stands in.
     command: what to type to get this edit again. made: a date as text, when one is wanted.
     """
@@ -88,50 +85,32 @@ class ReportData:
     notices: tuple[str, ...] = ()
     links: tuple[Link, ...] = ()
     flow_max_px: float | None = None
+    wheel: bytes | None = None
     command: str = ""
     made: str = ""
 
 
 def build(
-    folder: Path,
-    data: ReportData,
-    mosaic_frames: Iterable[np.ndarray],
-    *,
-    contact_sheet: bool = True,
-    embed_limit: int = 6_000_000,
-    crf: int = 20,
-) -> list[Path]:
-    """Writes the report into `folder` and returns the files written, report.html first.
+    folder: Path, data: ReportData, proxy: Path, *, contact_sheet: bool = True, embed_limit: int = 6_000_000
+) -> Path:
+    """Writes folder/report.html and returns its path. Importing and calling this loads neither torch nor a codec.
 
-    mosaic_frames: `data.frames` frames from `layers.mosaic`, uint8 RGB, read once and one at a time.
-    contact_sheet: also collect contact_sheet.png from the same stream.
-    embed_limit: a proxy of more bytes than this is left beside the page as mosaic.mp4.
-    crf: quality of the proxy (x264; smaller is better).
-    Raises ConfigError E270 when the data and the frames do not fit together, E271 for a link that leaves the
-    folder; MachineError E503 when the disk is full.
+    proxy: the layers video, in `folder`: an MP4 of `layers.mosaic` frames, short GOP. Up to `embed_limit` bytes it
+        goes into the page, and the file is removed; a larger one stays beside the page.
+    contact_sheet: whether contact_sheet.png lies in the folder.
+    Raises ConfigError E270 for data that no page can show, E271 for a link that leaves the folder.
     """
-    from retake.video import encode
-
     check(data)
-    folder.mkdir(parents=True, exist_ok=True)
-    proxy, page, sheet_file = folder / "mosaic.mp4", folder / "report.html", folder / "contact_sheet.png"
-    title = f"{data.clip}  {data.title}"
-    collected = sheet.Sheet(data.layers, data.frames, title=title) if contact_sheet else None
-    encode(proxy, _checked(data, mosaic_frames, collected), data.fps, crf=crf, keyint=8)
-    written = [page]
-    if collected is not None:
-        written.append(sheet.write(sheet_file, collected.image()))
+    page, source = folder / "report.html", proxy.name
     embedded = proxy.stat().st_size <= embed_limit
-    source = "mosaic.mp4"
     if embedded:
         source = "data:video/mp4;base64," + base64.b64encode(proxy.read_bytes()).decode("ascii")
-        proxy.unlink()
-    else:
-        written.append(proxy)
     part = page.with_name("report.html.part")
     part.write_bytes(render(data, source, contact_sheet).encode("utf-8", "replace"))
     os.replace(part, page)
-    return written
+    if embedded:
+        proxy.unlink()
+    return page
 
 
 def check(data: ReportData) -> None:
@@ -179,32 +158,9 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
         recipe=[(name, list(_leaves(value))) for name, value in data.recipe.items()],
         rows=_metric_rows(data),
         totals=_totals(data),
-        wheel=_wheel() if data.flow_max_px is not None else "",
+        wheel=_wheel(data),
         contact_sheet=contact_sheet,
     )
-
-
-def _checked(
-    data: ReportData, frames: Iterable[np.ndarray], collected: sheet.Sheet | None
-) -> Iterator[np.ndarray]:
-    """Passes the frames on, checked and counted; the contact sheet takes its pictures on the way."""
-    (width, height), rows = data.tile_size, -(-len(data.layers) // data.columns)
-    expected, count = (rows * height, data.columns * width, 3), 0
-    for frame in frames:
-        if frame.shape != expected or frame.dtype != np.uint8:
-            found = f"{frame.dtype} {frame.shape}, expected uint8 {expected}"
-            raise ConfigError("E270", f"report of {data.clip!r}: mosaic frame {count} is {found}")
-        if collected is not None and count in collected.picks:
-            cut = partial(layers.cut_out, frame, tile_size=data.tile_size, columns=data.columns)
-            collected.add(count, [cut(i) for i in range(len(data.layers))], _time(data, count))
-        yield frame
-        count += 1
-    if count != data.frames:
-        raise ConfigError("E270", f"report of {data.clip!r}: {count} mosaic frames, expected {data.frames}")
-
-
-def _time(data: ReportData, frame: int) -> float:
-    return data.timestamps[frame] if data.timestamps else frame / data.fps
 
 
 def _policy(style: str, script: str, embedded: bool) -> str:
@@ -263,8 +219,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _wheel() -> str:
-    return "data:image/png;base64," + base64.b64encode(sheet.png(layers.flow_wheel(64))).decode("ascii")
+def _wheel(data: ReportData) -> str:
+    return "" if data.wheel is None else "data:image/png;base64," + base64.b64encode(data.wheel).decode("ascii")
 
 
 def _href(path: str) -> str:

@@ -20,9 +20,7 @@ class Sheet:
     them to show, evenly spaced, first and last among them. thumb: longest side of a thumbnail in pixels.
     """
 
-    def __init__(
-        self, rows: Sequence[str], frames: int, columns: int = 6, thumb: int = 240, title: str = ""
-    ) -> None:
+    def __init__(self, rows: Sequence[str], frames: int, columns: int = 6, thumb: int = 240, title: str = "") -> None:
         self.rows, self.title, self.thumb = tuple(rows), title, thumb
         self.picks = pick(frames, columns)
         self._columns: dict[int, tuple[str, list[np.ndarray]]] = {}
@@ -66,9 +64,8 @@ class Sheet:
 
 def pick(frames: int, columns: int) -> list[int]:
     """At most `columns` frame indices of 0..frames-1, evenly spaced, the first and the last among them."""
-    if frames < 1 or columns < 1:
-        return []
-    return sorted({round(i * (frames - 1) / max(1, columns - 1)) for i in range(min(frames, columns))})
+    count = min(frames, columns)
+    return [round(i * (frames - 1) / max(1, count - 1)) for i in range(count)]
 
 
 def contact_sheet(

@@ -118,9 +118,7 @@ def _face(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Image:
         cv2.circle(canvas, at(side * 0.31 + look[0], -0.14 + look[1]), length(0.115), ink, -1)
         cv2.circle(canvas, at(side * 0.31 + look[0] + 0.04, -0.19 + look[1]), length(0.035), white, -1)
         tilt = side * rng.uniform(6, 16)
-        cv2.ellipse(
-            canvas, at(side * 0.34, -0.5), (length(0.2), length(0.1)), tilt, 190, 350, ink, length(0.06)
-        )
+        cv2.ellipse(canvas, at(side * 0.34, -0.5), (length(0.2), length(0.1)), tilt, 190, 350, ink, length(0.06))
     cv2.ellipse(canvas, at(0, 0.22), (length(0.42), length(0.4)), 0, 0, 180, ink, -1)
     cv2.ellipse(canvas, at(0, 0.5), (length(0.2), length(0.11)), 0, 0, 360, tongue, -1)
     cv2.ellipse(canvas, at(0, 0.22), (length(0.34), length(0.09)), 0, 0, 180, white, -1)

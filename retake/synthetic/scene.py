@@ -55,9 +55,7 @@ class Scene:
     light: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            min(self.width, self.height) >= 16, f"the frame is {self.width}x{self.height}", "16x16 at least"
-        )
+        _require(min(self.width, self.height) >= 16, f"the frame is {self.width}x{self.height}", "16x16 at least")
         _require(self.frames >= 1, f"the clip has {self.frames} frames", "1 at least")
         _require(0 < self.fps < np.inf, f"fps is {self.fps}", "a positive number")
         _require(0 <= self.noise < np.inf, f"noise is {self.noise}", "0 or more levels")

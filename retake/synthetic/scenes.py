@@ -58,9 +58,7 @@ class Motion(NamedTuple):
     noise: float = 1.0
 
 
-def scene(
-    name: str, seed: int = 0, width: int = 320, height: int = 180, frames: int = 48, fps: float = 24.0
-) -> Scene:
+def scene(name: str, seed: int = 0, width: int = 320, height: int = 180, frames: int = 48, fps: float = 24.0) -> Scene:
     """The scene of that name. The seed chooses textures, colours and directions, not the kind of motion.
 
     Raises ConfigError E240 for an unknown name, E241 for numbers that make no clip.
@@ -112,9 +110,7 @@ def _cross(stage: Stage) -> Motion:
         sway = np.sin(np.pi * u)
         back.append(Pose(left + 0.2 * stage.width * u, y, way * 0.5 * u))
         x = (0.86 - 0.86 * u) * stage.width
-        front.append(
-            Pose(x, y - way * 0.2 * stage.height * (1 - 2 * u), -way * 0.5 * (u - 0.5), 1.0, 0.15 * sway)
-        )
+        front.append(Pose(x, y - way * 0.2 * stage.height * (1 - 2 * u), -way * 0.5 * (u - 0.5), 1.0, 0.15 * sway))
         camera.append(Pose(-6 * stage.unit * sway, 2 * stage.unit * sway))
     disc, box = ("disc", stage.radius, 1, back), ("box", 1.45 * stage.radius, 2, front)
     return Motion([disc, box], camera)

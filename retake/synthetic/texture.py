@@ -75,9 +75,7 @@ class Texture:
         return np.asarray(shown, np.uint8)
 
 
-def noise(
-    rng: np.random.Generator, height: int, width: int, coarse: float, fine: float, slope: float
-) -> Floats:
+def noise(rng: np.random.Generator, height: int, width: int, coarse: float, fine: float, slope: float) -> Floats:
     """Periodic noise float64 [height, width], mean 0, deviation 1.
 
     Amplitude falls with frequency to the power `slope`, between the wavelengths `coarse` and `fine` (samples).
@@ -106,9 +104,7 @@ def ground(width: int, height: int, palette: str, seed: int) -> Texture:
     height_map = noise(rng, h, w, size / 1.6, FINEST, 2.1)
     stones = noise(rng, h, w, size / 9, 1.5 * FINEST, 1.3)
     relief = height_map * size / 110 + stones * 0.4
-    light = (np.roll(relief, 1, 1) - np.roll(relief, -1, 1)) + (
-        np.roll(relief, 1, 0) - np.roll(relief, -1, 0)
-    )
+    light = (np.roll(relief, 1, 1) - np.roll(relief, -1, 1)) + (np.roll(relief, 1, 0) - np.roll(relief, -1, 0))
     value = 0.5 + 0.45 * np.tanh(0.75 * height_map + 0.2 * stones)
     stops = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in PALETTES[palette]], float)
     colour = ramp(value, stops) * np.exp(-0.2 * np.clip(light, -2.5, 2.5))[..., None]

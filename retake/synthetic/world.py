@@ -64,13 +64,9 @@ class World:
                 continue
             x0, y0, x1, y1 = box
             light = scene.sprites[k].light
-            colour = self._colours(k, t, x0, y0, x1 - x0, y1 - y0) * np.float32(
-                1 if light is None else light[t]
-            )
+            colour = self._colours(k, t, x0, y0, x1 - x0, y1 - y0) * np.float32(1 if light is None else light[t])
             scale = motion.magnification(self.pose(t, k))
-            cover = np.clip(0.5 - self._distance(k, t, _grid(*box)) * scale, 0, 1).astype(np.float32)[
-                ..., None
-            ]
+            cover = np.clip(0.5 - self._distance(k, t, _grid(*box)) * scale, 0, 1).astype(np.float32)[..., None]
             canvas[y0:y1, x0:x1] += cover * (colour - canvas[y0:y1, x0:x1])
         if scene.noise:
             rng = np.random.default_rng([scene.seed, 3, t])
@@ -248,9 +244,7 @@ class World:
     def _check_sprite(self, sprite: int) -> None:
         count = len(self.scene.sprites)
         if not 0 <= sprite < count:
-            raise ConfigError(
-                "E242", f"The scene has no sprite {sprite}.", f"It has {count}, counted from 0."
-            )
+            raise ConfigError("E242", f"The scene has no sprite {sprite}.", f"It has {count}, counted from 0.")
 
 
 def _grid(x0: int, y0: int, x1: int, y1: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends import backend_version, choose_backend
-    from .client import decode, encode, probe, read_image
+    from .client import decode, encode, probe, read_image, tag
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
@@ -34,6 +34,7 @@ __all__ = [
     "read_image",
     "resize",
     "shutdown",
+    "tag",
     "write_png",
 ]
 
@@ -50,6 +51,7 @@ _ROOM = {
     "read_image": "client",
     "resize": "pixels",
     "shutdown": "process",
+    "tag": "client",
     "write_png": "pixels",
 }
 

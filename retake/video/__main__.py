@@ -47,11 +47,18 @@ def _image(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     return {}
 
 
+def _tag(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    from .tag import tag
+
+    return tag(request, channel)
+
+
 _OPERATIONS: dict[str, Callable[[dict[str, Any], Channel], dict[str, Any]]] = {
     "probe": _probe,
     "decode": _decode,
     "encode": _encode,
     "image": _image,
+    "tag": _tag,
 }
 
 

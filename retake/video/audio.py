@@ -10,7 +10,7 @@ from av.error import FFmpegError
 
 from retake.errors import MediaError
 
-from .container import audio_stream, open_container
+from .container import audio_stream, next_packet, open_container
 from .probe import probe
 
 _CARRIED = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
@@ -53,7 +53,7 @@ class Audio:
     def _peek(self) -> Any | None:
         while self._next is None:
             try:
-                packet = next(self._packets, None)
+                packet = next_packet(self._packets)
             except FFmpegError as error:
                 self.notes.append(f"the sound ends early: {error.strerror}")
                 packet = None

@@ -58,9 +58,8 @@ def decode(
     child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is told, after
     the last frame, what should be recorded: frames that were lost or concealed, a decoder that was changed.
 
-    Raises what `probe` raises, and MediaError E406, E407, E412 (the resolution changes), E422 (the two
-    decoders disagree); ConfigError E211 when the selection leaves no frame; ValueError for an unknown
-    `backend` or `on_damage`.
+    Raises what `probe` raises, and MediaError E406, E407, E412 (the resolution changes); ConfigError E211
+    when the selection leaves no frame; ValueError for an unknown `backend` or `on_damage`.
     """
     if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
         raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
@@ -183,6 +182,27 @@ def encode(
     return EncodeInfo(
         **{**written, "path": str(goal), "padded": tuple(written["padded"]), "notes": tuple(written["notes"])}
     )
+
+
+def tag(path: PathLike, comment: str, limits: Limits | None = None) -> None:
+    """Set the comment tag of an MP4 in place, without encoding anything again; the file is replaced when the new one
+    is complete. Raises MachineError E503 when the disk is full or not writable, what `probe` raises for a bad file."""
+    limits = limits or Limits()
+    file = _local_file(path)
+    goal = Path(file)
+    part = goal.with_name(goal.name + ".part")
+    try:
+        with borrow() as worker:
+            worker.begin(file, limits.stall, _patience(file, limits))
+            request = {"op": "tag", "path": file, "part": str(part), "comment": comment}
+            worker.send(request | {"limits": limits.as_json()})
+            worker.receive()
+        os.replace(part, goal)
+    except OSError as error:
+        raise _disk_error(goal, part, error) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _feed(

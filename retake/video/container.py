@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import av
@@ -58,9 +59,43 @@ def video_stream(path: str, container: Any) -> Any:
     return stream
 
 
+def next_packet(packets: Iterator[Any]) -> Any | None:
+    """The next packet of a demuxer, None at the end. Raises FFmpegError where it cannot go on."""
+    try:
+        return next(packets, None)
+    except IndexError:  # PyAV, when a damaged place announces one more stream
+        raise FFmpegError(0, "a stream that was not announced") from None
+
+
 def audio_stream(container: Any) -> Any | None:
     """The first audio stream, or None."""
     return next(iter(container.streams.audio), None)
+
+
+def claimed_size(path: str) -> int:
+    """Bytes that a Matroska, AVI, GIF or MPEG-TS file should at least have; 0 where it does not say."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, size - 64))
+        tail = file.read(64)
+    if head[:4] == b"RIFF":
+        return 8 + struct.unpack("<I", head[4:8])[0]
+    if head[:4] == b"GIF8":
+        return 0 if b";" in tail else size + 1
+    if head[:1] == head[188:189] == head[376:377] == b"G":
+        return -(-size // 188) * 188
+    return _segment_end(head) if head[:4] == b"\x1aE\xdf\xa3" else 0
+
+
+def _segment_end(head: bytes) -> int:
+    at = head.find(b"\x18S\x80g") + 4  # the Segment element; its size follows as an EBML number
+    first = head[at] if 4 <= at < len(head) else 0
+    length = 9 - first.bit_length()
+    if not first or at + length > len(head):
+        return 0
+    size = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
+    return 0 if size == (1 << 7 * length) - 1 else at + length + size  # all ones: not known, a live stream
 
 
 def check_memory(width: int, height: int) -> None:
@@ -106,8 +141,7 @@ def _unreadable(path: str, head: bytes, error: Exception) -> MediaError:
     said = "is damaged at its start" if known else "is not a video file of a known kind"
     return MediaError(
         "E402",
-        f"{path} {said} ({error.strerror if isinstance(error, OSError) else error}); it starts with "
-        f"{_printable(head)}",
+        f"{path} {said} ({error.strerror if isinstance(error, OSError) else error}); it starts with {_printable(head)}",
         "Known: MP4/MOV, MKV/WebM, AVI, MPEG-TS/PS, Ogg, GIF.",
     )
 

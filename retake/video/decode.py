@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,13 +16,14 @@ from av.video.reformatter import VideoReformatter
 
 from retake.errors import ConfigError, MediaError
 
-from .backends import choose_backend
-from .container import check_memory, open_container, video_stream
+from .backends import choose_backend, fits_decord
+from .container import check_memory, next_packet, open_container, video_stream
 from .info import Selection, VideoInfo
 from .pixels import resize, upright
 from .probe import Probed, probe
 
 _SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
+_IN_STEP, _IN_STEP_PIXELS = 8, 1 << 25
 _CONCEAL = "frames.on_damage=conceal keeps what decodes."
 
 Pixels = Callable[[], np.ndarray]
@@ -114,10 +117,10 @@ def _refuse_beforehand(path: str, probed: Probed, wanted: Wanted, wish: Selectio
             f"{path}: {count} frames are selected, at most {wish.max_frames} are allowed",
             "Take a part with frames.start and frames.end, lower frames.fps, or raise frames.max_frames.",
         )
-    if strict and info.promised > probed.packets and wanted.index[-1] == info.frames - 1:
+    if strict and probed.truncated and wanted.index[-1] == info.frames - 1:
         raise MediaError(
             "E406",
-            f"{path} is truncated: its index promises {info.promised} frames, {probed.packets} are there",
+            f"{path} is truncated: {probed.truncated}",
             f"Copy it again; {_CONCEAL}",
         )
 
@@ -187,7 +190,7 @@ class Source:
         while True:
             packet = None
             try:
-                packet = next(packets, None)
+                packet = next_packet(packets)
                 if packet is None:
                     return
                 self.alive()
@@ -213,7 +216,7 @@ class Source:
 
     def _index(self, frame: Any, previous: int) -> int:
         pts = self.probed.pts
-        if frame.pts is None:
+        if frame.pts is None or not self.probed.stamped:
             return previous + 1
         return max(previous + 1, int(np.searchsorted(pts, frame.pts)))
 
@@ -247,34 +250,34 @@ def _beside_decord(
 ) -> Iterator[tuple[int, Pixels]]:
     """The same frames with decord's pixels, while PyAV keeps the time and looks for damage.
 
-    decord hides damage and can slip a frame, so it is read in step with the strict pass, and its first
-    frame has to equal PyAV's, else PyAV's own pixels are used. Every sixteenth frame and the last are
-    compared too: a slip lasts, so it is seen. Raises MediaError E422 then.
+    decord hides damage and can slip a frame, so it is read in step with the strict pass, a few frames at a
+    time, of which the last has to equal PyAV's: a slip lasts, so it is seen before its frames are handed
+    on. Where they differ, PyAV's own pixels are used from there to the end.
     """
-    reader = _decord_reader(path, info)
+    reader, left = _decord_reader(path, info), info.frames
+    few = max(1, min(_IN_STEP, _IN_STEP_PIXELS // (info.coded_width * info.coded_height)))
+    with ThreadPoolExecutor(1) as beside:
+        while reader is not None and left > 0:
+            reading = beside.submit(_read_few, reader, min(few, left))
+            ours = list(itertools.islice(frames, min(few, left)))
+            theirs, left = reading.result(), left - few
+            if len(theirs) < len(ours) or (ours and not np.array_equal(theirs[-1], ours[-1][1]())):
+                reader = None
+                yield from ours
+            else:
+                yield from (
+                    (index, lambda rgb=rgb: rgb) for (index, _), rgb in zip(ours, theirs, strict=False)
+                )
     if reader is None:
-        notes.append("decord cannot open it or counts other frames: decoded by PyAV")
-        yield from frames
-        return
-    for index, pixels in frames:
-        theirs = _next(reader)
-        checked = index % 16 == 0 or index == info.frames - 1
-        if theirs is None or (checked and not np.array_equal(theirs, pixels())):
-            if index == 0:
-                notes.append("decord's pixels differ from PyAV's: decoded by PyAV")
-                yield index, pixels
-                yield from frames
-                return
-            raise MediaError(
-                "E422",
-                f"{path}: decord and PyAV disagree at frame {index}",
-                "frames.backend=pyav decodes it by PyAV.",
-            )
-        yield index, lambda theirs=theirs: theirs
+        notes.append("decord does not give PyAV's frames here: decoded by PyAV")
+    yield from frames
 
 
 def _decord_reader(path: str, info: VideoInfo) -> Any | None:
+    if not fits_decord(info):
+        return None
     try:
+        import cv2  # noqa: F401  before decord, whose own zlib breaks the PNG reader of an OpenCV loaded after it
         import decord
 
         reader = decord.VideoReader(path, num_threads=1)
@@ -283,11 +286,11 @@ def _decord_reader(path: str, info: VideoInfo) -> Any | None:
     return reader if len(reader) == info.frames else None
 
 
-def _next(reader: Any) -> np.ndarray | None:
+def _read_few(reader: Any, count: int) -> list[np.ndarray]:
     try:
-        return reader.next().asnumpy()
+        return [reader.next().asnumpy() for _ in range(count)]
     except Exception:  # its end, or an error of its own
-        return None
+        return []
 
 
 def _select(frames: Iterator[tuple[int, Pixels]], wanted: Wanted) -> Iterator[tuple[int, Pixels]]:

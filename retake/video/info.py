@@ -41,6 +41,8 @@ class VideoInfo:
     """True when frames are not evenly spaced, beyond the rounding of the container's clock."""
     duration: float
     """From the first frame's start to the last frame's end."""
+    interlaced: bool
+    """The first frame is two woven fields; frames are delivered as they are, not deinterlaced."""
     color_matrix: str
     """`bt709`, `bt601`, `bt2020`, `fcc`, `smpte240m`, or `rgb` where there is none."""
     color_range: str

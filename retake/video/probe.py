@@ -16,7 +16,7 @@ from av.error import OSError as FFmpegOSError
 
 from retake.errors import MediaError
 
-from .container import audio_stream, check_memory, open_container, video_stream
+from .container import audio_stream, check_memory, claimed_size, next_packet, open_container, video_stream
 from .info import VideoInfo
 
 _MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
@@ -39,14 +39,15 @@ _TO_SDR = (
 
 @dataclass(frozen=True)
 class Probed:
-    """The answer, and what only a decoder needs: shown pts (sorted, int64), their unit (s), the last's length
-    and how many packets there are, hidden ones included."""
+    """The answer, and what only a decoder needs: shown pts (sorted, int64), their unit (s), the last's length,
+    whether decoded frames carry these pts, and what is missing at the end ("" for nothing)."""
 
     info: VideoInfo
     pts: np.ndarray
     unit: Fraction
     last_length: int
-    packets: int
+    stamped: bool
+    truncated: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class _Packets:
     total: int
     last_length: int
     cut: bool
+    stamped: bool
 
 
 _remembered: dict[tuple[Any, ...], Probed] = {}
@@ -92,8 +94,9 @@ def _probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Prob
                 "Copy it again, or re-encode it from its source.",
             )
         _refuse_size(path, frame.width, frame.height, limits)
-        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates)
-    return Probed(info, packets.pts, unit, packets.last_length, packets.total)
+        missing = _missing(path, container.format.name, promised, packets)
+        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates, missing)
+    return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, missing)
 
 
 def _count(
@@ -101,11 +104,12 @@ def _count(
 ) -> _Packets:
     stamps: list[tuple[int, int]] = []
     total, cut = 0, False
+    stamped = container.format.name != "avi"  # there a frame's pts is a guess, in the order of decoding
     hides = stream.codec_context.name == "vp8"
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets, None)
+            packet = next_packet(packets)
         except FFmpegError:  # the end of what can be read; decoding says what that means
             cut = True
             break
@@ -119,6 +123,7 @@ def _count(
         hidden = hides and packet.size and not bytes(memoryview(packet)[:1])[0] & 16  # VP8: show_frame bit
         if packet.is_discard or hidden or not packet.size:
             continue
+        stamped = stamped and packet.pts is not None
         stamp = packet.pts if packet.pts is not None else packet.dts
         stamps.append((stamp if stamp is not None else len(stamps), packet.duration or 0))
         if len(stamps) > limits["max_frames"]:
@@ -131,7 +136,7 @@ def _count(
     table = table[np.argsort(table[:, 0], kind="stable")]
     pts = table[:, 0]
     usual = int(np.median(np.diff(pts))) if len(pts) > 1 else 0
-    return _Packets(pts, total, int(table[-1, 1]) or usual if len(pts) else 0, cut)
+    return _Packets(pts, total, int(table[-1, 1]) or usual if len(pts) else 0, cut, stamped)
 
 
 def _first_frame(path: str, container: Any, stream: Any, alive: Callable[[], None]) -> Any | None:
@@ -139,7 +144,7 @@ def _first_frame(path: str, container: Any, stream: Any, alive: Callable[[], Non
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets, None)
+            packet = next_packet(packets)
             if packet is None:
                 return None
             alive()
@@ -190,6 +195,7 @@ def _describe(
     unit: Fraction,
     promised: int,
     rates: list[Fraction | None],
+    missing: str,
 ) -> VideoInfo:
     if int(frame.color_trc) in _HDR:
         kind = _HDR[int(frame.color_trc)]
@@ -224,18 +230,25 @@ def _describe(
         fps=float(fps),
         variable=variable,
         duration=float(span * unit) or 1 / float(fps),
+        interlaced=bool(frame.interlaced_frame),
         color_matrix=matrix,
         color_range="full" if full or matrix == "rgb" else "limited",
         matrix_assumed=assumed,
         transfer=_TRANSFER.get(int(frame.color_trc), "untagged"),
         audio=audio.codec_context.name if audio is not None and audio.codec_context else None,
     )
-    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle)})
+    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, missing)})
 
 
-def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float) -> tuple[str, ...]:
+def _missing(path: str, kind: str, promised: int, packets: _Packets) -> str:
+    if "mov" in kind and promised > packets.total:
+        return f"its index promises {promised} frames, {packets.total} are there"
+    claimed, size = claimed_size(path), os.path.getsize(path)
+    return f"it should have {claimed} bytes, {size} are there" if claimed > size else ""
+
+
+def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, missing: str) -> tuple[str, ...]:
     alpha = any(c.is_alpha for c in frame.format.components)
-    missing = info.promised > packets.total
     said = [
         (
             info.rotation or info.mirrored,
@@ -247,9 +260,9 @@ def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float) -> 
         (info.matrix_assumed, f"no colour matrix tagged: {info.color_matrix} assumed from its height"),
         (info.color_matrix == "bt2020", "BT.2020 matrix honoured, primaries left as they are"),
         (alpha, "its transparency is dropped"),
-        (frame.interlaced_frame, "interlaced: fields are kept woven, not deinterlaced"),
+        (info.interlaced, "interlaced: fields are kept woven, not deinterlaced"),
         (info.variable, "frames are not evenly spaced; true timestamps are kept"),
-        (missing, f"truncated: the index promises {info.promised} frames, {packets.total} can be read"),
+        (missing, f"truncated: {missing}"),
         (packets.cut and not missing, "reading stops at a damaged place before the end"),
     ]
     return tuple(text for true, text in said if true)

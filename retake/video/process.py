@@ -41,7 +41,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, "PYTHONPATH": path},
+            # Bind PyAV's libraries to one another when they load: decord brings older ones of the same names.
+            env={**os.environ, "PYTHONPATH": path, "LD_BIND_NOW": "1"},
             start_new_session=True,
             bufsize=0,
         )

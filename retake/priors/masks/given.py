@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -24,15 +24,23 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     """Which masks, and which object in them."""
 
     name: Literal["given"] = "given"
-    path: str = Field(
-        "", description="folder of PNG images, one a frame in the order of their names, or a mask video"
+    path: str | None = Field(
+        None,
+        description="folder of PNG images, one a frame in the order of their names, or a mask video",
+        json_schema_extra={"file": ""},
     )
     object: int | None = Field(
         None, description="value of the object in index images (DAVIS palette); none takes any", ge=1, le=255
     )
 
 
-def masks(path: str | Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Raises ConfigError E223 before anything runs when no path is given."""
+    if not params.path:
+        raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
+
+
+def masks(path: str | Path | None, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """The masks of a clip of `count` frames, one by one, bool [H, W] at `size` = (width, height).
 
     Folder: palette and grey PNG images are index images, as in DAVIS (`Annotations/480p/NAME/%05d.png`): the
@@ -44,18 +52,11 @@ def masks(path: str | Path, params: Params, count: int, size: tuple[int, int]) -
     `path`), E420 and E421 (an image that is unreadable or too large), E430 (the number of masks or their shape
     does not match the clip), and what `retake.video.decode` raises for a video.
     """
-    if not str(path):
-        raise ConfigError(
-            "E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video."
-        )
-    path = Path(path)
+    check(params, {})
+    path = Path(path or "")
     if not path.exists():
-        raise MediaError(
-            "E400", f"no masks at {path}", "Check masks.path: a folder of PNG images or a video."
-        )
-    return (
-        _from_folder(path, params, count, size) if path.is_dir() else _from_video(path, params, count, size)
-    )
+        raise MediaError("E400", f"no masks at {path}", "Check masks.path: a folder of PNG images or a video.")
+    return _from_folder(path, params, count, size) if path.is_dir() else _from_video(path, params, count, size)
 
 
 def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
@@ -93,20 +94,18 @@ def _read_png(file: Path, wanted: int | None) -> np.ndarray:
                 raise MediaError("E421", f"{file} has {width}x{height} px", f"Give at most {_MAX_PIXELS} px.")
             mode, values = image.mode, np.asarray(image)
     except Image.DecompressionBombError as error:
-        raise MediaError(
-            "E421", f"{file} is too large: {error}", f"Give at most {_MAX_PIXELS} px."
-        ) from error
+        raise MediaError("E421", f"{file} is too large: {error}", f"Give at most {_MAX_PIXELS} px.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError("E420", f"{file} is no readable PNG: {error}", "Write it again as PNG.") from error
     if values.ndim == 2:  # palette, grey of 8 or 16 bits, or one bit
-        return np.asarray(values != 0 if wanted is None else values == wanted)
+        return values.astype(bool) if wanted is None else np.isin(values, [wanted])
     if wanted is not None:
         raise ConfigError(
             "E223",
             f"masks.object={wanted}, but {file} is a colour image ({mode}) and holds no index",
             "Drop masks.object, or give palette images as DAVIS does.",
         )
-    return values[..., -1] > 127 if mode in ("LA", "RGBA") else values.any(axis=2)
+    return (values[..., -1] > 127) if mode in ("LA", "RGBA") else (values.max(axis=2) > 0)
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int], source: Path) -> np.ndarray:

@@ -24,7 +24,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["lucas_kanade"] = "lucas_kanade"
     spacing: float = Field(8.0, description="distance of neighbouring queries, px", ge=2, le=256)
-    window: int = Field(21, description="side of the patch that is compared, px, odd", ge=5, le=61)
+    window: int = Field(11, description="side of the patch that is compared, px, odd", ge=5, le=61)
     levels: int = Field(4, description="pyramid levels above the full size", ge=0, le=8)
     fb_threshold: float = Field(
         1.0, description="largest distance between a point and its way forth and back, px", gt=0, le=16
@@ -35,13 +35,12 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         gt=0,
         le=255,
     )
-    reseed: int = Field(
-        16, description="frames after which the mask is filled up with new queries; 0 for never", ge=0
-    )
+    reseed: int = Field(16, description="frames after which the mask is filled up with new queries; 0 for never", ge=0)
     max_points: int = Field(1024, description="most points laid at one frame", ge=1)
     margin: int = Field(
-        0,
-        description="px that the mask is grown by before points are laid; negative shrinks it",
+        -4,
+        description="px that the mask is grown by before points are laid; negative shrinks it, so that patches "
+        "hold little of what lies behind the object",
         ge=-64,
         le=64,
     )
@@ -53,7 +52,8 @@ def seed(mask: np.ndarray, frame: np.ndarray, params: Params, existing_points: n
     mask: bool [H, W]. frame: uint8 RGB [H, W, 3]. existing_points: float32 [Q, 2], (x, y) in pixels, the
     points alive on this frame. One point per cell of a square grid, on the pixel of the cell (inside the
     mask) whose 3x3 structure tensor has the largest smaller eigenvalue; flat cells keep their middle. The
-    strongest corners are kept when there are more than `max_points`.
+    strongest corners are kept when there are more than `max_points`. A negative `margin` is halved until it
+    leaves a quarter of the mask, so thin objects get points, too.
 
     Returns float32 [P, 2], whole-pixel coordinates, ordered by row, then column, of the grid; [0, 2] for an
     empty mask.
@@ -66,9 +66,7 @@ def seed(mask: np.ndarray, frame: np.ndarray, params: Params, existing_points: n
     column, row = (xs // params.spacing).astype(np.intp), (ys // params.spacing).astype(np.intp)
     cell = row * (int(mask.shape[1] // params.spacing) + 1) + column
     off = np.hypot(xs - (column + 0.5) * params.spacing, ys - (row + 0.5) * params.spacing)
-    order = np.lexsort(
-        (off, -corner[ys, xs], cell)
-    )  # by cell, then corner strength, then nearness to its middle
+    order = np.lexsort((off, -corner[ys, xs], cell))  # by cell, corner strength, nearness to its middle
     first = order[np.unique(cell[order], return_index=True)[1]]
     free = _far_from(np.stack([xs[first], ys[first]], 1), existing_points, params.spacing / 2, mask.shape)
     first = first[free]
@@ -79,15 +77,20 @@ def seed(mask: np.ndarray, frame: np.ndarray, params: Params, existing_points: n
 
 
 def step(
-    previous_gray: np.ndarray, next_gray: np.ndarray, points: np.ndarray, params: Params
+    previous_gray: np.ndarray,
+    next_gray: np.ndarray,
+    points: np.ndarray,
+    params: Params,
+    next_mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Follows points from one frame to the next; with the frames swapped, back in time.
 
     previous_gray, next_gray: uint8 [H, W] (see `gray`). points: float32 [P, 2], (x, y) in pixels of the
     previous frame. Returns (points float32 [P, 2], ok bool [P]). Not ok: the tracker failed, the point came
     back more than `fb_threshold` px from where it began, its patch changed by more than `residual`, or it left
-    the frame. Such a point keeps the coordinates that were found, or its old ones where they make no sense; the
-    caller follows it no further (a lost point stays lost). Points do not influence one another.
+    the frame or, where given, the mask of the next frame, bool [H, W]. Such a point keeps the coordinates that
+    were found, or its old ones where they make no sense; the caller follows it no further (a lost point stays
+    lost). Points do not influence one another.
     """
     points = np.asarray(points, np.float32).reshape(-1, 2)
     if len(points) == 0:
@@ -109,6 +112,9 @@ def step(
     inside = (moved >= 0).all(1) & (moved[:, 0] <= width - 1) & (moved[:, 1] <= height - 1)
     ok = (found[:, 0] == 1) & (returned[:, 0] == 1) & sane & inside
     ok &= (apart <= params.fb_threshold) & (residual[:, 0] <= params.residual)
+    if next_mask is not None:
+        x, y = np.rint(np.where(ok[:, None], moved, 0)).astype(np.intp).T
+        ok &= next_mask[y, x]
     return np.where(sane[:, None], moved, points).astype(np.float32), ok
 
 
@@ -125,13 +131,13 @@ def _grow(mask: np.ndarray, margin: int) -> np.ndarray:
     if margin == 0:
         return mask
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(margin) + 1,) * 2)
-    change = cv2.dilate if margin > 0 else cv2.erode
-    return change(mask.astype(np.uint8), kernel) > 0
+    if margin > 0:
+        return cv2.dilate(mask.astype(np.uint8), kernel) > 0
+    shrunk = cv2.erode(mask.astype(np.uint8), kernel) > 0
+    return shrunk if 4 * int(shrunk.sum()) >= int(mask.sum()) else _grow(mask, -(-margin // 2))
 
 
-def _far_from(
-    candidates: np.ndarray, living: np.ndarray, distance: float, shape: tuple[int, ...]
-) -> np.ndarray:
+def _far_from(candidates: np.ndarray, living: np.ndarray, distance: float, shape: tuple[int, ...]) -> np.ndarray:
     """bool [P]: no living point within `distance` px of a candidate (whole pixels)."""
     height, width = shape[:2]
     nearest = np.rint(np.asarray(living).reshape(-1, 2)).astype(np.intp)

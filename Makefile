@@ -1,0 +1,30 @@
+# make demo and make test set everything up by themselves: a virtual environment in .venv, exact versions.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+BIN := .venv/bin
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DVC_NO_ANALYTICS := true
+
+.PHONY: demo test check bench install clean
+demo: install          ## render a clip, edit it, change one setting
+	$(BIN)/retake demo
+
+test: install          ## the whole suite
+	$(BIN)/python -m pytest
+
+check: install         ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: install         ## every benchmark, at the size that docs/benchmarks.md shows
+	$(BIN)/python -m benchmarks
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+clean:                 ## results and caches of tests; never the store
+	rm -rf .pytest_cache .ruff_cache .hypothesis artifacts/demo

@@ -1,0 +1,153 @@
+"""The dataset: every edit of every clip of params/dataset, one node of the graph at a time.
+
+`run_stage` is the command of a dvc.yaml stage; `process_dataset` is the Prefect flow over all of them, and commits
+what it made to dvc.lock, so that the two fronts never repeat each other's work.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from flows import graph, handout
+from flows.config import CHECKOUT, Settings, compose, read_params, validate
+from flows.console import Console
+from flows.job import open_store
+from flows.manifest import overlaid
+from flows.runners import Local
+from retake import dvc
+from retake.artifact import Artifact
+from retake.clip import Clip, open_clip
+from retake.errors import ConfigError, did_you_mean
+from retake.store import Store
+
+OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
+OF_AN_EDIT = {"edit", "decode", "metrics", "report"}
+
+
+def run_stage(name: str, console: Console) -> dict[str, Any]:
+    """Make one stage of the whole dataset and hand it out to artifacts/<name>. Reads root params.yaml; never composes.
+    Raises ConfigError E209 for an unknown stage."""
+    if name not in graph.STAGES:
+        raise ConfigError("E209", f"there is no stage {name!r}", did_you_mean(name, list(graph.STAGES)))
+    runner = Local(open_store(), console, console.outcome)
+    return runner.healed(lambda: made_of_stage(name, runner))
+
+
+def made_of_stage(name: str, runner: Local) -> dict[str, Any]:
+    """The stage's artifacts by clip (and edit), handed out. A stage that no edit needs says so in its folder."""
+    common = read_params()
+    made: dict[tuple[str, ...], Artifact] = {}
+    extra: dict[tuple[str, ...], tuple[Clip, Settings, dict[str, Artifact]]] = {}
+    for clip, edit, opened, p in jobs(common, with_edits=name not in OF_A_CLIP):
+        if name in graph.closure(p):
+            place = (clip,) if edit is None else (clip, edit)
+            results = graph.edit_graph(runner, opened, p, until=name)
+            made[place], extra[place] = results[name], (opened, p, results)
+    hand_out_stage(runner.store, name, made, extra)
+    return {"stage": name, "artifacts": {"/".join(place): artifact.digest for place, artifact in made.items()}}
+
+
+def jobs(common: Mapping[str, Any], with_edits: bool = True) -> Iterator[tuple[str, str | None, Clip, Settings]]:
+    """(clip id, edit id, clip, settings) of the dataset. Without edits: the clip's own settings, for its priors.
+
+    Raises ConfigError E213 when an edit sets what belongs to a clip.
+    """
+    dataset = validate(common).dataset
+    for edit in dataset.edits:
+        if strange := sorted(set(edit.settings) - OF_AN_EDIT):
+            raise ConfigError(
+                "E213",
+                f"the edit {edit.id!r} sets {strange[0]}, which belongs to clips",
+                "Priors are shared by all edits of a clip: put it under the clip's settings.",
+            )
+    for clip in dataset.clips:
+        opened = open_clip(located(clip.clip))
+        for edit in dataset.edits if with_edits else dataset.edits[:1]:
+            yield clip.id, edit.id if with_edits else None, opened, validate(overlaid(common, clip, edit))
+
+
+def located(spec: str) -> str:
+    """Clips of the dataset are given relative to the checkout."""
+    path = CHECKOUT / spec
+    return str(path) if path.exists() else spec
+
+
+def hand_out_stage(
+    store: Store, name: str, made: Mapping[tuple[str, ...], Artifact], extra: Mapping[tuple[str, ...], Any]
+) -> None:
+    """Fill artifacts/<name> anew: tensors by hard link, what people open by copy."""
+    folder = CHECKOUT / "artifacts" / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    if not made:
+        handout.write_text(folder / "not-needed.txt", f"No edit of the dataset needs {name}.\n")
+    for place, artifact in made.items():
+        target = folder.joinpath(*place)
+        for file in artifact.files:
+            hand = store.link_out if file.name.endswith(".safetensors") else store.copy_out
+            hand(file, target / file.name)
+        meta = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
+        handout.write_text(target / "artifact.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
+        if name == "report":
+            opened, p, results = extra[place]
+            handout.write_page(store, opened, p, results, [], target)
+    if name == "metrics" and made:
+        write_scores(store, made, folder)
+
+
+def write_scores(store: Store, made: Mapping[tuple[str, ...], Artifact], folder: Path) -> None:
+    """scores.json (clip -> edit -> metric) for `dvc metrics`, frames.tsv (all rows) for `dvc plots`."""
+    scores: dict[str, dict[str, Any]] = {}
+    rows: list[str] = []
+    for (clip, edit), artifact in made.items():
+        scores.setdefault(clip, {})[edit] = json.loads(store.read(artifact["metrics.json"]))
+        header, *lines = store.read(artifact["metrics.tsv"]).decode().splitlines()
+        rows = rows or [f"clip\tedit\t{header}"]
+        rows += [f"{clip}\t{edit}\t{line}" for line in lines]
+    handout.write_text(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
+    handout.write_text(folder / "frames.tsv", "\n".join(rows) + "\n")
+
+
+def commit(console: Console, made: Mapping[str, Mapping[tuple[str, ...], Artifact]], store: Store) -> None:
+    """Tell DVC what stands under artifacts/: its cache gets the objects by hard link, dvc.lock the stages."""
+    files = [file for artifacts in made.values() for artifact in artifacts.values() for file in artifact.files]
+    links = dvc.seed(CHECKOUT, store, files)
+    dvc.commit_stages(CHECKOUT, list(graph.STAGES))
+    console.say(f"dvc.lock is current; {links} objects linked into DVC's cache")
+
+
+def process(runner: Local, console: Console, overrides: list[str], record: bool) -> dict[str, Any]:
+    """Make every edit of every clip with a runner, hand everything out, and record it for DVC."""
+    if overrides:
+        validate(compose(overrides))
+        dvc.compose(CHECKOUT, overrides)
+    common = read_params()
+
+    def build() -> dict[str, dict[tuple[str, ...], Artifact]]:
+        made: dict[str, dict[tuple[str, ...], Artifact]] = {name: {} for name in graph.STAGES}
+        extra: dict[tuple[str, ...], Any] = {}
+        for clip, edit, opened, p in jobs(common):
+            assert edit is not None
+            results = graph.edit_graph(runner, opened, p)
+            extra[clip, edit] = (opened, p, results)
+            for name, artifact in results.items():
+                made[name][(clip,) if name in OF_A_CLIP else (clip, edit)] = artifact
+        for name, artifacts in made.items():
+            hand_out_stage(runner.store, name, artifacts, extra)
+        return made
+
+    made = runner.healed(build)
+    if record:
+        commit(console, made, runner.store)
+    return {
+        "stages": [o.as_json() for o in runner.outcomes],
+        "artifacts": {
+            name: {"/".join(place): artifact.digest for place, artifact in artifacts.items()}
+            for name, artifacts in made.items()
+        },
+    }

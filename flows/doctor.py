@@ -1,0 +1,174 @@
+"""Checks of this machine, each with what to type where something is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+from flows.config import CHECKOUT
+from flows.job import open_store
+
+Check = dict[str, str]
+LOW_DISK = 10 << 30
+
+
+def run() -> list[Check]:
+    """Every check: {"name", "state": "ok" | "warn" | "fail", "text", "fix"}. One that breaks counts as failed."""
+    checks: list[tuple[str, Callable[[], Check]]] = [
+        ("python", python),
+        ("libraries", libraries),
+        ("torch", torch_pair),
+        ("codecs", codecs),
+        ("store", store),
+        ("disk", disk),
+        ("links", links),
+        ("params", params),
+        ("prefect", prefect),
+        ("browser", browser),
+        ("weights", weights),
+    ]
+    found = []
+    for name, check in checks:
+        try:
+            found.append({"name": name, **check()})
+        except Exception as error:
+            fix = "Run: make install"
+            found.append({"name": name, **say("fail", f"{type(error).__name__}: {str(error)[:200]}", fix)})
+    return found
+
+
+def say(state: str, text: str, fix: str = "") -> Check:
+    return {"state": state, "text": text, "fix": fix}
+
+
+def python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    return say("ok", f"{version} at {sys.executable}") if good else say("fail", version, "Use Python 3.11 or 3.12.")
+
+
+def libraries() -> Check:
+    """Installed versions against constraints.txt."""
+    wrong = []
+    for line in (CHECKOUT / "constraints.txt").read_text().splitlines():
+        name, _, wanted = line.partition("==")
+        if not wanted or name.startswith("#"):
+            continue
+        try:
+            have = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue  # an optional package, or one of another platform
+        if have != wanted:
+            wrong.append(f"{name} {have}, tested with {wanted}")
+    needed = ["torch", "torchvision", "av", "decord", "prefect", "dvc", "hydra-core", "opencv-python-headless"]
+    gone = [name for name in needed if not present(name)]
+    if gone:
+        return say("fail", f"missing: {', '.join(gone)}", "Run: make install")
+    return say("warn", "; ".join(wrong[:4]), "Run: make install") if wrong else say("ok", "as in constraints.txt")
+
+
+def present(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def torch_pair() -> Check:
+    """torch and torchvision must come from one index: a mixed pair imports, then lacks its operators."""
+    import torch
+    import torchvision
+
+    try:
+        boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        torchvision.ops.nms(boxes, torch.tensor([1.0]), 0.5)
+    except (RuntimeError, NotImplementedError) as error:
+        return say(
+            "fail",
+            f"torch {torch.__version__} and torchvision {torchvision.__version__} do not fit: {error}",
+            "Install both from one index: pip install --force-reinstall -c constraints.txt torch torchvision",
+        )
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    where = f"{cards} GPU" if cards else "no GPU, which nothing here needs yet"
+    return say("ok", f"torch {torch.__version__}, torchvision {torchvision.__version__}; {where}")
+
+
+def codecs() -> Check:
+    """Encode and decode a few frames, through the very child process that clips go through."""
+    import tempfile
+
+    import numpy as np
+
+    from retake.video import decode, encode
+
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "probe.mp4"
+        encode(clip, [np.full((32, 32, 3), 60 * k, np.uint8) for k in range(4)], 24.0)
+        backends = [b for b in ("pyav", "decord") if len(list(decode(clip, backend=b))) == 4]  # type: ignore[arg-type]
+    if backends != ["pyav", "decord"]:
+        return say("warn", f"only {', '.join(backends)} decodes", "Run: make install")
+    return say("ok", "H.264 written and read back by PyAV and decord")
+
+
+def store() -> Check:
+    root = open_store().root
+    root.mkdir(parents=True, exist_ok=True)
+    probe = root / f".doctor-{os.getpid()}"
+    probe.write_bytes(b"x")
+    probe.unlink()
+    records = sum(1 for _ in (root / "records").glob("*/*"))
+    return say("ok", f"{root}, {records} records")
+
+
+def disk() -> Check:
+    free = shutil.disk_usage(open_store().root).free
+    text = f"{free / 2**30:.0f} GiB free at the store"
+    return say("ok", text) if free > LOW_DISK else say("warn", text, "Point RETAKE_STORE at a larger disk.")
+
+
+def links() -> Check:
+    """Whether the store can hand out by hard link into the checkout."""
+    root, here = open_store().root, CHECKOUT / "artifacts"
+    here.mkdir(exist_ok=True)
+    source, target = root / f".doctor-{os.getpid()}", here / f".doctor-{os.getpid()}"
+    source.write_bytes(b"x")
+    try:
+        os.link(source, target)
+    except OSError:
+        return say("warn", "the store and the checkout lie on different file systems: results are copied", "")
+    finally:
+        source.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+    return say("ok", "hard links from the store into artifacts/")
+
+
+def params() -> Check:
+    from flows.config import compose, read_params
+
+    if read_params() == compose([]):
+        return say("ok", "params.yaml is what params/ composes to")
+    return say("warn", "params.yaml is not what params/ composes to", "Write it: retake params")
+
+
+def prefect() -> Check:
+    url = os.environ.get("PREFECT_API_URL")
+    text = f"prefect {metadata.version('prefect')}"
+    return say("ok", f"{text}, server {url}" if url else f"{text}; no server set, edits run here without one")
+
+
+def browser() -> Check:
+    found = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+    return (
+        say("ok", found)
+        if found
+        else say("warn", "no Chromium: the report's test is skipped", "apt-get install chromium")
+    )
+
+
+def weights() -> Check:
+    return say("ok", "no stage needs weights yet")

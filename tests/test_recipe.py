@@ -1,0 +1,155 @@
+"""Keys: pinned digests, one encoding a value, and a walk over every field of every settings model."""
+
+from __future__ import annotations
+
+import math
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from flows.config import CHOICES, MODELS
+from flows.manifest import Dataset
+from retake.lookup import lookup, names
+from retake.recipe import Recipe, differences, digest, encode, keyed_params
+
+
+def test_pinned_digests():
+    """A change of the encoding orphans every store: it needs a new SCHEMA, not a new number here."""
+    value = {"a": [1, 1.0, "1", True, None, b"1"], "b": {"c": -0.5, "é": []}}
+    assert digest(None) == "1b16b1df538ba12dc3f97edbb85caa7050d46c148134290feba80f8236c83db9"
+    assert encode(value) == (
+        b"m2:s1:al6:i1;d0x1.0000000000000p+0;s1:1tny1:1s1:bm2:s1:cd-0x1.0000000000000p-1;s2:\xc3\xa9l0:"
+    )
+    assert digest(value) == "f31bb9e28050ecf8cb4076aa9568fb0c9f20137dae85b5bf3b05cbc6492bb4c0"
+    recipe = Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "f" * 64}, backends={"opencv": "5"})
+    assert recipe.key == "c0e19714fbace75c406700d4af5dd4ff2be50ce4835d008ef648f581b169f631"
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal in value and in type, all the way down."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@given(plain, plain)
+def test_encoding_is_one_to_one(a, b):
+    assert (encode(a) == encode(b)) == same(a, b)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, {1: 2}, object(), {"a": {1, 2}}])
+def test_what_cannot_be_in_a_key_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        encode(value)
+
+
+def test_order_of_a_mapping_does_not_matter():
+    assert encode({"b": 1, "a": 2}) == encode({"a": 2, "b": 1})
+
+
+def test_every_ingredient_changes_the_key():
+    base = Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"})
+    changed = [
+        Recipe("flow", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 2, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, "parallax@2", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, "parallax@1", {"near": 3}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "b"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@2"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "bf16", {"opencv": "5"}),
+        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "6"}),
+    ]
+    assert len({r.key for r in [base, *changed]}) == 9
+
+
+def test_differences_name_the_leaf():
+    found = differences({"params": {"a": 1, "b": [1]}, "x": 1}, {"params": {"a": 2, "b": [1]}, "x": 1.0})
+    assert found == [("params.a", 1, 2), ("x", 1, 1.0)]
+
+
+def models() -> list[tuple[str, type[BaseModel]]]:
+    """Every settings model that a stage is keyed by."""
+    packages = {**CHOICES, "metrics": "metrics"}
+    chosen = [(f"{group}={name}", lookup(p, name).Params) for group, p in packages.items() for name in names(p)]
+    return chosen + [(group, model) for group, model in MODELS.items() if model is not Dataset]
+
+
+def fields() -> list[tuple[str, type[BaseModel], str]]:
+    return [(f"{label}.{name}", model, name) for label, model in models() for name in model.model_fields]
+
+
+def another(kind: Any, value: Any) -> Any:
+    """A value of a field's type that differs from the given one."""
+    origin = get_origin(kind)
+    if origin is Literal:
+        return next((choice for choice in get_args(kind) if choice != value), None)
+    if origin in (Union, UnionType):
+        inner = next(k for k in get_args(kind) if k is not type(None))
+        return another(inner, value)
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, info in kind.model_fields.items():
+            if (other := another(info.annotation, getattr(value, name))) is not None:
+                return value.model_copy(update={name: other})
+        return None
+    if kind is bool:
+        return not value
+    if kind in (int, float):
+        return (value or 0) + 1
+    if kind is str:
+        return f"{value}-other"
+    if origin is dict:
+        return {0: "some-file"}
+    if origin is tuple:
+        return value[:-1] if value else tuple(another(k, 0) for k in get_args(kind) if k is not Ellipsis)
+    raise AssertionError(f"the walk does not know {kind}")
+
+
+def minimal(model: type[BaseModel]) -> BaseModel:
+    """A valid instance: defaults, and some text where a value is required."""
+    return model(**{name: "x" for name, info in model.model_fields.items() if info.is_required()})
+
+
+@pytest.mark.parametrize(("label", "model", "name"), fields(), ids=[f[0] for f in fields()])
+def test_each_field_changes_the_key_or_is_declared_inert(label, model, name):
+    info = model.model_fields[name]
+    marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    base = minimal(model)
+    value = another(info.annotation, getattr(base, name))
+    if value is None:
+        nested = isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+        assert nested or get_origin(info.annotation) is Literal, f"{label} has only one value"
+        return
+    changed = base.model_copy(update={name: value})
+
+    def key(params: BaseModel) -> str:
+        return Recipe("stage", 1, params=keyed_params(params, lambda path: digest(["content of", path]))).key
+
+    assert (key(changed) == key(base)) == ("inert" in marks), f"{label} is {marks or 'not declared inert'}"
+    assert info.description, f"{label} has no description"
+
+
+def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path):
+    propagate = lookup("methods", "propagate").Params
+    content = {"a.png": "1", "b.png": "1", "c.png": "2"}
+    a, b, c = (keyed_params(propagate(reference=name), content.__getitem__) for name in content)
+    assert a == b != c

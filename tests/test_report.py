@@ -1,0 +1,479 @@
+"""The report: its pictures against ground truth, and its page in a real browser, offline."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from retake.errors import ConfigError
+from retake.report import layers, page, sheet
+from retake.video import encode
+
+FRAMES, FPS, TILE = 20, 24.0, (128, 96)
+NAMES = ("source", "result", "mask", "flow", "tracks")
+BACKGROUND = {"source": (200, 40, 40), "result": (40, 160, 40), "mask": (40, 40, 200)}
+HOSTILE = '<img src=x onerror="window.pwned=1"></script><script>window.pwned=1</script>&amp;\'\u2028{{ 7*7 }}'
+
+
+def tile(name: str, frame: int) -> np.ndarray:
+    """A tile that says which frame it is: eight bars above, the layer's own colour below."""
+    picture = np.empty((TILE[1], TILE[0], 3), np.uint8)
+    picture[:] = BACKGROUND.get(name, (128, 128, 128))
+    for bit in range(8):
+        picture[:48, bit * 16 : bit * 16 + 16] = 255 if frame >> bit & 1 else 0
+    return picture
+
+
+def mosaics(names: tuple[str, ...] = NAMES, columns: int = 3, frames: int = FRAMES) -> Iterator[np.ndarray]:
+    for frame in range(frames):
+        yield layers.mosaic([tile(name, frame) for name in names], TILE, columns)
+
+
+def made(folder, data, frames, *, contact_sheet: bool = True, **options):
+    """A report of frames: the layers video and the contact sheet first, then the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    page.check(data)
+    encode(folder / "layers.mp4", frames, data.fps, crf=20, keyint=8)
+    if contact_sheet:
+        sheet.write(folder / "contact_sheet.png", sheet.contact_sheet([[tile("source", 0)]], 1, ["source"]))
+    return page.build(folder, data, folder / "layers.mp4", contact_sheet=contact_sheet, **options)
+
+
+def report(**changes: object) -> page.ReportData:
+    data = page.ReportData(
+        title="propagate",
+        clip="dog",
+        fps=FPS,
+        frames=FRAMES,
+        frame_size=(1280, 960),
+        tile_size=TILE,
+        columns=3,
+        layers=NAMES,
+        timestamps=tuple(n / FPS for n in range(FRAMES)),
+        curves={"warp_error": [None, *(0.01 * n for n in range(FRAMES - 2)), float("nan")]},
+        metrics=(
+            page.Metric("warp_error", 0.09, "mean over frames", False),
+            page.Metric("psnr", 31.5, "", True, "dB"),
+        ),
+        stages=(
+            page.StageRow("frames", "cached", 2.5, 4_200_000, "ab" * 32),
+            page.StageRow("edit", "ran", 75.0),
+        ),
+        recipe={"edit": {"name": "propagate", "band": 8, "seed": None}},
+        versions={"retake": "0.1.0"},
+        notices=("The model is the embedded stand-in.",),
+        links=(page.Link("result", "result.mp4"),),
+        flow_max_px=12.5,
+    )
+    return replace(data, **changes)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------
+
+
+def test_a_mask_tints_what_it_covers_and_nothing_else() -> None:
+    rgb = np.full((40, 60, 3), 100, np.uint8)
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 20:50] = True
+    picture = layers.overlay_mask(rgb, mask, colour=(200, 0, 0), opacity=0.5)
+    assert picture[20, 35].tolist() == [150, 50, 50]
+    assert picture[10, 20].tolist() == [200, 0, 0]
+    assert (picture[~mask] == 100).all()
+    assert (rgb == 100).all()
+    with pytest.raises(ValueError, match="does not fit"):
+        layers.overlay_mask(rgb, mask[:-1])
+
+
+def test_flow_colours_are_torchvisions_at_one_scale() -> None:
+    import torch
+    from torchvision.utils import flow_to_image
+
+    flow = np.random.default_rng(0).normal(0, 3, (24, 32, 2)).astype(np.float32)
+    peak = layers.flow_peak(flow)
+    expected = flow_to_image(torch.from_numpy(flow.transpose(2, 0, 1).copy())).numpy().transpose(1, 2, 0)
+    assert np.abs(layers.flow_image(flow, peak).astype(int) - expected).max() <= 1
+    # A quarter of the motion at the same scale is paler; torchvision alone would paint both alike.
+    assert layers.flow_image(flow / 4, peak).mean() > layers.flow_image(flow, peak).mean() + 20
+    assert (layers.flow_image(np.zeros((4, 4, 2), np.float32), peak) == 255).all()
+    longer = np.full((4, 4, 2), (50.0, 0), np.float32)
+    assert np.array_equal(layers.flow_image(longer, 10), layers.flow_image(longer / 5, 10))
+    flow[3, 4, 0] = np.nan
+    assert layers.flow_image(flow, peak)[3, 4].tolist() == [0, 0, 0]
+    assert np.isfinite(layers.flow_peak(flow))
+
+
+def test_tracks_are_drawn_where_the_points_are() -> None:
+    rgb = np.zeros((60, 80, 3), np.uint8)
+    trail = np.array([[[10, 10], [60, 40]], [[30, 10], [60, 50]]], np.float32)
+    visible = np.array([[True, False], [True, False]])
+    picture = layers.draw_tracks(rgb, trail, visible, [3, 4])
+    assert picture[10, 30].tolist() == list(layers.track_colour(3))
+    assert picture[10, 20].any()  # the path
+    assert not picture[50, 60].any()  # hidden now: a ring, and no path
+    assert picture[47:54, 57:64].any()
+    assert not picture[45, 60].any()
+    assert not rgb.any()
+    trail[1, 0] = np.nan
+    assert not layers.draw_tracks(rgb, trail, visible, [3, 4])[:20].any()
+    with pytest.raises(ValueError, match="do not fit"):
+        layers.draw_tracks(rgb, trail, visible, [1])
+
+
+def test_points_scale_about_half_pixel_centres() -> None:
+    corners = np.array([[-0.5, -0.5], [0, 0], [99.5, 49.5]])
+    assert layers.scale_points(corners, (0.5, 2)).tolist() == [[-0.5, -0.5], [-0.25, 0.5], [49.5, 99.5]]
+
+
+def test_a_mosaic_gives_every_tile_back() -> None:
+    frame = next(mosaics())
+    assert frame.shape == (192, 384, 3)
+    for index, name in enumerate(NAMES):
+        assert np.array_equal(layers.cut_out(frame, index, TILE, 3), tile(name, 0))
+    missing = layers.mosaic([tile("source", 1), None], TILE, 2)
+    assert (layers.cut_out(missing, 1, TILE, 2) == layers.BACKDROP).all()
+    assert layers.tile_size(1280, 720) == (640, 360)
+    assert layers.tile_size(720, 1280) == (360, 640)
+    assert layers.tile_size(64, 64) == (64, 64)
+
+
+def test_a_contact_sheet_shows_first_last_and_evenly_between(tmp_path: Path) -> None:
+    assert sheet.pick(72, 6) == [0, 14, 28, 43, 57, 71]
+    assert sheet.pick(3, 6) == [0, 1, 2]
+    views = ([np.full((48, 64, 3), 10 * n, np.uint8), np.full((48, 64, 3), 255, np.uint8)] for n in range(20))
+    image = sheet.contact_sheet(views, 20, ("source", "résultat 中\n"), columns=3, thumb=64, title="dog" * 200)
+    written = cv2.imread(str(sheet.write(tmp_path / "sheet.png", image)))
+    assert written is not None
+    assert np.array_equal(written[..., ::-1], image)
+    for level in (0, 100, 190):  # frames 0, 10, 19 (rounded to even)
+        assert (image == level).all(axis=-1).sum() >= 48 * 64 * 0.99
+
+
+# --- the page as bytes ------------------------------------------------------------------------------------
+
+
+def test_equal_input_gives_an_equal_page(tmp_path: Path) -> None:
+    first = made(tmp_path / "a", report(), mosaics())
+    again = made(tmp_path / "b", report(), mosaics())
+    assert first.name == "report.html"
+    assert first.read_bytes() == again.read_bytes()
+    assert sorted(file.name for file in (tmp_path / "a").iterdir()) == ["contact_sheet.png", "report.html"]
+
+
+def test_the_page_states_stages_recipe_versions_and_notices() -> None:
+    text = page.render(report(command="retake edit dog.mp4"), "mosaic.mp4")
+    for words in (
+        "embedded stand-in",
+        "cached",
+        "2.50 s",
+        "1 min 15 s",
+        "4.2 MB",
+        "ab" * 32,
+        "edit.band",
+        "0.1.0",
+    ):
+        assert words in text
+    assert "ran 1 min 15 s · reused 2.50 s" in text
+    assert "full colour = 12.5 px" in text
+    assert 'href="./result.mp4"' in text
+
+
+def test_the_data_in_the_page_is_plain_json_without_markup() -> None:
+    text = page.render(report(layers=("source", HOSTILE, "c", "d", "e")), "mosaic.mp4")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
+    assert found is not None
+    assert not re.search("[<>&\u2028]", found[1])
+    data = json.loads(found[1])
+    assert data["layers"][1] == HOSTILE
+    assert data["curves"]["warp_error"][0] is None
+    assert data["curves"]["warp_error"][-1] is None  # NaN is no JSON
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fps": 0.0},
+        {"frames": 0},
+        {"layers": ()},
+        {"tile_size": (127, 96)},
+        {"timestamps": (0.0,)},
+        {"layers": ("a", "a")},
+    ],
+)
+def test_data_that_no_page_can_show_is_refused(changes: dict, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        made(tmp_path, report(**changes), mosaics())
+    assert refusal.value.code == "E270"
+
+
+@pytest.mark.parametrize(
+    "href", ["javascript:alert(1)", "/etc/passwd", "../x", "//host/x", "http://host/x", "a\\b", ""]
+)
+def test_a_link_stays_in_the_folder(href: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        made(tmp_path, report(links=(page.Link("x", href),)), mosaics())
+    assert refusal.value.code == "E271"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        message = "no Chromium on PATH: the report's page was NOT tested in a browser"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield chromium
+        chromium.close()
+
+
+class Opened:
+    """A page opened from file:// without network, with all that it asked for and complained about."""
+
+    def __init__(self, browser, file: Path, script: str = "", **context) -> None:
+        self.context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, **context)
+        self.context.add_init_script(script)
+        self.tab, self.requests, self.complaints = self.context.new_page(), [], []
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("console", self._hear)
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.goto(file.as_uri())
+        self.until("() => window.retake !== undefined && window.retake.ready")
+
+    def _hear(self, message) -> None:
+        if "willReadFrequently" not in message.text:  # advice about the pixels that these tests read back
+            self.complaints.append(message.text)
+
+    def until(self, condition: str) -> None:
+        """Polls from here: the page's policy forbids Playwright's own way, which evaluates text inside it."""
+        deadline = time.monotonic() + 15
+        while not self.tab.evaluate(condition):
+            assert time.monotonic() < deadline, f"never true: {condition} {self.complaints}"
+            time.sleep(0.02)
+
+    def remote(self) -> list[str]:
+        return [url for url in self.requests if not url.startswith("data:")]
+
+    def pixel(self, x: int, y: int) -> list[int]:
+        return self.tab.evaluate(
+            "([x, y]) => [...document.getElementById('view').getContext('2d').getImageData(x, y, 1, 1).data]",
+            [x, y],
+        )[:3]
+
+    def barcode(self, x: int = 0) -> int:
+        return sum((self.pixel(x + bit * 16 + 8, 24)[1] > 127) << bit for bit in range(8))
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@pytest.fixture(scope="module")
+def embedded(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
+    folder = tmp_path_factory.mktemp("embedded")
+    made(folder, report(), mosaics())
+    opened = Opened(browser, folder / "report.html")
+    yield opened
+    opened.close()
+
+
+def near(found: list[int], wanted: tuple[int, int, int]) -> bool:
+    return max(abs(a - b) for a, b in zip(found, wanted, strict=True)) < 24
+
+
+def test_the_page_opens_offline_and_asks_for_nothing_else(embedded: Opened) -> None:
+    assert embedded.complaints == []
+    assert len(embedded.remote()) == 1
+    assert embedded.tab.evaluate("retake.frames") == FRAMES
+    assert embedded.tab.evaluate("retake.frame()") == 0
+
+
+def test_seeking_shows_exactly_the_frame(embedded: Opened) -> None:
+    for n in (13, 12, 0, 19, 7, 8, 9, 1):
+        assert embedded.tab.evaluate(f"retake.seek({n})") == n
+        assert embedded.tab.evaluate("retake.frame()") == n
+        assert embedded.barcode() == n
+    embedded.tab.evaluate("Promise.all([3, 17, 5, 11].map(retake.seek))")  # a scrub: the last wish wins
+    assert (embedded.tab.evaluate("retake.frame()"), embedded.barcode()) == (11, 11)
+    embedded.tab.evaluate("retake.seek(999)")
+    assert embedded.barcode() == FRAMES - 1
+
+
+def test_keys_step_frames(embedded: Opened) -> None:
+    embedded.tab.evaluate("retake.seek(5)")
+    for key, n in (("ArrowRight", 6), ("ArrowLeft", 5), ("Shift+ArrowRight", 15), ("End", 19), ("Home", 0)):
+        embedded.tab.keyboard.press(key)
+        embedded.until(f"() => retake.frame() === {n}")
+        assert embedded.barcode() == n
+
+
+def test_it_plays_and_pauses_on_the_frame_that_was_seen(embedded: Opened) -> None:
+    embedded.tab.evaluate("retake.seek(0)")
+    embedded.tab.evaluate("retake.play()")
+    embedded.until("() => retake.frame() >= 3")
+    embedded.tab.evaluate("retake.pause()")
+    assert embedded.barcode() == embedded.tab.evaluate("retake.frame()") > 0
+    embedded.tab.keyboard.press("Space")
+    assert not embedded.tab.evaluate("document.getElementById('proxy').paused")
+    embedded.tab.keyboard.press("Space")
+    embedded.until("() => document.getElementById('proxy').paused")
+
+
+def test_a_browser_without_frame_callbacks_seeks_and_plays_too(browser, tmp_path: Path) -> None:
+    made(tmp_path, report(), mosaics(), contact_sheet=False)
+    older = "delete HTMLVideoElement.prototype.requestVideoFrameCallback"
+    opened = Opened(browser, tmp_path / "report.html", older)
+    try:
+        for n in (13, 2, 19):
+            opened.tab.evaluate(f"retake.seek({n})")
+            assert (opened.tab.evaluate("retake.frame()"), opened.barcode()) == (n, n)
+        opened.tab.evaluate("retake.seek(0)")
+        opened.tab.evaluate("retake.play()")
+        opened.until("() => retake.frame() >= 3")
+        opened.tab.evaluate("retake.pause()")
+        assert opened.barcode() == opened.tab.evaluate("retake.frame()") > 0
+        assert opened.complaints == []
+    finally:
+        opened.close()
+
+
+def test_the_wipe_divides_two_layers_of_one_frame(embedded: Opened) -> None:
+    embedded.tab.evaluate("retake.seek(9)")
+    assert near(embedded.pixel(30, 80), BACKGROUND["source"])
+    assert near(embedded.pixel(100, 80), BACKGROUND["result"])
+    assert embedded.barcode() == 9  # across the line: both halves are the same frame
+    box = embedded.tab.locator("#view").bounding_box()
+    assert box is not None
+    embedded.tab.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+    embedded.tab.mouse.down()
+    embedded.tab.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + box["height"] * 0.5)
+    embedded.tab.mouse.up()
+    assert near(embedded.pixel(30, 80), BACKGROUND["result"])
+    embedded.tab.keyboard.press("Digit3")
+    assert near(embedded.pixel(100, 80), BACKGROUND["mask"])
+    embedded.tab.keyboard.press("Digit2")
+    embedded.tab.fill("#amount", "50")
+
+
+def test_every_view_draws_its_tiles(embedded: Opened) -> None:
+    def choose(mode: str) -> None:
+        embedded.tab.check(f"#modes input[value={mode}]", force=True)
+
+    embedded.tab.evaluate("retake.seek(6)")
+    choose("side")
+    assert near(embedded.pixel(64, 80), BACKGROUND["source"])
+    assert near(embedded.pixel(192, 80), BACKGROUND["result"])
+    assert embedded.barcode() == embedded.barcode(128) == 6
+    choose("blend")
+    assert near(embedded.pixel(64, 80), (120, 100, 40))
+    choose("difference")
+    embedded.tab.fill("#amount", "0")
+    assert near(embedded.pixel(64, 80), (160, 120, 0))
+    assert near(embedded.pixel(24, 24), (0, 0, 0))  # the bars are equal
+    choose("all")
+    assert near(embedded.pixel(320, 80), BACKGROUND["mask"])
+    choose("wipe")
+
+
+def test_curves_are_drawn_and_seek(embedded: Opened) -> None:
+    path = embedded.tab.locator(".curve path").get_attribute("d") or ""
+    assert path.count("M") == 1
+    assert path.count("L") == FRAMES - 3  # None first, NaN last
+    box = embedded.tab.locator(".curve svg").bounding_box()
+    assert box is not None
+    embedded.tab.mouse.click(box["x"] + box["width"] * 10 / 19, box["y"] + 20)
+    embedded.until("() => retake.frame() === 10")
+    assert embedded.tab.locator(".curve .now").inner_text() == "0.09"
+
+
+def test_controls_have_names(embedded: Opened) -> None:
+    nameless = """() => [...document.querySelectorAll('button, select, input, canvas, .curve svg')].filter(
+        (e) => !(e.ariaLabel || e.closest('label')?.textContent.trim())).map((e) => e.outerHTML)"""
+    assert embedded.tab.evaluate(nameless) == []
+    assert embedded.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_hostile_name_is_text(browser, tmp_path: Path) -> None:
+    names = ("source", HOSTILE)
+    data = report(
+        title=HOSTILE, clip=HOSTILE, layers=names, columns=2, curves={HOSTILE: [0.5] * FRAMES}, notices=(HOSTILE,),
+        metrics=(page.Metric(HOSTILE, 1.0, HOSTILE, True, HOSTILE),), command=HOSTILE, made=HOSTILE,
+        stages=(page.StageRow(HOSTILE, HOSTILE, 1.0, 1, HOSTILE),), versions={HOSTILE: HOSTILE},
+        recipe={HOSTILE: {HOSTILE: [HOSTILE]}, "prompt": HOSTILE}, links=(page.Link(HOSTILE, "a b#?&'\".mp4"),),
+    )  # fmt: skip
+    made(tmp_path, data, mosaics(names, 2))
+    opened = Opened(browser, tmp_path / "report.html")
+    try:
+        assert opened.complaints == []
+        assert len(opened.remote()) == 1
+        assert opened.tab.evaluate("window.pwned") is None
+        assert opened.tab.evaluate("document.querySelectorAll('script').length") == 2
+        assert "<img src=x onerror=" in opened.tab.locator("h1").inner_text()
+        assert opened.tab.locator(".curve path").count() == 1
+        assert opened.tab.locator("main a").first.get_attribute("href") == "./a%20b%23%3F%26%27%22.mp4"
+        # Should escaping ever fail, the policy still stops what was smuggled in.
+        opened.tab.evaluate(
+            "() => { const s = document.createElement('script'); s.textContent = 'window.pwned = 2';"
+            " document.body.append(s); document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=pwned=3>') }"
+        )
+        opened.until("() => true")
+        assert opened.tab.evaluate("window.pwned") is None
+        assert opened.tab.evaluate("fetch('http://127.0.0.1:9/').then(() => 'sent', () => 'refused')") == "refused"
+        assert any("Content Security Policy" in complaint for complaint in opened.complaints)
+    finally:
+        opened.close()
+
+
+def test_a_large_proxy_lies_beside_the_page(browser, tmp_path: Path) -> None:
+    made(tmp_path, report(), mosaics(), contact_sheet=False, embed_limit=1000)
+    opened = Opened(browser, tmp_path / "report.html")
+    try:
+        assert opened.complaints == []
+        assert {Path(url).name for url in opened.remote()} == {"report.html", "layers.mp4"}
+        opened.tab.evaluate("retake.seek(13)")
+        # A canvas that shows another file cannot be read back: look at the screen instead.
+        shot = cv2.imdecode(np.frombuffer(opened.tab.locator("#view").screenshot(), np.uint8), cv2.IMREAD_COLOR)
+        assert shot is not None
+        height, width = shot.shape[:2]
+        bars = [shot[height // 4, int(width * (bit + 0.5) / 8), 1] > 127 for bit in range(8)]
+        assert sum(int(on) << bit for bit, on in enumerate(bars)) == 13
+        red, green = shot[int(height * 0.8), [width // 4, width * 3 // 4]][:, ::-1].tolist()
+        assert near(red, BACKGROUND["source"])
+        assert near(green, BACKGROUND["result"])
+    finally:
+        opened.close()
+    made(tmp_path, report(), mosaics())
+    assert not (tmp_path / "layers.mp4").exists()
+
+
+@pytest.mark.parametrize("names", [("source",), ("source", "mask")])
+def test_a_partial_report_shows_what_there_is(names: tuple[str, ...], browser, tmp_path: Path) -> None:
+    bare = page.ReportData("until masks", "dog", FPS, FRAMES, (128, 96), TILE, len(names), names)
+    made(tmp_path, bare, mosaics(names, len(names)))
+    opened = Opened(browser, tmp_path / "report.html", color_scheme="dark", device_scale_factor=1)
+    try:
+        assert opened.complaints == []
+        opened.tab.set_viewport_size({"width": 390, "height": 800})
+        opened.tab.evaluate("retake.seek(14)")
+        assert opened.barcode() == 14
+        assert opened.tab.locator("#bar").is_visible() == (len(names) > 1)
+        assert near(opened.pixel(100, 80), BACKGROUND[names[-1]])
+        for section in (".scores", ".stages", ".recipe"):
+            assert opened.tab.locator(section).count() == 0
+        assert opened.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        opened.close()
