@@ -134,9 +134,7 @@ def test_selections_that_leave_nothing_are_refused(plain):
 
 
 def test_rotation_is_applied_once(tmp_path):
-    script = (
-        "import decord, numpy, sys; numpy.save(sys.argv[2], decord.VideoReader(sys.argv[1])[0].asnumpy())"
-    )
+    script = "import decord, numpy, sys; numpy.save(sys.argv[2], decord.VideoReader(sys.argv[1])[0].asnumpy())"
     for rotation in (90, 180, 270):
         path = zoo.make_clip(tmp_path / f"r{rotation}.mp4", frames=4, rotation=rotation)
         info = video.probe(path)
@@ -372,9 +370,7 @@ def test_stopping_early_leaves_the_child_usable(plain):
 
 def test_two_clips_at_once(plain, faststart):
     pairs = itertools.islice(zip(video.decode(plain), video.decode(faststart), strict=False), 24)
-    assert [(zoo.read_barcode(a), zoo.read_barcode(b)) for (_, a), (_, b) in pairs] == [
-        (k, k) for k in range(24)
-    ]
+    assert [(zoo.read_barcode(a), zoo.read_barcode(b)) for (_, a), (_, b) in pairs] == [(k, k) for k in range(24)]
 
 
 def test_importing_loads_no_codec():
@@ -449,9 +445,7 @@ def test_sound_that_mp4_does_not_carry_is_left_out_with_a_note(tmp_path):
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    made = video.encode(
-        tmp_path / "b.mp4", [zoo.picture(0, (64, 48))] * 3, 24, audio_from=tmp_path / "pcm.mkv"
-    )
+    made = video.encode(tmp_path / "b.mp4", [zoo.picture(0, (64, 48))] * 3, 24, audio_from=tmp_path / "pcm.mkv")
     assert "pcm_s16le" in made.notes[0]
 
 

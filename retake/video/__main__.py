@@ -75,9 +75,7 @@ def _answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     except MemoryError:
         room = request.get("limits", {}).get("data_bytes", 0) >> 20
         said = f"{request.get('path')}: reading it takes more than the {room} MiB of memory allowed"
-        return {
-            "error": {"kind": "media", "code": "E414", "message": said, "hint": "Scale the file down first."}
-        }
+        return {"error": {"kind": "media", "code": "E414", "message": said, "hint": "Scale the file down first."}}
     except Exception as error:  # a hostile file may find anything; the parent gets a code, not a trace
         import traceback
 

@@ -79,9 +79,7 @@ def open_audio(
     codec = stream.codec_context.name if stream is not None and stream.codec_context else None
     if stream is None or codec not in _CARRIED:
         container.close()
-        reason = (
-            "has no sound" if stream is None else f"has {codec or 'unknown'} sound, which MP4 players lack"
-        )
+        reason = "has no sound" if stream is None else f"has {codec or 'unknown'} sound, which MP4 players lack"
         return None, [f"{path} {reason}: none was copied"]
     return Audio(container, stream, _zero(path, limits, alive), Fraction(start)), []
 

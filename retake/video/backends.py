@@ -68,6 +68,4 @@ def backend_version(name: str) -> str:
     try:
         return f"{name} {version(packages[name])}"
     except PackageNotFoundError:
-        raise MachineError(
-            "E303", f"the decoder {name} is not installed", f"pip install {packages[name]}"
-        ) from None
+        raise MachineError("E303", f"the decoder {name} is not installed", f"pip install {packages[name]}") from None

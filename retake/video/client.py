@@ -64,9 +64,7 @@ def decode(
     if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
         raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
     tell = on_note or (lambda note: None)
-    return _decode(
-        _local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), tell
-    )
+    return _decode(_local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), tell)
 
 
 def _decode(
@@ -108,9 +106,7 @@ def _decode(
             request["skip"] = sent
 
 
-def read_image(
-    path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limits | None = None
-) -> np.ndarray:
+def read_image(path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limits | None = None) -> np.ndarray:
     """A PNG, JPEG, WebP, BMP or TIFF as uint8 RGB [H, W, 3], or RGBA [H, W, 4] where it has alpha.
 
     16 bits are rounded to 8; a JPEG is turned as its EXIF tag says. Raises MediaError E400 missing, E401
@@ -216,9 +212,7 @@ def _feed(
         if clock is not None:
             time = next(clock, None)
             if time is None or not time > last:
-                raise ValueError(
-                    f"timestamps: frame {count} has {time}, its predecessor {last}; they must rise"
-                )
+                raise ValueError(f"timestamps: frame {count} has {time}, its predecessor {last}; they must rise")
             message["time"] = last = float(time)
         worker.wall += limits.wall_per_frame
         worker.send(message, np.ascontiguousarray(frame).data.cast("B"))
@@ -278,9 +272,7 @@ def _local_file(path: PathLike) -> str:
 def _missing(name: str) -> MediaError:
     if os.path.exists(name):
         kind = "a folder" if os.path.isdir(name) else "not a regular file"
-        return MediaError(
-            "E400", f"{name} is {kind}, a file was expected", "Give the path of one clip or image."
-        )
+        return MediaError("E400", f"{name} is {kind}, a file was expected", "Give the path of one clip or image.")
     folder, base = os.path.split(os.path.abspath(name))
     try:
         with os.scandir(folder) as entries:

@@ -48,9 +48,7 @@ def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
     backend = request["backend"]
     if backend == "auto":
         backend, _ = choose_backend(probed.info, wish)
-    channel.send(
-        {"event": "info", "info": probed.info.as_json(), "backend": backend, "frames": len(wanted.index)}
-    )
+    channel.send({"event": "info", "info": probed.info.as_json(), "backend": backend, "frames": len(wanted.index)})
 
     source = Source(path, probed, request["limits"], strict, channel.alive)
     frames = source.frames()
@@ -178,9 +176,7 @@ class Source:
         """What should be recorded about the frames that were delivered."""
         said = list(self.notes)
         if self._damage and not self.strict:
-            said.append(
-                f"damage at {len(self._damage)} places concealed, the first at frame {min(self._damage)}"
-            )
+            said.append(f"damage at {len(self._damage)} places concealed, the first at frame {min(self._damage)}")
         if lost > 0:
             said.append(f"{lost} of the selected frames could not be decoded and are left out")
         return said
@@ -265,9 +261,7 @@ def _beside_decord(
                 reader = None
                 yield from ours
             else:
-                yield from (
-                    (index, lambda rgb=rgb: rgb) for (index, _), rgb in zip(ours, theirs, strict=False)
-                )
+                yield from ((index, lambda rgb=rgb: rgb) for (index, _), rgb in zip(ours, theirs, strict=False))
     if reader is None:
         notes.append("decord does not give PyAV's frames here: decoded by PyAV")
     yield from frames

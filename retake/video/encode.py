@@ -24,9 +24,7 @@ _THREADS = 2  # the bytes that x264 writes depend on it, so it is the same on ev
 _VFR_UNIT = Fraction(1, 90000)
 _BT709, _LIMITED, _FULL = 1, 1, 2
 # Slower than the default, but the same arithmetic on every processor.
-_EXACT = (
-    Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
-)
+_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
 
 def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -161,9 +159,7 @@ def _disk_error(request: dict[str, Any], error: Exception) -> MachineError:
     with contextlib.suppress(OSError):
         os.unlink(part)
     if code not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        return MachineError(
-            "E503", f"cannot write {request['path']}: {error}", "Check the folder's permissions."
-        )
+        return MachineError("E503", f"cannot write {request['path']}: {error}", "Check the folder's permissions.")
     return MachineError(
         "E503",
         f"disk full: {request['path']} could not be written, {size} bytes were",

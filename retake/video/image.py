@@ -121,7 +121,5 @@ def _tiff(data: bytes) -> tuple[int, int]:
         entry = data[at + 2 + 12 * k : at + 14 + 12 * k]
         tag, kind = struct.unpack(order + "HH", entry[:4])
         if tag in size:
-            size[tag] = struct.unpack(
-                order + ("H" if kind == 3 else "I"), entry[8:10] if kind == 3 else entry[8:12]
-            )[0]
+            size[tag] = struct.unpack(order + ("H" if kind == 3 else "I"), entry[8:10] if kind == 3 else entry[8:12])[0]
     return size[256], size[257]

@@ -86,16 +86,12 @@ class Selection:
     def __post_init__(self) -> None:
         problem = _contradiction(self)
         if problem:
-            raise ConfigError(
-                "E210", f"frames selection: {problem}", "Give start < end and first <= last, from 0."
-            )
+            raise ConfigError("E210", f"frames selection: {problem}", "Give start < end and first <= last, from 0.")
 
     @property
     def whole(self) -> bool:
         """True when every frame of the clip is wanted, as it is."""
-        return (
-            self.start == 0 and self.end is None and not self.first and self.last is None and self.fps is None
-        )
+        return self.start == 0 and self.end is None and not self.first and self.last is None and self.fps is None
 
     @property
     def rate(self) -> Fraction | None:

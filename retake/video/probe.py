@@ -99,9 +99,7 @@ def _probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Prob
     return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, missing)
 
 
-def _count(
-    path: str, container: Any, stream: Any, limits: dict[str, Any], alive: Callable[[], None]
-) -> _Packets:
+def _count(path: str, container: Any, stream: Any, limits: dict[str, Any], alive: Callable[[], None]) -> _Packets:
     stamps: list[tuple[int, int]] = []
     total, cut = 0, False
     stamped = container.format.name != "avi"  # there a frame's pts is a guess, in the order of decoding
@@ -199,9 +197,7 @@ def _describe(
 ) -> VideoInfo:
     if int(frame.color_trc) in _HDR:
         kind = _HDR[int(frame.color_trc)]
-        raise MediaError(
-            "E415", f"{path} is HDR ({kind}); its colours have no 8-bit equal without a choice", _TO_SDR
-        )
+        raise MediaError("E415", f"{path} is HDR ({kind}); its colours have no 8-bit equal without a choice", _TO_SDR)
     rotation, mirrored, odd_angle = orientation(frame)
     matrix, assumed = _matrix(frame)
     aspect = stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or Fraction(1)

@@ -13,12 +13,12 @@ def tag(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Serve one tag request: copy `path` to `part`, with `comment` as its comment tag."""
     options = {"movflags": "+faststart"}
     with (
-        av.open(request["path"], "r", metadata_errors="ignore") as source,
+        av.open(request["path"], mode="r", metadata_errors="ignore") as source,
         av.open(request["part"], "w", format="mp4", options=options) as target,
     ):
         target.metadata["comment"] = request["comment"]
         copies = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-        for packet in source.demux():
+        for packet in source.demux():  # type: ignore[attr-defined]
             if packet.dts is not None:
                 packet.stream = copies[packet.stream.index]
                 target.mux(packet)
