@@ -44,6 +44,8 @@ class Console:
         took = f"{outcome.seconds:7.1f} s" if outcome.status == "ran" else f"{'':9}"
         saved = f"saved {outcome.recorded_seconds:.1f} s" if outcome.status == "cached" else ""
         self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {size(made):>9}  {outcome.key[:10]}  {saved}".rstrip())
+        for note in outcome.artifact.meta.get("notes", ()):
+            self.say(f"{'':13} note: {note}")
 
     def say(self, text: str) -> None:
         if not self.quiet:

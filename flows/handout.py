@@ -97,7 +97,7 @@ def write_page(
         stages=tuple(page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in outcomes),
         recipe={"clip": clip.spec, **{g: v for g, v in p.as_json().items() if g not in NOT_OF_AN_EDIT}},
         versions=installed(*SHOWN_VERSIONS),
-        notices=tuple(frames.meta["notes"]),
+        notices=tuple(note for artifact in made.values() for note in artifact.meta.get("notes", ())),
         links=tuple(page.Link(text, name) for name, text in files if (folder / name).exists()),
         flow_max_px=layers.meta["flow_max_px"],
         wheel=store.read(layers["wheel.png"]) if "wheel.png" in layers else None,

@@ -106,7 +106,7 @@ class Work:
     @property
     def done(self) -> set[int]:
         """Chunks that an earlier, interrupted run of this very key has committed."""
-        return {int(f.name[:5]) for f in self._files}
+        return {int(f.name[:5]) for f in self._files if f.name.endswith(".safetensors")}
 
     def state(self) -> Tensors | None:
         """State committed with the last chunk, or None at the start."""
@@ -126,6 +126,11 @@ class Work:
         self._state = self.store.put("state", pack(state)) if state is not None else None
         self._files.append(self.store.put(chunk_name(index), pack(tensors)))
         self.store.save_partial(self.key, self._files, self._state)
+
+    def read(self, index: int) -> Tensors:
+        """Tensors of a chunk that is committed already, as stored."""
+        name = chunk_name(index)
+        return unpack(self.store.read(next(f for f in self._files if f.name == name)))
 
     def add(self, name: str, content: bytes | Path) -> None:
         """Add a file that is not a chunk: bytes, or a path inside `scratch` (it is moved away)."""

@@ -47,7 +47,8 @@ def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     """Decode in a child process, in chunks; timestamps are the source's own."""
     info = clip.info(params.folder_fps)
     size = working_size(info.width, info.height, params.short_side)
-    reading = {"backend": params.decoder, "on_damage": params.on_damage}
+    notes = list(info.notes)
+    reading = {"backend": params.decoder, "on_damage": params.on_damage, "on_note": notes.append}
     done = len(work.done)
     rgb: list[np.ndarray] = []
     times: list[float] = []
@@ -82,5 +83,5 @@ def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
         folder_fps=params.folder_fps,
         decoder=params.decoder,
         on_damage=params.on_damage,
-        notes=list(info.notes),
+        notes=notes,
     )  # type: ignore[return-value]

@@ -22,9 +22,30 @@ def stage_masks(work: Work, params: Any, frames: Frames, optical_flow: Artifact 
         carry_both_ways(work, params, module, series, work.open(optical_flow))
     else:
         read_through(work, params, module, series)
-    frame = getattr(params, "frame", 0)
-    meta = {"count": len(series), "width": series.width, "height": series.height, "frame": frame}
-    return work.finish(**meta, name=params.name)  # type: ignore[return-value]
+    return work.finish(
+        count=len(series),
+        width=series.width,
+        height=series.height,
+        frame=getattr(params, "frame", 0),
+        name=params.name,
+        notes=notes_on(work, len(series)),
+    )  # type: ignore[return-value]
+
+
+def notes_on(work: Work, count: int) -> list[str]:
+    """What a person should know before trusting the masks: on which frames there is none."""
+    empty = [t for index in sorted(work.done) for t in empty_frames(work.read(index), index)]
+    if not empty:
+        return []
+    if empty == list(range(empty[0], count)) and empty[0] > 0:
+        where = f"from frame {empty[0]} on: the object was lost or left the picture"
+    else:
+        where = f"on {len(empty)} of {count} frames, the first of them {empty[0]}"
+    return [f"the mask is empty {where}. See the mask layer; help it with masks.points, or masks.frame=N and its box"]
+
+
+def empty_frames(chunk: Tensors, index: int) -> list[int]:
+    return [index * CHUNK + k for k, bits in enumerate(chunk["mask"]) if not bits.any()]
 
 
 def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> None:

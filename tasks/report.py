@@ -5,7 +5,8 @@ The page itself is written when a result is handed out (flows/handout.py), becau
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from retake.report import layers, sheet
 from retake.stage import Work, stage
 from retake.video import encode
 
+Layer = Callable[[int, np.ndarray], np.ndarray | None]  # (frame number, source tile) -> tile
 TRAIL = 8  # frames of a track's drawn tail
 
 
@@ -40,66 +42,80 @@ def stage_report(
 ) -> Report:
     """One video of tiled layers, so that what the page compares is always the same frame."""
     source: FrameSeries = work.open(frames)
-    views: dict[str, Iterator[np.ndarray | None]] = {"source": iter(source)}
-    peak = 0.0
-    if result:
-        views["result"] = iter(work.open(result))
-    if masks:
-        views["mask"] = mask_layer(source, work.open(masks))
-    if optical_flow:
-        series: FlowSeries = work.open(optical_flow)
-        peak = max((layers.flow_peak(series.forward(t)) for t in range(len(series))), default=0.0)
-        views["flow"] = flow_layer(series, peak, len(source))
-    if tracks:
-        views["tracks"] = track_layer(source, work.open(tracks))
-
     size = layers.tile_size(source.width, source.height, params.tile)
-    columns = layers.columns_for(len(views))
-    collected = sheet.Sheet(list(views), len(source), params.columns)
+    # Everything is drawn at the tile's size: colouring pixels that are then shrunk away costs most of the time.
+    small = (layers.fill(rgb, size) for rgb in source)
+    names, draw = ["source"], [lambda t, tile: tile]
+    peak = None
+    if result:
+        shown = iter(work.open(result))
+        names, draw = [*names, "result"], [*draw, lambda t, tile: layers.fill(next(shown), size)]
+    if masks:
+        names, draw = [*names, "mask"], [*draw, mask_layer(work.open(masks), size)]
+    if optical_flow:
+        flow: FlowSeries = work.open(optical_flow)
+        peak = max((layers.flow_peak(flow.forward(t)) for t in range(len(flow))), default=0.0)
+        names, draw = [*names, "flow"], [*draw, flow_layer(flow, peak, size)]
+    if tracks:
+        names, draw = [*names, "tracks"], [*draw, track_layer(work.open(tracks), size)]
+    columns = layers.columns_for(len(names))
+    collected = sheet.Sheet(names, len(source), params.columns)
+    blank = np.full((size[1], size[0], 3), layers.BACKDROP, np.uint8)
 
     def mosaics() -> Iterator[np.ndarray]:
-        for t in range(len(source)):
-            tiles = [next(view) for view in views.values()]
-            blank = np.full((source.height, source.width, 3), layers.BACKDROP, np.uint8)
-            collected.add(t, [blank if tile is None else tile for tile in tiles], source.seconds(t))
+        for t, tile in enumerate(small):
+            tiles = [layer(t, tile) for layer in draw]
+            collected.add(t, [blank if drawn is None else drawn for drawn in tiles], source.seconds(t))
             if t % 8 == 7:
                 work.progress(t + 1, len(source))
             yield layers.mosaic(tiles, size, columns)
 
     proxy = work.scratch / "layers.mp4"
-    encode(proxy, mosaics(), source.meta["fps"], crf=params.crf, keyint=8)
+    encode(proxy, mosaics(), source.meta["fps"], crf=params.crf, keyint=8, preset="veryfast")
     work.add("layers.mp4", Path(proxy))
     work.add("contact_sheet.png", sheet.png(collected.image()))
     if optical_flow:
         work.add("wheel.png", sheet.png(layers.flow_wheel(64)))
     return work.finish(
-        layers=list(views),
+        layers=names,
         tile_size=list(size),
         columns=columns,
         count=len(source),
-        flow_max_px=peak if optical_flow else None,
+        flow_max_px=peak,
     )  # type: ignore[return-value]
 
 
-def mask_layer(source: FrameSeries, masks: MaskSeries) -> Iterator[np.ndarray]:
-    return (layers.overlay_mask(source[t], masks[t]) for t in range(len(source)))
+def mask_layer(masks: MaskSeries, size: tuple[int, int]) -> Layer:
+    return lambda t, tile: layers.overlay_mask(tile, layers.fill(masks[t].astype(np.float32), size) >= 0.5)
 
 
-def flow_layer(flow: FlowSeries, peak: float, count: int) -> Iterator[np.ndarray | None]:
-    """Forward flow; the last frame has none."""
-    return (layers.flow_image(flow.forward(t), peak) if t < len(flow) else None for t in range(count))
+def flow_layer(flow: FlowSeries, peak: float, size: tuple[int, int]) -> Layer:
+    """Forward flow, in working pixels a frame; the last frame has none. Coloured at half the tile's size: flow is
+    smooth, and torchvision's colouring is the dearest step of the page."""
+    half = size[0] // 2, size[1] // 2
+
+    def draw(t: int, tile: np.ndarray) -> np.ndarray | None:
+        if t >= len(flow):
+            return None
+        return layers.fill(layers.flow_image(layers.fill(flow.forward(t), half), peak), size)
+
+    return draw
 
 
-def track_layer(source: FrameSeries, tracks: TrackSeries) -> Iterator[np.ndarray]:
-    """Points with the path of their last frames."""
-    trail: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for t in range(len(source)):
-        trail = [*trail[-(TRAIL - 1) :], tracks[t]]
+def track_layer(tracks: TrackSeries, size: tuple[int, int]) -> Layer:
+    """Points with the path of their last frames. To be called frame after frame."""
+    trail: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque(maxlen=TRAIL)
+    scale = size[0] / tracks.width, size[1] / tracks.height
+
+    def draw(t: int, tile: np.ndarray) -> np.ndarray:
+        trail.append(tracks[t])
         ids = trail[-1][0]
         xy = np.full((len(trail), len(ids), 2), np.nan, np.float32)
         seen = np.zeros(xy.shape[:2], bool)
         for k, (old_ids, old_xy, old_seen) in enumerate(trail):
             _, now, then = np.intersect1d(ids, old_ids, assume_unique=True, return_indices=True)
-            xy[k, now], seen[k, now] = old_xy[then], old_seen[then]
+            xy[k, now], seen[k, now] = layers.scale_points(old_xy[then], scale), old_seen[then]
         alive = seen[-1]
-        yield layers.draw_tracks(source[t], xy[:, alive], seen[:, alive], ids[alive])
+        return layers.draw_tracks(tile, xy[:, alive], seen[:, alive], ids[alive])
+
+    return draw

@@ -386,7 +386,7 @@ def test_importing_loads_no_codec():
 def test_long_clips_are_left_to_the_decoder_that_streams(plain):
     info = video.probe(plain)
     assert video.choose_backend(info, Selection())[0] == "decord"
-    name, reason = video.choose_backend(replace(info, frames=40_000), Selection())
+    name, reason = video.choose_backend(replace(info, frames=40_000, promised=40_000), Selection())
     assert name == "pyav"
     assert "too long" in reason
 
@@ -495,6 +495,8 @@ def test_frames_that_fail_leave_nothing_behind(tmp_path):
 
     with pytest.raises(RuntimeError, match="a stage failed"):
         video.encode(tmp_path / "x.mp4", failing(), 24)
+    with pytest.raises(ValueError, match="preset"):
+        video.encode(tmp_path / "x.mp4", [zoo.picture(0, (64, 48))], 24, preset="brisk")
     for bad in ([], [np.zeros((8, 8), np.uint8)], [zoo.picture(0, (64, 48)), zoo.picture(0, (32, 48))]):
         with pytest.raises(ValueError):
             video.encode(tmp_path / "x.mp4", bad, 24)

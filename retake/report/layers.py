@@ -154,7 +154,7 @@ def mosaic(tiles: Sequence[np.ndarray | None], tile_size: tuple[int, int], colum
     canvas = np.full((rows * height, columns * width, 3), BACKDROP, np.uint8)
     for index, tile in enumerate(tiles):
         if tile is not None:
-            cut_out(canvas, index, tile_size, columns)[:] = _fill(tile, tile_size)
+            cut_out(canvas, index, tile_size, columns)[:] = fill(tile, tile_size)
     return canvas
 
 
@@ -164,7 +164,8 @@ def cut_out(mosaic: np.ndarray, index: int, tile_size: tuple[int, int], columns:
     return mosaic[row * height : (row + 1) * height, column * width : (column + 1) * width]
 
 
-def _fill(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def fill(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture or field resampled to exactly `size` = (width, height); the same object when it has it already."""
     if (rgb.shape[1], rgb.shape[0]) == size:
         return rgb
     shrinks = size[0] <= rgb.shape[1] and size[1] <= rgb.shape[0]

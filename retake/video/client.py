@@ -22,6 +22,7 @@ from .process import Worker, borrow
 PathLike = str | os.PathLike[str]
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]*:")
+_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -143,11 +144,13 @@ def encode(
     (seconds, rising, one a frame) make a variable rate; the first becomes 0. `audio_from` is a clip whose
     first audio stream is copied, from `audio_start` seconds after that clip's first frame for as long as
     the video lasts; a codec that MP4 does not carry is left out, with a note. `comment` is the MP4 comment
-    tag, `crf` 0 (lossless) to 51, `keyint` the longest distance of key frames in frames.
+    tag, `crf` 0 (finest) to 51, `preset` one of x264's speeds, `keyint` the longest distance of key frames in frames.
 
     The file appears under its name when it is complete. Raises MachineError E503 when the disk is full or
-    not writable, ValueError for frames that do not fit, what `probe` raises for the audio's clip.
+    not writable, ValueError for frames or settings that do not fit, what `probe` raises for the audio's clip.
     """
+    if preset not in _PRESETS or not 0 <= crf <= 51 or not 0.001 <= fps <= 1000 or not audio_start >= 0:
+        raise ValueError(f"preset {preset!r}, crf {crf}, fps {fps}, audio_start {audio_start}: see the docstring")
     limits = limits or Limits()
     goal = Path(target)
     part = goal.with_name(goal.name + ".part")

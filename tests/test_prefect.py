@@ -1,0 +1,97 @@
+"""Edits as Prefect flows, on a real server: every stage a task, hits shown as Cached, artifacts kept."""
+
+from __future__ import annotations
+
+import pytest
+
+SETTINGS = ["frames.last=20", "masks.box=[50,44,142,136]", "edit.reference=params/dataset/ball.png", "report.tile=160"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A temporary Prefect server with a database of its own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+def states_of_last_run() -> dict[str, str]:
+    """Task name -> state name of the newest flow run."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
+        return {task.name.rpartition("-")[0]: str(task.state_name) for task in tasks}
+
+
+def artifact_keys() -> set[str]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {a["key"] for a in client.request("POST", "/artifacts/filter", json={}).json()}
+
+
+def test_stages_are_tasks_and_hits_are_cached(server, own_store, tmp_path, monkeypatch):
+    from flows import graph, job
+    from flows.edit import edit_clip
+
+    first = edit_clip("sprites:drift", SETTINGS)
+    assert [s["status"] for s in first["stages"]] == ["ran"] * len(graph.STAGES)
+    assert states_of_last_run() == dict.fromkeys(graph.STAGES, "Completed")
+
+    again = edit_clip("sprites:drift", SETTINGS)
+    assert [s["status"] for s in again["stages"]] == ["cached"] * len(graph.STAGES)
+    assert states_of_last_run() == dict.fromkeys(graph.STAGES, "Cached")
+    assert [s["key"] for s in again["stages"]] == [s["key"] for s in first["stages"]]
+
+    # The command line's runner finds what the flow made: one store, the same keys.
+    local = job.edit("sprites:drift", SETTINGS)
+    assert {o.status for o in local.outcomes} == {"cached"}
+    assert [o.key for o in local.outcomes] == [s["key"] for s in first["stages"]]
+
+    keys = artifact_keys()
+    assert f"edit-{first['edit']}" in keys
+    assert f"edit-{first['edit']}-stages" in keys
+    assert "retake-optical-flow" in keys
+
+
+def test_a_changed_parameter_runs_only_what_depends_on_it(server, own_store):
+    from flows.edit import edit_clip
+
+    edit_clip("sprites:drift", SETTINGS)
+    edit_clip("sprites:drift", [*SETTINGS, "edit.strength=0.5"])
+    states = states_of_last_run()
+    assert {name for name, state in states.items() if state == "Completed"} == {"edit", "decode", "metrics", "report"}
+
+
+def test_a_refused_clip_fails_the_run_with_its_code(server, own_store, tmp_path):
+    from flows.edit import edit_clip
+    from retake.errors import MediaError
+
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    with pytest.raises(MediaError, match="E401"):
+        edit_clip(str(empty), SETTINGS)
+
+
+def test_damage_is_healed_inside_a_flow(server, own_store):
+    import os
+
+    from flows.edit import edit_clip
+    from retake.store import Store
+
+    first = edit_clip("sprites:drift", SETTINGS)
+    store = Store(own_store, lambda _: None)
+    frames = next(iter(store.records("frames"))).artifact
+    path = store.object_path(frames.files[0].sha256)
+    os.chmod(path, 0o644)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    again = edit_clip("sprites:drift", [*SETTINGS, "edit.strength=0.25"])
+    assert store.read(frames.files[0])
+    assert again["stages"][0]["key"] == first["stages"][0]["key"]
