@@ -22,6 +22,7 @@ from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError, did_you_mean
+from retake.stage import Outcome
 from retake.store import Store
 
 OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
@@ -33,7 +34,12 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
     Raises ConfigError E209 for an unknown stage."""
     if name not in graph.STAGES:
         raise ConfigError("E209", f"there is no stage {name!r}", did_you_mean(name, list(graph.STAGES)))
-    runner = Local(open_store(), console, console.outcome)
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.stage == name or outcome.status == "ran":  # the stages before it are there already
+            console.outcome(outcome)
+
+    runner = Local(open_store(), console, tell)
     return runner.healed(lambda: made_of_stage(name, runner))
 
 
@@ -48,6 +54,7 @@ def made_of_stage(name: str, runner: Local) -> dict[str, Any]:
             results = graph.edit_graph(runner, opened, p, until=name)
             made[place], extra[place] = results[name], (opened, p, results)
     hand_out_stage(runner.store, name, made, extra)
+    dvc.seed(CHECKOUT, runner.store, [file for artifact in made.values() for file in artifact.files])
     return {"stage": name, "artifacts": {"/".join(place): artifact.digest for place, artifact in made.items()}}
 
 

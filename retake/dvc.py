@@ -55,7 +55,8 @@ def compose(checkout: Path, overrides: list[str], output: str = "params.yaml") -
 
 
 def seed(checkout: Path, store: Store, files: Iterable[File]) -> int:
-    """Hard-link stored objects to their place in DVC's cache, so that committing them copies nothing.
+    """Hard-link stored objects to their place in DVC's cache, so that committing them copies nothing. They have just
+    been handed out, and so verified.
 
     Returns how many links were made. Where links cannot reach (another file system), DVC copies when it commits.
     """
@@ -64,7 +65,6 @@ def seed(checkout: Path, store: Store, files: Iterable[File]) -> int:
         target = home / file.md5[:2] / file.md5[2:]
         if target.exists():
             continue
-        store.verify(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
             os.link(store.object_path(file.sha256), target)
@@ -103,9 +103,14 @@ def changed_stages(checkout: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _repo(checkout: Path) -> Any:
+    import logging
+
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    logger = logging.getLogger("dvc")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # one line a stage about its own lock file helps nobody here
     try:
         with Repo(str(checkout)) as repo:
             yield repo
@@ -113,3 +118,5 @@ def _repo(checkout: Path) -> Any:
         raise MachineError(
             "E510", f"DVC: {error}", "Is another `dvc` running in this checkout? Try again, or run `dvc doctor`."
         ) from error
+    finally:
+        logger.setLevel(level)

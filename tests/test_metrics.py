@@ -227,14 +227,14 @@ def test_pnp_product_inflates_psnr_by_the_closed_form():
     assert wrong.psnr - right.psnr == pytest.approx(gain, abs=1e-4)
     assert wrong.l1 == pytest.approx(right.l1 * (~edited).mean(), rel=1e-5)
     assert wrong.ssim > right.ssim
-    metric = region.Region(region.Params(mode="pnp_product"))
+    metric = region.Region(region.Params(mode="pnp_product", margin=0))
     metric.update(source, result, ~edited)
     assert metric.result().summary()["psnr_pnp_product"] == wrong.psnr
 
 
 def test_empty_regions_are_not_counted_and_psnr_is_a_mean_of_frames():
     source = texture()
-    metric = region.Region()
+    metric = region.Region(region.Params(margin=0))
     metric.update(source, source + 0.1, box(0, 0, W, H))
     metric.update(source, source + 0.01, box(0, 0, W, H))
     metric.update(source, source + 0.5, box(0, 0, 0, 0))

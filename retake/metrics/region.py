@@ -50,6 +50,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     mode: Literal["region", "pnp_product"] = Field(
         default="region", description="average over the region, or over all pixels of images multiplied by it"
     )
+    margin: int = Field(
+        default=4, description="px around the mask that count as edited too: edits have soft edges there", ge=0, le=64
+    )
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,8 @@ class Region:
         self._rows: list[Scores] = []
 
     def update(self, source: NDArray[Any], result: NDArray[Any], region: NDArray[np.bool_]) -> None:
-        """Take the next frame, in order. Arrays as in `frame`."""
-        self._rows.append(frame(source, result, region, self.params.mode))
+        """Take the next frame, in order. Arrays as in `frame`; the region loses `margin` px along the mask first."""
+        self._rows.append(frame(source, result, erode(region, self.params.margin), self.params.mode))
 
     def result(self) -> Result:
         """Everything taken so far."""

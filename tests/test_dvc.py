@@ -1,0 +1,161 @@
+"""DVC and Retake on one cache, both ways, in a fresh copy of the checkout with the real `dvc` commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SMALL = ["frames.last=16", "report.tile=160"]
+STAGES = ["frames", "optical_flow", "masks", "tracks", "edit", "decode", "metrics", "report"]
+
+
+class Copy:
+    """A checkout of its own: what git tracks here, committed anew, with its own cache."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True)
+        for name in filter(None, listed.stdout.decode().split("\0")):
+            if (CHECKOUT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(CHECKOUT / name, folder / name)
+        kept = {k: v for k, v in os.environ.items() if k not in ("RETAKE_STORE", "PREFECT_API_URL")}
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        home = {"PREFECT_HOME": str(folder / ".prefect"), "HOME": str(folder / ".home"), "DVC_NO_ANALYTICS": "true"}
+        self.environment = {**kept, **home, "PATH": path, "PYTHONPATH": str(folder)}
+        self.run("git", "init", "-q")
+        self.run("git", "config", "user.email", "test@example.org")
+        self.run("git", "config", "user.name", "test")
+        self.commit("start")
+
+    def run(self, *command: str, code: int = 0) -> str:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=280
+        )
+        assert done.returncode == code, (
+            f"{command} gave {done.returncode}:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        )
+        return done.stdout + done.stderr
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+    def compose(self, *overrides: str) -> None:
+        self.run(sys.executable, "-m", "flows", "params", *overrides)
+
+    def dataset(self, *overrides: str) -> dict:
+        """The Prefect flow over the dataset, on a temporary server."""
+        text = self.run(sys.executable, "-m", "flows", "dataset", "--json", *overrides)
+        line = next(row for row in text.splitlines() if row.startswith('{"stages"'))
+        return json.loads(line)
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    return lambda name: Copy(tmp_path_factory.mktemp(name))
+
+
+def digests_of_outs(copy: Copy) -> dict[str, str]:
+    found = (copy.folder / "artifacts").glob("*/**/artifact.json")
+    return {str(p.parent.relative_to(copy.folder / "artifacts")): json.loads(p.read_text())["digest"] for p in found}
+
+
+def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_round(fresh):
+    prefect_first = fresh("prefect-first")
+    done = prefect_first.dataset(*SMALL)
+    assert {s["status"] for s in done["stages"]} == {"ran", "cached"}  # two edits of a clip share its priors
+    text = prefect_first.run("dvc", "repro")
+    assert text.count("didn't change, skipping") == len(STAGES)
+    assert "Running stage" not in text
+    ours = {f"{stage}/{place}": d for stage, places in done["artifacts"].items() for place, d in places.items()}
+    assert ours == digests_of_outs(prefect_first)
+
+    dvc_first = fresh("dvc-first")
+    dvc_first.compose(*SMALL)
+    text = dvc_first.run("dvc", "repro")
+    assert text.count("Running stage") == len(STAGES)
+    again = dvc_first.dataset(*SMALL)
+    assert {s["status"] for s in again["stages"]} == {"cached"}
+    text = dvc_first.run("dvc", "repro")
+    assert "Running stage" not in text
+
+    # Same digests through both fronts, made in two separate stores.
+    assert again["artifacts"] == done["artifacts"]
+    assert digests_of_outs(dvc_first) == digests_of_outs(prefect_first)
+
+    # DVC's cache holds our objects by hard link: one inode, no second copy.
+    store = dvc_first.folder / ".dvc" / "cache" / "retake" / "objects"
+    tensors = list((dvc_first.folder / "artifacts" / "frames").rglob("*.safetensors"))
+    inodes = {p.stat().st_ino for p in store.rglob("*") if p.is_file()}
+    assert tensors
+    assert all(p.stat().st_ino in inodes for p in tensors)
+
+    # A changed parameter through DVC's experiments re-runs what depends on it; metrics and plots show it.
+    dvc_first.commit("done")
+    text = dvc_first.run("dvc", "exp", "run", *[a for o in [*SMALL, "edit.strength=0.5"] for a in ("-S", o)])
+    skipped = [name for name in STAGES if f"'{name}' didn't change, skipping" in text]
+    assert skipped == ["frames", "optical_flow", "masks", "tracks"]
+    scores = json.loads(dvc_first.run("dvc", "metrics", "diff", "--json"))["artifacts/metrics/scores.json"]
+    assert scores["drift.ball.warp_error_edit"]["old"] != scores["drift.ball.warp_error_edit"]["new"]
+    dvc_first.run("dvc", "plots", "show", "-o", "plots")
+    assert "warp_error_edit" in (dvc_first.folder / "plots" / "index.html").read_text()
+    assert "edit.strength" in dvc_first.run("dvc", "params", "diff")
+
+
+def test_the_cache_folder_is_dvcs_own(tmp_path, monkeypatch):
+    """`cache_dir` reads DVC's settings itself; it must find what DVC finds."""
+    from dvc.repo import Repo
+
+    from retake import dvc
+
+    monkeypatch.delenv("RETAKE_STORE")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "global"))
+    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
+    project = tmp_path / "project"
+    project.mkdir()
+    Repo.init(str(project), no_scm=True)
+    for name, text in [
+        ("none", None),
+        ("config", "[cache]\n    dir = ../elsewhere\n"),
+        ("config.local", f"[cache]\n    dir = {tmp_path / 'absolute'}\n"),
+    ]:
+        if text is not None:
+            (project / ".dvc" / name).write_text(text)
+        with Repo(str(project)) as repo:
+            theirs = Path(repo.cache.local_cache_dir)
+        assert dvc.cache_dir(project) == theirs, name
+
+
+def test_params_yaml_is_what_params_composes_to():
+    from flows.config import compose, read_params
+
+    assert read_params() == compose([]), "write it: retake params"
+
+
+def test_dvc_yaml_names_every_stage_and_the_files_of_its_versions():
+    import yaml
+
+    from flows import graph
+    from flows.config import CHOICES
+    from retake.lookup import names
+
+    stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
+    assert list(stages) == list(graph.STAGES)
+    for name, stage in stages.items():
+        assert stage["cmd"] == f"python -m flows stage {name}"
+        assert stage["outs"] == [f"artifacts/{name}"]
+        files = (
+            [f"retake/{CHOICES[name].replace('.', '/')}/{m}.py" for m in names(CHOICES[name])]
+            if name in CHOICES
+            else []
+        )
+        for file in [f"tasks/{name}.py", *files]:
+            assert file in stage["deps"], f"{name} does not depend on {file}"
