@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 settings, 3 some clips failed, 4 media refused, 5 environm
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -30,6 +31,8 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: key=value
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pixels of the source's first frame.")]
 Until = Annotated[str, typer.Option(help="Stop after this stage; its layers are shown in a report.")]
+INTERRUPTED = 130
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -193,7 +196,7 @@ def params(
 
     if check:
         if read_params() != compose(list(overrides or [])):
-            raise ConfigError("E203", "params.yaml is not what params/ composes to", "Write it: retake params")
+            raise ConfigError("E202", "params.yaml is not what params/ composes to", "Write it: retake params")
         return
     validate(compose(list(overrides or [])))
     dvc.compose(CHECKOUT, list(overrides or []))
@@ -233,13 +236,15 @@ def demo(as_json: Json = False) -> None:
 def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
     rest = list(overrides or [])
-    if box is not None:
-        try:
-            x0, y0, x1, y1 = (float(part) for part in box.split(","))
-        except ValueError as error:
-            raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.") from error
-        rest.append(f"masks.box=[{x0:g},{y0:g},{x1:g},{y1:g}]")
-    return rest
+    if box is None:
+        return rest
+    try:
+        corners = [float(part) for part in box.split(",")]
+    except ValueError:
+        corners = []
+    if len(corners) != 4 or not all(map(math.isfinite, corners)):
+        raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.")
+    return [*rest, f"masks.box=[{','.join(f'{value:g}' for value in corners)}]"]
 
 
 def split_runner(overrides: list[str]) -> tuple[str, list[str]]:
@@ -277,37 +282,46 @@ def fail(error: RetakeError) -> int:
     if "--json" in sys.argv:
         print(json.dumps({"error": error.as_json()}, ensure_ascii=False), file=sys.stderr)
     else:
-        print(f"\n{error.code} {error.message}"[:900], file=sys.stderr)
+        lines = [line for line in error.message[:900].splitlines() if line.strip()][:4]
+        print(f"\n{error.code} " + "\n     ".join(lines), file=sys.stderr)
         if error.hint:
             print(f"     {error.hint}"[:400], file=sys.stderr)
     return error.exit_code
 
 
+def interrupted(*_: Any) -> None:
+    """SIGTERM ends a run as Ctrl-C does, also where a shell started it with SIGINT ignored."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command line and exit. `python -m flows` comes here, and so does the console command."""
-    import click
-
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, interrupted)
     debug = "--debug" in sys.argv
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="retake", standalone_mode=False)
+        if code == INTERRUPTED:  # Typer's way of handing on a KeyboardInterrupt
+            raise KeyboardInterrupt
     except RetakeError as error:
         if debug:
             raise
         code = fail(error)
-    except click.ClickException as error:
-        code = fail(ConfigError("E201", error.format_message(), f"See: {command_path(error)} --help"))
-    except (KeyboardInterrupt, click.Abort):
-        print("\nstopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
-        code = 130
+    except (KeyboardInterrupt, typer.Abort):
+        kept = "What was finished is kept: the same command goes on from there."
+        fail(RetakeError("E130", "stopped", kept))
+        code = INTERRUPTED
     except BrokenPipeError:
         code = 0
     except Exception as error:
-        if debug:
+        if told := getattr(error, "format_message", None):  # how Typer says that the command itself is wrong
+            # Without a command it has shown the help, and has no more to say.
+            code = fail(ConfigError("E201", told(), f"See: {command_path(error)} --help")) if told() else 2
+        elif debug:
             raise
-        text = f"unexpected {type(error).__name__}: {error}"
-        code = fail(RetakeError("E999", text, "Run it again with --debug and report what it shows."))
+        else:
+            text = f"unexpected {type(error).__name__}: {error}"
+            code = fail(RetakeError("E999", text, "Run it again with --debug and report what it shows."))
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -6,6 +6,7 @@ into `Settings`. Nothing below flows/ reads a settings file.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Mapping
@@ -130,7 +131,7 @@ def _model(group: str, values: Mapping[str, Any]) -> BaseModel:
         model = lookup(CHOICES[group], str(values.get("name", ""))).Params
     assert model is not None
     try:
-        return model.model_validate(dict(values))
+        made = model.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join([group, *(str(part) for part in first["loc"])])
@@ -139,6 +140,18 @@ def _model(group: str, values: Mapping[str, Any]) -> BaseModel:
             raise ConfigError("E205", f"unknown key {place}", hint) from error
         got = f" (got {first['input']!r})" if not isinstance(first["input"], Mapping) else ""
         raise ConfigError("E205", f"{place}: {first['msg']}{got}", f"See params/{group}/ for what it takes.") from error
+    if strange := _not_finite(group, made.model_dump()):
+        raise ConfigError("E205", f"{strange} is not a finite number", f"See params/{group}/ for what it takes.")
+    return made
+
+
+def _not_finite(place: str, value: Any) -> str | None:
+    """Where NaN or infinity stands among nested settings: neither can be part of a key."""
+    if isinstance(value, Mapping):
+        return next((found for k, v in value.items() if (found := _not_finite(f"{place}.{k}", v))), None)
+    if isinstance(value, list | tuple):
+        return next((found for k, v in enumerate(value) if (found := _not_finite(f"{place}[{k}]", v))), None)
+    return place if isinstance(value, float) and not math.isfinite(value) else None
 
 
 def _checked(override: str) -> str:
@@ -149,7 +162,8 @@ def _checked(override: str) -> str:
             f"not allowed in settings: {override[:80]}",
             "Interpolations and _target_ are off. Write the value itself: key=value",
         )
-    if "=" not in override and not override.startswith("~"):
+    name = override.lstrip("+~").partition("=")[0]
+    if not name.strip() or ("=" not in override and not override.startswith("~")):
         raise ConfigError(
             "E208", f"{override!r} is not a setting", "Settings read key=value, for example edit.strength=0.5"
         )
@@ -159,12 +173,12 @@ def _checked(override: str) -> str:
 def _quoted(override: str) -> str:
     """A value that Hydra's grammar cannot read (a path with spaces, say) is taken as text."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         OverridesParser.create().parse_override(override)
         return override
-    except OverrideParseException:
+    except HydraException:
         name, _, value = override.partition("=")
         text = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{name}='{text}'"

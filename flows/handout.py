@@ -16,7 +16,7 @@ from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.recipe import digest, installed, keyed_params
 from retake.stage import Outcome
-from retake.store import Store
+from retake.store import Store, writing_explained
 
 NOT_OF_AN_EDIT = {"dataset", "report"}
 SHOWN_VERSIONS = ("retake", "av", "decord", "numpy", "opencv-python-headless", "torch", "torchvision", "torchmetrics")
@@ -39,7 +39,8 @@ def hand_out(
 ) -> dict[str, str]:
     """Write the folder of one edit; returns its outputs by name, as paths. Raises DamagedError before it would copy
     anything that is not what was stored."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     outputs: dict[str, str] = {}
     recipe = {
         "clip": clip.spec,
@@ -133,5 +134,6 @@ def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    with writing_explained(path.parent):
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)

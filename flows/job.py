@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ class Edit:
         return {"edit": self.id, "stages": [o.as_json() for o in self.outcomes], "outputs": self.outputs}
 
 
+def edits_home() -> Path:
+    """Where results are handed out: artifacts/edits of the checkout, or RETAKE_EDITS."""
+    chosen = os.environ.get("RETAKE_EDITS")
+    return Path(chosen).expanduser().absolute() if chosen else CHECKOUT / "artifacts" / "edits"
+
+
 def open_store() -> Store:
     """The store of this checkout (DVC's cache folder, or RETAKE_STORE)."""
     return Store(cache_dir(CHECKOUT) / "retake")
@@ -48,14 +55,14 @@ def edit(
     """Edit a clip: `edit("dog.mp4", ["masks.box=[70,40,300,460]", "edit.reference=cat.png"])`.
 
     `overrides` are settings as on the command line; `until` stops after a stage. Results stand in
-    artifacts/edits/<clip>/<id>. Raises RetakeError.
+    `edits_home()`/<clip>/<id>. Raises RetakeError.
     """
     clip = open_clip(clip) if isinstance(clip, str) else clip
     p = settings(list(overrides))
     runner = runner or Local(open_store())
     store = runner.store
     identity = handout.edit_id(store, clip, p)
-    folder = folder or CHECKOUT / "artifacts" / "edits" / clip.name / identity
+    folder = folder or edits_home() / clip.name / identity
     command = command_line(clip, overrides)
 
     def build() -> Edit:

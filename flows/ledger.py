@@ -6,15 +6,14 @@ import json
 import os
 from typing import Any
 
-from flows.config import CHECKOUT
-from flows.job import open_store
+from flows.job import edits_home, open_store
 from retake.artifact import File
 from retake.errors import ConfigError, DamagedError, did_you_mean
 
 
 def edits(clip: str | None = None) -> list[dict[str, Any]]:
-    """Edits under artifacts/edits, newest first. Raises ConfigError E212 for a clip that has none."""
-    home = CHECKOUT / "artifacts" / "edits"
+    """Edits that were handed out, newest first. Raises ConfigError E212 for a clip that has none."""
+    home = edits_home()
     clips = sorted(p.name for p in home.glob("*") if p.is_dir())
     if clip is not None and clip not in clips:
         raise ConfigError("E212", f"no edit of {clip!r} was made here", did_you_mean(clip, clips))

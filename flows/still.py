@@ -30,7 +30,6 @@ def write_frame(
     if rgb is None:
         raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {seen - 1}.")
     path = out or CHECKOUT / "artifacts" / "frames-seen" / f"{opened.name}-{number:05d}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, drawn(rgb, p.masks.box if box else None) if grid else rgb)
     return path
 

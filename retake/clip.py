@@ -11,6 +11,7 @@ A clip is known by the digest of its content; its name is for people and folder 
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from retake.errors import MediaError, did_you_mean
+from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.recipe import digest
 from retake.store import Store
-from retake.video import Selection, VideoInfo, decode, probe, read_image, resize
+from retake.video import Selection, VideoInfo, decode, local_file, probe, read_image, resize
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Frame = tuple[float, np.ndarray]
@@ -177,15 +178,23 @@ class SpriteClip(Clip):
 
 
 def open_clip(spec: str) -> Clip:
-    """The clip that a person named. Raises MediaError E400 (nothing there) and E404 (not a local file)."""
-    if re.fullmatch(r"sprites:[a-z]+(:\d{1,9})?", spec):
+    """The clip that a person named. Raises MediaError E400 (nothing there), E401 (empty file), E404 (not a local
+    file), ConfigError E240 (not the name of a scene)."""
+    if re.fullmatch(r"sprites:[a-z_]+(:\d{1,9})?", spec):
         return SpriteClip(spec)
+    if spec.startswith("sprites:"):
+        raise ConfigError(
+            "E240", f"{spec!r} names no scene", "Write sprites:NAME or sprites:NAME:SEED, as sprites:drift"
+        )
+    if not spec.strip():
+        raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")
     path = Path(spec).expanduser()
     if path.is_dir():
         return FolderClip(str(path))
     root, _, sequence = spec.rpartition(":")
     if root and (davis := Path(root).expanduser() / "JPEGImages").is_dir():
         return FolderClip(str(davis_sequence(davis, sequence)))
+    local_file(os.path.expanduser(spec))
     return VideoClip(str(path))
 
 
@@ -203,7 +212,7 @@ def pick(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, 
     """(seconds, source index) of the selected frames of a clip whose frame k is shown at k / fps.
 
     The rules are those of `Selection`: with `selection.fps`, tick k takes the frame that is on screen then.
-    Raises MediaError E410 when nothing is left, E414 when more than `max_frames` are.
+    Raises ConfigError E211 when nothing is left, MediaError E414 when more than `max_frames` are.
     """
     first = max(selection.first or 0, math.ceil(selection.start * fps - 1e-6))
     ends = [count - 1 if selection.last is None else min(selection.last, count - 1)]
@@ -211,7 +220,11 @@ def pick(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, 
         ends.append(math.ceil(selection.end * fps - 1e-6) - 1)
     last = min(ends)
     if first > last:
-        raise MediaError("E410", f"the selection leaves no frame of {count}", "Widen frames.start .. frames.end.")
+        raise ConfigError(
+            "E211",
+            f"the selection leaves no frame: the clip has {count} frames in {count / fps:.3f} s",
+            "Choose frames.start and frames.end, or first and last, inside the clip.",
+        )
     indices = list(range(first, last + 1))
     if rate := selection.rate:
         begin = selection.start if selection.start * fps > first - 1 else first / fps

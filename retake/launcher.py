@@ -7,9 +7,12 @@ names what stands above it, and it does so by string.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 from pathlib import Path
+
+from retake.errors import ConfigError
 
 
 def find_checkout(start: Path) -> Path | None:
@@ -36,11 +39,10 @@ def enter(checkout: Path) -> None:
 def main() -> None:
     checkout = find_checkout(Path.cwd())
     if checkout is None:
-        print(
-            "E200 this folder is not inside a Retake checkout (no dvc.yaml and flows/ at or above "
-            f"{Path.cwd()})\nGo to your checkout first: cd path/to/retake",
-            file=sys.stderr,
-        )
-        raise SystemExit(2)
+        what = f"this folder is not inside a Retake checkout (no dvc.yaml and flows/ at or above {Path.cwd()})"
+        error = ConfigError("E200", what, "Go to your checkout first: cd path/to/retake")
+        as_text, as_json = f"\n{error.code} {what}\n     {error.hint}", json.dumps({"error": error.as_json()})
+        print(as_json if "--json" in sys.argv else as_text, file=sys.stderr)
+        raise SystemExit(error.exit_code)
     enter(checkout)
     importlib.import_module("flows.__main__").main()

@@ -115,11 +115,11 @@ class Work:
     def commit(
         self, index: int, tensors: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Make a chunk (and the state to go on from) durable. Raises IntegrityError E501 on NaN or infinity."""
+        """Make a chunk (and the state to go on from) durable. Raises IntegrityError E603 on NaN or infinity."""
         for name, array in tensors.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise IntegrityError(
-                    "E501",
+                    "E603",
                     f"{self.stage.name}: {name} of chunk {index} holds NaN or infinity",
                     "Nothing was stored. Please report the clip and the settings.",
                 )

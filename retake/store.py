@@ -35,6 +35,7 @@ from retake.errors import DamagedError, MachineError, MediaError
 from retake.recipe import digest
 
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR}
 BLOCK = 4 << 20
 
 
@@ -64,14 +65,24 @@ def warn(message: str) -> None:
 
 
 @contextlib.contextmanager
-def disk_full_explained(where: Path) -> Iterator[None]:
-    """Turn 'no space left' and its relatives into an error that a person can act on. Raises MachineError E503."""
+def writing_explained(where: Path) -> Iterator[None]:
+    """Turn an operating system error of writing into one that a person can act on.
+
+    Raises MachineError E503 (no space left, and its relatives), E502 (no permission, read-only, not a folder).
+    """
     try:
         yield
     except OSError as error:
+        if error.errno in REFUSED:
+            raise MachineError(
+                "E502",
+                f"cannot write to {where}: {error.strerror}",
+                "Check its permissions. The store goes where RETAKE_STORE points, results where RETAKE_EDITS does.",
+            ) from error
         if error.errno not in FULL:
             raise
-        free = shutil.disk_usage(where).free
+        existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(existing).free
         raise MachineError(
             "E503",
             f"the disk is full: cannot write to {where} ({free / 2**20:.0f} MiB free)",
@@ -85,6 +96,7 @@ class Store:
     def __init__(self, root: Path | str, on_warning: Callable[[str], None] = warn) -> None:
         self.root = Path(root)
         self.warn = on_warning
+        self._told: set[str] = set()  # damaged objects that were warned of and not made again yet
 
     # ---- objects -----------------------------------------------------------------------------------------------
 
@@ -96,12 +108,13 @@ class Store:
         sha, md5 = hashlib.sha256(data).hexdigest(), hashlib.md5(data, usedforsecurity=False).hexdigest()
         if not self._has(sha, len(data)):
             self._write(self.object_path(sha), data)
+            self._told.discard(sha)
         return File(name, sha, md5, len(data))
 
     def put_file(self, name: str, path: Path) -> File:
         """Store a file that was written under `scratch()`; it is moved, not copied."""
         sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-        with disk_full_explained(self.root), open(path, "rb+") as source:
+        with writing_explained(self.root), open(path, "rb+") as source:
             while block := source.read(BLOCK):
                 sha.update(block)
                 md5.update(block)
@@ -112,6 +125,7 @@ class Store:
             path.unlink()
         else:
             self._rename(path, self.object_path(file.sha256))
+            self._told.discard(file.sha256)
         return file
 
     def read(self, file: File) -> bytes:
@@ -127,11 +141,12 @@ class Store:
 
     def copy_out(self, file: File, target: Path) -> Path:
         """Hand a verified copy to a person. `target` appears whole or not at all."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with writing_explained(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         sha = hashlib.sha256()
         try:
-            with disk_full_explained(target.parent), open(part, "wb") as sink:
+            with writing_explained(target.parent), open(part, "wb") as sink:
                 try:
                     source = open(self.object_path(file.sha256), "rb")  # noqa: SIM115 (closed two lines down)
                 except OSError as error:
@@ -142,9 +157,11 @@ class Store:
                         sink.write(block)
             if sha.hexdigest() != file.sha256:
                 raise self._damaged(file.sha256, "bytes that do not match the digest")
-            os.replace(part, target)
+            with writing_explained(target.parent):
+                os.replace(part, target)
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
         return target
 
     def link_out(self, file: File, target: Path) -> Path:
@@ -180,7 +197,7 @@ class Store:
     def scratch(self) -> Iterator[Path]:
         """A folder in the store's own file system for a stage's work; removed afterwards."""
         folder = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        with disk_full_explained(self.root):
+        with writing_explained(self.root):
             folder.mkdir(parents=True)
         try:
             yield folder
@@ -255,7 +272,7 @@ class Store:
         import filelock
 
         folder = self.root / "locks"
-        with disk_full_explained(self.root):
+        with writing_explained(self.root):
             folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / f"{key}.lock")
         try:
@@ -309,7 +326,7 @@ class Store:
     def _write(self, target: Path, data: bytes | memoryview, durable: bool = True) -> None:
         part = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         try:
-            with disk_full_explained(self.root):
+            with writing_explained(self.root):
                 part.parent.mkdir(parents=True, exist_ok=True)
                 with open(part, "wb") as sink:
                     sink.write(data)
@@ -318,7 +335,8 @@ class Store:
                         os.fsync(sink.fileno())
                 self._rename(part, target, durable)
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def _rename(self, part: Path, target: Path, durable: bool = True) -> None:
         os.chmod(part, 0o444)
@@ -339,7 +357,7 @@ class Store:
         """JSON written by `_write_sealed`; None when there is none, or when it was damaged and set aside."""
         try:
             raw = path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             self.warn(f"{path}: {error.strerror}; treated as missing")
@@ -354,8 +372,9 @@ class Store:
         path = self.object_path(sha256)
         if os.path.lexists(path):
             self._set_aside(path, reason)
-        else:
+        elif sha256 not in self._told:
             self.warn(f"object {sha256[:12]} is gone ({reason}): it will be made again")
+        self._told.add(sha256)
         return DamagedError(sha256, reason)
 
     def _set_aside(self, path: Path, reason: str) -> None:

@@ -124,7 +124,7 @@ def test_the_cache_folder_is_dvcs_own(tmp_path, monkeypatch):
     Repo.init(str(project), no_scm=True)
     for name, text in [
         ("none", None),
-        ("config", "[cache]\n    dir = ../elsewhere\n"),
+        ("config", "[core]\n    no_scm = true\n[cache]\n    dir = ../elsewhere\n"),
         ("config.local", f"[cache]\n    dir = {tmp_path / 'absolute'}\n"),
     ]:
         if text is not None:

@@ -57,7 +57,7 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Raises ConfigError E230 (nothing to carry), E231 (a frame that the clip does not have)."""
     if not params.reference and not params.anchors:
         raise ConfigError(
-            "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or edit.anchors={0: IMAGE}"
+            "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or edit.anchors={0:IMAGE}"
         )
     for frame in [*(params.anchors or {}), *([params.frame] if params.frame is not None else [])]:
         if frame >= frames["count"]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends import backend_version, choose_backend
-    from .client import decode, encode, probe, read_image, tag
+    from .client import decode, encode, local_file, probe, read_image, tag
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
@@ -30,6 +30,7 @@ __all__ = [
     "choose_backend",
     "decode",
     "encode",
+    "local_file",
     "probe",
     "read_image",
     "resize",
@@ -47,6 +48,7 @@ _ROOM = {
     "choose_backend": "backends",
     "decode": "client",
     "encode": "client",
+    "local_file": "client",
     "probe": "client",
     "read_image": "client",
     "resize": "pixels",

@@ -34,7 +34,7 @@ def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
     E413 no decoder, E414 too large, E415 HDR, E416 the child crashed.
     """
     limits = limits or Limits()
-    file = _local_file(path)
+    file = local_file(path)
     with borrow() as worker:
         worker.begin(file, limits.stall, _patience(file, limits))
         worker.send({"op": "probe", "path": file, "limits": limits.as_json()})
@@ -65,7 +65,7 @@ def decode(
     if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
         raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
     tell = on_note or (lambda note: None)
-    return _decode(_local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), tell)
+    return _decode(local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), tell)
 
 
 def _decode(
@@ -114,7 +114,7 @@ def read_image(path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limi
     empty, E404 URL, E420 unreadable, E421 more than `max_pixels`.
     """
     limits = limits or Limits()
-    file = _local_file(path)
+    file = local_file(path)
     with borrow() as worker:
         worker.begin(file, limits.stall, _patience(file, limits))
         worker.send({"op": "image", "path": file, "max_pixels": max_pixels, "limits": limits.as_json()})
@@ -146,8 +146,9 @@ def encode(
     the video lasts; a codec that MP4 does not carry is left out, with a note. `comment` is the MP4 comment
     tag, `crf` 0 (finest) to 51, `preset` one of x264's speeds, `keyint` the longest distance of key frames in frames.
 
-    The file appears under its name when it is complete. Raises MachineError E503 when the disk is full or
-    not writable, ValueError for frames or settings that do not fit, what `probe` raises for the audio's clip.
+    The file appears under its name when it is complete. Raises MachineError E503 when the disk is full,
+    E502 when it is not writable, ValueError for frames or settings that do not fit, what `probe` raises for
+    the audio's clip.
     """
     if preset not in _PRESETS or not 0 <= crf <= 51 or not 0.001 <= fps <= 1000 or not audio_start >= 0:
         raise ValueError(f"preset {preset!r}, crf {crf}, fps {fps}, audio_start {audio_start}: see the docstring")
@@ -162,7 +163,7 @@ def encode(
         "keyint": keyint,
         "preset": preset,
     }
-    request |= {"audio": _local_file(audio_from) if audio_from else None, "audio_start": audio_start}
+    request |= {"audio": local_file(audio_from) if audio_from else None, "audio_start": audio_start}
     request |= {"limits": limits.as_json(), "timed": timestamps is not None}
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -185,9 +186,10 @@ def encode(
 
 def tag(path: PathLike, comment: str, limits: Limits | None = None) -> None:
     """Set the comment tag of an MP4 in place, without encoding anything again; the file is replaced when the new one
-    is complete. Raises MachineError E503 when the disk is full or not writable, what `probe` raises for a bad file."""
+    is complete. Raises MachineError E503 when the disk is full, E502 when it is not writable, what `probe` raises for
+    a bad file."""
     limits = limits or Limits()
-    file = _local_file(path)
+    file = local_file(path)
     goal = Path(file)
     part = goal.with_name(goal.name + ".part")
     try:
@@ -237,10 +239,11 @@ def _checked_shape(frame: np.ndarray, shape: tuple[int, ...] | None, count: int)
 
 
 def _disk_error(goal: Path, part: Path, error: OSError) -> MachineError:
-    hint = "Check the folder's permissions."
     if error.errno in _FULL:
-        hint = "Free some space, for example with `retake gc --max-size`, and run again."
-    return MachineError("E503", f"cannot write {goal}: {error.strerror or error}", hint)
+        return MachineError(
+            "E503", f"disk full: cannot write {goal}", "Free some space and run the same command again."
+        )
+    return MachineError("E502", f"cannot write {goal}: {error.strerror or error}", "Check the folder's permissions.")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -255,8 +258,8 @@ def _patience(file: str, limits: Limits) -> float:
     return limits.wall + os.path.getsize(file) / limits.wall_bytes_per_second
 
 
-def _local_file(path: PathLike) -> str:
-    """The absolute name of an existing, regular, non-empty local file. Raises E400, E401 or E404."""
+def local_file(path: PathLike) -> str:
+    """The absolute name of an existing, regular, non-empty local file. Raises MediaError E400, E401 or E404."""
     name = os.fspath(path)
     if "\0" in name:
         raise MediaError("E400", f"{name!r} is not a file name", "Give the path of a local file.")

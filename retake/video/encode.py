@@ -22,7 +22,11 @@ from .channel import Channel, Stopped
 
 _THREADS = 2  # the bytes that x264 writes depend on it, so it is the same on every machine
 _VFR_UNIT = Fraction(1, 90000)
+FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _BT709, _LIMITED, _FULL = 1, 1, 2
+# x264's macroblock tree reads memory that nobody wrote (its AVX-512 code; seen with MALLOC_PERTURB_): without it equal
+# frames give equal bytes, whatever ran in the process before.
+_X264 = "mbtree=0"
 # Slower than the default, but the same arithmetic on every processor.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
@@ -30,12 +34,12 @@ _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITE
 def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Serve one encode request: take `frame` messages until `end`. Returns {"written": fields of EncodeInfo}.
 
-    Raises MachineError E503 (disk) or E504 (no H.264 encoder).
+    Raises MachineError E503 (disk full), E502 (not writable) or E504 (no H.264 encoder).
     """
     try:
         return {"written": _write(request, channel)}
     except (OSError, FFmpegError) as error:
-        raise _disk_error(request, error) from None
+        raise disk_error(request, error) from None
 
 
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -127,7 +131,7 @@ def _frames(channel: Channel) -> Iterator[tuple[np.ndarray, float | None]]:
 
 
 def _video_stream(container: Any, request: dict[str, Any], rate: Fraction, width: int, height: int) -> Any:
-    options = {"crf": str(request["crf"]), "preset": request["preset"]}
+    options = {"crf": str(request["crf"]), "preset": request["preset"], "x264-params": _X264}
     try:
         stream = container.add_stream("libx264", rate=rate, options=options)
     except (FFmpegError, ValueError) as error:
@@ -153,15 +157,16 @@ def _sync(part: str) -> int:
         return os.fstat(file.fileno()).st_size
 
 
-def _disk_error(request: dict[str, Any], error: Exception) -> MachineError:
+def disk_error(request: dict[str, Any], error: Exception) -> MachineError:
+    """What a person is told when `part` could not be written; the part is removed."""
     part, code = request["part"], getattr(error, "errno", None)
     size = os.path.getsize(part) if os.path.exists(part) else 0
     with contextlib.suppress(OSError):
         os.unlink(part)
-    if code not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-        return MachineError("E503", f"cannot write {request['path']}: {error}", "Check the folder's permissions.")
+    if code not in FULL:
+        return MachineError("E502", f"cannot write {request['path']}: {error}", "Check the folder's permissions.")
     return MachineError(
         "E503",
         f"disk full: {request['path']} could not be written, {size} bytes were",
-        "Free some space, for example with `retake gc --max-size`, and run again.",
+        "Free some space and run the same command again.",
     )

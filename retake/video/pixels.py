@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -42,7 +44,7 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write uint8 [H, W] (gray), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as a PNG, by temp file and rename.
 
     Equal pixels give equal bytes. Raises ValueError for another shape or dtype, MachineError E503 when
-    the disk does not take the file.
+    the disk is full, E502 when the file cannot be written for another reason.
     """
     import cv2
 
@@ -61,5 +63,10 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
         part.write_bytes(data.tobytes())
         os.replace(part, target)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MachineError("E503", f"cannot write {target}: {error.strerror}", "Free some space.") from None
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise MachineError("E503", f"disk full: cannot write {target}", "Free some space and try again.") from None
+        raise MachineError(
+            "E502", f"cannot write {target}: {error.strerror}", "Check the folder's permissions, or give another one."
+        ) from None

@@ -7,10 +7,21 @@ from typing import Any
 import av
 
 from .channel import Channel
+from .encode import FULL, disk_error
 
 
 def tag(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    """Serve one tag request: copy `path` to `part`, with `comment` as its comment tag."""
+    """Serve one tag request: copy `path` to `part`, with `comment` as its comment tag. Raises MachineError E503 when
+    the disk is full."""
+    try:
+        return _copy(request)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise disk_error(request, error) from None
+
+
+def _copy(request: dict[str, Any]) -> dict[str, Any]:
     options = {"movflags": "+faststart"}
     with (
         av.open(request["path"], mode="r", metadata_errors="ignore") as source,

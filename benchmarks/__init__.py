@@ -1,0 +1,8 @@
+"""Benchmarks: `python -m benchmarks` runs all of them, `python -m benchmarks NAME` one.
+
+Each is a module with `run() -> list[dict]`, one dict a row, whose docstring says what is measured against which peer.
+The key `table` of a row names the table it belongs to. Figures that are kept stand in docs/benchmarks.md, written by
+`--write` with date, kind of machine and command.
+"""
+
+NAMES = ("ground_truth", "overhead", "memory", "store")

@@ -1,0 +1,54 @@
+"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib
+import re
+import time
+from pathlib import Path
+
+from benchmarks import NAMES
+from benchmarks.table import load, machine, markdown
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all by default")
+    parser.add_argument("--write", action="store_true", help="put the results into docs/benchmarks.md")
+    args = parser.parse_args()
+    if unknown := sorted(set(args.names) - set(NAMES)):
+        parser.error(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(NAMES)}")
+    for name in args.names or NAMES:
+        text = section(name)
+        print(f"## {name}\n\n{text}\n", flush=True)
+        if args.write:
+            PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+
+
+def section(name: str) -> str:
+    """Run one benchmark: its tables, with date, machine and command."""
+    before, begun = load(), time.perf_counter()
+    rows = importlib.import_module(f"benchmarks.{name}").run()
+    took = time.perf_counter() - begun
+    line = (
+        f"{datetime.date.today().isoformat()} · `python -m benchmarks {name}` ({took:.0f} s) · {machine()} · "
+        f"load before the run {before:.1f}"
+    )
+    return f"{line}\n\n{markdown(rows)}"
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with the text between the two comments that name a benchmark. Raises ValueError without them."""
+    begin, end = f"<!-- results of {name} -->", f"<!-- end of {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(page):
+        raise ValueError(f"docs/benchmarks.md lacks the lines {begin} and {end}")
+    return pattern.sub(lambda match: f"{begin}\n{text}\n{end}", page, count=1)
+
+
+if __name__ == "__main__":
+    main()

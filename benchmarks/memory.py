@@ -1,0 +1,137 @@
+"""Peak memory of the stages frames and optical_flow, on clips of 1080p: long ones against one of 60 frames.
+
+Peer: the same stage on the short clip. Working size = source. Every measurement is a fresh process that runs one
+stage on an empty key; a supervisor adds up the resident bytes of that process and of its decoder child (pages that both
+map count twice) every 20 ms, and the system's own high-water mark of the parent is kept as well. The bars: the long
+clip within 10 % of the short one, and under 2 GB.
+
+The long clip has 600 frames, for optical_flow 300. Needs 9 GB of free disk in TMPDIR (frames and flow of 300 frames
+take 7 GB); what is written is removed after each measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SHORT = 60
+LONG = {"frames": 600, "optical_flow": 300}
+SIZE = 1920, 1080
+LIMIT = 2e9
+BYTES_A_PIXEL = 3 + 2 * 2 * 2 + 0.25  # frames, flow both ways, occlusion
+
+
+def run(
+    short: int = SHORT, long: Mapping[str, int] = LONG, size: tuple[int, int] = SIZE
+) -> list[dict[str, Any]]:
+    """One row a stage and length."""
+    rows: list[dict[str, Any]] = []
+    for stage in long:
+        base = 0.0
+        for frames in (short, long[stage]):
+            peaks = measured(stage, frames, size)
+            base = base or peaks["both"]
+            rows.append(
+                {
+                    "table": f"Peak resident memory at {size[0]}x{size[1]}",
+                    "stage": stage,
+                    "frames": frames,
+                    "parent and decoder, MB": peaks["both"] / 1e6,
+                    "parent alone, MB": peaks["parent"] / 1e6,
+                    "parent, system's mark, MB": peaks["mark"] / 1e6,
+                    "ratio to the short clip": peaks["both"] / base,
+                    "within 10 % and under 2 GB": peaks["both"] <= 1.1 * base and peaks["both"] < LIMIT,
+                    "seconds (context)": peaks["seconds"],
+                }
+            )
+    return rows
+
+
+def measured(stage: str, frames: int, size: tuple[int, int]) -> dict[str, float]:
+    """Peaks in bytes of one stage in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
+        need, free = frames * size[0] * size[1] * BYTES_A_PIXEL, shutil.disk_usage(folder).free
+        if free < 1.2 * need:
+            raise SystemExit(
+                f"{folder} has {free / 1e9:.1f} GB free, this benchmark needs {1.2 * need / 1e9:.1f}"
+            )
+        clip = Path(folder) / "clip.mp4"
+        child([write_clip.__name__, str(clip), str(frames), str(size[0]), str(size[1])])
+        order = [str(clip), str(Path(folder) / "store")]
+        if stage != "frames":
+            child([run_stage.__name__, *order, "frames"])
+        return child([run_stage.__name__, *order, stage])
+
+
+def child(order: list[str]) -> dict[str, float]:
+    """Run one of this module's tasks in a fresh process and watch it and its children."""
+    import psutil
+
+    begun = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.memory", *order], stdout=subprocess.PIPE)
+    watched = psutil.Process(process.pid)
+    peaks = {"both": 0.0, "parent": 0.0}
+    while process.poll() is None:
+        try:
+            own = watched.memory_info().rss
+            peaks["parent"] = max(peaks["parent"], own)
+            peaks["both"] = max(peaks["both"], own + sum(c.memory_info().rss for c in watched.children(True)))
+        except psutil.NoSuchProcess:
+            continue  # it, or a child of it, has just ended
+        time.sleep(0.02)
+    assert process.stdout is not None
+    told = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"{order} ended with status {process.returncode}")
+    return peaks | {"seconds": time.perf_counter() - begun} | json.loads(told or b"{}")
+
+
+def run_stage(clip: str, store: str, name: str) -> None:
+    """One stage, on frames that are stored already; prints this process's high-water mark within it, in bytes."""
+    from flows import graph
+    from flows.config import settings
+    from flows.runners import Local
+    from retake.clip import open_clip
+    from retake.store import Store
+
+    runner, p = Local(Store(store)), settings(["frames.short_side=null"])
+    frames = runner(graph.STAGES["frames"], p.frames, clip=open_clip(clip))
+    if name != "frames":
+        label = graph.label(graph.implementation(p, name))
+        runner(graph.STAGES[name], getattr(p, name), implementation=label, frames=frames)
+    last = runner.outcomes[-1]
+    assert (last.stage, last.status) == (name, "ran")
+    record = runner.store.find(name, last.key)
+    assert record is not None
+    print(json.dumps({"mark": record.cost["peak_memory"]}))
+
+
+def write_clip(path: str, frames: str, width: str, height: str) -> None:
+    """A large random texture that glides past a window."""
+    from retake.video import encode
+
+    encode(path, glide(int(frames), int(width), int(height)), 24.0, preset="veryfast", crf=23)
+
+
+def glide(frames: int, width: int, height: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """uint8 [height, width, 3]: smooth noise that moves 3 px right and 1 px down a frame, round and round."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    tile = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+    for t in range(frames):
+        yield np.roll(tile, (t, 3 * t), axis=(0, 1))
+
+
+if __name__ == "__main__":
+    {"run_stage": run_stage, "write_clip": write_clip}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,216 @@
+"""What keys, store, chunks and hand-out cost, against the same library functions in a plain script without a store.
+
+Clip: the sprite scene drift at 854x480, 60 frames, as an MP4. In one process, five rounds, the order changing from
+round to round: the plain script (benchmarks/plain.py, everything in memory); and the edit with the Local runner on an
+empty store, followed by the same edit again, fully cached. Both edits compose the settings, and hand out the report
+page, which the plain script does not make. Ratios are taken within a round, then the median; those of CPU time suffer
+less from other work on the machine.
+
+Then the command line, each call a fresh process with warm file caches: a fully cached `retake edit`, `retake plan` of
+it, `retake --help`, and Python itself doing nothing; median of five, and whether torch or prefect was imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks import plain
+from flows import job
+from flows.config import CHECKOUT, settings
+from flows.runners import Local
+from retake.dvc import cache_dir
+from retake.store import Store
+from retake.synthetic import World, reference_image, scene
+from retake.video import encode, write_png
+
+ROUNDS = 5
+CALLS = 5
+TITLE = f"Command line, whole process, median of {CALLS} calls"
+ASK = """
+import json, sys
+from pathlib import Path
+from retake.launcher import main
+target = Path(sys.argv.pop(1))
+try:
+    main()
+    status = 0
+except SystemExit as stop:
+    status = stop.code or 0
+target.write_text(json.dumps([status, [name for name in ("torch", "prefect") if name in sys.modules]]))
+"""
+
+
+def run(rounds: int = ROUNDS, frames: int = 60, width: int = 854, height: int = 480) -> list[dict[str, Any]]:
+    """Rows of three tables: ratios, stages, command line."""
+    with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
+        scratch = Path(folder)
+        clip, overrides = prepare(scratch, frames, width, height)
+        plain.edit(clip, settings(overrides), scratch / "warm")  # imports, decoder process, file cache
+        taken = [one_round(scratch / str(n), clip, overrides, n % 2 == 0) for n in range(rounds)]
+        calls = command_line(scratch, clip, overrides)
+    return [*ratios(taken), *stages(taken), *calls]
+
+
+def prepare(scratch: Path, frames: int, width: int, height: int) -> tuple[str, list[str]]:
+    """Write clip and reference; returns the clip's path and the overrides of the edit."""
+    world = World(scene("drift", width=width, height=height, frames=frames))
+    clip = scratch / f"retake-bench-{os.getpid()}.mp4"
+    encode(clip, (world.frame(t) for t in range(frames)), world.fps)
+    write_png(scratch / "reference.png", reference_image("ball"))
+    box = world.box(0, 0)
+    assert box is not None
+    loose = [box[0] - 8, box[1] - 8, box[2] + 8, box[3] + 8]
+    return str(clip), [f"masks.box={loose}", f"edit.reference={scratch / 'reference.png'}"]
+
+
+def one_round(folder: Path, clip: str, overrides: list[str], plain_first: bool) -> dict[str, Any]:
+    """Seconds and CPU seconds of the plain script, of the cold and of the cached edit, and seconds by stage."""
+    found: dict[str, Any] = {}
+
+    def script() -> None:
+        with clocked(found, "plain"):
+            found["plain stages"] = plain.edit(clip, settings(overrides), folder / "plain")
+
+    def pipeline() -> None:
+        with clocked(found, "cold"):
+            cold = job.edit(clip, overrides, runner=Local(Store(folder / "store")), folder=folder / "edit")
+        with clocked(found, "cached"):
+            cached = job.edit(clip, overrides, runner=Local(Store(folder / "store")), folder=folder / "edit")
+        assert {o.status for o in cold.outcomes} == {"ran"}
+        assert {o.status for o in cached.outcomes} == {"cached"}
+        found["cold stages"] = {o.stage: o.seconds for o in cold.outcomes}
+        found["cached stages"] = sum(o.seconds for o in cached.outcomes)
+        found["bytes"] = sum(o.artifact.bytes for o in cold.outcomes)
+
+    for work in (script, pipeline) if plain_first else (pipeline, script):
+        work()
+    shutil.rmtree(folder)
+    return found
+
+
+@contextmanager
+def clocked(found: dict[str, Any], name: str) -> Iterator[None]:
+    """Notes seconds, and CPU seconds of this process and of the children that live on."""
+    begun, used = time.perf_counter(), cpu()
+    yield
+    found[name], found[f"{name} cpu"] = time.perf_counter() - begun, cpu() - used
+
+
+def cpu() -> float:
+    own = psutil.Process()
+    taken = [p.cpu_times() for p in (own, *own.children())]
+    return sum(t.user + t.system for t in taken)
+
+
+def ratios(taken: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The two ratios, with the seconds behind them as context."""
+    title = f"Pipeline against plain script, medians of {len(taken)} rounds"
+    rows = []
+    for name in ("plain", "cold", "cached"):
+        each = [r[name] / r["plain"] for r in taken]
+        used = [r[f"{name} cpu"] / r["plain cpu"] for r in taken]
+        rows.append(
+            {
+                "table": title,
+                "": {"plain": "plain script", "cold": "edit, empty store", "cached": "edit, fully cached"}[
+                    name
+                ],
+                "time, ratio to plain": statistics.median(each),
+                "least": min(each),
+                "most": max(each),
+                "CPU time, ratio to plain": statistics.median(used),
+                "seconds (context)": statistics.median(r[name] for r in taken),
+                "CPU s (context)": statistics.median(r[f"{name} cpu"] for r in taken),
+            }
+        )
+    stored = statistics.median(r["bytes"] for r in taken) / 1e6
+    looked = statistics.median(r["cached stages"] for r in taken)
+    rows[1]["stored, MB"], rows[2]["of it looking up, s"] = stored, looked
+    return rows
+
+
+def stages(taken: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where the difference is, stage by stage; the rest is settings, probing and hand-out."""
+    rows = []
+    for name in taken[0]["cold stages"]:
+        plain_s = statistics.median(r["plain stages"][name] for r in taken)
+        cold_s = statistics.median(r["cold stages"][name] for r in taken)
+        rows.append(stage_row(name, plain_s, cold_s))
+    rest = statistics.median(r["cold"] - sum(r["cold stages"].values()) for r in taken)
+    own = statistics.median(r["plain"] - sum(r["plain stages"].values()) for r in taken)
+    return [*rows, stage_row("settings, hand-out", own, rest)]
+
+
+def stage_row(name: str, plain_s: float, cold_s: float) -> dict[str, Any]:
+    ratio = cold_s / plain_s if name != "settings, hand-out" else None
+    return {
+        "table": "By stage, median seconds",
+        "stage": name,
+        "plain script, s": plain_s,
+        "edit, empty store, s": cold_s,
+        "difference, s": cold_s - plain_s,
+        "ratio": ratio,
+    }
+
+
+def command_line(scratch: Path, clip: str, overrides: list[str]) -> list[dict[str, Any]]:
+    """Whole processes, from exec to exit."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    env |= {"RETAKE_STORE": str(scratch / "cli"), "NO_COLOR": "1"}
+    before = os.environ.get("RETAKE_STORE")
+    os.environ["RETAKE_STORE"] = str(scratch / "cli")
+    try:
+        done = job.edit(clip, overrides, runner=Local(Store(cache_dir(CHECKOUT) / "retake")))
+        calls = {
+            "retake edit, fully cached": ["edit", clip, *overrides],
+            "retake plan": ["plan", clip, *overrides],
+            "retake --help": ["--help"],
+        }
+        rows = [call_row(name, args, scratch, env) for name, args in calls.items()]
+        nothing = [timed([sys.executable, "-c", "pass"], env) for _ in range(CALLS)]
+        return [*rows, {"table": TITLE, "command": "python -c pass", "seconds": statistics.median(nothing)}]
+    finally:
+        shutil.rmtree(done.folder.parent, ignore_errors=True)
+        os.environ.pop("RETAKE_STORE")
+        if before is not None:
+            os.environ["RETAKE_STORE"] = before
+
+
+def call_row(name: str, args: list[str], scratch: Path, env: dict[str, str]) -> dict[str, Any]:
+    """Median seconds of a command, and what it imported."""
+    retake = str(Path(sys.executable).with_name("retake"))
+    timed([retake, *args], env)
+    seconds = [timed([retake, *args], env) for _ in range(CALLS)]
+    told = scratch / "told.json"
+    timed([sys.executable, "-c", ASK, str(told), *args], env)
+    status, names = json.loads(told.read_text())
+    assert status == 0, f"{name}: status {status}"
+    return {
+        "table": TITLE,
+        "command": name,
+        "seconds": statistics.median(seconds),
+        "least": min(seconds),
+        "most": max(seconds),
+        "imports torch": "torch" in names,
+        "imports prefect": "prefect" in names,
+    }
+
+
+def timed(command: list[str], env: dict[str, str]) -> float:
+    """Seconds from start to exit. Raises CalledProcessError when it fails."""
+    begun = time.perf_counter()
+    subprocess.run(command, env=env, cwd=CHECKOUT, check=True, capture_output=True)
+    return time.perf_counter() - begun

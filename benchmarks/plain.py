@@ -1,0 +1,135 @@
+"""The default edit as a plain script would do it: the same library functions, one after another, everything in memory.
+
+No store, no keys, no chunks on disk, no runner; nothing is kept but the videos and the metrics. The loops of the first
+six stages are written out; metrics and report, which keep no state, are the stages' own functions on lists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.series import KeptFlow, KeptFrames, KeptMasks, KeptTracks
+from flows.config import Settings
+from retake.clip import open_clip
+from retake.flow import in_bounds, occlusion
+from retake.formats import CHUNK, Tensors
+from retake.methods import Inputs, propagate
+from retake.priors.masks import grabcut
+from retake.priors.optical_flow import dis
+from retake.priors.threads import single_threaded
+from retake.priors.tracks import lucas_kanade
+from retake.video import encode
+from tasks.decode import composite
+from tasks.frames import working_size
+from tasks.metrics import stage_metrics
+from tasks.report import stage_report
+from tasks.tracks import follow_chunk
+
+Edits = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Stands where a stage function expects its `Work`: files go into a folder, inputs are readers already."""
+
+    scratch: Path
+
+    def open(self, reader: Any) -> Any:
+        return reader
+
+    def add(self, name: str, content: bytes | Path) -> None:
+        if isinstance(content, bytes):
+            (self.scratch / name).write_bytes(content)
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def finish(self, **meta: Any) -> None: ...
+
+
+class Watch(dict[str, float]):
+    """Seconds by name."""
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self[name] = time.perf_counter() - begun
+
+
+def edit(clip: str, p: Settings, folder: Path) -> Watch:
+    """Edit a clip into `folder` (result.mp4, metrics, layers.mp4, contact sheet); returns seconds by stage.
+
+    The clip must not be larger than the working size: its own frames then serve as the full-size source.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    watch = Watch()
+    with watch.timed("frames"):
+        frames, fps = decoded(clip, p)
+    with watch.timed("optical_flow"):
+        flow = flows(frames, p)
+    with watch.timed("masks"):
+        masks = followed(frames, flow, p)
+    with watch.timed("tracks"):
+        tracks = tracked(frames, masks, p)
+    priors: dict[str, Any] = {"optical_flow": flow, "masks": masks, "tracks": tracks}
+    with watch.timed("edit"):
+        patches = propagate.edit(None, None, priors, Inputs(frames, folder), p.edit, np.random.default_rng(0))
+        edits: Edits = [(np.array(q.box), *one) for q in patches for one in zip(q.rgb, q.alpha, strict=True)]
+    with watch.timed("decode"):
+        result = [
+            composite(rgb, one, (frames.width, frames.height)) for rgb, one in zip(frames, edits, strict=True)
+        ]
+        with single_threaded():
+            encode(folder / "result.mp4", result, fps, crf=p.decode.crf, preset=p.decode.preset)
+    with watch.timed("metrics"):
+        shown: dict[str, Any] = {"frames": frames, "result": KeptFrames(result, frames.times, fps), **priors}
+        stage_metrics.function(Bare(folder), params=p.metrics, **shown)
+    with watch.timed("report"):
+        stage_report.function(Bare(folder), params=p.report, **shown)
+    return watch
+
+
+def decoded(clip: str, p: Settings) -> tuple[KeptFrames, float]:
+    opened = open_clip(clip)
+    info = opened.info(p.frames.folder_fps)
+    size = working_size(info.width, info.height, p.frames.short_side)
+    assert size == (info.width, info.height), "choose a clip of working size"
+    reading = {"backend": p.frames.decoder, "on_damage": p.frames.on_damage}
+    pairs = list(opened.read(p.frames.selection(), size, p.frames.folder_fps, **reading))
+    return KeptFrames([rgb for _, rgb in pairs], [seconds for seconds, _ in pairs], info.fps), info.fps
+
+
+def flows(frames: KeptFrames, p: Settings) -> KeptFlow:
+    def hidden(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        return occlusion(one, other, boundaries=False) | ~in_bounds(one)
+
+    pairs = list(dis.pairs(iter(frames), p.optical_flow))
+    return KeptFlow(pairs, [(hidden(f, b), hidden(b, f)) for f, b in pairs])
+
+
+def followed(frames: KeptFrames, flow: KeptFlow, p: Settings) -> KeptMasks:
+    """From a prompt on frame 0 to the end."""
+    begun = grabcut.start(frames[0], p.masks.box, p.masks.points, p.masks)
+    masks = [begun.mask]
+    for t in range(1, len(frames)):
+        hidden = flow.occluded_backward(t - 1)
+        masks.append(
+            grabcut.step(frames[t], masks[-1], flow.backward(t - 1), begun.state, p.masks, hidden).mask
+        )
+    return KeptMasks(masks)
+
+
+def tracked(frames: KeptFrames, masks: KeptMasks, p: Settings) -> KeptTracks:
+    state: Tensors = {"next_id": np.array(0, np.int64)}
+    chunks = []
+    for index in range(-(-len(frames) // CHUNK)):
+        chunk, state = follow_chunk(lucas_kanade, p.tracks, frames, masks, index, 0, state)
+        chunks.append(chunk)
+    return KeptTracks(chunks, frames)

@@ -1,0 +1,93 @@
+"""The command line as tests run it: a child process with a store and a results folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """Standard output as JSON. Fails when the command did."""
+        assert self.code == 0, self.err
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, str]:
+        """The JSON error, the last line of standard error."""
+        return json.loads(self.err.splitlines()[-1])["error"]
+
+    def statuses(self) -> dict[str, str]:
+        """status by stage."""
+        return {stage["stage"]: stage["status"] for stage in self.data["stages"]}
+
+    def ran(self) -> list[str]:
+        return [stage for stage, status in self.statuses().items() if status == "ran"]
+
+
+class Shell:
+    """`shell("edit", clip, "--json")` runs `retake edit clip --json`; `home` holds the store and the results."""
+
+    def __init__(self, home: Path, checkout: Path = CHECKOUT) -> None:
+        self.home, self.checkout = home, checkout
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        self.environment = kept | {
+            "RETAKE_STORE": str(home / "store"),
+            "RETAKE_EDITS": str(home / "edits"),
+            "PREFECT_HOME": str(home / "prefect"),
+            "NO_COLOR": "1",
+            "COLUMNS": "120",
+        }
+
+    def start(self, *words: object, before: Callable[[], None] | None = None, **environment: str) -> Any:
+        """The running child."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows", *map(str, words)],
+            cwd=self.checkout,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=before,
+        )
+
+    def __call__(self, *words: object, before: Callable[[], None] | None = None, **environment: str) -> Told:
+        child = self.start(*words, before=before, **environment)
+        out, err = child.communicate(timeout=120)
+        return Told(child.returncode, out, err)
+
+
+def sprite_clip(path: Path, frames: int = 20, size: tuple[int, int] = (160, 96), scene: str = "drift") -> Path:
+    """A small MP4 of the sprite world; on frame 0 of `drift` the object lies within 20,20,80,80 of 160x96."""
+    from retake.synthetic import scenes
+    from retake.synthetic.world import World
+    from retake.video import encode
+
+    world = World(scenes.scene(scene, width=size[0], height=size[1], frames=frames))
+    encode(path, (world.frame(t) for t in range(frames)), 24.0)
+    return path
+
+
+def reference(path: Path) -> Path:
+    """A picture to put into the object."""
+    from retake.synthetic.pictures import reference_image
+    from retake.video import write_png
+
+    write_png(path, reference_image("patchwork", 64)[..., :3])
+    return path

@@ -1,0 +1,280 @@
+"""The command line as a machine sees it: what it prints, what it runs, what it reuses."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import CHECKOUT, Shell, Told, reference, sprite_clip
+
+from retake.store import Store
+
+STAGES = ["frames", "optical_flow", "masks", "tracks", "edit", "decode", "metrics", "report"]
+BOX = ("--box", "20,20,80,80")
+
+
+@dataclass(frozen=True)
+class Warm:
+    """A store in which one edit was made."""
+
+    shell: Shell
+    clip: Path
+    picture: Path
+    planned: Told  # before the edit
+    first: Told
+
+    def words(self, *more: object) -> tuple[object, ...]:
+        return (self.clip, *BOX, f"edit.reference={self.picture}", *more)
+
+    def store(self) -> Store:
+        return Store(self.shell.home / "store" / "retake")
+
+    def damage(self, stage: str, name: str) -> Path:
+        """Flip one bit in a stored file of the first edit."""
+        key = next(s["key"] for s in self.first.data["stages"] if s["stage"] == stage)
+        record = self.store().find(stage, key)
+        assert record is not None
+        path = self.store().object_path(record.artifact[name].sha256)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.chmod(0o644)
+        path.write_bytes(data)
+        return path
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory) -> Warm:
+    home = tmp_path_factory.mktemp("warm")
+    shell = Shell(home)
+    clip, picture = sprite_clip(home / "clip.mp4"), reference(home / "picture.png")
+    words = (clip, *BOX, f"edit.reference={picture}", "--json")
+    return Warm(shell, clip, picture, shell("plan", *words), shell("edit", *words))
+
+
+def agree(planned: Told, done: Told) -> bool:
+    """Whether a run did what its plan said: cached and will run exactly, may run either way."""
+    allowed = {"cached": {"cached"}, "will run": {"ran"}, "may run": {"cached", "ran"}}
+    said, did = planned.statuses(), done.statuses()
+    return list(said) == list(did) and all(did[stage] in allowed[said[stage]] for stage in did)
+
+
+def digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+# ---- the contract ------------------------------------------------------------------------------------------------
+
+
+def test_an_edit_prints_one_object(warm):
+    told = warm.first.data
+    assert set(told) == {"edit", "stages", "outputs"}
+    assert re.fullmatch(r"[0-9a-f]{12}", told["edit"])
+    assert [s["stage"] for s in told["stages"]] == STAGES
+    for stage in told["stages"]:
+        assert set(stage) == {"stage", "key", "status", "seconds", "bytes"}
+        assert re.fullmatch(r"[0-9a-f]{64}", stage["key"])
+        assert stage["status"] == "ran"
+        assert stage["seconds"] > 0
+        assert stage["bytes"] > 0
+    assert set(told["outputs"]) == {"video", "report", "metrics"}
+    assert all(Path(path).stat().st_size > 0 for path in told["outputs"].values())
+    assert warm.first.err == ""
+
+
+def test_a_second_run_is_all_cached_and_gives_the_same_files(warm):
+    before = {name: digest(path) for name, path in warm.first.data["outputs"].items() if name != "report"}
+    again = warm.shell("edit", *warm.words("--json"))
+    assert set(again.statuses().values()) == {"cached"}
+    assert again.data["edit"] == warm.first.data["edit"]
+    assert {name: digest(path) for name, path in again.data["outputs"].items() if name != "report"} == before
+
+
+def test_plan_says_what_the_run_then_does(warm):
+    cold = warm.planned
+    assert cold.data["edit"] == warm.first.data["edit"]
+    assert cold.statuses() == {stage: "will run" if stage == "frames" else "may run" for stage in STAGES}
+    assert all(stage["why"] for stage in cold.data["stages"])
+    assert agree(cold, warm.first)
+    again = warm.shell("plan", *warm.words("--json"))
+    assert set(again.statuses().values()) == {"cached"}
+    assert [s["key"] for s in again.data["stages"]] == [s["key"] for s in warm.first.data["stages"]]
+
+
+def test_another_edit_parameter_runs_only_what_follows_the_edit(warm):
+    words = warm.words("edit.strength=0.5")
+    planned = warm.shell("plan", *words, "--json")
+    assert planned.statuses() == {
+        **dict.fromkeys(STAGES[:4], "cached"),
+        "edit": "will run",
+        **dict.fromkeys(STAGES[5:], "may run"),
+    }
+    why = {stage["stage"]: stage["why"] for stage in planned.data["stages"]}
+    assert "strength: 0.5 -> 1.0" in why["edit"] or "strength: 1.0 -> 0.5" in why["edit"]
+    assert "depends on edit" in why["decode"]
+    assert "strength" in warm.shell("why", *words, "--stage", "edit").out
+    done = warm.shell("edit", *words, "--json")
+    assert done.ran() == ["edit", "decode", "metrics", "report"]
+    assert agree(planned, done)
+
+
+def test_another_metrics_parameter_runs_only_metrics(warm):
+    words = warm.words("metrics.motion_fidelity.static=0.2", "--json")
+    planned, done = warm.shell("plan", *words), warm.shell("edit", *words)
+    assert done.ran() == ["metrics"]
+    assert agree(planned, done)
+
+
+def test_a_stage_that_gives_the_same_bytes_stops_the_run_there(warm):
+    words = warm.words("tracks.max_points=1000", "--json")
+    planned, done = warm.shell("plan", *words), warm.shell("edit", *words)
+    assert planned.statuses()["edit"] == "may run"
+    assert done.ran() == ["tracks"]
+    assert agree(planned, done)
+
+
+def test_names_and_times_of_files_are_no_ingredients(warm):
+    clip, picture = warm.clip.with_name("renamed.mp4"), warm.picture.with_name("renamed.png")
+    shutil.copy(warm.clip, clip)
+    shutil.copy(warm.picture, picture)
+    os.utime(clip, (1, 1))
+    os.utime(warm.clip)
+    renamed = warm.shell("edit", clip, *BOX, f"edit.reference={picture}", "--json")
+    assert set(renamed.statuses().values()) == {"cached"}
+    assert set(warm.shell("plan", *warm.words("--json")).statuses().values()) == {"cached"}
+
+
+def test_until_stops_and_the_next_call_goes_on(warm):
+    box = ("--box", "21,20,80,80")
+    words = (warm.clip, *box, f"edit.reference={warm.picture}", "--json")
+    looked = warm.shell("edit", *words, "--until", "masks")
+    assert looked.ran() == ["masks", "report"]
+    assert list(looked.statuses()) == ["frames", "optical_flow", "masks", "report"]
+    assert set(looked.data["outputs"]) == {"report"}
+    assert not (Path(looked.data["outputs"]["report"]).parent / "result.mp4").exists()
+    went_on = warm.shell("edit", *words, "--until", "decode")
+    assert went_on.statuses()["masks"] == "cached"
+    assert {"edit", "decode"} <= set(went_on.statuses())
+    assert Path(went_on.data["outputs"]["video"]).exists()
+    assert went_on.data["edit"] == looked.data["edit"]
+
+
+def test_two_clips_of_one_name_do_not_collide(warm, tmp_path):
+    folders = []
+    for name, scene in (("here", "drift"), ("there", "zoom")):
+        (tmp_path / name).mkdir()
+        clip = sprite_clip(tmp_path / name / "same.mp4", frames=4, scene=scene)
+        told = warm.shell("edit", clip, "--until", "frames", "--json").data
+        folders.append(warm.shell.home / "edits" / "same" / told["edit"])
+    assert folders[0] != folders[1]
+    assert all((folder / "recipe.json").exists() for folder in folders)
+
+
+# ---- what costs nothing --------------------------------------------------------------------------------------------
+
+
+def imported(warm: Warm, *words: object) -> set[str]:
+    """Top-level modules that a command imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "flows", *map(str, words)]
+    done = subprocess.run(command, cwd=CHECKOUT, env=warm.shell.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines() if "|" in line}
+
+
+def test_cached_edits_and_plans_load_nothing_heavy(warm):
+    heavy = {"torch", "torchvision", "torchmetrics", "prefect", "dvc", "av", "decord", "diffusers"}
+    assert not imported(warm, "edit", *warm.words()) & heavy
+    assert not imported(warm, "plan", *warm.words("edit.strength=0.9")) & heavy
+    assert not imported(warm, "edit", "--help") & (heavy | {"hydra", "omegaconf", "numpy", "cv2"})
+
+
+def test_messages_and_data_keep_to_their_streams(warm):
+    told = warm.shell("edit", *warm.words())
+    assert [line.split()[0] for line in told.out.splitlines()] == ["video", "metrics", "report"]
+    assert all(Path(line.split()[1]).exists() for line in told.out.splitlines())
+    assert all(stage in told.err for stage in STAGES)
+    assert warm.shell("edit", *warm.words("--json")).err == ""
+
+
+def test_no_color_is_honoured(warm):
+    colour = re.compile(r"\x1b\[[0-9;]*(3[0-8]|9[0-7])[0-9;]*m")
+    forced = dict(FORCE_COLOR="1", TERM="xterm-256color")
+    assert colour.search(warm.shell("edit", "--help", **forced, NO_COLOR="").out)
+    assert not colour.search(warm.shell("edit", "--help", **forced).out)
+    assert "\x1b" not in warm.shell("plan", *warm.words()).out
+
+
+# ---- the smaller commands ------------------------------------------------------------------------------------------
+
+
+def test_frame_writes_a_png_of_the_source_size(warm, tmp_path):
+    from retake.video import decode, read_image
+
+    out = tmp_path / "f.png"
+    asked = (warm.clip, 3, "frames.short_side=48", "--out", out, "--json")
+    assert warm.shell("frame", *asked).data == {"frame": str(out)}
+    gridded = read_image(out)
+    source = [rgb for _, rgb in decode(warm.clip)][3]
+    assert gridded.shape == source.shape == (96, 160, 3)
+    assert (gridded != source).any()
+    warm.shell("frame", *asked, "--plain")
+    assert np.array_equal(read_image(out), source)
+
+
+def test_verify_finds_a_flipped_bit_and_the_next_edit_heals(warm):
+    assert warm.shell("verify").code == 0
+    video = warm.first.data["outputs"]["video"]
+    before, flipped = digest(video), warm.damage("decode", "result.mp4")
+    found = warm.shell("verify", "--json")
+    assert found.code == 6
+    assert f'"object": "{flipped.name}"' in found.out
+    healed = warm.shell("edit", *warm.words("--json"))
+    assert healed.ran() == ["decode"]
+    assert healed.err.count("retake: ") == 1
+    assert digest(video) == before
+    assert digest(flipped) == flipped.name
+    assert warm.shell("verify").code == 0
+
+
+def test_damage_that_nobody_looked_for_is_healed_in_the_same_run(warm):
+    flipped = warm.damage("optical_flow", "00000.safetensors")
+    healed = warm.shell("edit", *warm.words("edit.strength=0.7", "--until", "edit", "--json"))
+    assert healed.ran() == ["optical_flow", "edit"]
+    assert healed.err.count("retake: ") == 1
+    assert digest(flipped) == flipped.name
+
+
+def test_report_lists_the_edits(warm):
+    listed = warm.shell("report", "clip", "--json").data["edits"]
+    ours = next(entry for entry in listed if entry["edit"] == warm.first.data["edit"])
+    assert ours["method"] == "propagate"
+    assert ours["report"] == warm.first.data["outputs"]["report"]
+    assert ours["command"].startswith("retake edit ")
+    assert ours["metrics"]
+    assert sorted(listed, key=lambda entry: -entry["time"]) == listed
+
+
+def test_params_check_knows_an_old_snapshot(warm):
+    assert warm.shell("params", "--check").code == 0
+    other = warm.shell("params", "--check", "edit.strength=0.3")
+    assert (other.code, "E202" in other.err, "retake params" in other.err) == (2, True, True)
+
+
+def test_the_launcher_finds_the_checkout_upwards_and_only_there(warm, tmp_path):
+    command = [sys.executable, "-c", "from retake.launcher import main; main()", "params", "--check"]
+    environment = warm.shell.environment | {"PYTHONPATH": str(CHECKOUT)}
+    inside = subprocess.run(command, cwd=CHECKOUT / "params" / "edit", env=environment, capture_output=True, text=True)
+    assert (inside.returncode, inside.stderr) == (0, "")
+    outside = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert outside.returncode == 2
+    assert "E200" in outside.stderr
+    assert "cd " in outside.stderr
+    machine = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert Told(machine.returncode, machine.stdout, machine.stderr).error["code"] == "E200"

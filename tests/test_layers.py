@@ -1,0 +1,152 @@
+"""The arrow between the layers, the settings files against their models, and what a sixth method costs."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from command import CHECKOUT, Shell, sprite_clip
+
+from flows.config import CHOICES, MODELS, compose, read_params
+from retake.lookup import lookup, names
+
+METHOD = '''
+"""Invert the object's colours."""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.methods import Patch
+
+VERSION = 1
+NEEDS = ("masks",)
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    name: Literal["inverted"] = "inverted"
+    strength: float = Field(1.0, ge=0, le=1, description="opacity of the edit")
+
+
+def edit(latents, backbone, priors, inputs, params, rng):
+    frames, masks = inputs.frames, priors["masks"]
+    for index in range(inputs.first_chunk, frames.chunks()):
+        span = range(16 * index, min(16 * index + 16, len(frames)))
+        alpha = [np.rint(masks[t] * params.strength * 255).astype(np.uint8) for t in span]
+        yield Patch((0, 0, frames.width, frames.height), np.stack([255 - frames[t] for t in span]), np.stack(alpha))
+'''
+
+
+def modules(layer: str) -> Iterator[tuple[str, ast.Module]]:
+    """(path in the checkout, syntax tree) of every module of a layer."""
+    for path in sorted((CHECKOUT / layer).rglob("*.py")):
+        yield str(path.relative_to(CHECKOUT)), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Dotted names of everything that a module imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def packages(tree: ast.Module) -> set[str]:
+    return {name.partition(".")[0] for name in imports(tree)}
+
+
+# ---- one arrow -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "forbidden"),
+    [
+        ("retake", {"flows", "tasks", "prefect", "hydra", "omegaconf", "typer"}),
+        ("tasks", {"flows", "prefect", "hydra", "omegaconf", "typer", "dvc"}),
+        ("flows", {"dvc"}),
+    ],
+)
+def test_a_layer_imports_nothing_from_above(layer, forbidden):
+    wrong = {path: found for path, tree in modules(layer) if (found := packages(tree) & forbidden)}
+    assert not wrong
+
+
+def test_dvc_has_one_room():
+    assert {path for path, tree in modules("retake") if "dvc" in packages(tree)} == {"retake/dvc.py"}
+
+
+def test_only_the_launcher_names_what_stands_above_it():
+    named = set()
+    for path, tree in modules("retake"):
+        texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        if any(text.split(".")[0] in ("flows", "tasks") and " " not in text for text in texts):
+            named.add(path)
+    assert named == {"retake/launcher.py"}
+
+
+def test_methods_do_not_import_one_another():
+    siblings = {f"retake.methods.{name}" for name in names("methods")}
+    for path, tree in modules("retake/methods"):
+        used = {".".join(name.split(".")[:3]) for name in imports(tree)} & siblings
+        assert used <= {".".join(Path(path).with_suffix("").parts[:3])}, path
+
+
+# ---- settings files ------------------------------------------------------------------------------------------------
+
+
+def settings_files() -> list[Path]:
+    return sorted(p for p in (CHECKOUT / "params").glob("*/*.yaml") if p.parent.name != "dataset")
+
+
+@pytest.mark.parametrize("path", settings_files(), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_settings_file_states_every_default_of_its_model(path):
+    group = path.parent.name
+    model = lookup(CHOICES[group], path.stem).Params if group in CHOICES else MODELS[group]
+    assert yaml.safe_load(path.read_text()) == model().model_dump(mode="json")
+
+
+@pytest.mark.parametrize("group", sorted(CHOICES))
+def test_every_choice_has_a_settings_file(group):
+    assert {p.stem for p in (CHECKOUT / "params" / group).glob("*.yaml")} == set(names(CHOICES[group]))
+
+
+def test_the_snapshot_is_what_the_settings_compose_to():
+    assert read_params() == compose([])
+
+
+# ---- a sixth method ------------------------------------------------------------------------------------------------
+
+
+def test_a_sixth_method_is_one_file_and_one_settings_file(tmp_path):
+    from retake.formats import open_series
+    from retake.store import Store
+
+    checkout = tmp_path / "checkout"
+    for part in ("retake", "flows", "tasks", "params"):
+        shutil.copytree(CHECKOUT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    (checkout / "retake/methods/inverted.py").write_text(METHOD)
+    (checkout / "params/edit/inverted.yaml").write_text("name: inverted\nstrength: 1.0\n")
+
+    shell, clip = Shell(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
+    words = (clip, "--box", "20,20,80,80", "edit=inverted", "--until", "decode", "--json")
+    assert set(shell("plan", *words).statuses()) == {"frames", "optical_flow", "masks", "edit", "decode"}
+    told = shell("edit", *words).data
+
+    store = Store(tmp_path / "store" / "retake")
+    keys = {stage["stage"]: stage["key"] for stage in told["stages"]}
+    records = {stage: store.find(stage, key) for stage, key in keys.items()}
+    frames, masks, result = (open_series(store, records[n].artifact) for n in ("frames", "masks", "decode"))
+    assert records["edit"].recipe["implementation"] == "inverted@1"
+    assert sum(masks[t].sum() for t in range(18)) > 0
+    for t in range(18):
+        assert np.array_equal(result[t], np.where(masks[t][..., None], 255 - frames[t], frames[t]))
+    assert "Did you mean inverted?" in shell("plan", clip, "edit=invert").err
