@@ -84,9 +84,7 @@ def measure(spec: str, seed: int) -> dict[str, Scores]:
             return score_edit(truth, inside, frames)
 
         def final(overrides: list[str]) -> list[np.ndarray]:
-            return list(
-                open_series(run.store, graph.edit_graph(run, clip, settings(overrides), "decode")["decode"])
-            )
+            return list(open_series(run.store, graph.edit_graph(run, clip, settings(overrides), "decode")["decode"]))
 
         edits = {
             "propagate": score(open_["decode"]),
@@ -103,24 +101,14 @@ def measure(spec: str, seed: int) -> dict[str, Scores]:
             "Optical flow (dis, medium)": score_flow(world, open_["optical_flow"]),
             "Masks (grabcut) and tracks (lucas_kanade)": score_masks(inside, open_["masks"])
             | score_tracks(world, open_["tracks"]),
-            "Edit: PSNR inside the true mask, dB (higher is better)": {
-                name: s["psnr"] for name, s in edits.items()
-            },
-            f"Edit: PSNR {INTERIOR} px and more inside the true mask, dB": {
-                n: s["interior"] for n, s in edits.items()
-            },
-            "Edit: mean absolute colour error inside the true mask, of 255": {
-                n: s["error"] for n, s in edits.items()
-            },
+            "Edit: PSNR inside the true mask, dB (higher is better)": {name: s["psnr"] for name, s in edits.items()},
+            f"Edit: PSNR {INTERIOR} px and more inside the true mask, dB": {n: s["interior"] for n, s in edits.items()},
+            "Edit: mean absolute colour error inside the true mask, of 255": {n: s["error"] for n, s in edits.items()},
             "Hand-edited frames (exact render) as anchors: PSNR inside the true mask, dB": {
                 "first frame": score(anchors["one"])["psnr"],
                 "first and last": score(anchors["two"])["psnr"],
-                "first frame, second half": score_edit(truth[ends], inside[ends], anchors["one"][ends])[
-                    "psnr"
-                ],
-                "first and last, second half": score_edit(truth[ends], inside[ends], anchors["two"][ends])[
-                    "psnr"
-                ],
+                "first frame, second half": score_edit(truth[ends], inside[ends], anchors["one"][ends])["psnr"],
+                "first and last, second half": score_edit(truth[ends], inside[ends], anchors["two"][ends])["psnr"],
             },
         }
 
@@ -147,9 +135,7 @@ def edited(world: World, source: list[np.ndarray], p: Settings, scratch: Path) -
 
 def laid(source: list[np.ndarray], patches: list[Patch]) -> list[np.ndarray]:
     """Patches over the source, as the decode stage does it at working size."""
-    edits = [
-        (np.array(p.box), rgb, alpha) for p in patches for rgb, alpha in zip(p.rgb, p.alpha, strict=True)
-    ]
+    edits = [(np.array(p.box), rgb, alpha) for p in patches for rgb, alpha in zip(p.rgb, p.alpha, strict=True)]
     height, width = source[0].shape[:2]
     return [composite(rgb, edit, (width, height)) for rgb, edit in zip(source, edits, strict=True)]
 
@@ -199,9 +185,7 @@ class Tally:
     claimed_right: int = 0
     true_found: int = 0
 
-    def add(
-        self, claimed: np.ndarray, true: np.ndarray, claimed_right: np.ndarray, true_found: np.ndarray
-    ) -> None:
+    def add(self, claimed: np.ndarray, true: np.ndarray, claimed_right: np.ndarray, true_found: np.ndarray) -> None:
         self.claimed, self.true = self.claimed + int(claimed.sum()), self.true + int(true.sum())
         self.claimed_right += int(claimed_right.sum())
         self.true_found += int(true_found.sum())
@@ -262,9 +246,7 @@ def score_tracks(world: World, tracks: TrackSeries) -> Scores:
     }
 
 
-def score_edit(
-    truth: Sequence[np.ndarray], inside: Sequence[np.ndarray], ours: Iterable[np.ndarray]
-) -> Scores:
+def score_edit(truth: Sequence[np.ndarray], inside: Sequence[np.ndarray], ours: Iterable[np.ndarray]) -> Scores:
     """Squared and absolute colour errors over all pixels of the true masks of a clip, pooled."""
     errors, deep = [], []
     for exact, mask, frame in zip(truth, inside, ours, strict=True):

@@ -30,9 +30,7 @@ LIMIT = 2e9
 BYTES_A_PIXEL = 3 + 2 * 2 * 2 + 0.25  # frames, flow both ways, occlusion
 
 
-def run(
-    short: int = SHORT, long: Mapping[str, int] = LONG, size: tuple[int, int] = SIZE
-) -> list[dict[str, Any]]:
+def run(short: int = SHORT, long: Mapping[str, int] = LONG, size: tuple[int, int] = SIZE) -> list[dict[str, Any]]:
     """One row a stage and length."""
     rows: list[dict[str, Any]] = []
     for stage in long:
@@ -61,9 +59,7 @@ def measured(stage: str, frames: int, size: tuple[int, int]) -> dict[str, float]
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
         need, free = frames * size[0] * size[1] * BYTES_A_PIXEL, shutil.disk_usage(folder).free
         if free < 1.2 * need:
-            raise SystemExit(
-                f"{folder} has {free / 1e9:.1f} GB free, this benchmark needs {1.2 * need / 1e9:.1f}"
-            )
+            raise SystemExit(f"{folder} has {free / 1e9:.1f} GB free, this benchmark needs {1.2 * need / 1e9:.1f}")
         clip = Path(folder) / "clip.mp4"
         child([write_clip.__name__, str(clip), str(frames), str(size[0]), str(size[1])])
         order = [str(clip), str(Path(folder) / "store")]

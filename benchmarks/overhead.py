@@ -20,23 +20,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from benchmarks import plain
+from benchmarks.table import cell
 from flows import job
 from flows.config import CHECKOUT, settings
 from flows.runners import Local
+from retake.artifact import Artifact
 from retake.dvc import cache_dir
+from retake.stage import Stage
 from retake.store import Store
 from retake.synthetic import World, reference_image, scene
 from retake.video import encode, write_png
 
 ROUNDS = 5
+REST = "settings, hand-out"
+Round = dict[str, Any]
 CALLS = 5
 TITLE = f"Command line, whole process, median of {CALLS} calls"
 ASK = """
@@ -76,94 +78,86 @@ def prepare(scratch: Path, frames: int, width: int, height: int) -> tuple[str, l
     return str(clip), [f"masks.box={loose}", f"edit.reference={scratch / 'reference.png'}"]
 
 
-def one_round(folder: Path, clip: str, overrides: list[str], plain_first: bool) -> dict[str, Any]:
-    """Seconds and CPU seconds of the plain script, of the cold and of the cached edit, and seconds by stage."""
-    found: dict[str, Any] = {}
+def one_round(folder: Path, clip: str, overrides: list[str], plain_first: bool) -> Round:
+    """Watches over the plain script, the cold and the cached edit: whole, and by stage."""
+    whole, stages_of = plain.Watch(), {}
+    made: dict[str, Any] = {}
 
     def script() -> None:
-        with clocked(found, "plain"):
-            found["plain stages"] = plain.edit(clip, settings(overrides), folder / "plain")
+        with whole.timed("plain"):
+            stages_of["plain"] = plain.edit(clip, settings(overrides), folder / "plain")
 
     def pipeline() -> None:
-        with clocked(found, "cold"):
-            cold = job.edit(clip, overrides, runner=Local(Store(folder / "store")), folder=folder / "edit")
-        with clocked(found, "cached"):
-            cached = job.edit(clip, overrides, runner=Local(Store(folder / "store")), folder=folder / "edit")
-        assert {o.status for o in cold.outcomes} == {"ran"}
-        assert {o.status for o in cached.outcomes} == {"cached"}
-        found["cold stages"] = {o.stage: o.seconds for o in cold.outcomes}
-        found["cached stages"] = sum(o.seconds for o in cached.outcomes)
-        found["bytes"] = sum(o.artifact.bytes for o in cold.outcomes)
+        for name in ("cold", "cached"):
+            runner = Observed(Store(folder / "store"))
+            stages_of[name] = runner.watch
+            with whole.timed(name):
+                made[name] = job.edit(clip, overrides, runner=runner, folder=folder / "edit")
+        assert {o.status for o in made["cold"].outcomes} == {"ran"}
+        assert {o.status for o in made["cached"].outcomes} == {"cached"}
 
     for work in (script, pipeline) if plain_first else (pipeline, script):
         work()
     shutil.rmtree(folder)
-    return found
+    stored = sum(o.artifact.bytes for o in made["cold"].outcomes)
+    return {"whole": whole, "stages": stages_of, "bytes": stored}
 
 
-@contextmanager
-def clocked(found: dict[str, Any], name: str) -> Iterator[None]:
-    """Notes seconds, and CPU seconds of this process and of the children that live on."""
-    begun, used = time.perf_counter(), cpu()
-    yield
-    found[name], found[f"{name} cpu"] = time.perf_counter() - begun, cpu() - used
+@dataclass
+class Observed(Local):
+    """Local, with a watch over each stage call."""
+
+    watch: plain.Watch = field(default_factory=plain.Watch)
+
+    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
+        with self.watch.timed(stage.name):
+            return super().__call__(stage, params, implementation=implementation, **inputs)
 
 
-def cpu() -> float:
-    own = psutil.Process()
-    taken = [p.cpu_times() for p in (own, *own.children())]
-    return sum(t.user + t.system for t in taken)
-
-
-def ratios(taken: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def ratios(taken: list[Round]) -> list[dict[str, Any]]:
     """The two ratios, with the seconds behind them as context."""
-    title = f"Pipeline against plain script, medians of {len(taken)} rounds"
+    names = {"plain": "plain script", "cold": "edit, empty store", "cached": "edit, fully cached"}
     rows = []
-    for name in ("plain", "cold", "cached"):
-        each = [r[name] / r["plain"] for r in taken]
-        used = [r[f"{name} cpu"] / r["plain cpu"] for r in taken]
+    for name, text in names.items():
+        time_ratios = [r["whole"].seconds[name] / r["whole"].seconds["plain"] for r in taken]
+        cpu_ratios = [r["whole"].cpu[name] / r["whole"].cpu["plain"] for r in taken]
         rows.append(
             {
-                "table": title,
-                "": {"plain": "plain script", "cold": "edit, empty store", "cached": "edit, fully cached"}[
-                    name
-                ],
-                "time, ratio to plain": statistics.median(each),
-                "least": min(each),
-                "most": max(each),
-                "CPU time, ratio to plain": statistics.median(used),
-                "seconds (context)": statistics.median(r[name] for r in taken),
-                "CPU s (context)": statistics.median(r[f"{name} cpu"] for r in taken),
+                "table": f"Pipeline against plain script, medians of {len(taken)} rounds",
+                "": text,
+                "time, ratio to plain": statistics.median(time_ratios),
+                "least to most": f"{cell(min(time_ratios))} to {cell(max(time_ratios))}",
+                "CPU time, ratio to plain": statistics.median(cpu_ratios),
+                "least to most, CPU": f"{cell(min(cpu_ratios))} to {cell(max(cpu_ratios))}",
+                "seconds (context)": statistics.median(r["whole"].seconds[name] for r in taken),
+                "CPU s (context)": statistics.median(r["whole"].cpu[name] for r in taken),
             }
         )
-    stored = statistics.median(r["bytes"] for r in taken) / 1e6
-    looked = statistics.median(r["cached stages"] for r in taken)
-    rows[1]["stored, MB"], rows[2]["of it looking up, s"] = stored, looked
+    rows[1]["stored, MB"] = statistics.median(r["bytes"] for r in taken) / 1e6
+    looked = statistics.median(sum(r["stages"]["cached"].seconds.values()) for r in taken)
+    rows[2]["looking up 8 stages, ms"] = 1000 * looked
     return rows
 
 
-def stages(taken: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Where the difference is, stage by stage; the rest is settings, probing and hand-out."""
+def stages(taken: list[Round]) -> list[dict[str, Any]]:
+    """Where the difference is, stage by stage; the rest is settings and hand-out."""
     rows = []
-    for name in taken[0]["cold stages"]:
-        plain_s = statistics.median(r["plain stages"][name] for r in taken)
-        cold_s = statistics.median(r["cold stages"][name] for r in taken)
-        rows.append(stage_row(name, plain_s, cold_s))
-    rest = statistics.median(r["cold"] - sum(r["cold stages"].values()) for r in taken)
-    own = statistics.median(r["plain"] - sum(r["plain stages"].values()) for r in taken)
-    return [*rows, stage_row("settings, hand-out", own, rest)]
+    for name in (*taken[0]["stages"]["cold"].cpu, REST):
+        row: dict[str, Any] = {"table": "By stage, medians", "stage": name}
+        for unit in ("cpu", "seconds"):
+            ours, theirs = (statistics.median(part(r, who, unit, name) for r in taken) for who in ("cold", "plain"))
+            title = {"cpu": "CPU s", "seconds": "s"}[unit]
+            row |= {f"plain script, {title}": theirs, f"edit, empty store, {title}": ours}
+            if unit == "cpu":
+                row["CPU ratio"] = ours / theirs if theirs and name != REST else None
+        rows.append(row)
+    return rows
 
 
-def stage_row(name: str, plain_s: float, cold_s: float) -> dict[str, Any]:
-    ratio = cold_s / plain_s if name != "settings, hand-out" else None
-    return {
-        "table": "By stage, median seconds",
-        "stage": name,
-        "plain script, s": plain_s,
-        "edit, empty store, s": cold_s,
-        "difference, s": cold_s - plain_s,
-        "ratio": ratio,
-    }
+def part(taken: Round, who: str, unit: str, name: str) -> float:
+    """Seconds or CPU seconds of one stage, or of what is no stage."""
+    by_stage = getattr(taken["stages"][who], unit)
+    return by_stage[name] if name != REST else getattr(taken["whole"], unit)[who] - sum(by_stage.values())
 
 
 def command_line(scratch: Path, clip: str, overrides: list[str]) -> list[dict[str, Any]]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from benchmarks.series import KeptFlow, KeptFrames, KeptMasks, KeptTracks
 from flows.config import Settings
@@ -53,18 +54,29 @@ class Bare:
     def finish(self, **meta: Any) -> None: ...
 
 
-class Watch(dict[str, float]):
-    """Seconds by name."""
+@dataclass
+class Watch:
+    """Seconds and CPU seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), cpu()
         yield
-        self[name] = time.perf_counter() - begun
+        self.seconds[name], self.cpu[name] = time.perf_counter() - begun, cpu() - used
+
+
+def cpu() -> float:
+    """CPU seconds of this process and of the children that live on (the decoder)."""
+    own = psutil.Process()
+    taken = [p.cpu_times() for p in (own, *own.children())]
+    return sum(t.user + t.system for t in taken)
 
 
 def edit(clip: str, p: Settings, folder: Path) -> Watch:
-    """Edit a clip into `folder` (result.mp4, metrics, layers.mp4, contact sheet); returns seconds by stage.
+    """Edit a clip into `folder` (result.mp4, metrics, layers.mp4, contact sheet); returns what each stage took.
 
     The clip must not be larger than the working size: its own frames then serve as the full-size source.
     """
@@ -83,9 +95,7 @@ def edit(clip: str, p: Settings, folder: Path) -> Watch:
         patches = propagate.edit(None, None, priors, Inputs(frames, folder), p.edit, np.random.default_rng(0))
         edits: Edits = [(np.array(q.box), *one) for q in patches for one in zip(q.rgb, q.alpha, strict=True)]
     with watch.timed("decode"):
-        result = [
-            composite(rgb, one, (frames.width, frames.height)) for rgb, one in zip(frames, edits, strict=True)
-        ]
+        result = [composite(rgb, one, (frames.width, frames.height)) for rgb, one in zip(frames, edits, strict=True)]
         with single_threaded():
             encode(folder / "result.mp4", result, fps, crf=p.decode.crf, preset=p.decode.preset)
     with watch.timed("metrics"):
@@ -120,9 +130,7 @@ def followed(frames: KeptFrames, flow: KeptFlow, p: Settings) -> KeptMasks:
     masks = [begun.mask]
     for t in range(1, len(frames)):
         hidden = flow.occluded_backward(t - 1)
-        masks.append(
-            grabcut.step(frames[t], masks[-1], flow.backward(t - 1), begun.state, p.masks, hidden).mask
-        )
+        masks.append(grabcut.step(frames[t], masks[-1], flow.backward(t - 1), begun.state, p.masks, hidden).mask)
     return KeptMasks(masks)
 
 

@@ -120,9 +120,7 @@ def throughputs(root: Path, store: Store) -> list[dict[str, Any]]:
         "plain": "  peer: read without hashing",
     }
     title = f"Throughput, one object of {LARGE >> 20} MiB, median of {ROUNDS}"
-    return [
-        {"table": title, "": text, "MB/s": statistics.median(taken[name])} for name, text in names.items()
-    ]
+    return [{"table": title, "": text, "MB/s": statistics.median(taken[name])} for name, text in names.items()]
 
 
 def publish(store: Store, n: int) -> None:

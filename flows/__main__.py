@@ -189,6 +189,7 @@ def verify(as_json: Json = False) -> None:
 def params(
     overrides: Overrides = None,
     check: Annotated[bool, typer.Option("--check", help="Only say whether params.yaml is current.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write params.yaml, the composed settings that DVC reads."""
     from flows.config import CHECKOUT, compose, read_params, validate
@@ -197,10 +198,13 @@ def params(
     if check:
         if read_params() != compose(list(overrides or [])):
             raise ConfigError("E202", "params.yaml is not what params/ composes to", "Write it: retake params")
-        return
-    validate(compose(list(overrides or [])))
-    dvc.compose(CHECKOUT, list(overrides or []))
-    print(CHECKOUT / "params.yaml")
+    else:
+        validate(compose(list(overrides or [])))
+        dvc.compose(CHECKOUT, list(overrides or []))
+    if as_json:
+        show({"params": str(CHECKOUT / "params.yaml"), "written": not check})
+    elif not check:
+        print(CHECKOUT / "params.yaml")
 
 
 @app.command()
@@ -298,9 +302,10 @@ def main() -> None:
     """Run the command line and exit. `python -m flows` comes here, and so does the console command."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     signal.signal(signal.SIGTERM, interrupted)
-    debug = "--debug" in sys.argv
+    debug = "--debug" in sys.argv  # every command takes it
+    words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        code = app(prog_name="retake", standalone_mode=False)
+        code = app(words, prog_name="retake", standalone_mode=False)
         if code == INTERRUPTED:  # Typer's way of handing on a KeyboardInterrupt
             raise KeyboardInterrupt
     except RetakeError as error:

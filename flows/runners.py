@@ -13,7 +13,7 @@ from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import DamagedError
 from retake.recipe import Recipe, differences, files_of
-from retake.stage import Observer, Outcome, Silent, Stage, compute, sources_unchanged
+from retake.stage import Observer, Outcome, Silent, Sources, Stage, compute
 from retake.store import Store
 
 HEALING_ROUNDS = 6
@@ -93,10 +93,10 @@ class Local:
 
     def outcome(self, stage: Stage, params: Any, implementation: str, inputs: Mapping[str, Any]) -> Outcome:
         """Find or make one stage's result."""
-        sources = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
-        unchanged = sources_unchanged(self.store, sources)
+        paths = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
+        sources = Sources(self.store, paths)
         recipe = recipe_of(self.store, stage, params, implementation, inputs)
-        return compute(self.store, stage, recipe, params, inputs, self.observer, unchanged)
+        return compute(self.store, stage, recipe, params, inputs, self.observer, sources)
 
     def healed(self, build: Callable[[], Any]) -> Any:
         """Call `build` (a pass over a graph); when it meets a damaged object, set aside all damage among what the
@@ -151,7 +151,7 @@ def why_missing(store: Store, recipe: Recipe) -> str:
     changed = differences(recipe.ingredients(), nearest.recipe)
     if not changed:
         return "made before, but its objects are missing or damaged"
-    return "; ".join(in_words(*difference) for difference in changed)
+    return "; ".join(in_words(recipe.stage, *difference) for difference in changed)
 
 
 def nearest_record(store: Store, recipe: Recipe, at_most: int = 500) -> Any:
@@ -166,12 +166,13 @@ def nearest_record(store: Store, recipe: Recipe, at_most: int = 500) -> Any:
     return best
 
 
-def in_words(name: str, new: Any, old: Any) -> str:
-    """`params.strength: 0.5 -> 0.7`, with digests shortened."""
+def in_words(stage: str, name: str, new: Any, old: Any) -> str:
+    """`edit.strength: 0.5 -> 0.7`, as it would be typed; digests shortened."""
     if name.startswith("inputs.") and new and old:
         what = name.removeprefix("inputs.")
         return f"another {what} ({short(old)} -> {short(new)})"
-    return f"{name.removeprefix('params.')}: {short(old)} -> {short(new)}"
+    typed = f"{stage}.{name.removeprefix('params.')}" if name.startswith("params.") else name
+    return f"{typed}: {short(old)} -> {short(new)}"
 
 
 def short(value: Any) -> str:

@@ -4,9 +4,8 @@
     ├── ConfigError        E2xx  exit 2    an unknown key, a value out of range, a wrong box
     ├── MediaError         E4xx  exit 4    a clip or an image that cannot or should not be read
     ├── MachineError       E3xx, E5xx  exit 5    missing weights, a full disk, a missing codec
-    ├── IntegrityError     E6xx  exit 6    the store or an input is not what it was
-    │   └── DamagedError   E600            one stored object; the runners heal it by recomputing
-    └── SomeFailedError    E701  exit 3    a dataset run finished, some of its clips did not
+    └── IntegrityError     E6xx  exit 6    the store or an input is not what it was
+        └── DamagedError   E600            one stored object; the runners heal it by recomputing
 
 `message` says what went wrong and where, `hint` what to type next. Codes are listed in docs/errors.md.
 """
@@ -35,12 +34,6 @@ class ConfigError(RetakeError):
     """What was asked for makes no sense: unknown key, value out of range, box outside the frame."""
 
     exit_code = 2
-
-
-class SomeFailedError(RetakeError):
-    """A dataset run came to its end, but some of its clips failed."""
-
-    exit_code = 3
 
 
 class MediaError(RetakeError):

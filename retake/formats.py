@@ -36,7 +36,8 @@ def pack(tensors: Mapping[str, np.ndarray]) -> bytes:
     """safetensors bytes of named arrays. Equal arrays give equal bytes."""
     from safetensors.numpy import save
 
-    return save({name: np.ascontiguousarray(array) for name, array in sorted(tensors.items())})
+    # asarray, because ascontiguousarray makes a scalar an array of one
+    return save({name: np.asarray(array, order="C") for name, array in sorted(tensors.items())})
 
 
 def unpack(data: bytes) -> Tensors:

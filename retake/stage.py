@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from retake.artifact import KINDS, Artifact, File
 from retake.errors import IntegrityError
 from retake.formats import VERSION, Tensors, chunk_name, open_series, pack, unpack
-from retake.recipe import Recipe, installed, keyed_params
+from retake.recipe import Recipe, digest, installed, keyed_params
 from retake.store import Record, Store
 
 
@@ -91,11 +91,13 @@ class Work:
     key: str
     scratch: Path
     observer: Observer = field(default_factory=Silent)
+    mark: str = ""
+    """Stands for the very files that are read: chunks of a run that read others are not gone on from."""
 
     def __post_init__(self) -> None:
         self._files: list[File] = []
         self._state: File | None = None
-        if partial := self.store.load_partial(self.key):
+        if partial := self.store.load_partial(self.key, self.mark):
             self._files = [File(**f) for f in partial["files"]]
             self._state = File(**partial["state"]) if partial["state"] else None
 
@@ -125,7 +127,7 @@ class Work:
                 )
         self._state = self.store.put("state", pack(state)) if state is not None else None
         self._files.append(self.store.put(chunk_name(index), pack(tensors)))
-        self.store.save_partial(self.key, self._files, self._state)
+        self.store.save_partial(self.key, self._files, self._state, self.mark)
 
     def read(self, index: int) -> Tensors:
         """Tensors of a chunk that is committed already, as stored."""
@@ -175,12 +177,13 @@ def compute(
     params: BaseModel,
     inputs: Mapping[str, Any],
     observer: Observer | None = None,
-    unchanged: Callable[[], None] = lambda: None,
+    sources: Sources | None = None,
 ) -> Outcome:
     """Find or make the result of a recipe. N processes with one key compute it once.
 
-    `unchanged` is called before the result is published and raises when a source was edited meanwhile.
-    Raises what the stage raises; chunks it had committed stay, and the next call goes on after them.
+    `sources` are the files that the stage reads by name: when one was edited meanwhile, nothing is published and
+    IntegrityError E601 is raised. Raises what the stage raises; chunks it had committed stay, and the next call
+    goes on after them, provided that it reads the very same files.
     """
     start, observer = time.perf_counter(), observer or Silent()
     key = recipe.key
@@ -191,28 +194,50 @@ def compute(
             return Outcome(stage.name, key, "cached", time.perf_counter() - start, record.artifact, record.seconds)
         begun = time.perf_counter()
         with store.scratch() as scratch, peak_memory() as peak:
-            work = Work(store, stage, key, scratch, observer)
-            artifact = stage.function(work, params=params, **inputs)
-        unchanged()
+            work = Work(store, stage, key, scratch, observer, sources.mark if sources else "")
+            try:
+                artifact = stage.function(work, params=params, **inputs)
+            except Exception:
+                if sources:  # a file that is written while it is read looks damaged: say what it is
+                    sources()
+                raise
+        if sources:
+            sources()
         seconds = time.perf_counter() - begun
         store.publish(Record(key, recipe.ingredients(), artifact, round(seconds, 3), cost(peak())))
     return Outcome(stage.name, key, "ran", time.perf_counter() - start, artifact, seconds)
 
 
-def sources_unchanged(store: Store, paths: list[str]) -> Callable[[], None]:
-    """A check that the given files still hold what they hold now. It raises IntegrityError E601."""
-    before = {path: store.source_digest(path) for path in paths}
+class Sources:
+    """Files that a stage reads by their names. Calling it checks that they still hold what they held when it was
+    made, and raises IntegrityError E601 where they do not."""
 
-    def check() -> None:
-        for path, known in before.items():
-            if store.source_digest(path) != known:
+    def __init__(self, store: Store, paths: list[str]) -> None:
+        self.store = store
+        # The marks first: a file that changes between the two lines is then found to have changed.
+        self.mark = digest([identity(path) for path in paths]) if paths else ""
+        self.before = {path: store.source_digest(path) for path in paths}
+
+    def __call__(self) -> None:
+        for path, known in self.before.items():
+            if self.store.source_digest(path) != known:
                 raise IntegrityError(
                     "E601",
                     f"{path} was changed while it was being read",
                     "Nothing was stored under the old name. Run the command again.",
                 )
 
-    return check
+
+def identity(path: str) -> list[Any]:
+    """What changes whenever a file is written, replaced or put back; of a folder, of every file in it."""
+    at = Path(path)
+    if at.is_dir():
+        return [identity(str(p)) for p in sorted(at.rglob("*")) if p.is_file()]
+    try:
+        status = at.stat()
+    except OSError:
+        return [path]
+    return [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
 
 
 def cost(peak_bytes: int) -> dict[str, Any]:

@@ -252,16 +252,27 @@ class Store:
     def partial_path(self, key: str) -> Path:
         return self.root / "partial" / key
 
-    def load_partial(self, key: str) -> dict[str, Any] | None:
-        """What a killed run of this key had committed, if all of it is still there."""
-        body = self._read_sealed(self.partial_path(key))
-        if body is None:
-            return None
-        files = [*body["files"], *([body["state"]] if body["state"] else [])]
-        return body if all(self._has(f["sha256"], f["size"]) for f in files) else None
+    def load_partial(self, key: str, mark: str = "") -> dict[str, Any] | None:
+        """What a killed run of this key had committed, if all of it is still there and its sources had this `mark`.
 
-    def save_partial(self, key: str, files: list[File], state: File | None) -> None:
-        body = {"files": [f.as_json() for f in files], "state": state.as_json() if state else None}
+        Every object is hashed: a stage that goes on after its chunks does not read them again.
+        """
+        body = self._read_sealed(self.partial_path(key))
+        if body is None or body.get("mark") != mark:
+            return None
+        try:
+            for file in [*body["files"], *([body["state"]] if body["state"] else [])]:
+                self.verify(File(**file))
+        except DamagedError:
+            return None
+        return body
+
+    def save_partial(self, key: str, files: list[File], state: File | None, mark: str = "") -> None:
+        body = {
+            "files": [f.as_json() for f in files],
+            "state": state.as_json() if state else None,
+            "mark": mark,
+        }
         self._write_sealed(self.partial_path(key), body)
 
     # ---- locks -------------------------------------------------------------------------------------------------

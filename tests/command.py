@@ -55,7 +55,7 @@ class Shell:
             "COLUMNS": "120",
         }
 
-    def start(self, *words: object, before: Callable[[], None] | None = None, **environment: str) -> Any:
+    def start(self, *words: object, before: Callable[[], object] | None = None, **environment: str) -> Any:
         """The running child."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows", *map(str, words)],
@@ -64,10 +64,10 @@ class Shell:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=before,
+            preexec_fn=before,  # type: ignore[arg-type]
         )
 
-    def __call__(self, *words: object, before: Callable[[], None] | None = None, **environment: str) -> Told:
+    def __call__(self, *words: object, before: Callable[[], object] | None = None, **environment: str) -> Told:
         child = self.start(*words, before=before, **environment)
         out, err = child.communicate(timeout=120)
         return Told(child.returncode, out, err)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
-import resource
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
-from command import Shell, Told, reference, sprite_clip
+from command import Told, reference, sprite_clip
 from zoo import make_clip, make_sound
 
 from retake.video import write_png
@@ -50,12 +43,11 @@ def given(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def retake(monkeypatch, capfd, given, tmp_path) -> Iterator[Callable[..., Told]]:
+def retake(monkeypatch, capfd, given) -> Iterator[Callable[..., Told]]:
     """Calls the command line in this process, in the folder of the given files."""
     from flows.__main__ import main
 
     monkeypatch.chdir(given)
-    monkeypatch.setenv("RETAKE_EDITS", str(tmp_path / "edits"))
     handler = signal.getsignal(signal.SIGTERM)
 
     def call(*words: str) -> Told:
@@ -79,8 +71,12 @@ class Case:
     where: dict[str, str] = field(default_factory=dict)  # environment
 
 
+PROPAGATE = "edit.reference=cat.png"
+GIVEN = ("masks=given", "masks.path=black")
+
+
 def edit(clip: str, *more: str) -> tuple[str, ...]:
-    return ("edit", clip, *BOX, "edit.reference=cat.png", *more)
+    return ("edit", clip, *BOX, PROPAGATE, *more)
 
 
 CASES = {
@@ -101,24 +97,28 @@ CASES = {
     "no scene": Case(edit("sprites:"), 2, "E240", "sprites:drift"),
     "frames outside the clip": Case(edit("good.mp4", "frames.first=900"), 2, "E211", "frames.start"),
     "frames outside the scene": Case(edit("sprites:drift", "frames.first=900"), 2, "E211", "frames.start"),
-    "frames that end before they start": Case(edit("good.mp4", "frames.first=9", "frames.last=3"), 2, "E210", "first <= last"),
+    "frames that end before they start": Case(
+        edit("good.mp4", "frames.first=9", "frames.last=3"), 2, "E210", "first <= last"
+    ),
     # the box and the mask
-    "no box": Case(("edit", "good.mp4", "edit.reference=cat.png"), 2, "E222", "--box x0,y0,x1,y1"),
+    "no box": Case(("edit", "good.mp4", PROPAGATE), 2, "E222", "--box x0,y0,x1,y1"),
     "half a box": Case(("edit", "good.mp4", "--box", "20,20"), 2, "E221", "--box x0,y0,x1,y1"),
     "words for a box": Case(("edit", "good.mp4", "--box", "the,dog,over,there"), 2, "E221", "--box x0,y0,x1,y1"),
     "not numbers": Case(("edit", "good.mp4", "--box", "nan,0,inf,9"), 2, "E221", "--box x0,y0,x1,y1"),
     "not numbers, in full": Case(edit("good.mp4", "masks.points=[[nan,1,1]]"), 2, "E205", "params/masks/"),
-    "a box outside": Case(("edit", "good.mp4", "--box", "900,900,950,950", "edit.reference=cat.png"), 2, "E221", "retake frame", "160x96"),
-    "a box turned round": Case(("edit", "good.mp4", "--box", "80,80,20,20", "edit.reference=cat.png"), 2, "E221", "retake frame", "empty"),
+    "a box outside": Case(
+        ("edit", "good.mp4", "--box", "900,900,950,950", PROPAGATE), 2, "E221", "retake frame", "160x96"
+    ),
+    "a box turned round": Case(
+        ("edit", "good.mp4", "--box", "80,80,20,20", PROPAGATE), 2, "E221", "retake frame", "empty"
+    ),
     "a point outside": Case(edit("good.mp4", "masks.points=[[500,1,1]]"), 2, "E221", "label 1 on the object"),
     "nothing in the box": Case(edit("flat"), 2, "E220", "retake frame"),
     "an empty mask": Case(
-        ("edit", "good.mp4", "masks=given", "masks.path=black", "edit.reference=cat.png"), 2, "E233", "edit.frame=N"
+        ("edit", "good.mp4", "masks=given", "masks.path=black", PROPAGATE), 2, "E233", "edit.frame=N"
     ),
-    "no masks given": Case(("edit", "good.mp4", "masks=given", "edit.reference=cat.png"), 2, "E223", "folder of PNG"),
-    "masks of another clip": Case(
-        ("edit", "sprites:drift", "masks=given", "masks.path=black", "edit.reference=cat.png"), 4, "E430", "one mask a frame"
-    ),
+    "no masks given": Case(("edit", "good.mp4", "masks=given", PROPAGATE), 2, "E223", "folder of PNG"),
+    "masks of another clip": Case(("edit", "sprites:drift", *GIVEN, PROPAGATE), 4, "E430", "one mask a frame"),
     # settings
     "unknown key": Case(edit("good.mp4", "edit.strenght=0.5"), 2, "E205", "Did you mean edit.strength"),
     "unknown group": Case(edit("good.mp4", "edti.strength=0.5"), 2, "E205", "Did you mean edit"),
@@ -135,7 +135,9 @@ CASES = {
     # the reference
     "no reference": Case(("edit", "good.mp4", *BOX), 2, "E230", "edit.reference=IMAGE"),
     "reference missing": Case(edit("good.mp4", "edit.reference=dog.png"), 4, "E400", "ls ", "dog.png"),
-    "reference unreadable": Case(edit("good.mp4", "edit.reference=letter.png"), 4, "E420", "PNG, JPEG", "not a picture"),
+    "reference unreadable": Case(
+        edit("good.mp4", "edit.reference=letter.png"), 4, "E420", "PNG, JPEG", "not a picture"
+    ),
     "reference is a folder": Case(edit("good.mp4", "edit.reference=folder"), 4, "E400", "one clip or image"),
     "an anchor that is no frame": Case(edit("good.mp4", "edit.anchors={99:cat.png}"), 2, "E231", "0 to 19"),
     "an anchor of another size": Case(edit("good.mp4", "edit.anchors={0:small.png}"), 4, "E431", "retake frame CLIP 0"),
@@ -149,9 +151,11 @@ CASES = {
     "no such report": Case(("report", "goood"), 2, "E212", "Known"),
     # the machine
     "store is a file": Case(edit("good.mp4"), 5, "E502", "RETAKE_STORE", where={"RETAKE_STORE": "/dev/null"}),
-    "results refused": Case(edit("good.mp4", "--until", "frames"), 5, "E502", "RETAKE_EDITS", where={"RETAKE_EDITS": "/dev/null/x"}),
+    "results refused": Case(
+        edit("good.mp4", "--until", "frames"), 5, "E502", "RETAKE_EDITS", where={"RETAKE_EDITS": "/dev/null"}
+    ),
     "picture refused": Case(("frame", "good.mp4", "0", "--out", "/dev/null/x.png"), 5, "E502", "folder"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -181,145 +185,32 @@ def test_a_plan_refuses_what_it_can_know(retake):
     assert retake("plan", "good.mp4", *BOX, "edit.strenght=1", "--json").error["code"] == "E205"
     assert retake("plan", "good.mp4", *BOX, "edit.reference=dog.png", "--json").error["code"] == "E400"
     assert retake(*edit("good.mp4", "--until", "frames")).code == 0  # from now on the size is known
-    assert retake("plan", "good.mp4", "--box", "900,900,950,950", "edit.reference=cat.png", "--json").error["code"] == "E221"
+    assert (
+        retake("plan", "good.mp4", "--box", "900,900,950,950", "edit.reference=cat.png", "--json").error["code"]
+        == "E221"
+    )
+
+
+def test_debug_is_taken_by_every_command_and_shows_the_traceback(retake):
+    from retake.errors import MediaError
+
+    for words in (edit("empty.mp4"), ("plan", "empty.mp4"), ("frame", "empty.mp4", "0")):
+        with pytest.raises(MediaError, match="E401"):
+            retake(*words, "--debug")
 
 
 def test_settings_files_are_read_with_suspicion(given):
     from flows.config import parse_yaml
     from retake.errors import ConfigError
 
-    for text in ("a: &x 1\nb: *x", "a: !!python/object:os.system {}", "a: 1\na: 2", "[1, 2]", "a: [", "a: " + "x" * (1 << 20)):
+    for text in (
+        "a: &x 1\nb: *x",
+        "a: !!python/object:os.system {}",
+        "a: 1\na: 2",
+        "[1, 2]",
+        "a: [",
+        "a: " + "x" * (1 << 20),
+    ):
         with pytest.raises(ConfigError) as caught:
             parse_yaml(text, "params.yaml")
         assert caught.value.code == "E203"
-
-
-# ---- a disk that is full ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own at `folder`. Skips the test where none can be mounted."""
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def is_full(told: Told) -> bool:
-    return (told.code, told.error["code"], told.out) == (5, "E503", "") and "run the same command" in told.error["hint"]
-
-
-def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
-    shell = Shell(tmp_path)
-    words = ("edit", given / "good.mp4", *BOX, f"edit.reference={given / 'cat.png'}", "--until", "metrics", "--json")
-    with small_disk(tmp_path / "store", "2m"):
-        full = shell(*words)
-        assert is_full(full), full.err
-        assert "RETAKE_STORE" in full.error["hint"]
-        assert not [p for p in (tmp_path / "store").rglob("*") if p.parent.name == "tmp" or p.suffix == ".part"]
-        assert shell("verify").code == 0
-        subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "store")], check=True)
-        done = shell(*words)
-        assert done.statuses()["frames"] == "cached"
-        assert done.statuses()["metrics"] == "ran"
-        with small_disk(tmp_path / "tiny", "16k"):
-            assert is_full(shell(*words, RETAKE_EDITS=str(tmp_path / "tiny")))
-        assert set(shell(*words).statuses().values()) == {"cached"}
-
-
-def test_a_file_that_may_not_grow_is_a_full_disk_too(given, tmp_path):
-    shell = Shell(tmp_path)
-    limit = (500_000, 500_000)
-    words = ("edit", given / "good.mp4", "--until", "frames", "--json")
-    assert is_full(shell(*words, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
-    assert shell(*words).statuses() == {"frames": "ran"}
-
-
-# ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
-
-
-def children_of(pid: int) -> list[psutil.Process]:
-    """Decoder processes that were started by `pid`, wherever they hang now."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.cmdline()[-3:] == ["-m", "retake.video", str(pid)]:
-                found.append(process)
-    return found
-
-
-def wait_for(what: Callable[[], object], seconds: float = 60) -> object:
-    end = time.monotonic() + seconds
-    while not (found := what()) and time.monotonic() < end:
-        time.sleep(0.005)
-    return found
-
-
-class Watch:
-    """Remembers how far each stage said it was."""
-
-    def __init__(self) -> None:
-        self.heard: dict[str, list[int]] = {}
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        self.heard.setdefault(stage, []).append(done)
-
-    def waiting(self, stage: str) -> None: ...
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path, monkeypatch):
-    from flows import graph, job
-    from flows.config import settings
-    from flows.runners import Local
-    from retake.clip import open_clip
-    from retake.store import Store
-
-    shell, store = Shell(tmp_path), Store(tmp_path / "store" / "retake")
-    clip = sprite_clip(tmp_path / "long.mp4", frames=80, size=(320, 192))
-    overrides = ["masks.box=[40,40,160,160]", f"edit.reference={given / 'cat.png'}"]
-    # A shell that starts a job in the background has it ignore SIGINT; SIGTERM must work even so.
-    ignored = signal.SIG_DFL if how == signal.SIGINT else signal.SIG_IGN
-    child = shell.start("edit", clip, *overrides, "--until", "edit", before=lambda: signal.signal(signal.SIGINT, ignored))
-
-    def masks_under_way() -> bool:
-        partial = list((store.root / "partial").glob("*"))
-        return bool(partial) and (store.root / "records" / "optical_flow").is_dir()
-
-    assert wait_for(masks_under_way)
-    assert children_of(child.pid)
-    os.kill(child.pid, how)
-    out, err = child.communicate(timeout=20)
-    assert (child.returncode, out) == (130, "")
-    assert "E130" in err
-    assert "the same command goes on" in err
-    assert "Traceback" not in err
-    assert wait_for(lambda: not children_of(child.pid), 10)
-    assert not list((store.root / "tmp").glob("*"))
-
-    (partial,) = (store.root / "partial").glob("*")
-    committed = json.loads(partial.read_text().splitlines()[0])["files"]
-    assert 1 <= len(committed) < 5
-    watch = Watch()
-    resumed = job.edit(str(clip), overrides, until="edit", runner=Local(store, watch), folder=tmp_path / "out")
-    assert [o.status for o in resumed.outcomes] == ["cached", "cached", "ran", "ran", "ran"]
-    assert watch.heard["masks"][0] == len(committed) + 1
-
-    if how == signal.SIGINT:  # and nothing differs from a run that nobody stopped
-        whole = graph.edit_graph(Local(Store(tmp_path / "other")), open_clip(str(clip)), settings(overrides), "edit")
-        assert {k: v.digest for k, v in whole.items()} == {k: v.digest for k, v in resumed.made.items()}
-
-
-def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
-    shell = Shell(tmp_path)
-    words = ("edit", "sprites:drift", "--until", "frames", "--json")
-    child = shell.start(*words, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    assert wait_for(lambda: list((tmp_path / "store").rglob("*.lock")))
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=20)
-    assert Told(child.returncode, out, err).error["code"] == "E130"
-    assert (child.returncode, out) == (130, "")

@@ -143,7 +143,7 @@ def test_a_sixth_method_is_one_file_and_one_settings_file(tmp_path):
 
     store = Store(tmp_path / "store" / "retake")
     keys = {stage["stage"]: stage["key"] for stage in told["stages"]}
-    records = {stage: store.find(stage, key) for stage, key in keys.items()}
+    records = {stage: record for stage, key in keys.items() if (record := store.find(stage, key))}
     frames, masks, result = (open_series(store, records[n].artifact) for n in ("frames", "masks", "decode"))
     assert records["edit"].recipe["implementation"] == "inverted@1"
     assert sum(masks[t].sum() for t in range(18)) > 0

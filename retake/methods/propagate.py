@@ -276,9 +276,9 @@ def free_box(
 
 
 def look_up(picture: np.ndarray, where: np.ndarray, outside: float | None = None) -> np.ndarray:
-    """Bilinear samples of a picture at (x, y) pixel coordinates [h,w,2]. Beyond its edge the edge repeats, or
+    """Bilinear samples of a picture at (x, y) pixel coordinates [h,w,2]. Beyond its edge it is mirrored, or
     `outside` stands there."""
-    mode = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
+    mode = cv2.BORDER_REFLECT_101 if outside is None else cv2.BORDER_CONSTANT
     fill = 0.0 if outside is None else outside
     x, y = np.ascontiguousarray(where[..., 0]), np.ascontiguousarray(where[..., 1])
     return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=mode, borderValue=fill)

@@ -36,7 +36,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Raises ConfigError E223 before anything runs when no path is given."""
-    if not params.path:
+    _require(params.path)
+
+
+def _require(path: str | Path | None) -> None:
+    if not path:
         raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
 
 
@@ -52,7 +56,7 @@ def masks(path: str | Path | None, params: Params, count: int, size: tuple[int, 
     `path`), E420 and E421 (an image that is unreadable or too large), E430 (the number of masks or their shape
     does not match the clip), and what `retake.video.decode` raises for a video.
     """
-    check(params, {})
+    _require(path)
     path = Path(path or "")
     if not path.exists():
         raise MediaError("E400", f"no masks at {path}", "Check masks.path: a folder of PNG images or a video.")

@@ -1,0 +1,72 @@
+"""Whatever a person can meet is documented: every error code, with one meaning, and the commands that hints name."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command import CHECKOUT
+
+FAMILIES = {
+    "ConfigError": "E2",
+    "MediaError": "E4",
+    "MachineError": "E3 E5",
+    "IntegrityError": "E6",
+    "SomeFailedError": "E7",
+}
+CODE = re.compile(r"\bE\d{3}\b")
+
+
+def sources() -> Iterator[tuple[Path, ast.Module]]:
+    for layer in ("retake", "flows", "tasks"):
+        for path in sorted((CHECKOUT / layer).rglob("*.py")):
+            yield path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Every string of a module, docstrings and the fixed parts of f-strings included; no comments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """(meaning, what to do) by code, from the tables of docs/errors.md."""
+    rows = re.findall(r"^\| (E\d{3}) \| (.+?) \| (.+?) \|$", (CHECKOUT / "docs/errors.md").read_text(), re.MULTILINE)
+    assert len({code for code, _, _ in rows}) == len(rows), "a code stands in two rows"
+    return {code: (meaning, action) for code, meaning, action in rows}
+
+
+def test_every_code_is_documented_and_every_documented_code_exists():
+    found = {code for _, tree in sources() for text in texts(tree) for code in CODE.findall(text)}
+    assert found == set(documented())
+
+
+def test_no_two_codes_mean_the_same():
+    meanings = [meaning for meaning, _ in documented().values()]
+    assert len(set(meanings)) == len(meanings)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_first_digit_of_a_code_is_its_class(name):
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
+                continue
+            if node.args:
+                codes = {code for text in texts(node.args[0]) for code in CODE.findall(text)}
+                assert all(code[:2] in FAMILIES[name].split() for code in codes), f"{path}:{node.lineno} {codes}"
+
+
+def test_commands_that_texts_name_exist():
+    from flows.__main__ import app
+
+    commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    pages = [path.read_text() for path in (CHECKOUT / "docs").glob("*.md")]
+    spoken = [text for _, tree in sources() for text in texts(tree)] + pages
+    named = {found for text in spoken for found in re.findall(r"(?:`|: |^)retake ([a-z]+)\b", text, re.MULTILINE)}
+    assert named
+    assert named <= commands

@@ -1,0 +1,572 @@
+"""Stages: golden values tied to VERSION, chunks that resume bit for bit, early cut-off, refusals, odd clips.
+
+python tests/test_stages.py     print GOLDEN anew, after a VERSION was raised on purpose
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import zoo
+
+from flows import graph
+from flows.config import CHECKOUT, Settings, settings
+from flows.runners import Local
+from retake import formats, video
+from retake.artifact import Artifact
+from retake.clip import Clip, open_clip
+from retake.errors import IntegrityError
+from retake.formats import open_series, unpack
+from retake.stage import Silent, Stage, Work
+from retake.store import Store
+from retake.synthetic import scenes
+from retake.synthetic.world import World
+
+STAGES = tuple(graph.STAGES)
+CHUNKED = ("frames", "optical_flow", "masks", "tracks", "edit", "decode")
+BALL = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
+QUICK = [BALL, "report.tile=64", "report.columns=2", "decode.preset=veryfast"]
+DRIFT = ["masks.box=[40,40,130,130]", *QUICK]  # around the disc of sprites:drift on frame 0
+
+
+@dataclass
+class Calls(Local):
+    """Local, remembering how each stage was called."""
+
+    calls: dict[str, tuple[Stage, Any, str, dict[str, Any]]] = field(default_factory=dict)
+
+    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
+        self.calls[stage.name] = stage, params, implementation, inputs
+        return super().__call__(stage, params, implementation=implementation, **inputs)
+
+    def again(self, name: str, observer: Any = None) -> Artifact:
+        stage, params, implementation, inputs = self.calls[name]
+        return Local(self.store, observer or Silent()).outcome(stage, params, implementation, inputs).artifact
+
+    @property
+    def ran(self) -> list[str]:
+        return [o.stage for o in self.outcomes if o.status == "ran"]
+
+    @property
+    def made(self) -> dict[str, Artifact]:
+        return {o.stage: o.artifact for o in self.outcomes}
+
+    def record(self, name: str) -> Path:
+        return self.store.record_path(name, next(o.key for o in self.outcomes if o.stage == name))
+
+
+def run(root: Path, clip: str | Clip, p: Settings, until: str = "report") -> Calls:
+    """A pass over the graph."""
+    calls = Calls(Store(root, lambda line: None))
+    graph.edit_graph(calls, open_clip(clip) if isinstance(clip, str) else clip, p, until)
+    return calls
+
+
+def digests(calls: Calls) -> dict[str, str]:
+    return {name: artifact.digest for name, artifact in calls.made.items()}
+
+
+@pytest.fixture(scope="module")
+def middle(tmp_path_factory):
+    """41 frames, three chunks, with the prompt on frame 20, in the second."""
+    p = settings(["frames.last=40", "frames.short_side=48", "masks.frame=20", "masks.box=[60,45,160,140]", *QUICK])
+    return run(tmp_path_factory.mktemp("middle") / "retake", "sprites:drift", p)
+
+
+# ---- golden values -----------------------------------------------------------------------------------------------
+
+GOLDEN: dict[str, dict[str, Any]] = {
+    "frames": {
+        "versions": "frames@1 frames format@1 sprites@1",
+        "values": {
+            "0 rgb": "16x48x86x3 244 53.9098 118.15 117.906 117.828 117.931",
+            "0 seconds": "16 0.625 0.192074 0.0625 0.229167 0.395833 0.5625",
+            "1 rgb": "2x48x86x3 243 54.2122 116.837 119.179 116.885 119.156",
+            "1 seconds": "2 0.0416667 0.0208333 0.666667 0.708333",
+        },
+    },
+    "optical_flow": {
+        "versions": "optical_flow@1 flow format@1 dis@1",
+        "values": {
+            "0 backward": "16x48x86x2 0.407715 0.0693167 0.0107477 0.00577593 -0.00119648 -0.00298146",
+            "0 forward": "16x48x86x2 0.374878 0.0694359 -0.0113607 -0.00872102 -0.000318807 0.0032226",
+            "0 occluded_backward": "16x48x88 1 0.174946 0.0318419 0.0314867 0.0314867 0.0316051",
+            "0 occluded_forward": "16x48x88 1 0.17447 0.0314867 0.0314867 0.0314867 0.03125",
+            "1 backward": "1x48x86x2 0.289062 0.0588179 0.0169054 -0.000647531 -0.0198411 0.00432327",
+            "1 forward": "1x48x86x2 0.267639 0.0558526 -0.0208229 -0.00402515 0.0184244 -0.00391402",
+            "1 occluded_backward": "1x48x88 1 0.181463 0.0918561 0.0113636 0.0113636 0.0217803",
+            "1 occluded_forward": "1x48x88 1 0.173353 0.0179924 0.0113636 0.0113636 0.0833333",
+        },
+    },
+    "masks": {
+        "versions": "masks@1 masks format@1 grabcut@1",
+        "values": {
+            "0 mask": "16x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
+            "0 overlap": "16 0.0709459 0.0167758 0.961737 0.955685 0.950832 0.949789",
+            "1 mask": "2x48x88 1 0.253874 0.0236742 0.114583 0.0217803 0.116951",
+            "1 overlap": "2 0.0171141 0.00855705 0.932886 0.95",
+        },
+    },
+    "tracks": {
+        "versions": "tracks@1 tracks format@1 lucas_kanade@1",
+        "values": {
+            "0 ids": "4 3 1.11803 0 1 2 3",
+            "0 visible": "16x4 0 0 1 1 1 1",
+            "0 xy": "16x4x2 10.433 2.92126 23.9685 24.6799 25.5522 26.5348",
+            "1 ids": "4 3 1.11803 0 1 2 3",
+            "1 visible": "2x4 0 0 1 1 1 1",
+            "1 xy": "2x4x2 8.20663 2.73193 26.4904 27.837 26.7832 28.0839",
+        },
+    },
+    "edit": {
+        "versions": "edit@1 edited format@1 propagate@1",
+        "values": {
+            "0 alpha": "16x31x29 255 112.722 88.7842 88.5089 87.6129 87.9469",
+            "0 box": "4 31 15.0083 12 11 41 42",
+            "0 rgb": "16x31x29x3 255 95.0333 77.5781 77.3168 76.6034 77.3648",
+            "1 alpha": "2x27x28 255 115.343 111.061 99.6667 107.185 103.249",
+            "1 box": "4 29 13.7727 14 16 42 43",
+            "1 rgb": "2x27x28x3 255 96.8147 100.552 86.2108 96.8025 88.3254",
+        },
+    },
+    "decode": {
+        "versions": "decode@1 result format@1",
+        "values": {
+            "0 rgb": "16x180x320x3 246 56.1627 123.391 123.037 122.732 122.703",
+            "1 rgb": "2x180x320x3 246 56.4983 118.518 126.933 118.632 126.761",
+        },
+    },
+    "metrics": {
+        "versions": "metrics@1 metrics format@1 warp_error@1 region@1 flicker@1 motion_fidelity@1",
+        "values": {
+            "flicker": "0.992384",
+            "flicker_delta": "0.000973556",
+            "flicker_edit": "0.970435",
+            "flicker_edit_delta": "0.0192186",
+            "flicker_source": "0.99141",
+            "flicker_source_edit": "0.951216",
+            "l1_unedited": "0",
+            "motion_fidelity": "0.993947",
+            "psnr_unedited": "100",
+            "ssim_unedited": "1",
+            "track_error": "0.293093",
+            "warp_error_edit": "0.00133299",
+            "warp_error_full": "0.00023198",
+            "warp_error_source_edit": "0.00265717",
+            "warp_error_source_full": "0.000278099",
+        },
+    },
+    "report": {
+        "versions": "report@1 report format@1",
+        "values": {
+            "contact_sheet": "660x562x3 255 69.4342 95.8909 106.108 99.6395 85.2991",
+            "wheel": "64x64x4 255 97.9034 143.031 197.906 193.778 146.368",
+        },
+    },
+    "masks given": {
+        "versions": "masks@1 masks format@1 given@1",
+        "values": {
+            "0 mask": "16x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
+            "0 overlap": "16 0 0 1 1 1 1",
+            "1 mask": "2x48x88 1 0.253874 0.0236742 0.114583 0.0217803 0.116951",
+            "1 overlap": "2 0 0 1 1",
+        },
+    },
+}
+# end of GOLDEN
+
+
+def golden_runs(root: Path) -> dict[str, Calls]:
+    """The runs behind GOLDEN: two chunks of a small sprite clip, with found masks and with given ones."""
+    small = ["frames.last=17", "frames.short_side=48"]
+    found = run(root / "retake", "sprites:drift", settings([*small, *DRIFT]))
+    masks = open_series(found.store, found.made["masks"])
+    folder = root / "masks"
+    folder.mkdir()
+    for t in range(len(masks)):
+        cv2.imwrite(str(folder / f"{t:05d}.png"), masks[t].astype(np.uint8) * 255)
+    given = run(root / "retake", "sprites:drift", settings([*small, "masks=given", f"masks.path={folder}"]), "masks")
+    return {"": found, " given": given}
+
+
+def fingerprints(root: Path) -> dict[str, dict[str, Any]]:
+    """Of every stage: the versions that its result depends on, and a few numbers for each thing it made."""
+    found = {}
+    for suffix, calls in golden_runs(root).items():
+        for name in STAGES if not suffix else ("masks",):
+            artifact = calls.made[name]
+            stage, _, implementation, _ = calls.calls[name]
+            versions = [f"{name}@{stage.version}", f"{artifact.kind} format@{formats.VERSION[artifact.kind]}"]
+            if implementation:
+                versions += implementation.split(",")
+            if name == "frames":
+                versions.append(f"sprites@{scenes.VERSION}")
+            found[name + suffix] = {"versions": " ".join(versions), "values": values(calls.store, artifact)}
+    return found
+
+
+def values(store: Store, artifact: Artifact) -> dict[str, str]:
+    """Numbers that stand for what an artifact holds: of an array its shape, its range, its standard deviation and
+    the means of its quarters in memory's order. An MP4 is a view and has none."""
+    told: dict[str, str] = {}
+    for file in artifact.files:
+        data, stem = store.read(file), file.name.split(".")[0]
+        if file.name.endswith(".safetensors"):
+            told |= {f"{int(stem)} {name}": of_array(array, name) for name, array in unpack(data).items()}
+        elif file.name.endswith(".png"):
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            told[stem] = of_array(np.asarray(picture))
+        elif file.name.endswith(".json"):
+            told |= {name: f"{v:.6g}" for name, v in json.loads(data).items() if isinstance(v, int | float)}
+    return dict(sorted(told.items()))
+
+
+def of_array(array: np.ndarray, name: str = "") -> str:
+    if name in ("mask", "occluded_forward", "occluded_backward"):
+        array = np.unpackbits(array, axis=-1)  # a mean of bytes would weigh one bit 128 times another
+    flat = array.astype(np.float64).ravel()
+    quarters = [quarter.mean() for quarter in np.array_split(flat, min(4, flat.size))]
+    numbers = " ".join(f"{number:.6g}" for number in (np.ptp(flat), flat.std(), *quarters))
+    return f"{'x'.join(map(str, array.shape))} {numbers}"
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    return fingerprints(tmp_path_factory.mktemp("golden"))
+
+
+@pytest.mark.parametrize("name", [*STAGES, "masks given"])
+def test_golden_values_move_only_with_a_version(fresh, name):
+    """Equal inputs, equal numbers, within 1e-4 of their range: on this machine and on others."""
+    assert fresh[name]["versions"] == GOLDEN[name]["versions"], (
+        f"{name}: a VERSION was raised; if it was meant, put the output of `python tests/test_stages.py` into GOLDEN"
+    )
+    wanted, got = GOLDEN[name]["values"], fresh[name]["values"]
+    moved = [what for what in sorted(wanted.keys() | got.keys()) if not close(wanted.get(what), got.get(what))]
+    assert not moved, (
+        f"{name} makes other values: {[(what, wanted.get(what), got.get(what)) for what in moved[:4]]}; "
+        f"raise the VERSION of the stage, implementation or format ({GOLDEN[name]['versions']}) if this was meant"
+    )
+
+
+def close(wanted: str | None, got: str | None) -> bool:
+    """Equal shapes, and numbers within 1e-4 of the array's range (or of a score itself)."""
+    if wanted is None or got is None:
+        return False
+    (*shape, first), (*other, second) = wanted.split(" ", 1), got.split(" ", 1)
+    one, two = np.array(first.split(), float), np.array(second.split(), float)
+    return shape == other and len(one) == len(two) and bool(np.allclose(one, two, rtol=1e-4, atol=1e-4 * one[0]))
+
+
+def test_equal_frames_give_an_equal_mp4_whatever_memory_held_before(tmp_path, monkeypatch):
+    """An MP4 is part of an artifact's digest. x264 has been seen to read memory that nobody wrote; MALLOC_PERTURB_
+    makes such memory differ."""
+    world = World(scenes.scene("drift", width=96, height=66, frames=20))
+    frames, made = [world.frame(t) for t in range(20)], set()
+    for perturbed in ("0", "1", "170"):
+        monkeypatch.setenv("MALLOC_PERTURB_", perturbed)
+        video.shutdown()  # the next child starts with it
+        for preset in ("veryfast", "medium"):
+            video.encode(tmp_path / "a.mp4", frames, 24, preset=preset)
+            made.add((preset, (tmp_path / "a.mp4").read_bytes()))
+    monkeypatch.delenv("MALLOC_PERTURB_")
+    video.shutdown()
+    assert len(made) == 2
+
+
+# ---- resume ------------------------------------------------------------------------------------------------------
+
+
+class StopAfter(Silent):
+    """Ctrl-C once so many chunks are committed."""
+
+    def __init__(self, chunks: int) -> None:
+        self.left = chunks
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("name", CHUNKED)
+def test_an_interrupted_stage_goes_on_and_ends_the_same(middle, tmp_path, monkeypatch, name, chunks):
+    shutil.copytree(middle.store.root, tmp_path / "store")
+    calls = replace(middle, store=Store(tmp_path / "store"))
+    calls.record(name).unlink()
+    for file in middle.made[name].files:
+        calls.store.object_path(file.sha256).unlink()
+
+    committed: list[int] = []
+    commit = Work.commit
+    monkeypatch.setattr(
+        Work, "commit", lambda self, index, *rest: (commit(self, index, *rest), committed.append(index))[0]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        calls.again(name, StopAfter(chunks))
+    assert len(committed) == chunks
+    assert not calls.record(name).exists()
+    assert calls.again(name).digest == middle.made[name].digest
+    assert Counter(committed) == {0: 1, 1: 1, 2: 1}
+    assert not list((tmp_path / "store" / "partial").iterdir())
+    assert not list((tmp_path / "store" / "tmp").iterdir())
+
+
+def test_given_masks_resume(middle, tmp_path):
+    series, folder = open_series(middle.store, middle.made["masks"]), tmp_path / "masks"
+    folder.mkdir()
+    for t in range(len(series)):
+        cv2.imwrite(str(folder / f"{t:05d}.png"), series[t].astype(np.uint8) * 255)
+    p = settings(["frames.last=40", "frames.short_side=48", "masks=given", f"masks.path={folder}"])
+    whole = run(tmp_path / "a", "sprites:drift", p, "masks")
+    again = run(tmp_path / "b", "sprites:drift", p, "masks")
+    again.record("masks").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        again.again("masks", StopAfter(1))
+    assert again.again("masks").digest == whole.made["masks"].digest
+    carried = open_series(whole.store, whole.made["masks"])
+    assert all(np.array_equal(carried[t], series[t]) for t in range(len(series)))
+
+
+# ---- early cut-off -----------------------------------------------------------------------------------------------
+
+
+def small_clip(path: Path, frames: int = 18, size: tuple[int, int] = (64, 48)) -> tuple[Path, list[str]]:
+    """An MP4 of the drifting disc and settings that follow the disc."""
+    world = World(scenes.scene("drift", width=size[0], height=size[1], frames=frames))
+    video.encode(path, (world.frame(t) for t in range(frames)), 24, crf=12)
+    found = world.box(0, 0)
+    assert found is not None
+    return path, [f"masks.box=[{found[0] - 3},{found[1] - 3},{found[2] + 3},{found[3] + 3}]", *QUICK]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_same_bytes_again_stop_there(middle, tmp_path, monkeypatch, name):
+    """A stage whose VERSION was raised runs again; as it gives the same bytes, nothing after it does."""
+    shutil.copytree(middle.store.root, tmp_path / "store")
+    stage = graph.STAGES[name]
+    monkeypatch.setitem(graph.STAGES, name, replace(stage, version=stage.version + 1000))
+    p = settings(["frames.last=40", "frames.short_side=48", "masks.frame=20", "masks.box=[60,45,160,140]", *QUICK])
+    again = run(tmp_path / "store", "sprites:drift", p)
+    assert again.ran == [name]
+    assert digests(again) == digests(middle)
+
+
+def test_what_cannot_change_the_result_runs_nothing(tmp_path):
+    clip, follow = small_clip(tmp_path / "clip.mp4")
+    first = run(tmp_path / "s", str(clip), settings(follow))
+    assert first.ran == list(STAGES)
+    others = [["frames.max_frames=500"], ["decode.recipe_tag=false"]]
+    for other in others:
+        assert run(tmp_path / "s", str(clip), settings([*follow, *other])).ran == []
+    moved = clip.rename(tmp_path / "another name.mp4")
+    os.utime(moved, (1, 1))
+    assert run(tmp_path / "s", str(moved), settings(follow)).ran == []
+
+
+def test_another_file_with_the_same_frames_is_decoded_and_no_more(tmp_path):
+    clip, follow = small_clip(tmp_path / "clip.mp4")
+    first = run(tmp_path / "s", str(clip), settings(follow))
+    video.tag(clip, "the same frames, other bytes")
+    again = run(tmp_path / "s", str(clip), settings(follow))
+    assert again.ran == ["frames", "decode"]  # these two read the clip
+    assert digests(again) == digests(first)
+
+
+def test_a_late_setting_runs_late_stages_only(middle, tmp_path):
+    shutil.copytree(middle.store.root, tmp_path / "store")
+    base = ["frames.last=40", "frames.short_side=48", "masks.frame=20", "masks.box=[60,45,160,140]", *QUICK]
+    blend = run(tmp_path / "store", "sprites:drift", settings([*base, "edit.strength=0.5"]))
+    assert blend.ran == ["edit", "decode", "metrics", "report"]
+    crf = run(tmp_path / "store", "sprites:drift", settings([*base, "report.crf=30"]))
+    assert crf.ran == ["report"]
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------------
+
+
+class Then(Silent):
+    """Does something, once, after the first chunk."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        self.act: Callable[[], Any] | None = act
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+
+
+@pytest.mark.parametrize("name", ["frames", "decode", "edit"])
+def test_a_source_edited_during_the_run_is_e601_and_nothing_is_published(tmp_path, name):
+    """Neither then, nor when the old file is put back: chunks that may hold the other file's frames are not gone on
+    from."""
+    clip, follow = small_clip(tmp_path / "clip.mp4", frames=40, size=(96, 64))
+    reference = tmp_path / "reference.png"
+    shutil.copyfile(CHECKOUT / "params/dataset/ball.png", reference)
+    p = settings([*follow, "frames.short_side=48", f"edit.reference={reference}"])
+    calls = run(tmp_path / "s", str(clip), p)
+    plain, source = calls.made[name].digest, reference if name == "edit" else clip
+    calls.record(name).unlink()
+    kept = source.read_bytes()
+    other = zoo.make_clip(tmp_path / "other.mp4", frames=40, size=(96, 64)).read_bytes()
+
+    with pytest.raises(IntegrityError) as caught:
+        calls.again(name, Then(lambda: source.write_bytes(other)))
+    assert caught.value.code == "E601"
+    assert source.name in caught.value.message
+    assert caught.value.hint
+    assert not calls.record(name).exists()
+    source.write_bytes(kept)
+    assert calls.again(name).digest == plain
+
+
+def test_chunks_of_another_file_are_not_gone_on_from(tmp_path):
+    """Edited, interrupted, put back: the interrupted run never came to its own check."""
+    clip, follow = small_clip(tmp_path / "clip.mp4", frames=40, size=(96, 64))
+    calls = run(tmp_path / "s", str(clip), settings(follow), "frames")
+    plain = calls.made["frames"].digest
+    kept = clip.read_bytes()
+    calls.record("frames").unlink()
+
+    class EditThenStop(StopAfter):
+        def progress(self, stage: str, done: int, total: int) -> None:
+            clip.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+            super().progress(stage, done, total)
+
+    with pytest.raises(KeyboardInterrupt):
+        calls.again("frames", EditThenStop(2))
+    clip.write_bytes(kept)
+    assert calls.store.load_partial(calls.record("frames").name) is None
+    assert calls.again("frames").digest == plain
+
+
+def test_nan_in_a_chunk_is_refused_and_what_came_before_is_kept(middle, tmp_path):
+    shutil.copytree(middle.store.root, tmp_path / "store")
+    stage, params, _, inputs = middle.calls["optical_flow"]
+    plain = open_series(middle.store, middle.made["optical_flow"])
+
+    def broken(work: Work, params: Any, frames: Any) -> Artifact:
+        work.commit(0, plain.chunk(0))
+        chunk = dict(plain.chunk(1))
+        chunk["forward"] = chunk["forward"].copy()
+        chunk["forward"][3, 2, 1, 0] = np.nan
+        work.commit(1, chunk)
+        return work.finish(count=32)
+
+    runner = Local(Store(tmp_path / "store"))
+    with pytest.raises(IntegrityError, match="optical_flow: forward of chunk 1") as caught:
+        runner.outcome(replace(stage, function=broken), params, "broken@1", inputs)
+    assert caught.value.code == "E603"
+    key = next((tmp_path / "store" / "partial").iterdir()).name
+    partial = runner.store.load_partial(key)
+    assert partial is not None
+    assert [f["name"] for f in partial["files"]] == ["00000.safetensors"]
+    assert runner.store.find("optical_flow", key) is None
+
+
+# ---- clips at the edges of what there is -------------------------------------------------------------------------
+
+
+def test_a_clip_of_one_frame_runs_through(tmp_path):
+    calls = run(tmp_path / "s", "sprites:drift", settings(["frames.last=0", "frames.short_side=48", *DRIFT]))
+    assert calls.ran == list(STAGES)
+    assert calls.made["optical_flow"].meta["count"] == 0
+    assert calls.made["optical_flow"].files == ()
+    assert open_series(calls.store, calls.made["masks"])[0].any()
+    scores = json.loads(calls.store.read(calls.made["metrics"]["metrics.json"]))
+    assert all(value is None or np.isfinite(value) for value in scores.values() if not isinstance(value, str))
+
+
+@pytest.mark.parametrize("size", [(97, 65), (66, 51), (35, 97)])
+def test_odd_sizes_run_through(tmp_path, size):
+    world = World(scenes.scene("drift", width=size[0], height=size[1], frames=3))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t in range(3):
+        video.write_png(folder / f"{t}.png", world.frame(t))
+    found = world.box(0, 0)
+    assert found is not None
+    box = f"masks.box=[{found[0] - 2},{found[1] - 2},{found[2] + 2},{found[3] + 2}]"
+    for short_side in ("null", "32"):
+        calls = run(tmp_path / "s", str(folder), settings([f"frames.short_side={short_side}", box, *QUICK]))
+        result = open_series(calls.store, calls.made["decode"])
+        assert result[2].shape == (size[1], size[0], 3)
+        shown = video.probe(calls.store.copy_out(calls.made["decode"]["result.mp4"], tmp_path / "view.mp4"))
+        assert (shown.width, shown.height) == (size[0] + size[0] % 2, size[1] + size[1] % 2)
+
+
+# ---- decode ------------------------------------------------------------------------------------------------------
+
+
+def seen(alpha: np.ndarray, box: np.ndarray, working: tuple[int, int], full: tuple[int, int]) -> tuple[Any, Any]:
+    """Where a linear resampling of an alpha crop can be above 0, and where all it reads is 255: bool [H, W] each."""
+    whole = np.zeros((working[1] + 2, working[0] + 2), int)  # a border of one pixel
+    whole[box[1] + 1 : box[3] + 1, box[0] + 1 : box[2] + 1] = alpha
+    corners = []
+    for n, small in ((full[1], working[1]), (full[0], working[0])):
+        at = (np.arange(n) + 0.5) * small / n - 0.5
+        low = np.floor(at).astype(int)
+        corners.append((low + 1, np.minimum(low + 2, small + 1)))
+    read = np.stack([whole[np.ix_(rows, columns)] for rows in corners[0] for columns in corners[1]])
+    return read.max(axis=0) > 0, read.min(axis=0) == 255
+
+
+def test_outside_the_edit_every_pixel_is_the_sources(middle):
+    """320x180 put back from 86x48."""
+    meta = middle.made["frames"].meta
+    working, full = (meta["width"], meta["height"]), (meta["source_width"], meta["source_height"])
+    assert (working, full) == ((86, 48), (320, 180))
+    edits, result = (open_series(middle.store, middle.made[name]) for name in ("edit", "decode"))
+    world = World(scenes.scene("drift"))
+    for t in (0, 15, 16, 20, 40):
+        box, rgb, alpha = edits[t]
+        source, out = world.frame(t), result[t]
+        touched, opaque = seen(alpha, box, working, full)
+        assert 0.02 < touched.mean() < 0.3
+        assert np.array_equal(out[~touched], source[~touched])
+        assert (out[touched] != source[touched]).any(axis=1).mean() > 0.9
+        assert opaque.sum() > 500
+        colours = rgb.reshape(-1, 3)[alpha.ravel() == 255]
+        reach = colours.max(axis=0).astype(int) + 40, colours.min(axis=0).astype(int) - 40  # cubic overshoots
+        assert (out[opaque] <= reach[0]).all()
+        assert (out[opaque] >= reach[1]).all()
+
+
+def test_without_opacity_the_result_is_the_source(tmp_path):
+    for short_side in ("48", "null"):
+        p = settings(["frames.last=2", f"frames.short_side={short_side}", "edit.strength=0", *DRIFT])
+        calls = run(tmp_path / "s", "sprites:drift", p, "decode")
+        result, world = open_series(calls.store, calls.made["decode"]), World(scenes.scene("drift"))
+        assert all(np.array_equal(result[t], world.frame(t)) for t in range(3))
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path):
+    p = settings(["frames.last=3", "frames.short_side=null", *DRIFT])
+    made, before = [], cv2.getNumThreads()
+    try:
+        for threads in (1, 4):
+            cv2.setNumThreads(threads)
+            made.append(digests(run(tmp_path / str(threads), "sprites:drift", p)))
+    finally:
+        cv2.setNumThreads(before)
+    assert made[0] == made[1]
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = [f"    {name!r}: {value!r},".replace("'", '"') for name, value in fingerprints(Path(scratch)).items()]
+    print("GOLDEN: dict[str, dict[str, Any]] = {", *rows, "}", sep="\n")  # then: ruff format

@@ -1,0 +1,162 @@
+"""Runs that cannot finish: a disk that is full, and Ctrl-C. What was done stays, and the same command goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from command import Shell, Told, reference, sprite_clip
+
+BOX = ("--box", "20,20,80,80")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    home = tmp_path_factory.mktemp("given")
+    sprite_clip(home / "good.mp4")
+    reference(home / "cat.png")
+    return home
+
+
+# ---- a disk that is full ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own at `folder`. Skips the test where none can be mounted."""
+    folder.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
+    ).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def is_full(told: Told) -> bool:
+    return (told.code, told.error["code"], told.out) == (5, "E503", "") and "run the same command" in told.error["hint"]
+
+
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
+    shell = Shell(tmp_path)
+    words = ("edit", given / "good.mp4", *BOX, f"edit.reference={given / 'cat.png'}", "--until", "metrics", "--json")
+    with small_disk(tmp_path / "store", "2m"):
+        full = shell(*words)
+        assert is_full(full), full.err
+        assert "RETAKE_STORE" in full.error["hint"]
+        assert not [p for p in (tmp_path / "store").rglob("*") if p.parent.name == "tmp" or p.suffix == ".part"]
+        assert shell("verify").code == 0
+        subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "store")], check=True)
+        done = shell(*words)
+        assert done.statuses()["frames"] == "cached"
+        assert done.statuses()["metrics"] == "ran"
+        with small_disk(tmp_path / "tiny", "16k"):
+            assert is_full(shell(*words, RETAKE_EDITS=str(tmp_path / "tiny")))
+        assert set(shell(*words).statuses().values()) == {"cached"}
+
+
+def test_a_file_that_may_not_grow_is_a_full_disk_too(given, tmp_path):
+    shell = Shell(tmp_path)
+    limit = (500_000, 500_000)
+    words = ("edit", given / "good.mp4", "--until", "frames", "--json")
+    assert is_full(shell(*words, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
+    assert shell(*words).statuses() == {"frames": "ran"}
+
+
+# ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    """Decoder processes that were started by `pid`, wherever they hang now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cmdline()[-3:] == ["-m", "retake.video", str(pid)]:
+                found.append(process)
+    return found
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> object:
+    end = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.005)
+    return found
+
+
+class Watch:
+    """Remembers how far each stage said it was."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[int]] = {}
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.heard.setdefault(stage, []).append(done)
+
+    def waiting(self, stage: str) -> None: ...
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path):
+    from flows import graph, job
+    from flows.config import settings
+    from flows.runners import Local
+    from retake.clip import open_clip
+    from retake.store import Store
+
+    shell, store = Shell(tmp_path), Store(tmp_path / "store" / "retake")
+    clip = sprite_clip(tmp_path / "long.mp4", frames=80, size=(320, 192))
+    overrides = ["masks.box=[40,40,160,160]", f"edit.reference={given / 'cat.png'}"]
+    # A shell that starts a job in the background has it ignore SIGINT; SIGTERM must work even so.
+    ignored = signal.SIG_DFL if how == signal.SIGINT else signal.SIG_IGN
+    child = shell.start(
+        "edit", clip, *overrides, "--until", "edit", before=lambda: signal.signal(signal.SIGINT, ignored)
+    )
+
+    def masks_under_way() -> bool:
+        flow = {path.name for path in (store.root / "records" / "optical_flow").glob("*")}
+        return bool(flow and {path.name for path in (store.root / "partial").glob("*")} - flow)
+
+    assert wait_for(masks_under_way)
+    assert children_of(child.pid)
+    os.kill(child.pid, how)
+    out, err = child.communicate(timeout=20)
+    assert (child.returncode, out) == (130, "")
+    assert "E130" in err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert wait_for(lambda: not children_of(child.pid), 10)
+    assert not list((store.root / "tmp").glob("*"))
+
+    (partial,) = (store.root / "partial").glob("*")
+    committed = json.loads(partial.read_text().splitlines()[0])["files"]
+    assert 1 <= len(committed) < 5
+    watch = Watch()
+    resumed = job.edit(str(clip), overrides, until="edit", runner=Local(store, watch), folder=tmp_path / "out")
+    assert [o.status for o in resumed.outcomes] == ["cached", "cached", "ran", "ran", "ran"]
+    assert watch.heard["masks"][0] == len(committed) + 1
+
+    if how == signal.SIGINT:  # and nothing differs from a run that nobody stopped
+        whole = graph.edit_graph(Local(Store(tmp_path / "other")), open_clip(str(clip)), settings(overrides), "edit")
+        assert {k: v.digest for k, v in whole.items()} == {k: v.digest for k, v in resumed.made.items()}
+
+
+def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
+    shell = Shell(tmp_path)
+    words = ("edit", "sprites:drift", "--until", "frames", "--json")
+    child = shell.start(*words, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert wait_for(lambda: list((tmp_path / "store").rglob("*.lock")))
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=20)
+    assert Told(child.returncode, out, err).error["code"] == "E130"
+    assert (child.returncode, out) == (130, "")
