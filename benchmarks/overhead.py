@@ -4,7 +4,8 @@ Clip: the sprite scene drift at 854x480, 60 frames, as an MP4. In one process, f
 round to round: the plain script (benchmarks/plain.py, everything in memory); and the edit with the Local runner on an
 empty store, followed by the same edit again, fully cached. Both edits compose the settings, and hand out the report
 page, which the plain script does not make. Ratios are taken within a round, then the median; those of CPU time suffer
-less from other work on the machine.
+less from other work on the machine. Threads of OpenMP (torch colours flow for the report) wait without spinning, on
+both sides: spinning beside other work doubles the CPU time of that stage at random.
 
 Then the command line, each call a fresh process with warm file caches: a fully cached `retake edit`, `retake plan` of
 it, `retake --help`, and Python itself doing nothing; median of five, and whether torch or prefect was imported.
@@ -57,6 +58,7 @@ target.write_text(json.dumps([status, [name for name in ("torch", "prefect") if 
 
 def run(rounds: int = ROUNDS, frames: int = 60, width: int = 854, height: int = 480) -> list[dict[str, Any]]:
     """Rows of three tables: ratios, stages, command line."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, which is later
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
         scratch = Path(folder)
         clip, overrides = prepare(scratch, frames, width, height)

@@ -1,6 +1,6 @@
 """The command line. Data on stdout, messages on stderr, `--json` for machines; imports are lazy so that help is quick.
 
-Exit codes: 0 done, 2 settings, 3 some clips failed, 4 media refused, 5 environment, 6 integrity, 130 interrupted.
+Exit codes: 0 done, 2 settings, 4 media refused, 5 environment, 6 integrity, 130 interrupted.
 """
 
 from __future__ import annotations

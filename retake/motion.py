@@ -21,6 +21,7 @@ STEP = 4  # working pixels between the nodes of the residual grid
 MIN_POINTS = 8  # fewer common tracks than this: go on from the last frame instead of the anchor
 KEEP = 0.4  # also when fewer than this fraction of the base's tracks is left
 INLIER = 3.0  # px
+NOISE = 0.75  # px of residual that are not believed
 FORGET = 0.97  # a frame: how slowly the residual returns to none
 Points = tuple[np.ndarray, np.ndarray]  # ids int64 [P], xy float32 [P, 2]
 
@@ -78,18 +79,12 @@ class ObjectMotion:
         with single_threaded():
             for k, t in enumerate(self.span):
                 step, hidden = step_towards(flow, t, previous)
-                step = (
-                    cv2.resize(step, (gw * STEP, gh * STEP), interpolation=cv2.INTER_LINEAR)
-                    if (step.shape[:2] != (gh * STEP, gw * STEP))
-                    else step
-                )
-                step = cv2.resize(step, (gw, gh), interpolation=cv2.INTER_AREA)
-                known = shrink((masks[t] & ~hidden).astype(np.float32), gw, gh)
+                step, known = at_nodes(step, masks[t] & ~hidden)
                 landed = nodes + step
                 chained = apply(self.to_anchor[previous], landed) + sample(before, (landed + 0.5) / STEP - 0.5)
                 left = without_affine(chained - apply(self.to_anchor[t], nodes), nodes, known)
-                before = FORGET * smoothed(left, known, shrink(masks[t].astype(np.float32), gw, gh))
-                stored[k] = (weight * before).astype(np.float16)
+                before = FORGET * smoothed(left, known)
+                stored[k] = (weight * beyond_noise(before)).astype(np.float16)
                 previous = t
         return stored
 
@@ -204,9 +199,21 @@ def without_affine(residual: np.ndarray, nodes: np.ndarray, weight: np.ndarray) 
     return (residual - design @ solved).astype(np.float32)
 
 
-def smoothed(residual: np.ndarray, known: np.ndarray, inside: np.ndarray, sigma: float = 2.0) -> np.ndarray:
+def at_nodes(flow: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Flow [H,W,2] averaged over the valid pixels of each node's cell, and how much of the cell they are, [gh,gw] in
+    0..1. Averaging over all pixels would mix the object's motion with the background's along its whole rim."""
+    height, width = valid.shape
+    pad = ((0, -height % STEP), (0, -width % STEP))
+    weight = np.pad(valid.astype(np.float32), pad)
+    size = weight.shape[1] // STEP, weight.shape[0] // STEP
+    known = cv2.resize(weight, size, interpolation=cv2.INTER_AREA)
+    planes = [cv2.resize(np.pad(flow[..., c], pad) * weight, size, interpolation=cv2.INTER_AREA) for c in (0, 1)]
+    return np.dstack(planes) / np.maximum(known, 1e-6)[..., None], known
+
+
+def smoothed(residual: np.ndarray, known: np.ndarray, sigma: float = 2.0) -> np.ndarray:
     """Normalised Gaussian over the nodes where it is known, bounded to a tenth of the object's size."""
-    bound = max(1.0, 0.1 * STEP * float(np.sqrt(inside.sum())))
+    bound = max(1.0, 0.1 * STEP * float(np.sqrt(known.sum())))
     blur = lambda field: cv2.GaussianBlur(field, (0, 0), sigma)  # noqa: E731
     weight = blur(known)
     mean = np.dstack([blur(residual[..., c] * known) for c in (0, 1)]) / np.maximum(weight, 1e-3)[..., None]
@@ -214,15 +221,17 @@ def smoothed(residual: np.ndarray, known: np.ndarray, inside: np.ndarray, sigma:
     return np.clip(mean, -bound, bound)
 
 
+def beyond_noise(residual: np.ndarray) -> np.ndarray:
+    """The residual less NOISE px of its length: chained flow wanders by that much on objects that do not bend."""
+    length = np.linalg.norm(residual, axis=-1, keepdims=True)
+    return residual * np.clip(1 - NOISE / np.maximum(length, 1e-6), 0, None)
+
+
 def sample(field: np.ndarray, where: np.ndarray) -> np.ndarray:
     """Bilinear samples of a [gh,gw,2] field at node coordinates [gh,gw,2], edges repeated."""
     x, y = where[..., 0].astype(np.float32), where[..., 1].astype(np.float32)
     planes = [cv2.remap(field[..., c], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for c in (0, 1)]
     return np.dstack(planes)
-
-
-def shrink(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def identity() -> np.ndarray:

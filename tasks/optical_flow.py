@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from retake.artifact import Flow, Frames
-from retake.formats import CHUNK, FrameSeries, Tensors, pack_bits
+from retake.formats import CHUNK, FrameSeries, Tensors, chunk_range, pack_bits
 from retake.lookup import lookup
 from retake.stage import Work, stage
 
@@ -22,10 +23,11 @@ def stage_optical_flow(work: Work, params: Any, frames: Frames) -> Flow:
     count = max(0, len(series) - 1)
     start = len(work.done) * CHUNK
     rest = (series[t] for t in range(start, len(series)))
-    pairs = iter(lookup("priors.optical_flow", params.name).pairs(rest, params)) if start < count else iter(())
+    pairs = lookup("priors.optical_flow", params.name).pairs(rest, params) if start < count else iter(())
     for index in range(start // CHUNK, -(-count // CHUNK)):
-        work.commit(index, packed(list(islice(pairs, CHUNK))))
-        work.progress(min((index + 1) * CHUNK, count), count)
+        span = chunk_range(index, count)
+        work.commit(index, packed(islice(pairs, len(span)), (len(span), series.height, series.width)))
+        work.progress(span.stop, count)
     return work.finish(
         count=count,
         width=series.width,
@@ -36,16 +38,26 @@ def stage_optical_flow(work: Work, params: Any, frames: Frames) -> Flow:
     )  # type: ignore[return-value]
 
 
-def packed(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Tensors:
-    """Tensors of one chunk. Occlusion: forward and backward disagree, or the motion leaves the frame."""
+def packed(pairs: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int, int]) -> Tensors:
+    """Tensors of one chunk of `shape` (pairs, height, width), filled pair by pair: at 1080p a chunk in float32 is half
+    a gigabyte. Hidden: forward and backward disagree, or the motion leaves the frame."""
+    width = -(-shape[2] // 8)
+    chunk: Tensors = {
+        "forward": np.empty((*shape, 2), np.float16),
+        "backward": np.empty((*shape, 2), np.float16),
+        "occluded_forward": np.empty((*shape[:2], width), np.uint8),
+        "occluded_backward": np.empty((*shape[:2], width), np.uint8),
+    }
+    for k, (forward, backward) in enumerate(pairs):
+        chunk["forward"][k] = forward.clip(-HALF_MAX, HALF_MAX)
+        chunk["backward"][k] = backward.clip(-HALF_MAX, HALF_MAX)
+        chunk["occluded_forward"][k] = pack_bits(hidden(forward, backward))
+        chunk["occluded_backward"][k] = pack_bits(hidden(backward, forward))
+    return chunk
+
+
+def hidden(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """bool [H,W] on the grid of `one`: not visible in the other frame."""
     from retake.flow import in_bounds, occlusion
 
-    def hidden(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        return occlusion(one, other, boundaries=False) | ~in_bounds(one)
-
-    return {
-        "forward": np.stack([f.clip(-HALF_MAX, HALF_MAX).astype(np.float16) for f, _ in pairs]),
-        "backward": np.stack([b.clip(-HALF_MAX, HALF_MAX).astype(np.float16) for _, b in pairs]),
-        "occluded_forward": pack_bits(np.stack([hidden(f, b) for f, b in pairs])),
-        "occluded_backward": pack_bits(np.stack([hidden(b, f) for f, b in pairs])),
-    }
+    return occlusion(one, other, boundaries=False) | ~in_bounds(one)

@@ -433,23 +433,30 @@ def test_a_source_edited_during_the_run_is_e601_and_nothing_is_published(tmp_pat
 
 
 def test_chunks_of_another_file_are_not_gone_on_from(tmp_path):
-    """Edited, interrupted, put back: the interrupted run never came to its own check."""
-    clip, follow = small_clip(tmp_path / "clip.mp4", frames=40, size=(96, 64))
-    calls = run(tmp_path / "s", str(clip), settings(follow), "frames")
+    """Edited, interrupted, put back: the interrupted run never came to its own check, and one chunk that it committed
+    shows what was there in between."""
+    folder, kept = tmp_path / "frames", tmp_path / "kept"
+    folder.mkdir()
+    for t in range(40):
+        video.write_png(folder / f"{t:02d}.png", zoo.picture(t, (64, 48)))
+    shutil.copytree(folder, kept)
+    calls = run(tmp_path / "s", str(folder), settings(["frames.short_side=null"]), "frames")
     plain = calls.made["frames"].digest
-    kept = clip.read_bytes()
     calls.record("frames").unlink()
 
     class EditThenStop(StopAfter):
         def progress(self, stage: str, done: int, total: int) -> None:
-            clip.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+            for t in range(40):
+                video.write_png(folder / f"{t:02d}.png", zoo.picture(t + 100, (64, 48)))
             super().progress(stage, done, total)
 
     with pytest.raises(KeyboardInterrupt):
         calls.again("frames", EditThenStop(2))
-    clip.write_bytes(kept)
-    assert calls.store.load_partial(calls.record("frames").name) is None
+    for image in kept.iterdir():
+        shutil.copyfile(image, folder / image.name)
     assert calls.again("frames").digest == plain
+    frames = open_series(calls.store, calls.made["frames"])
+    assert [zoo.read_barcode(frames[t]) for t in (0, 15, 16, 31, 32, 39)] == [0, 15, 16, 31, 32, 39]
 
 
 def test_nan_in_a_chunk_is_refused_and_what_came_before_is_kept(middle, tmp_path):

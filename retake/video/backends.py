@@ -10,7 +10,7 @@ _DECORD_FORMATS = ("yuv420p",)  # decord 0.6 turns deeper formats into 8 bits by
 
 # decord decodes ahead of a slow reader without bound: 8,000 frames of 320x240 took 0.6 GB and rising. So it is
 # given only clips that would fit into memory whole.
-_DECORD_BYTES = 1 << 30
+_DECORD_BYTES = 1 << 28
 
 
 def choose_backend(info: VideoInfo, selection: Selection) -> tuple[str, str]:
@@ -29,7 +29,7 @@ def choose_backend(info: VideoInfo, selection: Selection) -> tuple[str, str]:
 
 
 def fits_decord(info: VideoInfo) -> bool:
-    """True when all frames of the clip together, as RGB, stay under 1 GiB."""
+    """True when all frames of the clip together, as RGB, stay under 256 MiB."""
     return info.frames * info.coded_width * info.coded_height * 3 <= _DECORD_BYTES
 
 
