@@ -65,12 +65,13 @@ def _warp_exact(values: np.ndarray, flow: np.ndarray, border: Border) -> np.ndar
     return (upper * (1 - fy) + lower * fy).astype(values.dtype)
 
 
-def in_bounds(flow: np.ndarray) -> np.ndarray:
-    """bool [H, W]: True where p + flow(p) lies between the centres of the outermost pixels."""
+def in_bounds(flow: np.ndarray, slack: float = 0.0) -> np.ndarray:
+    """bool [H, W]: True where p + flow(p) lies between the centres of the outermost pixels, or at most `slack` px
+    beyond them (0.5 reaches to the edge of the picture)."""
     height, width = flow.shape[:2]
     x = flow[..., 0] + np.arange(width, dtype=np.float32)
     y = flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
-    return (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return (x >= -slack) & (x <= width - 1 + slack) & (y >= -slack) & (y <= height - 1 + slack)
 
 
 def occlusion(forward: np.ndarray, backward: np.ndarray, boundaries: bool = True) -> np.ndarray:

@@ -60,4 +60,5 @@ def hidden(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """bool [H,W] on the grid of `one`: not visible in the other frame."""
     from retake.flow import in_bounds, occlusion
 
-    return occlusion(one, other, boundaries=False) | ~in_bounds(one)
+    # Half a pixel of slack: else noise of 0.01 px marks the whole border of a still picture as leaving it.
+    return occlusion(one, other, boundaries=False) | ~in_bounds(one, slack=0.5)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
+from retake.distance import distance
 from retake.errors import ConfigError, MediaError
 from retake.formats import CHUNK, FrameSeries, MaskSeries
 from retake.methods import Inputs, Patch
@@ -232,8 +233,7 @@ def edited_layer(frames: FrameSeries, masks: MaskSeries, frame: int, path: str) 
 
 def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:
     """float32 [H,W] in 0..1: the mask with an edge `feather` px wide, moved outwards by `grow` px."""
-    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    inside, outside = distance(mask), distance(~mask)
     s = np.clip((np.where(mask, inside - 0.5, 0.5 - outside) + grow) / feather + 0.5, 0, 1)
     return (s * s * (3 - 2 * s)).astype(np.float32) if mask.any() else np.zeros(mask.shape, np.float32)
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
+from retake.distance import distance
 from retake.priors.threads import single_threaded
 
 VERSION = 1
@@ -137,14 +138,13 @@ def _grow(mask: np.ndarray, margin: int) -> np.ndarray:
     return shrunk if 4 * int(shrunk.sum()) >= int(mask.sum()) else _grow(mask, -(-margin // 2))
 
 
-def _far_from(candidates: np.ndarray, living: np.ndarray, distance: float, shape: tuple[int, ...]) -> np.ndarray:
-    """bool [P]: no living point within `distance` px of a candidate (whole pixels)."""
+def _far_from(candidates: np.ndarray, living: np.ndarray, least: float, shape: tuple[int, ...]) -> np.ndarray:
+    """bool [P]: no living point nearer than `least` px to a candidate (whole pixels)."""
     height, width = shape[:2]
     nearest = np.rint(np.asarray(living).reshape(-1, 2)).astype(np.intp)
     inside = (nearest >= 0).all(1) & (nearest[:, 0] < width) & (nearest[:, 1] < height)
-    empty = np.ones((height, width), np.uint8)
-    empty[nearest[inside, 1], nearest[inside, 0]] = 0
+    empty = np.ones((height, width), bool)
+    empty[nearest[inside, 1], nearest[inside, 0]] = False
     if empty.all():
         return np.ones(len(candidates), bool)
-    gap = cv2.distanceTransform(empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return gap[candidates[:, 1], candidates[:, 0]] >= distance
+    return distance(empty)[candidates[:, 1], candidates[:, 0]] >= least
