@@ -92,7 +92,7 @@ def write_page(
         tile_size=tuple(layers.meta["tile_size"]),
         columns=layers.meta["columns"],
         layers=tuple(layers.meta["layers"]),
-        timestamps=tuple(series.seconds(t) for t in range(len(series))),
+        timestamps=tuple(series.times.tolist()),
         curves=curves,
         metrics=summary,
         stages=tuple(page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in outcomes),

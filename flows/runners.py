@@ -84,6 +84,7 @@ class Local:
     observer: Observer = field(default_factory=Silent)
     on_outcome: Callable[[Outcome], None] = lambda outcome: None
     outcomes: list[Outcome] = field(default_factory=list)
+    made_before: dict[str, Outcome] = field(default_factory=dict)  # by this very run, before it met damage
 
     def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
         outcome = self.outcome(stage, params, implementation, inputs)
@@ -96,7 +97,8 @@ class Local:
         paths = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
         sources = Sources(self.store, paths)
         recipe = recipe_of(self.store, stage, params, implementation, inputs)
-        return compute(self.store, stage, recipe, params, inputs, self.observer, sources)
+        outcome = compute(self.store, stage, recipe, params, inputs, self.observer, sources)
+        return self.made_before.get(outcome.key, outcome) if outcome.status == "cached" else outcome
 
     def healed(self, build: Callable[[], Any]) -> Any:
         """Call `build` (a pass over a graph); when it meets a damaged object, set aside all damage among what the
@@ -107,6 +109,7 @@ class Local:
             except DamagedError:
                 for outcome in self.outcomes:
                     drop_damaged(self.store, outcome.artifact)
+                self.made_before |= {o.key: o for o in self.outcomes if o.status == "ran"}
                 self.outcomes.clear()
         return build()
 

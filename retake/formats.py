@@ -5,7 +5,7 @@ safetensors; pixels uint8; masks and occlusion bit-packed along the width; flow 
 motion); track coordinates fp32. Readers hash what they read and keep at most two chunks in memory.
 
     kind     tensors of one chunk (n frames, or n pairs of frames)
-    frames   rgb uint8 [n,H,W,3] · seconds float64 [n]
+    frames   rgb uint8 [n,H,W,3]; and one file times.safetensors: seconds float64 [count]
     flow     forward, backward float16 [n,H,W,2] · occluded_forward, occluded_backward bits [n,H,ceil(W/8)]
              pair t: forward and its occlusion live on frame t, backward and its occlusion on frame t+1
     masks    mask bits [n,H,ceil(W/8)] · overlap float32 [n] (IoU with the flow-carried mask; 1 where none)
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from retake.store import Store
 
 CHUNK = 16
 VERSION = {"frames": 1, "flow": 1, "masks": 1, "tracks": 1, "edited": 1, "result": 1, "metrics": 1, "report": 1}
+
+TIMES = "times.safetensors"
 
 Tensors = dict[str, np.ndarray]
 
@@ -114,9 +117,14 @@ class FrameSeries(Series):
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[t] for t in range(self.count))
 
+    @cached_property
+    def times(self) -> np.ndarray:
+        """Of Frames: presentation times, float64 [count], in seconds from the source's first frame."""
+        return unpack(self.store.read(self.artifact[TIMES]))["seconds"]
+
     def seconds(self, t: int) -> float:
-        """Presentation time of frame t, in seconds from the source's first frame."""
-        return float(self.at(t, "seconds"))
+        """Presentation time of frame t."""
+        return float(self.times[t])
 
 
 class FlowSeries(Series):

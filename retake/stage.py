@@ -108,7 +108,7 @@ class Work:
     @property
     def done(self) -> set[int]:
         """Chunks that an earlier, interrupted run of this very key has committed."""
-        return {int(f.name[:5]) for f in self._files if f.name.endswith(".safetensors")}
+        return {int(f.name[:5]) for f in self._files if f.name[:5].isdigit()}
 
     def state(self) -> Tensors | None:
         """State committed with the last chunk, or None at the start."""

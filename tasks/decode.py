@@ -41,7 +41,8 @@ def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited:
     """Lossless chunks at full size, every pixel outside the edit the source's bit for bit, and result.mp4 of them."""
     edits: EditedSeries = work.open(edited)
     meta = frames.meta
-    selected = frames_at_full_size(clip, work.open(frames))
+    series: FrameSeries = work.open(frames)
+    selected = frames_at_full_size(clip, series)
     done, seen = len(work.done), 0
 
     def composed() -> Iterator[np.ndarray]:
@@ -63,11 +64,13 @@ def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited:
             )
 
     view = work.scratch / "result.mp4"
-    audio: dict[str, Any] = {}
+    options: dict[str, Any] = {"crf": params.crf, "preset": params.preset}
     if params.audio and (sound := clip.audio) is not None:
-        audio = {"audio_from": sound, "audio_start": meta["first_seconds"]}
+        options |= {"audio_from": sound, "audio_start": series.seconds(0)}
+    if meta["variable"]:  # else pictures and sound would drift apart
+        options |= {"timestamps": iter(series.times)}
     with single_threaded():
-        info = encode(view, composed(), meta["fps"], crf=params.crf, preset=params.preset, **audio)
+        info = encode(view, composed(), meta["fps"], **options)
     work.add("result.mp4", Path(view))
     return work.finish(
         count=meta["count"],

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from retake.artifact import Frames
 from retake.clip import Clip
-from retake.formats import CHUNK
+from retake.formats import CHUNK, TIMES, pack
 from retake.stage import Work, stage
 from retake.video import Selection
 
@@ -42,6 +42,11 @@ def working_size(width: int, height: int, short_side: int | None) -> tuple[int, 
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
+def uneven(times: list[float]) -> bool:
+    """Whether frames are not evenly spaced, beyond the rounding of a container's clock (1 ms in Matroska)."""
+    return len(times) > 2 and float(np.ptp(np.diff(times))) > 0.0025
+
+
 @stage("frames", version=1, makes="frames", backends=("av", "decord", "opencv-python-headless"))
 def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     """Decode in a child process, in chunks; timestamps are the source's own."""
@@ -52,33 +57,30 @@ def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     done = len(work.done)
     rgb: list[np.ndarray] = []
     times: list[float] = []
-    count, first = 0, None
 
     def commit() -> None:
-        index = (count - 1) // CHUNK
+        index = (len(times) - 1) // CHUNK
         if index >= done:
-            work.commit(index, {"rgb": np.stack(rgb), "seconds": np.array(times)})
+            work.commit(index, {"rgb": np.stack(rgb)})
         rgb.clear()
-        times.clear()
 
     for seconds, frame in clip.read(params.selection(), size, params.folder_fps, **reading):
-        first = seconds if first is None else first
         rgb.append(frame)
         times.append(seconds)
-        count += 1
-        if count % CHUNK == 0:
+        if len(times) % CHUNK == 0:
             commit()
-            work.progress(count, info.frames)
+            work.progress(len(times), info.frames)
     if rgb:
         commit()
+    work.add(TIMES, pack({"seconds": np.array(times)}))
     return work.finish(
-        count=count,
+        count=len(times),
         width=size[0],
         height=size[1],
         fps=params.fps or info.fps,
         source_width=info.width,
         source_height=info.height,
-        first_seconds=first or 0.0,
+        variable=uneven(times),
         selection=params.selection().as_json() | {"max_frames": None},
         folder_fps=params.folder_fps,
         decoder=params.decoder,

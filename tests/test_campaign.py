@@ -312,7 +312,7 @@ def every_file(made: dict[str, Artifact]) -> Iterator[tuple[Artifact, File]]:
 def take(store: Store, artifact: Artifact, file: File, out: Path, rng: random.Random) -> bytes | None:
     """Get at a stored file in one of the ways there are. Raises DamagedError."""
     ways = ["read", "copy", "link", "verify"]
-    if artifact.kind in READERS and file.name.endswith(".safetensors"):
+    if artifact.kind in READERS and file.name[:5].isdigit():
         ways += ["reader"] * 4
     match rng.choice(ways):
         case "read":

@@ -244,3 +244,22 @@ def test_the_recipe_and_the_sound_travel_with_the_video(tmp_path, own_store, pic
     with av.open(again.outputs["video"]) as shown:
         assert "comment" not in shown.metadata
     assert Store(own_store).find("decode", done.outcomes[-1].key)
+
+
+def test_a_clip_of_uneven_times_keeps_them(tmp_path, picture):
+    """Variable frame rate: each frame of the result is shown when the source's was."""
+    import av
+    import zoo
+
+    clip = tmp_path / "clip.mp4"
+    zoo.make_clip(clip, frames=20, size=(128, 96), vfr=True)
+    settings = ["masks.box=[20,10,100,80]", f"edit.reference={picture}", "masks.support=0"]
+    done = job.edit(str(clip), settings, until="decode", folder=tmp_path / "out")
+
+    def times(path: object) -> list[float]:
+        with av.open(str(path)) as shown:
+            found = [float(f.time) for f in shown.decode(video=0)]
+        return [t - found[0] for t in found]
+
+    assert times(done.outputs["video"]) == pytest.approx(times(clip), abs=1e-3)
+    assert done.made["frames"].meta["variable"]

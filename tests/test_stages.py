@@ -93,9 +93,8 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "versions": "frames@1 frames format@1 sprites@1",
         "values": {
             "0 rgb": "16x48x86x3 244 53.9098 118.15 117.906 117.828 117.931",
-            "0 seconds": "16 0.625 0.192074 0.0625 0.229167 0.395833 0.5625",
             "1 rgb": "2x48x86x3 243 54.2122 116.837 119.179 116.885 119.156",
-            "1 seconds": "2 0.0416667 0.0208333 0.666667 0.708333",
+            "times seconds": "18 0.708333 0.216172 0.0833333 0.291667 0.479167 0.645833",
         },
     },
     "optical_flow": {
@@ -225,7 +224,7 @@ def values(store: Store, artifact: Artifact) -> dict[str, str]:
     for file in artifact.files:
         data, stem = store.read(file), file.name.split(".")[0]
         if file.name.endswith(".safetensors"):
-            told |= {f"{int(stem)} {name}": of_array(array, name) for name, array in unpack(data).items()}
+            told |= {f"{stem.lstrip('0') or 0} {name}": of_array(array, name) for name, array in unpack(data).items()}
         elif file.name.endswith(".png"):
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
             told[stem] = of_array(np.asarray(picture))
