@@ -30,10 +30,27 @@ Clip = Annotated[str, typer.Argument(help="A video, a folder of images, DAVIS_RO
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: key=value, group=choice.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pixels of the source's first frame.")]
-Until = Annotated[str, typer.Option(help="Stop after this stage; its layers are shown in a report.")]
+Until = Annotated[
+    str,
+    typer.Option(
+        help="Stop after frames, optical_flow, masks, tracks, edit, decode or metrics; the priors make a report."
+    ),
+]
 INTERRUPTED = 130
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Edit video as a cached pipeline: every expensive stage runs once."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("retake"))
+        raise typer.Exit
 
 
 @app.command()
@@ -50,11 +67,13 @@ def edit(
     from flows.console import Console, size
     from flows.runners import Local
 
+    check_clip(clip)
     chosen, rest = split_runner(with_box(overrides, box))
     console = Console(quiet=as_json)
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
         from flows.edit import edit_clip
 
+        stop_at_once()
         done = edit_clip(clip, rest, until)
     else:
         runner = Local(job.open_store(), console, console.outcome)
@@ -77,6 +96,7 @@ def plan(
     from flows import job
     from flows.console import size
 
+    check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
     identity, planned = job.plan(clip, rest, until)
     if as_json:
@@ -149,6 +169,7 @@ def dataset(
     """Make every edit of every clip of the dataset through Prefect, and record the outs for DVC."""
     from flows.nightly import process_dataset
 
+    stop_at_once()
     done = process_dataset(list(overrides or []), commit)
     if as_json:
         show(done)
@@ -167,7 +188,9 @@ def report(
         show({"edits": found})
         return
     for entry in found:
-        print(f"{entry['clip']}/{entry['edit']}  {entry['method']:10}  {entry['report']}")
+        print(
+            f"{entry['clip']}/{entry['edit']}  {entry['method']:10}  {entry['report'] or 'no page: it stopped early'}"
+        )
 
 
 @app.command()
@@ -251,6 +274,28 @@ def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     return [*rest, f"masks.box=[{','.join(f'{value:g}' for value in corners)}]"]
 
 
+def check_clip(clip: str) -> None:
+    """Raises ConfigError E201 when a setting stands where the clip belongs."""
+    if "=" in clip and not Path(clip).exists():
+        raise ConfigError("E201", f"the clip is missing: {clip!r} is a setting", "Write retake edit CLIP key=value ...")
+
+
+def stop_at_once() -> None:
+    """On Ctrl-C, end this process and its children without asking Prefect, whose own server may be gone by then. The
+    store is made for that: what was committed stays."""
+
+    def stop(*_: Any) -> None:
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        told_stopped()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, stop)
+
+
 def split_runner(overrides: list[str]) -> tuple[str, list[str]]:
     """`runner=prefect` or `runner=local` is about how to run, not about the result."""
     chosen = [o.partition("=")[2] for o in overrides if o.startswith("runner=")]
@@ -313,9 +358,7 @@ def main() -> None:
             raise
         code = fail(error)
     except (KeyboardInterrupt, typer.Abort):
-        kept = "What was finished is kept: the same command goes on from there."
-        fail(RetakeError("E130", "stopped", kept))
-        code = INTERRUPTED
+        code = told_stopped()
     except BrokenPipeError:
         code = 0
     except Exception as error:
@@ -329,6 +372,12 @@ def main() -> None:
             code = fail(RetakeError("E999", text, "Run it again with --debug and report what it shows."))
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def told_stopped() -> int:
+    kept = "What was finished is kept: the same command goes on from there."
+    fail(RetakeError("E130", "stopped", kept))
+    return INTERRUPTED
 
 
 def command_path(error: Any) -> str:

@@ -193,6 +193,9 @@ def _explained(overrides: list[str], error: Exception) -> ConfigError:
             group, _, rest = name.partition(".")
             value = override.partition("=")[2]
             if group not in defaults:
+                if not rest and (owners := sorted(g for g, keys in defaults.items() if group in keys)):
+                    typed = f"{owners[0]}.{override.lstrip('+~')}"
+                    return ConfigError("E205", f"unknown setting {name!r}", f"Did you mean {typed}?")
                 return ConfigError("E205", f"unknown setting {name!r}", did_you_mean(group, list(defaults)))
             choices = sorted(p.stem for p in (CHECKOUT / "params" / group).glob("*.yaml"))
             if not rest and value not in choices:

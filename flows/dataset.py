@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,23 @@ def made_of_stage(name: str, runner: Local) -> dict[str, Any]:
     """The stage's artifacts by clip (and edit), handed out. A stage that no edit needs says so in its folder."""
     common = read_params()
     made: dict[tuple[str, ...], Artifact] = {}
-    extra: dict[tuple[str, ...], tuple[Clip, Settings, dict[str, Artifact]]] = {}
+    edits: dict[tuple[str, ...], handout.Finished] = {}
     for clip, edit, opened, p in jobs(common, with_edits=name not in OF_A_CLIP):
         if name in graph.closure(p):
             place = (clip,) if edit is None else (clip, edit)
-            results = graph.edit_graph(runner, opened, p, until=name)
-            made[place], extra[place] = results[name], (opened, p, results)
-    hand_out_stage(runner.store, name, made, extra)
+            edits[place] = finished(runner, edit or "", opened, p, until=name)
+            made[place] = edits[place].made[name]
+    hand_out_stage(runner.store, name, made, edits)
     dvc.seed(CHECKOUT, runner.store, [file for artifact in made.values() for file in artifact.files])
     return {"stage": name, "artifacts": {"/".join(place): artifact.digest for place, artifact in made.items()}}
+
+
+def finished(runner: Local, name: str, clip: Clip, p: Settings, until: str = "report") -> handout.Finished:
+    """Run one edit. Its page says of every stage that it stands in the store: the same page whichever front made it."""
+    before = len(runner.outcomes)
+    made = graph.edit_graph(runner, clip, p, until)
+    outcomes = [replace(outcome, status="cached") for outcome in runner.outcomes[before:]]
+    return handout.Finished(name, clip, p, made, outcomes)
 
 
 def jobs(common: Mapping[str, Any], with_edits: bool = True) -> Iterator[tuple[str, str | None, Clip, Settings]]:
@@ -84,7 +93,7 @@ def located(spec: str) -> str:
 
 
 def hand_out_stage(
-    store: Store, name: str, made: Mapping[tuple[str, ...], Artifact], extra: Mapping[tuple[str, ...], Any]
+    store: Store, name: str, made: Mapping[tuple[str, ...], Artifact], edits: Mapping[tuple[str, ...], handout.Finished]
 ) -> None:
     """Fill artifacts/<name> anew: tensors by hard link, what people open by copy."""
     folder = CHECKOUT / "artifacts" / name
@@ -101,8 +110,7 @@ def hand_out_stage(
         meta = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
         handout.write_text(target / "artifact.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
         if name == "report":
-            opened, p, results = extra[place]
-            handout.write_page(store, opened, p, results, [], target)
+            handout.write_page(store, edits[place], target)
     if name == "metrics" and made:
         write_scores(store, made, folder)
 
@@ -134,23 +142,27 @@ def process(runner: Local, console: Console, overrides: list[str], record: bool)
         validate(compose(overrides))
         dvc.compose(CHECKOUT, overrides)
     common = read_params()
+    if not overrides and common != compose([]):
+        console.say("note: params.yaml is not what params/ composes to (retake params writes it anew)")
 
     def build() -> dict[str, dict[tuple[str, ...], Artifact]]:
         made: dict[str, dict[tuple[str, ...], Artifact]] = {name: {} for name in graph.STAGES}
-        extra: dict[tuple[str, ...], Any] = {}
+        edits: dict[tuple[str, ...], handout.Finished] = {}
         for clip, edit, opened, p in jobs(common):
             assert edit is not None
-            results = graph.edit_graph(runner, opened, p)
-            extra[clip, edit] = (opened, p, results)
-            for name, artifact in results.items():
+            console.say(f"\n{clip} × {edit}")
+            edits[clip, edit] = finished(runner, edit, opened, p)
+            for name, artifact in edits[clip, edit].made.items():
                 made[name][(clip,) if name in OF_A_CLIP else (clip, edit)] = artifact
         for name, artifacts in made.items():
-            hand_out_stage(runner.store, name, artifacts, extra)
+            hand_out_stage(runner.store, name, artifacts, edits)
         return made
 
     made = runner.healed(build)
     if record:
         commit(console, made, runner.store)
+    for clip, edit in made["report"]:
+        console.say(f"report  artifacts/report/{clip}/{edit}/report.html")
     return {
         "stages": [o.as_json() for o in runner.outcomes],
         "artifacts": {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,64 +29,84 @@ def edit_id(store: Store, clip: Clip, p: Settings) -> str:
     return digest([clip.digest(store), {g: keyed_params(getattr(p, g), store.source_digest) for g in groups}])[:12]
 
 
-def hand_out(
-    store: Store,
-    clip: Clip,
-    p: Settings,
-    made: Mapping[str, Artifact],
-    outcomes: Sequence[Outcome],
-    folder: Path,
-    command: str,
-) -> dict[str, str]:
-    """Write the folder of one edit; returns its outputs by name, as paths. Raises DamagedError before it would copy
-    anything that is not what was stored."""
+@dataclass(frozen=True)
+class Finished:
+    """One edit, as far as it was made."""
+
+    name: str
+    """What tells it from other edits of the clip: its id, or its name in the dataset."""
+    clip: Clip
+    settings: Settings
+    made: Mapping[str, Artifact]
+    outcomes: Sequence[Outcome]
+    command: str = ""
+
+    @property
+    def method(self) -> str:
+        """Name of the editing method, or "priors" where the edit stopped before it."""
+        return str(self.settings.edit.name) if "edit" in self.made else "priors"
+
+    @property
+    def title(self) -> str:
+        """The method, the name, and the settings of the method that are not its defaults."""
+        edit = self.settings.edit
+        shown = [self.method, self.name]
+        for key, info in type(edit).model_fields.items() if "edit" in self.made else ():
+            value = getattr(edit, key)
+            if value != info.get_default() and not isinstance(value, dict):
+                shown.append(f"{key}={Path(value).name if isinstance(value, str) else value}")
+        return " · ".join(shown)
+
+    def recipe(self) -> dict[str, Any]:
+        """What made it, as plain JSON."""
+        settings = {g: v for g, v in self.settings.as_json().items() if g != "dataset"}
+        keys = {o.stage: o.key for o in self.outcomes}
+        about = {"clip": self.clip.spec, "method": self.method, "command": self.command}
+        return {**about, "settings": settings, "keys": keys}
+
+
+def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
+    """Write the folder of one edit; returns its outputs by name, as paths. One process at a time writes a folder.
+    Raises DamagedError before it would copy anything that is not what was stored."""
     with writing_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
     outputs: dict[str, str] = {}
-    recipe = {
-        "clip": clip.spec,
-        "command": command,
-        "settings": p.as_json(),
-        "keys": {o.stage: o.key for o in outcomes},
-    }
-    if "decode" in made:
-        view = folder / "result.mp4"
-        store.copy_out(made["decode"]["result.mp4"], view)
-        if p.decode.recipe_tag:
-            from retake.video import tag
+    with store.lock(digest(["folder", str(folder.absolute())])):
+        recipe = json.dumps(edit.recipe(), indent=1, sort_keys=True, ensure_ascii=False)
+        write_text(folder / "recipe.json", recipe + "\n")
+        if "decode" in edit.made:
+            view = folder / "result.mp4"
+            store.copy_out(edit.made["decode"]["result.mp4"], view)
+            if edit.settings.decode.recipe_tag:
+                from retake.video import tag
 
-            tag(view, json.dumps({"retake": recipe}, sort_keys=True, ensure_ascii=False))
-        outputs["video"] = str(view)
-    if "metrics" in made:
-        for name in ("metrics.json", "metrics.tsv"):
-            store.copy_out(made["metrics"][name], folder / name)
-        outputs["metrics"] = str(folder / "metrics.json")
-    if "report" in made:
-        outputs["report"] = str(write_page(store, clip, p, made, outcomes, folder, command))
-    write_text(folder / "recipe.json", json.dumps(recipe, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+                tag(view, json.dumps({"retake": edit.recipe()}, sort_keys=True, ensure_ascii=False))
+            outputs["video"] = str(view)
+        if "metrics" in edit.made:
+            for name in ("metrics.json", "metrics.tsv"):
+                store.copy_out(edit.made["metrics"][name], folder / name)
+            outputs["metrics"] = str(folder / "metrics.json")
+        if "report" in edit.made:
+            outputs["report"] = str(write_page(store, edit, folder))
     return outputs
 
 
-def write_page(
-    store: Store,
-    clip: Clip,
-    p: Settings,
-    made: Mapping[str, Artifact],
-    outcomes: Sequence[Outcome],
-    folder: Path,
-    command: str = "",
-) -> Path:
+def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     """report.html with what the metrics and the stages say, beside its contact sheet and, when large, its layers."""
     from retake.formats import FrameSeries
     from retake.report import page
 
+    made = edit.made
     layers, frames = made["report"], made["frames"]
     series = FrameSeries(store, frames)
     summary, curves = scores_of(store, made.get("metrics"))
-    files = [("result.mp4", "the result, H.264"), ("metrics.json", "metrics"), ("metrics.tsv", "metrics by frame")]
+    files = {"result.mp4": "the result, H.264", "metrics.json": "metrics", "metrics.tsv": "metrics by frame"}
+    files["recipe.json"] = "recipe and keys"
+    shown = {group: v for group, v in edit.settings.as_json().items() if group not in NOT_OF_AN_EDIT}
+    rows = [page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in edit.outcomes]
     data = page.ReportData(
-        title=str(getattr(p.edit, "name", "")) if "edit" in made else "priors",
-        clip=clip.name,
+        title=edit.title,
+        clip=edit.clip.name,
         fps=frames.meta["fps"],
         frames=frames.meta["count"],
         frame_size=(frames.meta["source_width"], frames.meta["source_height"]),
@@ -95,14 +116,14 @@ def write_page(
         timestamps=tuple(series.times.tolist()),
         curves=curves,
         metrics=summary,
-        stages=tuple(page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in outcomes),
-        recipe={"clip": clip.spec, **{g: v for g, v in p.as_json().items() if g not in NOT_OF_AN_EDIT}},
+        stages=tuple(rows),
+        recipe={"clip": edit.clip.spec, **shown},
         versions=installed(*SHOWN_VERSIONS),
         notices=tuple(note for artifact in made.values() for note in artifact.meta.get("notes", ())),
-        links=tuple(page.Link(text, name) for name, text in files if (folder / name).exists()),
+        links=tuple(page.Link(text, name) for name, text in files.items() if (folder / name).exists()),
         flow_max_px=layers.meta["flow_max_px"],
         wheel=store.read(layers["wheel.png"]) if "wheel.png" in layers else None,
-        command=command,
+        command=edit.command,
     )
     store.copy_out(layers["contact_sheet.png"], folder / "contact_sheet.png")
     store.copy_out(layers["layers.mp4"], folder / "layers.mp4")

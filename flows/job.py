@@ -55,19 +55,22 @@ def edit(
     """Edit a clip: `edit("dog.mp4", ["masks.box=[70,40,300,460]", "edit.reference=cat.png"])`.
 
     `overrides` are settings as on the command line; `until` stops after a stage. Results stand in
-    `edits_home()`/<clip>/<id>. Raises RetakeError.
+    `edits_home()`/<clip>/<id>, with -until-<stage> behind it where it stopped. Raises RetakeError.
     """
     clip = open_clip(clip) if isinstance(clip, str) else clip
     p = settings(list(overrides))
     runner = runner or Local(open_store())
     store = runner.store
     identity = handout.edit_id(store, clip, p)
-    folder = folder or edits_home() / clip.name / identity
-    command = command_line(clip, overrides)
+    # What stops early gets a folder of its own: it must not replace the page of the whole edit.
+    place = identity if until == "report" else f"{identity}-until-{until}"
+    folder = folder or edits_home() / clip.name / place
+    command = command_line(clip, overrides, until)
 
     def build() -> Edit:
         made = graph.edit_graph(runner, clip, p, until)
-        outputs = handout.hand_out(store, clip, p, made, runner.outcomes, folder, command)
+        finished = handout.Finished(identity, clip, p, made, tuple(runner.outcomes), command)
+        outputs = handout.hand_out(store, finished, folder)
         return Edit(identity, folder, tuple(runner.outcomes), outputs, made)
 
     return runner.healed(build)
@@ -81,6 +84,7 @@ def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tup
     return identity, run.planned
 
 
-def command_line(clip: Clip, overrides: Sequence[str]) -> str:
+def command_line(clip: Clip, overrides: Sequence[str], until: str) -> str:
     """What to type to get this edit again."""
-    return shlex.join(["retake", "edit", clip.spec, *overrides])
+    stop = [] if until == "report" else ["--until", until]
+    return shlex.join(["retake", "edit", clip.spec, *overrides, *stop])

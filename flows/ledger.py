@@ -25,7 +25,7 @@ def edits(clip: str | None = None) -> list[dict[str, Any]]:
             {
                 "clip": path.parent.parent.name,
                 "edit": path.parent.name,
-                "method": recipe["settings"]["edit"]["name"],
+                "method": recipe["method"],
                 "command": recipe["command"],
                 "report": str(page) if page.exists() else None,
                 "metrics": json.loads(scores.read_text()) if scores.exists() else None,

@@ -72,7 +72,10 @@ class Plan:
             size = record.artifact.bytes
             self.planned.append(Planned(stage.name, "cached", "", recipe.key, record.seconds, size))
             return record.artifact
-        self.planned.append(Planned(stage.name, "will run", why_missing(self.store, recipe), recipe.key))
+        why = why_missing(self.store, recipe)
+        if self.store.partial_path(recipe.key).exists():
+            why += "; goes on from the chunks of an interrupted run"
+        self.planned.append(Planned(stage.name, "will run", why, recipe.key))
         return Promise(stage.name)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from flows.config import CHECKOUT, settings
 from retake.clip import open_clip
 from retake.errors import ConfigError
-from retake.video import write_png
+from retake.video import read_image, write_png
 
 INK = (255, 235, 60)
 
@@ -17,7 +17,8 @@ INK = (255, 235, 60)
 def write_frame(
     clip: str, number: int, overrides: list[str], box: str | None, out: Path | None, grid: bool = True
 ) -> Path:
-    """Working frame `number` at the source's size. Raises ConfigError E231 when there is no such frame."""
+    """Working frame `number` at the source's size. Raises ConfigError E231 when there is no such frame, E214 rather
+    than write a plain frame over one that was painted."""
     opened, p = open_clip(clip), settings(overrides)
     reading = {"backend": p.frames.decoder, "on_damage": p.frames.on_damage}
     stream = opened.read(p.frames.selection(), None, p.frames.folder_fps, **reading)
@@ -29,22 +30,29 @@ def write_frame(
             break
     if rgb is None:
         raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {seen - 1}.")
-    path = out or CHECKOUT / "artifacts" / "frames-seen" / f"{opened.name}-{number:05d}.png"
+    name = f"{opened.name}-{number:05d}{'-grid' if grid else ''}.png"
+    path = out or CHECKOUT / "artifacts" / "frames-seen" / name
+    if not grid and out is None and path.exists() and not np.array_equal(read_image(path), rgb):
+        raise ConfigError(
+            "E214", f"{path} is there and is not this frame: was it painted?", "Write elsewhere: --out FILE.png"
+        )
     write_png(path, drawn(rgb, p.masks.box if box else None) if grid else rgb)
     return path
 
 
 def drawn(rgb: np.ndarray, box: tuple[float, float, float, float] | None) -> np.ndarray:
-    """uint8 RGB [H,W,3] with lines every 50 or 100 px, labelled, and the box if one is given."""
+    """uint8 RGB [H,W,3] with up to twenty lines across, labelled where there is room, and the box if there is one."""
     import cv2
 
     picture = rgb.copy()
     height, width = rgb.shape[:2]
     step = next((s for s in (10, 25, 50, 100, 200, 500) if max(width, height) / s <= 20), 1000)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, min(width, height) / 1400)
+    every = step * -(-round(160 * scale) // step)  # px between labels, so that they do not run into each other
     for x in range(0, width, step):
         cv2.line(picture, (x, 0), (x, height - 1), INK, 1)
-        label(picture, str(x), (x + 2, int(14 * scale / 0.4)), font, scale)
+        if x % every == 0:
+            label(picture, str(x), (x + 2, int(14 * scale / 0.4)), font, scale)
     for y in range(step, height, step):
         cv2.line(picture, (0, y), (width - 1, y), INK, 1)
         label(picture, str(y), (2, y - 3), font, scale)

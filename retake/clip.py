@@ -26,6 +26,7 @@ from retake.recipe import digest
 from retake.store import Store
 from retake.video import Selection, VideoInfo, decode, local_file, probe, read_image, resize
 
+PROTOCOLS = {"concat", "crypto", "data", "file", "ftp", "http", "https", "pipe", "rtmp", "rtsp", "srt", "tcp", "udp"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 Frame = tuple[float, np.ndarray]
 
@@ -194,6 +195,12 @@ def open_clip(spec: str) -> Clip:
     root, _, sequence = spec.rpartition(":")
     if root and (davis := Path(root).expanduser() / "JPEGImages").is_dir():
         return FolderClip(str(davis_sequence(davis, sequence)))
+    if not path.exists() and root not in PROTOCOLS and re.fullmatch(r"([./~]*[\w./-]+):[A-Za-z0-9][\w.-]*", spec):
+        raise MediaError(
+            "E400",
+            f"{root} is no DAVIS tree: there is no folder {Path(root) / 'JPEGImages'}",
+            "Write DAVIS_ROOT:sequence, as in /data/DAVIS:bear",
+        )
     local_file(os.path.expanduser(spec))
     return VideoClip(str(path))
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from retake.artifact import Artifact, Edited, Frames
+from retake.formats import CHUNK
 from retake.lookup import lookup
 from retake.methods import Inputs
 from retake.stage import Work, stage
@@ -23,5 +24,5 @@ def stage_edit(work: Work, params: Any, frames: Frames, **priors: Artifact) -> E
     for index, patch in enumerate(patches, start=inputs.first_chunk):
         tensors = {"box": np.array(patch.box, np.int32), "rgb": patch.rgb, "alpha": patch.alpha}
         work.commit(index, tensors)
-        work.progress(index + 1, series.chunks())
+        work.progress(min((index + 1) * CHUNK, len(series)), len(series))
     return work.finish(count=len(series), width=series.width, height=series.height, name=params.name)  # type: ignore[return-value]

@@ -28,11 +28,11 @@ def stage_masks(work: Work, params: Any, frames: Frames, optical_flow: Artifact 
         height=series.height,
         frame=getattr(params, "frame", 0),
         name=params.name,
-        notes=notes_on(work, len(series)),
+        notes=notes_on(work, len(series), prompted=hasattr(params, "points")),
     )  # type: ignore[return-value]
 
 
-def notes_on(work: Work, count: int) -> list[str]:
+def notes_on(work: Work, count: int, prompted: bool) -> list[str]:
     """What a person should know before trusting the masks: on which frames there is none."""
     empty = [t for index in sorted(work.done) for t in empty_frames(work.read(index), index)]
     if not empty:
@@ -41,7 +41,8 @@ def notes_on(work: Work, count: int) -> list[str]:
         where = f"from frame {empty[0]} on: the object was lost or left the picture"
     else:
         where = f"on {len(empty)} of {count} frames, the first of them {empty[0]}"
-    return [f"the mask is empty {where}. See the mask layer; help it with masks.points, or masks.frame=N and its box"]
+    help_it = "help it with masks.points, or masks.frame=N and its box" if prompted else "check the given masks"
+    return [f"the mask is empty {where}. See the mask layer; {help_it}"]
 
 
 def empty_frames(chunk: Tensors, index: int) -> list[int]:
@@ -97,7 +98,7 @@ def carry_both_ways(work: Work, params: Any, module: Any, series: FrameSeries, f
         if index <= home:
             state["first"] = masks[span.start]
         work.commit(index, tensors([masks[t] for t in span], [overlap[t] for t in span]), state)
-        work.progress(len(work.done), len(order))
+        work.progress(min(len(work.done) * CHUNK, len(series)), len(series))
 
 
 def flow_between(flow: FlowSeries, t: int, way: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ def stage_tracks(work: Work, params: Any, frames: Frames, masks: Artifact) -> Tr
             continue
         chunk, state = follow_chunk(module, params, series, mask, index, home, state)
         work.commit(index, chunk, state)
-        work.progress(len(work.done), len(order))
+        work.progress(min(len(work.done) * CHUNK, len(series)), len(series))
     return work.finish(count=len(series), width=series.width, height=series.height, name=params.name)  # type: ignore[return-value]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from command import CHECKOUT, Shell, Told, reference, sprite_clip
 
 from retake.store import Store
+from retake.video import read_image, write_png
 
 STAGES = ["frames", "optical_flow", "masks", "tracks", "edit", "decode", "metrics", "report"]
 BOX = ("--box", "20,20,80,80")
@@ -172,7 +174,7 @@ def test_two_clips_of_one_name_do_not_collide(warm, tmp_path):
         (tmp_path / name).mkdir()
         clip = sprite_clip(tmp_path / name / "same.mp4", frames=4, scene=scene)
         told = warm.shell("edit", clip, "--until", "frames", "--json").data
-        folders.append(warm.shell.home / "edits" / "same" / told["edit"])
+        folders.append(warm.shell.home / "edits" / "same" / f"{told['edit']}-until-frames")
     assert folders[0] != folders[1]
     assert all((folder / "recipe.json").exists() for folder in folders)
 
@@ -278,3 +280,25 @@ def test_the_launcher_finds_the_checkout_upwards_and_only_there(warm, tmp_path):
     assert "cd " in outside.stderr
     machine = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert Told(machine.returncode, machine.stdout, machine.stderr).error["code"] == "E200"
+
+
+def test_two_processes_hand_out_one_edit_side_by_side(warm):
+    """They write one folder in turn, and both find it whole."""
+    children = [warm.shell.start("edit", *warm.words(), "--json") for _ in range(4)]
+    ends = [child.communicate() for child in children]
+    assert [child.returncode for child in children] == [0] * 4, ends
+    folder = Path(json.loads(ends[0][0])["outputs"]["report"]).parent
+    assert not [p.name for p in folder.iterdir() if "part" in p.name]
+
+
+def test_a_painted_frame_is_not_written_over(warm, tmp_path):
+    first = warm.shell("frame", warm.clip, 0, "--plain", "--json")
+    painted = Path(first.data["frame"])
+    try:
+        write_png(painted, np.zeros_like(read_image(painted)))
+        again = warm.shell("frame", warm.clip, 0, "--plain", "--json")
+        assert (again.code, again.error["code"]) == (2, "E214")
+        assert warm.shell("frame", warm.clip, 0, "--json").code == 0  # the grid has a name of its own
+        assert not read_image(painted).any()
+    finally:
+        painted.unlink()

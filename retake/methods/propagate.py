@@ -55,7 +55,8 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 (nothing to carry), E231 (a frame that the clip does not have)."""
+    """Raises ConfigError E230 (nothing to carry), E231 (a frame that the clip does not have), MediaError E431 (an
+    anchor of another shape) and what reading the images raises."""
     if not params.reference and not params.anchors:
         raise ConfigError(
             "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or edit.anchors={0:IMAGE}"
@@ -63,8 +64,10 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
     for frame in [*(params.anchors or {}), *([params.frame] if params.frame is not None else [])]:
         if frame >= frames["count"]:
             raise ConfigError("E231", f"there is no frame {frame}", f"The clip has frames 0 to {frames['count'] - 1}.")
-    for path in [*(params.anchors or {}).values(), *([params.reference] if params.reference else [])]:
-        read_image(path)
+    if params.reference:
+        read_image(params.reference)
+    for path in (params.anchors or {}).values():
+        check_shape(path, read_image(path), frames)
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,18 @@ class Layer:
 def edit(
     latents: None, backbone: None, priors: Mapping[str, Any], inputs: Inputs, params: Params, rng: np.random.Generator
 ) -> Iterator[Patch]:
-    """One Patch a chunk. Raises ConfigError E233 (no object on the anchor frame) and MediaError (unreadable image)."""
+    """One Patch a chunk. Raises ConfigError E233 (no object on the anchor frame), E234 (a reference and an anchor on
+    one frame) and MediaError (unreadable image)."""
     frames, masks = inputs.frames, priors["masks"]
     layers = [edited_layer(frames, masks, t, path) for t, path in sorted((params.anchors or {}).items())]
     if params.reference:
         frame = masks.meta.get("frame", 0) if params.frame is None else params.frame
-        layers = [layer for layer in layers if layer.frame != frame]
+        if any(layer.frame == frame for layer in layers):
+            raise ConfigError(
+                "E234",
+                f"both edit.reference and an anchor stand on frame {frame}",
+                "Leave one of them out, or place the reference elsewhere: edit.frame=N",
+            )
         layers.append(reference_layer(masks, frame, read_image(params.reference), params.fit))
     layers.sort(key=lambda layer: layer.frame)
 
@@ -211,13 +220,7 @@ def reference_layer(masks: MaskSeries, frame: int, image: np.ndarray, fit: str) 
 def edited_layer(frames: FrameSeries, masks: MaskSeries, frame: int, path: str) -> Layer:
     """A hand-edited frame: what differs from the source is the edit. Raises MediaError E431, ConfigError E232."""
     image = read_image(path)[..., :3]
-    size = frames.meta["source_width"], frames.meta["source_height"]
-    if image.shape[1] * size[1] != image.shape[0] * size[0]:
-        raise MediaError(
-            "E431",
-            f"{path} is {image.shape[1]}x{image.shape[0]}, the clip {size[0]}x{size[1]}",
-            f"Edit a frame of this clip: retake frame CLIP {frame}",
-        )
+    check_shape(path, image, frames.meta)
     image = resize(image, (frames.width, frames.height))
     source = frames[frame]
     changed = (np.abs(image.astype(np.int16) - source).max(axis=2) > CHANGED).astype(np.uint8)
@@ -229,6 +232,17 @@ def edited_layer(frames: FrameSeries, masks: MaskSeries, frame: int, path: str) 
     beyond = cv2.GaussianBlur((~masks[frame]).astype(np.float32), (0, 0), 1.0)
     rgba = np.dstack([image.astype(np.float32), alpha])
     return Layer(frame, rgba, np.hstack([np.eye(2), np.zeros((2, 1))]), free=beyond)
+
+
+def check_shape(path: str, image: np.ndarray, frames: Mapping[str, Any]) -> None:
+    """Raises MediaError E431 unless an image has the clip's shape."""
+    width, height = frames["source_width"], frames["source_height"]
+    if image.shape[1] * height != image.shape[0] * width:
+        raise MediaError(
+            "E431",
+            f"{path} is {image.shape[1]}x{image.shape[0]}, the clip {width}x{height}",
+            "Paint into a frame of this clip: retake frame CLIP 0 --plain",
+        )
 
 
 def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:

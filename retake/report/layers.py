@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MASK_COLOUR = (255, 72, 48)
+MASK_COLOUR, OUTLINE = (255, 0, 200), (255, 255, 255)  # magenta: rarer in pictures than red or green
 BACKDROP = 24  # grey level behind a tile that is missing or of another shape
 _TILE_STEP = 8  # tiles are multiples of H.264's transform, so no block straddles two tiles
 
@@ -35,7 +35,7 @@ def overlay_mask(
     picture[inside] = picture[inside] * (1 - opacity) + np.array(colour, np.float32) * opacity
     picture = np.ascontiguousarray((picture + 0.5).astype(np.uint8))
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(picture, outlines, -1, colour, _stroke(rgb))
+    return cv2.drawContours(picture, outlines, -1, OUTLINE, _stroke(rgb))
 
 
 def flow_peak(flow: np.ndarray) -> float:

@@ -35,8 +35,12 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Raises ConfigError E223 before anything runs when no path is given."""
+    """Before anything runs: raises ConfigError E223 when no path is given, MediaError E430
+    when a folder does not hold one mask a frame."""
     _require(params.path)
+    path = Path(params.path or "")
+    if path.is_dir():
+        _check_count(path, len(_png_files(path)), frames["count"])
 
 
 def _require(path: str | Path | None) -> None:
@@ -64,7 +68,7 @@ def masks(path: str | Path | None, params: Params, count: int, size: tuple[int, 
 
 
 def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    files = sorted((f for f in path.iterdir() if f.suffix.lower() == ".png"), key=lambda f: _natural(f.name))
+    files = _png_files(path)
     _check_count(path, len(files), count)
     for file in files:
         yield _fit(_read_png(file, params.object), size, file)
@@ -127,12 +131,16 @@ def _fit(mask: np.ndarray, size: tuple[int, int], source: Path) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), size, interpolation=method) >= 0.5
 
 
+def _png_files(path: Path) -> list[Path]:
+    return sorted((f for f in path.iterdir() if f.suffix.lower() == ".png"), key=lambda f: _natural(f.name))
+
+
 def _check_count(path: Path, found: int, wanted: int) -> None:
     if found != wanted:
         raise MediaError(
             "E430",
             f"{path} holds {found} masks, the clip has {wanted} frames",
-            "Give one mask a frame; frames.start and frames.end choose a part of the clip.",
+            "Give one mask a frame of those that are selected, in the order of their names.",
         )
 
 
