@@ -60,6 +60,7 @@ class Recipe:
 
     stage: str
     version: int
+    format: int = 1  # VERSION of the format in which the result is written
     implementation: str = ""  # "dis@1": the module that was chosen and its hand-written VERSION
     params: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)  # name -> content digest of an upstream output
@@ -72,6 +73,7 @@ class Recipe:
         return {
             "stage": self.stage,
             "version": self.version,
+            "format": self.format,
             "implementation": self.implementation,
             "params": dict(self.params),
             "inputs": dict(self.inputs),

@@ -49,6 +49,7 @@ class Stage:
         return Recipe(
             stage=self.name,
             version=self.version,
+            format=VERSION[self.makes],
             implementation=implementation,
             params=keyed_params(params, file_digest),
             inputs=inputs,

@@ -25,8 +25,8 @@ def test_pinned_digests():
         b"m2:s1:al6:i1;d0x1.0000000000000p+0;s1:1tny1:1s1:bm2:s1:cd-0x1.0000000000000p-1;s2:\xc3\xa9l0:"
     )
     assert digest(value) == "f31bb9e28050ecf8cb4076aa9568fb0c9f20137dae85b5bf3b05cbc6492bb4c0"
-    recipe = Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "f" * 64}, backends={"opencv": "5"})
-    assert recipe.key == "c0e19714fbace75c406700d4af5dd4ff2be50ce4835d008ef648f581b169f631"
+    recipe = Recipe("depth", 1, 1, "parallax@1", {"near": 2}, {"frames": "f" * 64}, backends={"opencv": "5"})
+    assert recipe.key == "a689e946febbc0e9b18b23bf25a9748689fadcd0382b082d6ef3ebfc8ef64973"
 
 
 plain = st.recursive(
@@ -68,18 +68,19 @@ def test_order_of_a_mapping_does_not_matter():
 
 
 def test_every_ingredient_changes_the_key():
-    base = Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"})
+    base = Recipe("depth", 1, 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"})
     changed = [
-        Recipe("flow", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
-        Recipe("depth", 2, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
-        Recipe("depth", 1, "parallax@2", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
-        Recipe("depth", 1, "parallax@1", {"near": 3}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
-        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "b"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
-        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@2"}, "fp16", {"opencv": "5"}),
-        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "bf16", {"opencv": "5"}),
-        Recipe("depth", 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "6"}),
+        Recipe("depth", 1, 2, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("flow", 1, 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 2, 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, 1, "parallax@2", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, 1, "parallax@1", {"near": 3}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, 1, "parallax@1", {"near": 2}, {"frames": "b"}, {"net": "x@1"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@2"}, "fp16", {"opencv": "5"}),
+        Recipe("depth", 1, 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "bf16", {"opencv": "5"}),
+        Recipe("depth", 1, 1, "parallax@1", {"near": 2}, {"frames": "a"}, {"net": "x@1"}, "fp16", {"opencv": "6"}),
     ]
-    assert len({r.key for r in [base, *changed]}) == 9
+    assert len({r.key for r in [base, *changed]}) == 10
 
 
 def test_differences_name_the_leaf():

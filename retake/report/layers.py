@@ -23,7 +23,7 @@ def overlay_mask(
     colour: tuple[int, int, int] = MASK_COLOUR,
     opacity: float = 0.45,
 ) -> np.ndarray:
-    """Tints the masked pixels and draws the mask's outline, so that thin and hidden parts stay visible.
+    """Tints the masked pixels and outlines the mask in white, so that its edge can be judged on any colour.
 
     rgb: uint8 [H, W, 3]; mask: bool [H, W]; opacity: 0 (outline only) to 1. Returns uint8 [H, W, 3].
     Raises ValueError when the sizes differ.
