@@ -107,7 +107,7 @@ def follow(
             more = common(candidate, here)
             if len(more[0]) > len(a):
                 base_points, base_matrix, (a, b) = candidate, matrix, more
-        step = robust_affine(a, b)
+        step = robust_affine(a, b, chain(matrix, cv2.invertAffineTransform(base_matrix)))
         if step is None:
             step, base_points, base_matrix = mask_motion(masks, previous, t), alive(tracks, t), matrix
             matrix = chain(step, matrix)
@@ -118,11 +118,12 @@ def follow(
         previous = t
 
 
-def robust_affine(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+def robust_affine(a: np.ndarray, b: np.ndarray, guess: np.ndarray | None = None) -> np.ndarray | None:
     """Affine [2,3] that takes points a to b (float32 [P,2]), outliers rejected; None when there are too few points.
 
     A full affine needs points to spare: with fewer than 12 inliers a similarity is fitted instead, with fewer than 4
-    the median translation.
+    the median translation. `guess` is the answer of the frame before: an object that bends has many affines that suit
+    a part of it, and a fresh search would jump between them from frame to frame.
     """
     if len(a) == 0:
         return None
@@ -134,15 +135,19 @@ def robust_affine(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     affine, inliers = cv2.estimateAffine2D(a, b, method=cv2.RANSAC, ransacReprojThreshold=INLIER)
     if affine is None or inliers.sum() < 12 or not sane(affine):
         return similarity
+    if guess is not None and sane(near := refined(guess, a, b)):
+        return near
     return refined(affine, a, b)
 
 
 def refined(matrix: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The affine again, by least squares with Tukey's weights: steadier over time than RANSAC's inlier set."""
+    """The affine again, by least squares with Tukey's weights (c = 4.685), whose scale is the spread of the errors: the
+    points of a rigid object are taken at their word, all of a bending one have a say."""
     design = np.hstack([a, np.ones((len(a), 1), a.dtype)]).astype(np.float64)
-    for _ in range(5):
+    for _ in range(12):
         error = np.linalg.norm(design @ matrix.T - b, axis=1)
-        weight = np.square(np.clip(1 - np.square(error / (2 * INLIER)), 0, None))
+        scale = 4.685 * max(1.0, 1.4826 * float(np.median(error)))
+        weight = np.square(np.clip(1 - np.square(error / scale), 0, None))
         if (weight > 0.05).sum() < 6:
             return matrix
         root = np.sqrt(weight)[:, None]

@@ -263,3 +263,31 @@ def test_a_clip_of_uneven_times_keeps_them(tmp_path, picture):
 
     assert times(done.outputs["video"]) == pytest.approx(times(clip), abs=1e-3)
     assert done.made["frames"].meta["variable"]
+
+
+class TwoParts:
+    """Tracks of an object whose two halves move apart, and its masks (never asked while tracks live)."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(1)
+        self.start = rng.uniform(0, 100, (80, 2))
+        self.noise = rng.normal(0, 0.15, (40, 80, 2))
+
+    def __getitem__(self, t):
+        left = self.start[:, :1] < 50
+        moved = self.start + np.where(left, [[-0.3 * t, 0.5 * t]], [[0.5 * t, -0.2 * t]]) + self.noise[t]
+        return np.arange(80), moved.astype(np.float32), np.ones(80, bool)
+
+
+def test_an_object_that_bends_moves_steadily():
+    """Each half has an affine of its own. The answer must not jump between them from frame to frame."""
+    from retake.motion import apply, follow
+
+    corners = np.array([[0, 0], [100, 0], [0, 100], [100, 100]], np.float32)
+    steps, before = [], corners
+    for _, matrix, _ in follow(0, range(1, 40), TwoParts(), None):
+        here = apply(matrix, corners)
+        steps.append(np.abs(here - before).max())
+        before = here
+    assert max(steps) < 3 * np.median(steps)
+    assert max(steps) < 2.0
