@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.config import CHECKOUT, settings
+from flows.config import settings
+from flows.job import edits_home
 from retake.clip import open_clip
 from retake.errors import ConfigError
 from retake.video import read_image, write_png
@@ -30,8 +31,7 @@ def write_frame(
             break
     if rgb is None:
         raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {seen - 1}.")
-    name = f"{opened.name}-{number:05d}{'-grid' if grid else ''}.png"
-    path = out or CHECKOUT / "artifacts" / "frames-seen" / name
+    path = out or edits_home() / opened.name / "frames" / f"{number:05d}{'-grid' if grid else ''}.png"
     if not grid and out is None and path.exists() and not np.array_equal(read_image(path), rgb):
         raise ConfigError(
             "E214", f"{path} is there and is not this frame: was it painted?", "Write elsewhere: --out FILE.png"
