@@ -39,9 +39,11 @@ def overlay_mask(
 
 
 def flow_peak(flow: np.ndarray) -> float:
-    """The longest finite vector of one flow field in pixels; its maximum over a clip is `max_px` below."""
+    """Length in pixels that all but a hundredth of a field's finite vectors stay below; its maximum over a clip is
+    `max_px` below. The very longest vector is mostly an outlier at the border, and would leave the rest pale."""
     length = np.hypot(flow[..., 0], flow[..., 1])
-    return float(np.max(length, initial=0.0, where=np.isfinite(length)))
+    length = length[np.isfinite(length)]
+    return float(np.percentile(length, 99)) if len(length) else 0.0
 
 
 def flow_image(flow: np.ndarray, max_px: float) -> np.ndarray:
