@@ -154,9 +154,9 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path):
 
 def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
     shell = Shell(tmp_path)
-    words = ("edit", "sprites:drift", "--until", "frames", "--json")
+    words = ("edit", "sprites:drift", "--box", "50,44,142,136", "--until", "tracks", "--json")
     child = shell.start(*words, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    assert wait_for(lambda: list((tmp_path / "store").rglob("*.lock")))
+    assert wait_for(lambda: list((tmp_path / "store" / "retake" / "records" / "frames").glob("*")))  # flow comes next
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
     assert Told(child.returncode, out, err).error["code"] == "E130"
