@@ -95,12 +95,6 @@ def commit_stages(checkout: Path, names: list[str]) -> None:
             stage.dump(update_pipeline=False)
 
 
-def changed_stages(checkout: Path) -> list[str]:
-    """Names of dvc.yaml's stages that `dvc repro` would run."""
-    with _repo(checkout) as repo, repo.lock:
-        return [s.name for s in repo.index.stages if getattr(s, "name", None) and s.changed()]
-
-
 @contextlib.contextmanager
 def _repo(checkout: Path) -> Any:
     import logging
