@@ -6,6 +6,7 @@ what it made to dvc.lock, so that the two fronts never repeat each other's work.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -41,7 +42,8 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
             console.outcome(outcome)
 
     runner = Local(open_store(), console, tell)
-    return runner.healed(lambda: made_of_stage(name, runner))
+    with contextlib.chdir(CHECKOUT):  # paths in the dataset are relative to the checkout, wherever this was called
+        return runner.healed(lambda: made_of_stage(name, runner))
 
 
 def made_of_stage(name: str, runner: Local) -> dict[str, Any]:
@@ -81,15 +83,9 @@ def jobs(common: Mapping[str, Any], with_edits: bool = True) -> Iterator[tuple[s
                 "Priors are shared by all edits of a clip: put it under the clip's settings.",
             )
     for clip in dataset.clips:
-        opened = open_clip(located(clip.clip))
+        opened = open_clip(clip.clip)
         for edit in dataset.edits if with_edits else dataset.edits[:1]:
             yield clip.id, edit.id if with_edits else None, opened, validate(overlaid(common, clip, edit))
-
-
-def located(spec: str) -> str:
-    """Clips of the dataset are given relative to the checkout."""
-    path = CHECKOUT / spec
-    return str(path) if path.exists() else spec
 
 
 def hand_out_stage(
@@ -158,7 +154,8 @@ def process(runner: Local, console: Console, overrides: list[str], record: bool)
             hand_out_stage(runner.store, name, artifacts, edits)
         return made
 
-    made = runner.healed(build)
+    with contextlib.chdir(CHECKOUT):
+        made = runner.healed(build)
     if record:
         commit(console, made, runner.store)
     for clip, edit in made["report"]:

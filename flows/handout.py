@@ -72,15 +72,16 @@ def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
         folder.mkdir(parents=True, exist_ok=True)
     outputs: dict[str, str] = {}
     with store.lock(digest(["folder", str(folder.absolute())])):
-        recipe = json.dumps(edit.recipe(), indent=1, sort_keys=True, ensure_ascii=False)
-        write_text(folder / "recipe.json", recipe + "\n")
+        recipe = edit.recipe()
+        text = json.dumps(recipe, indent=1, sort_keys=True, ensure_ascii=False)
+        write_text(folder / "recipe.json", text + "\n")
         if "decode" in edit.made:
             view = folder / "result.mp4"
             store.copy_out(edit.made["decode"]["result.mp4"], view)
             if edit.settings.decode.recipe_tag:
                 from retake.video import tag
 
-                tag(view, json.dumps({"retake": edit.recipe()}, sort_keys=True, ensure_ascii=False))
+                tag(view, json.dumps({"retake": recipe}, sort_keys=True, ensure_ascii=False))
             outputs["video"] = str(view)
         if "metrics" in edit.made:
             for name in ("metrics.json", "metrics.tsv"):

@@ -89,7 +89,7 @@ def commit_stages(checkout: Path, names: list[str]) -> None:
     """
     with _repo(checkout) as repo, repo.lock:
         for name in names:
-            stage = repo.stage.load_one(path="dvc.yaml", name=name)
+            stage = repo.stage.load_one(path=str(checkout / "dvc.yaml"), name=name)  # not the caller's folder
             stage.save()
             stage.commit()
             stage.dump(update_pipeline=False)

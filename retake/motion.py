@@ -45,10 +45,9 @@ class ObjectMotion:
     ) -> None:
         self.anchor, self.span = anchor, list(span)
         self.to_anchor: dict[int, np.ndarray] = {anchor: identity()}
-        self.support: dict[int, int] = {anchor: 0}
         self.height, self.width = flow.height or masks.height, flow.width or masks.width
-        for t, matrix, support in follow(anchor, self.span, tracks, masks):
-            self.to_anchor[t], self.support[t] = cv2.invertAffineTransform(matrix), support
+        for t, matrix in follow(anchor, self.span, tracks, masks):
+            self.to_anchor[t] = cv2.invertAffineTransform(matrix)
         self._residual: np.memmap | None = None
         if residual > 0 and self.span:
             self._residual = self._chain(flow, masks, residual, scratch)
@@ -91,8 +90,8 @@ class ObjectMotion:
 
 def follow(
     anchor: int, span: Iterable[int], tracks: TrackSeries, masks: MaskSeries
-) -> Iterator[tuple[int, np.ndarray, int]]:
-    """(t, affine [2,3] from the anchor to t, number of tracks behind it) for each t of the span.
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(t, affine [2,3] from the anchor to t) for each t of the span.
 
     The affine is fitted between t and a base frame: the anchor itself, or, once too few of its tracks are left, the
     last frame before they ran out.
@@ -109,12 +108,11 @@ def follow(
                 base_points, base_matrix, (a, b) = candidate, matrix, more
         step = robust_affine(a, b, chain(matrix, cv2.invertAffineTransform(base_matrix)))
         if step is None:
-            step, base_points, base_matrix = mask_motion(masks, previous, t), alive(tracks, t), matrix
-            matrix = chain(step, matrix)
-            base_matrix = matrix
+            matrix = chain(mask_motion(masks, previous, t), matrix)
+            base_points, base_matrix = here, matrix
         else:
             matrix = chain(step, base_matrix)
-        yield t, matrix, len(a)
+        yield t, matrix
         previous = t
 
 

@@ -285,7 +285,7 @@ def test_an_object_that_bends_moves_steadily():
 
     corners = np.array([[0, 0], [100, 0], [0, 100], [100, 100]], np.float32)
     steps, before = [], corners
-    for _, matrix, _ in follow(0, range(1, 40), TwoParts(), None):
+    for _, matrix in follow(0, range(1, 40), TwoParts(), None):
         here = apply(matrix, corners)
         steps.append(np.abs(here - before).max())
         before = here
