@@ -1,0 +1,126 @@
+"""The weights that Retake's own settings name: where they come from, how large they are, and under which licence.
+
+Sizes of hub repositories are those of the network's parameters in float32, which a test counts on the real
+configuration; sizes of single files are the publisher's. A revision is open ("main") until it is fetched: the commit
+that came is then part of every key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TORCH = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository of the Hugging Face hub, or one file of it."""
+
+    repo: str
+    revision: str = "main"
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Url:
+    """One file. Its name ends with the first digits of its sha256, which the download is checked against."""
+
+    url: str
+
+    @property
+    def file(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def sha256_prefix(self) -> str:
+        return self.file.rpartition(".")[0].rpartition("-")[2]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One entry: `retake weights NAME` gets it."""
+
+    name: str
+    source: Hub | Url
+    megabytes: float
+    licence: str
+    serves: str
+
+
+CATALOGUE: dict[str, Weights] = {
+    entry.name: entry
+    for entry in (
+        Weights(
+            "depth_anything_v2_small",
+            Hub("depth-anything/Depth-Anything-V2-Small-hf"),
+            99,
+            "Apache-2.0",
+            "depth=depth_anything",
+        ),
+        Weights(
+            "raft_large",
+            Url(TORCH + "raft_large_C_T_SKHT_V2-ff5fadd5.pth"),
+            21,
+            "BSD-3-Clause",
+            "optical_flow=raft",
+        ),
+        Weights(
+            "raft_small",
+            Url(TORCH + "raft_small_C_T_V2-01064c6d.pth"),
+            4,
+            "BSD-3-Clause",
+            "optical_flow=raft optical_flow.weights=raft_small",
+        ),
+        Weights(
+            "sam2_tiny",
+            Hub("facebook/sam2.1-hiera-tiny"),
+            156,
+            "Apache-2.0",
+            "masks=sam2 masks.weights=sam2_tiny",
+        ),
+        Weights("sam2_small", Hub("facebook/sam2.1-hiera-small"), 184, "Apache-2.0", "masks=sam2"),
+        Weights(
+            "sam2_large",
+            Hub("facebook/sam2.1-hiera-large"),
+            898,
+            "Apache-2.0",
+            "masks=sam2 masks.weights=sam2_large",
+        ),
+        Weights(
+            "sam2_small_pt",
+            Hub("facebook/sam2.1-hiera-small", file="sam2.1_hiera_small.pt"),
+            184,
+            "Apache-2.0",
+            "masks=sam2 masks.backend=sam2",
+        ),
+        Weights("grounding_dino_tiny", Hub("IDEA-Research/grounding-dino-tiny"), 689, "Apache-2.0", "masks.text"),
+        Weights("clip_vit_b_32", Hub("openai/clip-vit-base-patch32"), 605, "MIT", "metrics clip, consistency"),
+        Weights("dino_vit_b_16", Hub("facebook/dino-vitb16"), 343, "Apache-2.0", "metrics consistency"),
+        Weights("lpips_alex", Url(TORCH + "alexnet-owt-7be5be79.pth"), 244, "BSD-3-Clause", "metrics lpips"),
+        Weights(
+            "lpips_vgg",
+            Url(TORCH + "vgg16-397923af.pth"),
+            553,
+            "BSD-3-Clause",
+            "metrics lpips, metrics.lpips.weights=lpips_vgg",
+        ),
+        Weights(
+            "lpips_squeeze",
+            Url(TORCH + "squeezenet1_1-b8a52dc0.pth"),
+            5,
+            "BSD-3-Clause",
+            "metrics lpips, metrics.lpips.weights=lpips_squeeze",
+        ),
+        Weights(
+            "inception_fid",
+            Url(
+                "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+                "weights-inception-2015-12-05-6726825d.pth"
+            ),
+            96,
+            "Apache-2.0",
+            "metrics fid of a dataset",
+        ),
+        Weights("amt_s", Hub("lalala125/AMT", file="amt-s.pth"), 12, "CC-BY-NC-4.0", "metrics smoothness"),
+    )
+}

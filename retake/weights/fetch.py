@@ -1,0 +1,293 @@
+"""Getting weights: from the Hugging Face hub into its own cache, single files into torch's. The only room that
+downloads, and only when `retake weights NAME` is typed.
+
+What `local.locate` finds is whole. A repository's weights come after everything else, the name of its revision is
+written last, and a single file is renamed into place when its bytes are what its name promises. Code of a repository
+is never fetched. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and the proxy variables are honoured.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import shlex
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from retake.errors import ConfigError, MachineError
+from retake.store import writing_explained
+from retake.weights import local
+from retake.weights.catalogue import Hub, Url
+
+Progress = Callable[[int, int], None]
+"""(bytes that are here, bytes of all; 0 where the server does not say)"""
+Say = Callable[[str], None]
+
+DESCRIBES = ("*.json", "*.txt", "*.model")  # settings, vocabularies and merges
+SAFE = ("*.safetensors",)
+PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin")
+WAIT = 30.0  # seconds without a byte
+BLOCK = 1 << 20
+
+
+def fetch(reference: str, progress: Progress = lambda done, total: None, say: Say = lambda text: None) -> Path:
+    """Get what `reference` names, unless it is here, and return where it lies: what `local.locate` answers from now on.
+
+    `say` hears what is fetched and how large it is, before the first byte of it.
+    Raises ConfigError E250 for a reference that is none; MachineError E306 when the server cannot be reached, E307 when
+    it does not hand them out, E308 when the download broke off, E309 when the bytes are not those promised, E502 or
+    E503 when they cannot be written.
+    """
+    if (here := local.locate(reference)) is not None:
+        return here
+    source = local.describe(reference).source
+    if isinstance(source, Url):
+        return from_url(source, local.torch_cache(), progress, say)
+    from_hub(source, local.hub_cache(), progress, say)
+    return local.require(reference)
+
+
+# ---- one file ----------------------------------------------------------------------------------------------------
+
+
+def from_url(source: Url, folder: Path, progress: Progress, say: Say) -> Path:
+    """One file into `folder`, under its own name."""
+    target = folder / source.file
+    part = folder / f".{source.file}.{os.getpid()}.part"
+    with writing_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            sha256 = stream(source.url, part, progress, say)
+            if not sha256.startswith(source.sha256_prefix):
+                raise wrong_bytes(source.file, source.url, source.sha256_prefix, sha256)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+    return target
+
+
+def stream(url: str, path: Path, progress: Progress, say: Say) -> str:
+    """Write what stands at `url` to `path` block by block; returns its sha256. Raises MachineError E306, E307, E308."""
+    request = urllib.request.Request(url, headers={"User-Agent": "retake"})  # noqa: S310  addresses of the catalogue
+    digest, done = hashlib.sha256(), 0
+    with answering(url), urllib.request.urlopen(request, timeout=WAIT) as answer:  # noqa: S310
+        total = int(answer.headers.get("Content-Length") or 0)
+        say(f"{url.rpartition('/')[2]}: {total / 1e6:.1f} MB from {url}")
+        with path.open("wb") as out:
+            try:
+                while block := answer.read(BLOCK):
+                    out.write(block)
+                    digest.update(block)
+                    done += len(block)
+                    progress(done, total)
+            except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+                raise broken_off(url, done, total) from error
+            out.flush()
+            os.fsync(out.fileno())
+    if done < total:
+        raise broken_off(url, done, total)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def answering(url: str) -> Iterator[None]:
+    """Turn what urllib says before the first byte into E306 or E307."""
+    try:
+        yield
+    except urllib.error.HTTPError as error:
+        if error.code >= 500 or error.code == 429:
+            raise unreachable(url, f"it answers {error.code} {error.reason}") from error
+        raise refused(url, f"the server answers {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, FileNotFoundError):
+            raise refused(url, "there is no such file") from error
+        raise unreachable(url, str(error.reason)) from error
+    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise unreachable(url, f"{type(error).__name__} {error}".strip()) from error
+
+
+# ---- a repository --------------------------------------------------------------------------------------------------
+
+
+def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
+    """A repository's settings and weights, or one file of it, into the hub's cache in the layout that all its readers
+    share (https://huggingface.co/docs/hub/local-cache)."""
+    from huggingface_hub import HfApi, constants, hf_hub_download
+
+    server = constants.ENDPOINT
+    with explained(source, server):
+        # What is here of the repository fixes the commit: two entries of one repository then stay together.
+        about = HfApi().model_info(source.repo, revision=commit_here(source, cache), files_metadata=True, timeout=WAIT)
+    commit, wanted = str(about.sha), chosen(source, list(about.siblings or []), server)
+    total = sum(file.size or 0 for file in wanted)
+    say(f"{source.repo}: {len(wanted)} files, {total / 1e6:.1f} MB, {licence(about)}, commit {commit[:10]}")
+    if any(matches(file.rfilename, PICKLED) for file in wanted):
+        say(f"{source.repo} has no safetensors: its weights are a pickle, which is only ever read with weights_only")
+
+    repo = cache / f"models--{source.repo.replace('/', '--')}"
+    counted = counter(lambda done: progress(min(done, total), total))
+    new: list[Path] = []
+    try:
+        for file in wanted:
+            pointer = repo / "snapshots" / commit / file.rfilename
+            if not pointer.exists():
+                new.append(pointer)
+            with explained(source, server), writing_explained(cache):
+                hf_hub_download(source.repo, file.rfilename, revision=commit, cache_dir=cache, tqdm_class=counted)
+            check(pointer, file, server)
+        with writing_explained(cache):
+            name_revision(repo, source.revision, commit)
+    except BaseException:
+        # What came whole stays in blobs/ under its hash, where the next try finds it; without its name in the
+        # snapshot no reader takes the half for the whole.
+        for pointer in new:
+            pointer.unlink(missing_ok=True)
+        raise
+
+
+def commit_here(source: Hub, cache: Path) -> str:
+    """The commit of that revision of which something is in the cache already, else the revision."""
+    ref = cache / f"models--{source.repo.replace('/', '--')}" / "refs" / source.revision
+    return ref.read_text().strip() if ref.is_file() else source.revision
+
+
+def chosen(source: Hub, files: list[Any], server: str) -> list[Any]:
+    """Which of a repository's files to fetch, the weights last. Raises MachineError E307 when there are none."""
+    where = f"{server}/{source.repo}"
+    if source.file:
+        one = [file for file in files if file.rfilename == source.file]
+        if not one:
+            raise refused(where, f"the repository has no file {source.file}")
+        return one
+    kinds = (SAFE, PICKLED)
+    weights = next((w for kind in kinds if (w := [f for f in files if matches(f.rfilename, kind)])), [])
+    if not weights:
+        raise refused(where, "the repository holds no weights, neither safetensors nor pytorch_model.bin")
+    return [file for file in files if matches(file.rfilename, DESCRIBES)] + weights
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def check(pointer: Path, file: Any, server: str) -> None:
+    """Large files come with their sha256: what does not match is removed. Raises MachineError E309."""
+    if file.lfs is None:
+        return
+    with pointer.open("rb") as opened:
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != file.lfs.sha256:
+        pointer.resolve().unlink()
+        raise wrong_bytes(file.rfilename, server, file.lfs.sha256, found)
+
+
+def name_revision(repo: Path, revision: str, commit: str) -> None:
+    """Say which commit a branch or tag stands for: from now on readers find it."""
+    if revision == commit:
+        return
+    ref = repo / "refs" / revision
+    ref.parent.mkdir(parents=True, exist_ok=True)
+    part = ref.with_name(f".{ref.name}.{os.getpid()}.part")
+    part.write_text(commit)
+    os.replace(part, ref)
+
+
+def licence(about: Any) -> str:
+    """What the model card states."""
+    stated = getattr(about.card_data, "license", None) if about.card_data else None
+    return f"licence {stated}" if stated else "no licence stated"
+
+
+def counter(report: Callable[[int], None]) -> Any:
+    """A progress bar of huggingface_hub's kind that draws nothing and adds up the bytes of all files."""
+    from tqdm.auto import tqdm
+
+    done = 0
+
+    class Counter(tqdm):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> None:
+            nonlocal done
+            done += int(n or 0)
+            report(done)
+
+    return Counter
+
+
+@contextlib.contextmanager
+def explained(source: Hub, server: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises into E306 to E308 and E250."""
+    from huggingface_hub import errors
+
+    where = f"{server}/{source.repo}"
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ConfigError("E250", f"{source.repo!r} is no repository's name", "Write org/repo.") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise unreachable(where, "HF_HUB_OFFLINE is set") from error
+    except errors.GatedRepoError as error:
+        hint = f"Accept its terms at {where}, then set HF_TOKEN to a token of yours."
+        raise MachineError("E307", f"{where} asks for consent before it hands out weights", hint) from error
+    except errors.RepositoryNotFoundError as error:
+        raise refused(where, "there is no such repository, or it is private and HF_TOKEN is not set") from error
+    except errors.RevisionNotFoundError as error:
+        raise refused(where, f"the repository has no revision {source.revision}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise unreachable(where, first_line(error.__cause__ or error)) from error
+    except errors.EntryNotFoundError as error:
+        raise refused(where, first_line(error)) from error
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        if code in (401, 403, 404):
+            raise refused(where, f"the server answers {code}") from error
+        raise unreachable(where, f"the server answers {code}") from error
+    except errors.FileMetadataError as error:
+        raise unreachable(where, first_line(error)) from error
+    except Exception as error:
+        # Below huggingface_hub stands its HTTP library, whose name changes from version to version.
+        kind = type(error).__name__
+        if kind in ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol", "PoolTimeout"):
+            raise unreachable(where, first_line(error)) from error
+        if kind in ("ReadTimeout", "ReadError", "RemoteProtocolError") or "Consistency check failed" in str(error):
+            raise MachineError("E308", f"the download from {where} broke off: {first_line(error)}", AGAIN) from error
+        raise
+
+
+# ---- what went wrong -----------------------------------------------------------------------------------------------
+
+AGAIN = "Run the same command again: nothing that is incomplete was kept."
+
+
+def unreachable(where: str, why: str) -> MachineError:
+    hint = "Check the network, HTTPS_PROXY, HF_ENDPOINT and HF_HUB_OFFLINE; or fetch elsewhere and copy the cache."
+    return MachineError("E306", f"{where} cannot be reached: {why}", hint)
+
+
+def refused(where: str, why: str) -> MachineError:
+    return MachineError("E307", f"no weights from {where}: {why}", "See what exists: retake weights")
+
+
+def broken_off(url: str, done: int, total: int) -> MachineError:
+    of = f" of {total / 1e6:.1f}" if total else ""
+    return MachineError("E308", f"the download of {url} broke off after {done / 1e6:.1f}{of} MB", AGAIN)
+
+
+def wrong_bytes(name: str, where: str, wanted: str, found: str) -> MachineError:
+    return MachineError(
+        "E309",
+        f"{shlex.quote(name)} from {where} is not what was promised: sha256 {found[:16]}..., expected {wanted[:16]}",
+        "It was thrown away. Try again; if it stays so, a proxy or a mirror changes what it passes on.",
+    )
+
+
+def first_line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

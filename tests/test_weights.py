@@ -1,0 +1,533 @@
+"""Weights: references, what is found on disk, and downloads for real from a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import CHECKOUT
+
+from flows import doctor
+from flows.console import Console
+from retake.errors import ConfigError, MachineError, RetakeError
+from retake.store import Store
+from retake.weights import fetch, local
+from retake.weights.catalogue import CATALOGUE, Hub, Url, Weights
+
+COMMIT, NEWER = "1234567890abcdef1234567890abcdef12345678", "f" * 40
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Enough of the hub's interface for huggingface_hub, and plain files under /files/. What it was asked for stands in
+    `server.asked`."""
+
+    protocol_version = "HTTP/1.1"
+    server: Publisher
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        path = self.path.partition("?")[0]
+        self.server.asked.append(path)
+        if path.startswith("/api/models/gone/"):
+            return self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+        if path.startswith("/api/models/gated/"):
+            return self.send(403, b"", {"X-Error-Code": "GatedRepo"})
+        if path.startswith("/api/models/ill/"):
+            return self.send(500, b"")
+        if path.startswith("/api/models/"):
+            revision = path.partition("/revision/")[2] or "main"
+            if revision not in ("main", COMMIT, self.server.commit):
+                return self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            return self.send(200, json.dumps(self.server.about(revision)).encode())
+        name = path.rpartition("/files/")[2] if "/files/" in path else path.split("/", 5)[-1]
+        data = self.server.files.get(name)
+        if data is None:
+            return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
+        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": path.split("/")[4:5][0]}
+        self.send(200, data if body else b"", headers, len(data), cut=name in self.server.cut)
+
+    def send(
+        self,
+        code: int,
+        data: bytes,
+        headers: dict[str, str] | None = None,
+        length: int | None = None,
+        cut: bool = False,
+    ) -> None:
+        self.send_response(code)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.end_headers()
+        self.wfile.write(data[: len(data) // 2] if cut else data)
+        self.close_connection = self.close_connection or cut
+
+
+class Publisher(ThreadingHTTPServer):
+    """Repositories of any name that hold `files`; those in `cut` break off half way, those in `lies` are other bytes
+    than their listing says."""
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.cut, self.lies = files, set[str](), set[str]()
+        self.commit, self.asked = COMMIT, list[str]()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def about(self, revision: str) -> dict[str, Any]:
+        return {
+            "id": "org/tiny",
+            "sha": self.commit if revision == "main" else revision,
+            "cardData": {"license": "mit"},
+            "siblings": [self.listed(name, data) for name, data in self.files.items()],
+        }
+
+    def listed(self, name: str, data: bytes) -> dict[str, Any]:
+        promised = hashlib.sha256(b"another" if name in self.lies else data).hexdigest()
+        lfs = {"lfs": {"sha256": promised, "size": len(data), "pointerSize": 130}}
+        return {"rfilename": name, "size": len(data)} | (lfs if name.endswith((".safetensors", ".bin", ".pt")) else {})
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    server = Publisher(
+        {
+            "README.md": b"# tiny",
+            "model.safetensors": bytes(range(256)) * 400,
+            "config.json": b'{"model_type": "clip"}',
+            "merges.txt": b"a b",
+            "modeling_tiny.py": b"raise SystemExit('code of a repository was run')",
+            "pytorch_model.bin": b"pickled" * 100,
+            "weights.pt": b"one file" * 1000,
+        }
+    )
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's caches is seen, and nothing leaves it."""
+    for name in (
+        "HF_HUB_CACHE",
+        "HF_ENDPOINT",
+        "HF_HUB_OFFLINE",
+        "XDG_CACHE_HOME",
+        "HF_TOKEN",
+        "HTTP_PROXY",
+        "http_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+CHILD = """
+import json, sys
+from retake.errors import RetakeError
+from retake.weights.fetch import fetch
+said, seen = [], []
+try:
+    path = str(fetch(sys.argv[1], lambda done, total: seen.append([done, total]), said.append))
+    print(json.dumps({"path": path, "said": said, "seen": seen}))
+except RetakeError as error:
+    print(json.dumps(error.as_json()))
+"""
+
+
+def fetched(reference: str, endpoint: str, **environment: str) -> dict:
+    """What a process of its own says when it fetches: huggingface_hub reads its environment once, on import."""
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, reference],
+        cwd=CHECKOUT,
+        env=os.environ | {"HF_ENDPOINT": endpoint} | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout)
+
+
+def left(folder: Path) -> list[str]:
+    """Files under a folder that are more than bookkeeping."""
+    kept = [p for p in folder.rglob("*") if p.is_file() and ".locks" not in p.parts and p.name != "CACHEDIR.TAG"]
+    return sorted(str(p.relative_to(folder)) for p in kept)
+
+
+# ---- references ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reference", ["raft_larg", "no such thing", "a/b/c", "../x", "org/repo@../../x", "/nowhere"])
+def test_a_reference_that_is_none_is_refused(reference: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        local.locate(reference)
+    assert refusal.value.code == "E250"
+    with pytest.raises(ConfigError):
+        fetch.fetch(reference)
+
+
+def test_a_near_miss_is_named() -> None:
+    with pytest.raises(ConfigError, match="Did you mean raft_large"):
+        local.describe("raft_larg")
+
+
+@pytest.mark.parametrize("reference", [*CATALOGUE, "org/tiny", "org/tiny@1a2b3c4"])
+def test_missing_weights_say_what_to_type(reference: str) -> None:
+    assert local.locate(reference) is None
+    with pytest.raises(MachineError) as refusal:
+        local.require(reference)
+    assert refusal.value.code == "E302"
+    assert refusal.value.hint.endswith(f"retake weights {reference}")
+    assert local.identity_or_absent(reference, None) == "absent"  # type: ignore[arg-type]  not asked
+
+
+def test_a_local_file_is_known_by_its_content(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    first, second = tmp_path / "a.pth", tmp_path / "b.pth"
+    for path in (first, second):
+        path.write_bytes(b"weights")
+    assert local.require(str(first)) == first
+    assert fetch.fetch(str(first)) == first
+    assert local.identity(str(first), store) == local.identity(str(second), store)
+    second.write_bytes(b"others!")
+    assert local.identity(str(first), store) != local.identity(str(second), store)
+
+
+def test_half_a_repository_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    repo = tmp_path / "hf/hub/models--org--tiny"
+    folder = repo / "snapshots" / COMMIT
+    folder.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(COMMIT)
+    (folder / "config.json").write_text("{}")
+    assert local.locate("org/tiny") is None
+    index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model-1-of-2.safetensors").write_bytes(b"x")
+    assert local.locate("org/tiny") is None
+    (folder / "model-2-of-2.safetensors").symlink_to("nowhere")
+    assert local.locate("org/tiny") is None
+    (folder / "model-2-of-2.safetensors").unlink()
+    (folder / "model-2-of-2.safetensors").write_bytes(b"y")
+    assert local.locate("org/tiny") == local.locate(f"org/tiny@{COMMIT}") == folder
+    assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
+    (folder / "model.safetensors.index.json").write_text("{")
+    assert local.locate("org/tiny") is None
+
+
+@pytest.mark.parametrize(
+    "moved", [{}, {"XDG_CACHE_HOME": "/x"}, {"HF_HOME": "/a", "TORCH_HOME": "/b"}, {"HUGGINGFACE_HUB_CACHE": "/c"}]
+)
+def test_both_caches_are_where_their_owners_look(moved: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    for name in ("HF_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name)
+    for name, value in moved.items():
+        monkeypatch.setenv(name, value)
+    assert str(local.torch_cache()) == f"{torch.hub.get_dir()}/checkpoints"
+    code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"  # read once, on import
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert str(local.hub_cache()) == told.stdout.strip()
+
+
+# ---- the catalogue -------------------------------------------------------------------------------------------------
+
+
+def test_torchvisions_files_are_where_torchvision_says() -> None:
+    from torchvision import models
+    from torchvision.models import optical_flow
+
+    known = {
+        "raft_large": optical_flow.Raft_Large_Weights.DEFAULT,
+        "raft_small": optical_flow.Raft_Small_Weights.DEFAULT,
+        "lpips_alex": models.AlexNet_Weights.DEFAULT,
+        "lpips_vgg": models.VGG16_Weights.DEFAULT,
+        "lpips_squeeze": models.SqueezeNet1_1_Weights.DEFAULT,
+    }
+    for name, weights in known.items():
+        source = CATALOGUE[name].source
+        assert isinstance(source, Url)
+        assert source.url == weights.url
+        assert CATALOGUE[name].megabytes * 1e6 == pytest.approx(4 * weights.meta["num_params"], rel=0.02)
+
+
+def test_inception_is_the_file_and_the_size_that_torch_fidelity_uses() -> None:
+    import torch
+    from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+    source = CATALOGUE["inception_fid"].source
+    assert isinstance(source, Url)
+    assert source.url == inception.URL_INCEPTION_V3
+    with torch.device("meta"):
+        blocks = [
+            inception.BasicConv2d(3, 32, kernel_size=3, stride=2), inception.BasicConv2d(32, 32, kernel_size=3),
+            inception.BasicConv2d(32, 64, kernel_size=3, padding=1), inception.BasicConv2d(64, 80, kernel_size=1),
+            inception.BasicConv2d(80, 192, kernel_size=3), inception.InceptionA(192, pool_features=32),
+            inception.InceptionA(256, pool_features=64), inception.InceptionA(288, pool_features=64),
+            inception.InceptionB(288), *(inception.InceptionC(768, channels_7x7=c) for c in (128, 160, 160, 192)),
+            inception.InceptionD(768), inception.InceptionE_1(1280), inception.InceptionE_2(2048),
+            torch.nn.Linear(2048, 1008),
+        ]  # fmt: skip
+    tensors = [t for block in blocks for t in (*block.parameters(), *block.buffers())]
+    assert CATALOGUE["inception_fid"].megabytes * 1e6 == pytest.approx(4 * sum(t.numel() for t in tensors), rel=0.02)
+
+
+def test_every_single_file_names_its_sha256() -> None:
+    for entry in CATALOGUE.values():
+        assert entry.megabytes > 0
+        assert entry.licence
+        assert entry.serves
+        if isinstance(entry.source, Url):
+            assert entry.source.url.startswith("https://")
+            assert len(bytes.fromhex(entry.source.sha256_prefix)) >= 4
+
+
+# ---- single files --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_comes_whole_and_is_checked(publisher: Publisher, tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes(3_000_000)
+    name = f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    publisher.files[name] = data
+    said, seen = [], []
+    source = Url(f"{publisher.url}/org/x/x/files/{name}")
+    path = fetch.from_url(source, local.torch_cache(), lambda *at: seen.append(at), said.append)
+    assert path == tmp_path / "torch/hub/checkpoints" / name
+    assert path.read_bytes() == data
+    assert seen[-1] == (3_000_000, 3_000_000)
+    assert "3.0 MB" in said[0]
+    assert left(tmp_path / "torch") == [f"hub/checkpoints/{name}"]
+
+
+def test_a_catalogue_entry_is_found_where_it_was_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `fetch` itself, from a file: address."""
+    data = b"small weights"
+    held = tmp_path / f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    held.write_bytes(data)
+    entry = Weights("net", Url(held.as_uri()), 1, "MIT", "a test")
+    monkeypatch.setitem(CATALOGUE, "net", entry)
+    path = fetch.fetch("net")
+    assert local.locate("net") == local.require("net") == path
+    assert path.read_bytes() == data
+    held.unlink()
+    assert fetch.fetch("net") == path  # here already: nothing is asked for
+    path.unlink()
+    with pytest.raises(MachineError) as refusal:
+        fetch.fetch("net")
+    assert refusal.value.code == "E307"
+
+
+@pytest.mark.parametrize(
+    ("name", "cut", "code"),
+    [("net-00000000.pth", False, "E309"), ("net-11111111.pth", True, "E308"), ("net-22222222.pth", None, "E307")],
+)
+def test_what_is_wrong_with_a_file_leaves_nothing(
+    name: str, cut: bool | None, code: str, publisher: Publisher, tmp_path: Path
+) -> None:
+    if cut is not None:
+        publisher.files[name] = b"bytes" * 100_000
+    publisher.cut = {name} if cut else set()
+    with pytest.raises(MachineError) as failure:
+        fetch.from_url(Url(f"{publisher.url}/a/b/c/files/{name}"), tmp_path / "to", lambda *at: None, lambda text: None)
+    assert failure.value.code == code
+    assert failure.value.hint
+    assert left(tmp_path / "to") == []
+
+
+def test_no_network_is_said(tmp_path: Path) -> None:
+    for url in ("http://127.0.0.1:9/net-00000000.pth", "http://nowhere.invalid/net-00000000.pth"):
+        with pytest.raises(MachineError) as failure:
+            fetch.from_url(Url(url), tmp_path / "to", lambda *at: None, lambda text: None)
+        assert failure.value.code == "E306"
+    assert left(tmp_path / "to") == []
+
+
+def test_a_full_disk_and_a_folder_that_is_none_are_said(publisher: Publisher, tmp_path: Path) -> None:
+    (tmp_path / "to").write_text("a file")
+    with pytest.raises(RetakeError) as failure:
+        fetch.from_url(Url(f"{publisher.url}/x-00.pth"), tmp_path / "to", lambda *at: None, lambda text: None)
+    assert failure.value.code == "E502"
+
+
+# ---- repositories --------------------------------------------------------------------------------------------------
+
+
+def test_a_repository_comes_without_its_code(publisher: Publisher, tmp_path: Path) -> None:
+    told = fetched("org/tiny", publisher.url)
+    folder = Path(told["path"])
+    assert local.locate("org/tiny") == folder
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "merges.txt", "model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == publisher.files["model.safetensors"]
+    assert "3 files, 0.1 MB, licence mit, commit 1234567890" in told["said"][0]
+    total = sum(len(publisher.files[p.name]) for p in folder.iterdir())
+    assert told["seen"][-1] == [total, total]
+    assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
+    asked = len(publisher.asked)
+    assert fetched("org/tiny", publisher.url)["path"] == told["path"]
+    assert len(publisher.asked) == asked  # here already
+
+    from huggingface_hub import snapshot_download
+
+    assert snapshot_download("org/tiny", cache_dir=local.hub_cache(), local_files_only=True) == str(folder)
+
+
+def test_a_revision_is_the_one_that_comes(publisher: Publisher) -> None:
+    publisher.commit = NEWER
+    assert Path(fetched(f"org/tiny@{COMMIT}", publisher.url)["path"]).name == COMMIT
+    assert local.locate("org/tiny") is None
+    assert Path(fetched("org/tiny", publisher.url)["path"]).name == NEWER
+    assert fetched("org/tiny@v9", publisher.url)["code"] == "E307"
+
+
+def test_two_entries_of_one_repository_stay_at_one_commit(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is fetched when the publisher has moved on; the first must still be found, in the same keys."""
+    folder = Path(fetched("org/tiny", publisher.url)["path"])
+    publisher.commit = NEWER
+    source = Hub("org/tiny", file="weights.pt")
+    monkeypatch.setitem(CATALOGUE, "one", Weights("one", source, 1, "MIT", "a test"))
+    assert local.locate("one") is None
+    code = (
+        "from retake.weights import fetch, local; from retake.weights.catalogue import Hub;"
+        "fetch.from_hub(Hub('org/tiny', file='weights.pt'), local.hub_cache(), print, print)"
+    )
+    environment = os.environ | {"HF_ENDPOINT": publisher.url}
+    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=environment, check=True, capture_output=True)
+    assert local.locate("one") == folder / "weights.pt"
+    assert local.locate("org/tiny") == folder
+
+
+def test_without_safetensors_the_pickle_comes_and_that_is_said(publisher: Publisher) -> None:
+    del publisher.files["model.safetensors"]
+    told = fetched("org/tiny", publisher.url)
+    assert (Path(told["path"]) / "pytorch_model.bin").is_file()
+    assert "pickle" in told["said"][1]
+    assert local.locate("org/tiny") == Path(told["path"])
+
+
+def test_failures_of_the_hub_have_codes_and_leave_nothing(publisher: Publisher, tmp_path: Path) -> None:
+    for reference, code in (("gone/x", "E307"), ("gated/x", "E307"), ("ill/x", "E306")):
+        told = fetched(reference, publisher.url)
+        assert (told["code"], bool(told["hint"])) == (code, True)
+    assert fetched("org/tiny", "http://127.0.0.1:9")["code"] == "E306"
+    told = fetched("org/tiny", publisher.url, HF_HUB_OFFLINE="1")
+    assert told["code"] == "E306"
+    assert "HF_HUB_OFFLINE" in told["message"]
+    publisher.lies = {"model.safetensors"}
+    assert fetched("org/tiny", publisher.url)["code"] == "E309"
+    assert local.locate("org/tiny") is local.locate(f"org/tiny@{COMMIT}") is None
+    assert [name for name in left(tmp_path / "hf") if "snapshots" in name or "refs" in name] == []
+    del publisher.files["model.safetensors"], publisher.files["pytorch_model.bin"]
+    assert fetched("org/tiny", publisher.url)["code"] == "E307"
+
+
+def test_a_repository_cut_off_half_way_is_not_there_and_comes_the_next_time(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    publisher.cut = {"model.safetensors"}
+    told = fetched("org/tiny", publisher.url)
+    assert told["code"] == "E308"
+    assert local.locate("org/tiny") is local.locate(f"org/tiny@{COMMIT}") is None
+    assert [name for name in left(tmp_path / "hf") if "snapshots" in name or "incomplete" in name] == []
+    publisher.cut = set()
+    asked = len(publisher.asked)
+    assert local.locate("org/tiny") is None
+    assert fetched("org/tiny", publisher.url)["path"] == str(local.locate("org/tiny"))
+    again = [path for path in publisher.asked[asked:] if path.endswith("config.json")]
+    assert len(again) == 1  # its head only: what came whole is not fetched twice
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_fetched_model_loads_from_where_it_lies(safe: bool, publisher: Publisher, tmp_path: Path) -> None:
+    import torch
+    from transformers import CLIPConfig, CLIPModel
+
+    torch.manual_seed(0)
+    tower = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=tower | {"vocab_size": 32, "max_position_embeddings": 8},
+        vision_config=tower | {"image_size": 8, "patch_size": 4},
+        projection_dim=4,
+    )
+    model = CLIPModel(config)
+    model.save_pretrained(tmp_path / "made")
+    if not safe:
+        (tmp_path / "made/model.safetensors").unlink()
+        torch.save(model.state_dict(), tmp_path / "made/pytorch_model.bin")
+    publisher.files = {p.name: p.read_bytes() for p in (tmp_path / "made").iterdir()}
+    fetched("org/tiny", publisher.url)
+    loaded = CLIPModel.from_pretrained(local.require("org/tiny"), local_files_only=True)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name])
+
+
+# ---- doctor --------------------------------------------------------------------------------------------------------
+
+
+def test_doctor_lists_what_is_here_and_what_is_missing(tmp_path: Path) -> None:
+    source = CATALOGUE["raft_small"].source
+    assert isinstance(source, Url)
+    held = tmp_path / "torch/hub/checkpoints" / source.file
+    held.parent.mkdir(parents=True)
+    held.write_bytes(b"x" * 12_345)
+    check = doctor.weights()
+    assert check["state"] == "ok"
+    assert f"1 of {len(CATALOGUE)} here, 12.3 kB" in check["text"]
+    json.dumps(check)
+    entries = {entry["name"]: entry for entry in check["entries"]}
+    assert set(entries) == set(CATALOGUE)
+    assert (entries["raft_small"]["path"], entries["raft_small"]["bytes"]) == (str(held), 12_345)
+    assert (entries["raft_large"]["present"], entries["raft_large"]["path"]) == (False, None)
+    lines = doctor.table(check["entries"])
+    assert len(lines) == len(CATALOGUE)
+    for entry, line in zip(check["entries"], lines, strict=True):
+        assert entry["licence"] in line
+        wanted = entry["path"] if entry["present"] else f"retake weights {entry['name']}"
+        assert wanted in line
+
+
+def test_weights_are_got_by_name_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    data = b"small weights"
+    held = tmp_path / f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    held.write_bytes(data)
+    monkeypatch.setitem(CATALOGUE, "net", Weights("net", Url(held.as_uri()), 1, "MIT", "a test"))
+    got = doctor.get(["net", str(held)], Console())
+    assert [(entry["present"], entry["bytes"], entry["licence"]) for entry in got] == [
+        (True, len(data), "MIT"),
+        (True, len(data), "yours"),
+    ]
+    assert got[0]["path"] == str(local.locate("net"))
+    told = capsys.readouterr()
+    assert "net: 1 MB, MIT, for a test" in told.err
+    assert told.out == ""
+    with pytest.raises(ConfigError):
+        doctor.get(["net", "nonsense"], Console(quiet=True))
