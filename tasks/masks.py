@@ -1,128 +1,259 @@
-"""masks: where the object is, frame by frame."""
+"""masks: where the objects are, frame by frame; and correction: the same, put right from one frame on.
+
+Implementations either follow prompts (`tracker`, see retake/priors/masks/prompt.py) or read masks that exist (`masks`).
+Beside every chunk of followed masks stands the tracker's state at its far end: a correction takes over all chunks
+before its frame as they are, and goes on from there.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from retake.artifact import Artifact, Frames, Masks
-from retake.formats import CHUNK, FlowSeries, FrameSeries, Tensors, chunk_range, pack_bits
+from retake.formats import (
+    CHUNK,
+    FlowSeries,
+    FrameSeries,
+    MaskSeries,
+    Tensors,
+    chunk_name,
+    chunk_range,
+    pack,
+    pack_bits,
+    state_name,
+    unpack,
+)
 from retake.lookup import lookup
+from retake.priors.masks.prompt import Correction, Followed, Moment, Prompted, Tracker, scaled
 from retake.stage import Work, stage
 
+BACKENDS = ("opencv-python-headless",)
+Found = dict[int, dict[int, Followed]]  # frame -> object id -> mask
 
-@stage("masks", version=1, makes="masks", backends=("opencv-python-headless",), group="priors.masks")
+
+@stage("masks", version=2, makes="masks", backends=BACKENDS, group="priors.masks")
 def stage_masks(work: Work, params: Any, frames: Frames, optical_flow: Artifact | None = None) -> Masks:
-    """Implementations that carry a mask from a prompt frame (`start`, `step`) go both ways from it; those that read
-    masks (`masks`) run from the first frame to the last."""
+    """From the prompt frame to the clip's end, then back to its start; masks that exist from first to last."""
     series: FrameSeries = work.open(frames)
     module = lookup("priors.masks", params.name)
-    if optical_flow is not None:
-        carry_both_ways(work, params, module, series, work.open(optical_flow))
+    if hasattr(module, "tracker"):
+        following = Following(work, params, module, series, work.open(optical_flow) if optical_flow else None)
+        follow(following)
     else:
         read_through(work, params, module, series)
+    return finished(work, params, series)
+
+
+@stage("correction", version=1, makes="masks", backends=BACKENDS, group="priors.masks")
+def stage_correction(
+    work: Work, params: Any, frames: Frames, masks: Artifact, optical_flow: Artifact | None = None
+) -> Masks:
+    """Put masks right by the last of `params.corrections`; the others were put into `masks` before.
+
+    Frames nearer to the prompt than the corrected one keep their masks bit for bit.
+    """
+    series: FrameSeries = work.open(frames)
+    module = lookup("priors.masks", params.name)
+    following = Following(work, params, module, series, work.open(optical_flow) if optical_flow else None)
+    follow_corrected(following, masks, work.open(masks))
+    return finished(work, params, series)
+
+
+def finished(work: Work, params: Any, series: FrameSeries) -> Masks:
+    """The artifact of the committed chunks."""
     return work.finish(
         count=len(series),
         width=series.width,
         height=series.height,
         frame=getattr(params, "frame", 0),
         name=params.name,
-        notes=notes_on(work, len(series), prompted=hasattr(params, "points")),
+        notes=notes_on(work, len(series), prompted=isinstance(params, Prompted)),
     )  # type: ignore[return-value]
 
 
-def notes_on(work: Work, count: int, prompted: bool) -> list[str]:
-    """What a person should know before trusting the masks: on which frames there is none."""
-    empty = [t for index in sorted(work.done) for t in empty_frames(work.read(index), index)]
-    if not empty:
-        return []
-    if empty == list(range(empty[0], count)) and empty[0] > 0:
-        where = f"from frame {empty[0]} on: the object was lost or left the picture"
-    else:
-        where = f"on {len(empty)} of {count} frames, the first of them {empty[0]}"
-    help_it = "help it with masks.points, or masks.frame=N and its box" if prompted else "check the given masks"
-    return [f"the mask is empty {where}. See the mask layer; {help_it}"]
+# ---- following prompts -------------------------------------------------------------------------------------------
 
 
-def empty_frames(chunk: Tensors, index: int) -> list[int]:
-    return [index * CHUNK + k for k, bits in enumerate(chunk["mask"]) if not bits.any()]
+@dataclass
+class Following:
+    """What a pass over the clip works with, in either direction of time."""
+
+    work: Work
+    params: Prompted
+    module: Any
+    series: FrameSeries
+    flow: FlowSeries | None
+    corrections: tuple[Correction, ...] = ()
+    _trackers: dict[bool, Tracker] = field(default_factory=dict)  # by direction, kept from chunk to chunk
+
+    @property
+    def home(self) -> int:
+        """The chunk in which the prompt lies."""
+        return self.params.frame // CHUNK
+
+    def chunk(self, index: int, reverse: bool, before: Tensors | None) -> tuple[Found, Tensors]:
+        """Masks of a chunk in one direction, and the state after it. `before` is the state to go on from; None begins
+        on the prompt frame, whose chunk this then is."""
+        span = chunk_range(index, len(self.series))
+        size = self.series.width, self.series.height
+        found: Found = {}
+        if before is None:
+            tracker = self.module.tracker(self.params, size, None, reverse)
+            prompts = {i: scaled(p, self.series.meta) for i, p in self.params.prompts().items()}
+            begun = Moment(self.params.frame, self.series[self.params.frame])
+            found[self.params.frame] = tracker.begin(begun, prompts)
+            start = self.params.frame
+            times = range(start - 1, span.start - 1, -1) if reverse else range(start + 1, span.stop)
+        else:
+            tracker = self._trackers.get(reverse) or self.module.tracker(self.params, size, before, reverse)
+            times = span[::-1] if reverse else span
+        self._trackers[reverse] = tracker
+        for t in times:
+            moment = self.moment(t, reverse)
+            found[t] = tracker.step(moment)
+            for correction in self.corrections:
+                if correction.frame == t:
+                    prompt = scaled(correction, self.series.meta)
+                    found[t][correction.object] = tracker.correct(moment, correction.object, prompt)
+        return found, {f"{'behind' if reverse else 'ahead'}.{name}": a for name, a in tracker.state().items()}
+
+    def moment(self, t: int, reverse: bool) -> Moment:
+        """Frame t, with the flow into the neighbour that its mask comes from."""
+        if self.flow is None:
+            return Moment(t, self.series[t])
+        if reverse:
+            return Moment(t, self.series[t], self.flow.forward(t), self.flow.occluded_forward(t))
+        return Moment(t, self.series[t], self.flow.backward(t - 1), self.flow.occluded_backward(t - 1))
+
+    def stored_state(self, index: int, reverse: bool) -> Tensors:
+        """The state that this stage committed with a chunk."""
+        return of_direction(unpack(self.work.store.read(self.work.file(state_name(index)))), reverse)
+
+    def commit(self, index: int, found: Found, state: Tensors) -> None:
+        """Make a chunk and its state durable, together."""
+        self.work.add(state_name(index), pack(state))
+        self.work.commit(index, tensors([found[t] for t in chunk_range(index, len(self.series))]))
+        self.work.progress(min(len(self.work.done) * CHUNK, len(self.series)), len(self.series))
+
+
+def follow(f: Following) -> None:
+    """From the prompt's chunk onwards to the end, then backwards to the start. A killed run goes on bit for bit."""
+    for index in [*range(f.home, f.series.chunks()), *range(f.home - 1, -1, -1)]:
+        if index in f.work.done:
+            continue
+        found: Found = {}
+        state: Tensors = {}
+        for reverse in (False, True):
+            if (index > f.home and reverse) or (index < f.home and not reverse):
+                continue
+            neighbour = index + 1 if reverse else index - 1
+            before = None if index == f.home else f.stored_state(neighbour, reverse)
+            part, after = f.chunk(index, reverse, before)
+            found |= part
+            state |= after
+        f.commit(index, found, state)
+
+
+def follow_corrected(f: Following, masks: Artifact, old: MaskSeries) -> None:
+    """Take over the chunks that lie on the prompt's side of the correction, and make the others anew."""
+    last = f.params.corrections[-1]
+    reverse = last.frame < f.params.frame
+    first = last.frame // CHUNK
+    again = range(first, -1, -1) if reverse else range(first, f.series.chunks())
+    kept = [i for i in range(f.series.chunks()) if i not in again]
+    f.work.take_over(*(masks[name] for i in kept for name in (chunk_name(i), state_name(i))))
+    # Corrections nearer to the prompt are in the state already, but for those within the chunk that is walked again.
+    f.corrections = tuple(c for c in f.params.corrections if c.frame // CHUNK == first)
+    for index in again:
+        if index in f.work.done:
+            continue
+        if index != first:
+            before = f.stored_state(index + 1 if reverse else index - 1, reverse)
+        elif index == f.home:
+            before = None
+        else:
+            name = state_name(index + 1 if reverse else index - 1)
+            before = of_direction(unpack(f.work.store.read(masks[name])), reverse)
+        found, state = f.chunk(index, reverse, before)
+        for t in chunk_range(index, len(f.series)):
+            if t not in found or (t > last.frame if reverse else t < last.frame):
+                found[t] = as_followed(old, t)
+        if index == f.home:
+            both = unpack(f.work.store.read(masks[state_name(index)]))
+            state = {name: a for name, a in both.items() if name not in state} | state
+        f.commit(index, found, state)
+
+
+def of_direction(state: Tensors, reverse: bool) -> Tensors:
+    """The arrays of one direction, under the tracker's own names."""
+    prefix = "behind." if reverse else "ahead."
+    return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
+
+
+def as_followed(masks: MaskSeries, t: int) -> dict[int, Followed]:
+    """A frame's masks as they are stored."""
+    overlap = masks.at(t, "overlap")
+    return {i: Followed(masks.object(t, i), float(overlap[k])) for k, i in enumerate(masks.ids)}
+
+
+# ---- masks that exist --------------------------------------------------------------------------------------------
 
 
 def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> None:
-    """Masks that are there already."""
-    found = module.masks(params.path, params, len(series), (series.width, series.height))
-    pending: list[np.ndarray] = []
-    for t, mask in enumerate(found):
-        pending.append(mask)
+    """Masks that are there already, chunk by chunk."""
+    pending: list[dict[int, Followed]] = []
+    for t, found in enumerate(module.masks(params.path, params, len(series), (series.width, series.height))):
+        pending.append({i: Followed(mask) for i, mask in found.items()})
         if t + 1 in (len(series), (t // CHUNK + 1) * CHUNK):
             if t // CHUNK not in work.done:
-                work.commit(t // CHUNK, tensors(pending, [1.0] * len(pending)))
+                work.commit(t // CHUNK, tensors(pending))
             pending = []
             work.progress(t + 1, len(series))
 
 
-def carry_both_ways(work: Work, params: Any, module: Any, series: FrameSeries, flow: FlowSeries) -> None:
-    """From the prompt's chunk onwards to the end, then backwards to the start. Every chunk commits what the next one
-    in either direction goes on from, so that a killed run resumes bit for bit."""
-    home = params.frame // CHUNK
-    order = [*range(home, series.chunks()), *range(home - 1, -1, -1)]
-    state = work.state()
-    for index in order:
-        if index in work.done:
-            continue
-        span = chunk_range(index, len(series))
-        masks: dict[int, np.ndarray] = {}
-        overlap: dict[int, float] = {}
-        if state is None:
-            box, points = to_working(params, series.meta)
-            begun = module.start(series[params.frame], box, points, params)
-            masks[params.frame], overlap[params.frame] = begun.mask, 1.0
-            state = {f"model.{name}": array for name, array in begun.state.items()}
-            forwards, backwards = range(params.frame + 1, span.stop), range(params.frame - 1, span.start - 1, -1)
-        else:
-            forwards = span if index > home else range(0)
-            backwards = range(span.stop - 1, span.start - 1, -1) if index < home else range(0)
-        model = {name[6:]: array for name, array in state.items() if name.startswith("model.")}
-        for way, times in ((1, forwards), (-1, backwards)):
-            for t in times:
-                before = masks.get(t - way)
-                if before is None:
-                    before = state["last" if way == 1 else "first"]
-                towards, hidden = flow_between(flow, t, way)
-                step = module.step(series[t], before, towards, model, params, hidden)
-                masks[t], overlap[t] = step.mask, step.iou
-        state = dict(state)
-        if home <= index:
-            state["last"] = masks[span.stop - 1]
-        if index <= home:
-            state["first"] = masks[span.start]
-        work.commit(index, tensors([masks[t] for t in span], [overlap[t] for t in span]), state)
-        work.progress(min(len(work.done) * CHUNK, len(series)), len(series))
+# ---- files and notes ---------------------------------------------------------------------------------------------
 
 
-def flow_between(flow: FlowSeries, t: int, way: int) -> tuple[np.ndarray, np.ndarray]:
-    """Flow on the grid of t into the neighbour that the mask comes from, and what is hidden there."""
-    if way == 1:
-        return flow.backward(t - 1), flow.occluded_backward(t - 1)
-    return flow.forward(t), flow.occluded_forward(t)
-
-
-class Prompt(Protocol):
-    """Params of an implementation that starts from a box or points, in source pixels."""
-
-    box: tuple[float, float, float, float] | None
-    points: tuple[tuple[float, float, int], ...]
-
-
-def to_working(params: Prompt, meta: Any) -> tuple[Any, Any]:
-    """Box edges and point centres from source pixels to working pixels."""
-    sx, sy = meta["width"] / meta["source_width"], meta["height"] / meta["source_height"]
-    box = None if params.box is None else tuple(v * s for v, s in zip(params.box, (sx, sy, sx, sy), strict=True))
-    points = tuple(((x + 0.5) * sx - 0.5, (y + 0.5) * sy - 0.5, label) for x, y, label in params.points)
-    return box, points
-
-
-def tensors(masks: list[np.ndarray], overlap: list[float]) -> Tensors:
+def tensors(found: list[dict[int, Followed]]) -> Tensors:
     """One chunk."""
-    return {"mask": pack_bits(np.stack(masks)), "overlap": np.array(overlap, np.float32)}
+    ids = sorted(found[0])
+    return {
+        "ids": np.array(ids, np.int64),
+        "objects": np.stack([np.stack([pack_bits(frame[i].mask) for i in ids]) for frame in found]),
+        "overlap": np.array([[frame[i].overlap for i in ids] for frame in found], np.float32),
+    }
+
+
+def notes_on(work: Work, count: int, prompted: bool) -> list[str]:
+    """What a person should know before trusting the masks: on which frames an object has none."""
+    chunks = [work.read(index) for index in sorted(work.done)]
+    ids = [int(i) for i in chunks[0]["ids"]]
+    empty = {i: list(empty_frames(chunks, k)) for k, i in enumerate(ids)}
+    help_it = "help it with masks.corrections or another prompt" if prompted else "check the given masks"
+    return [
+        f"{'the mask' if ids == [1] else f'the mask of object {i}'} is empty {where(frames, count)}. "
+        f"See the mask layer; {help_it}"
+        for i, frames in empty.items()
+        if frames
+    ]
+
+
+def empty_frames(chunks: Iterable[Mapping[str, np.ndarray]], k: int) -> Iterable[int]:
+    """Frames on which the k-th object has no pixel."""
+    return (
+        i * CHUNK + n
+        for i, chunk in enumerate(chunks)
+        for n, bits in enumerate(chunk["objects"][:, k])
+        if not bits.any()
+    )
+
+
+def where(frames: list[int], count: int) -> str:
+    """Frames without a mask, in words."""
+    if frames == list(range(frames[0], count)) and frames[0] > 0:
+        return f"from frame {frames[0]} on: the object was lost or left the picture"
+    return f"on {len(frames)} of {count} frames, the first of them {frames[0]}"

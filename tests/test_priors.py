@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from itertools import pairwise
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from retake import flow
 from retake.errors import ConfigError, MediaError
 from retake.priors.masks import given, grabcut
+from retake.priors.masks.first_cut import first_mask, learned
+from retake.priors.masks.prompt import Box, Prompt
 from retake.priors.optical_flow import dis
 from retake.priors.tracks import lucas_kanade
 from retake.synthetic.scenes import scene
@@ -180,7 +183,19 @@ def test_dis_takes_frames_of_any_size(size):
 # GrabCut
 
 
-def loose_box(world: World, t: int, factor: float = 1.3) -> grabcut.Box:
+class Begun(NamedTuple):
+    """The first mask, and the colours that every step compares with."""
+
+    mask: np.ndarray
+    state: dict[str, np.ndarray]
+
+
+def start(frame: np.ndarray, box, points, params: grabcut.Params) -> Begun:
+    mask = first_mask(frame, Prompt(box=box, points=points), params)
+    return Begun(mask, learned(frame, mask, params))
+
+
+def loose_box(world: World, t: int, factor: float = 1.3) -> Box:
     x0, y0, x1, y1 = world.box(t, 0)
     dx, dy = (x1 - x0) * (factor - 1) / 2, (y1 - y0) * (factor - 1) / 2
     return x0 - dx, y0 - dy, x1 + dx, y1 + dy
@@ -190,7 +205,7 @@ def follow(name: str, count: int, query: int = 0, params: grabcut.Params | None 
     """Masks of all frames from a loose box at `query`, carried both ways."""
     world, frames, found = clip(name, count)
     params = params or grabcut.Params()
-    begun = grabcut.start(frames[query], loose_box(world, query), (), params)
+    begun = start(frames[query], loose_box(world, query), (), params)
     masks = {query: begun.mask}
     for t in range(query + 1, count):
         forward, backward = found[t - 1]
@@ -224,7 +239,7 @@ def test_grabcut_lets_go_of_an_object_that_leaves_the_frame():
     for x in centres:
         inside = np.hypot(xx - x, yy - 60) < 20
         frames.append(np.where(inside[..., None], ball + textured(120, 160, 3) // 12, ground))
-    begun = grabcut.start(frames[0], (84, 34, 136, 86), (), params)
+    begun = start(frames[0], (84, 34, 136, 86), (), params)
     mask = begun.mask
     for before, frame, x in zip(frames, frames[1:], list(centres)[1:], strict=False):
         forward, backward = dis.estimate(before, frame, dis.Params())
@@ -237,7 +252,7 @@ def test_grabcut_lets_go_of_an_object_that_leaves_the_frame():
 
 def test_grabcut_keeps_the_warped_mask_where_a_fit_is_not_credible():
     world, frames, found = clip("drift")
-    begun = grabcut.start(frames[0], loose_box(world, 0), (), grabcut.Params())
+    begun = start(frames[0], loose_box(world, 0), (), grabcut.Params())
     strict = grabcut.Params(iou_gate=1.0)
     step = grabcut.step(frames[1], begun.mask, found[0][1], begun.state, strict)
     assert not step.refitted
@@ -254,7 +269,7 @@ def test_grabcut_repeats_bit_for_bit_on_any_number_of_threads():
         for threads in (1, 3):
             cv2.setNumThreads(threads)
             cv2.setRNGSeed(threads)
-            begun = grabcut.start(frames[0], loose_box(world, 0), (), grabcut.Params())
+            begun = start(frames[0], loose_box(world, 0), (), grabcut.Params())
             step = grabcut.step(frames[1], begun.mask, found[0][1], begun.state, grabcut.Params())
             results.append((begun.mask, step.mask, *begun.state.values()))
     finally:
@@ -267,10 +282,10 @@ def test_grabcut_starts_from_points_and_obeys_them():
     world, frames, _ = clip("still")
     x0, y0, x1, y1 = world.box(0, 0)
     middle = ((x0 + x1) / 2, (y0 + y1) / 2, 1)
-    alone = grabcut.start(frames[0], None, (middle,), grabcut.Params()).mask
+    alone = start(frames[0], None, (middle,), grabcut.Params()).mask
     assert iou(alone, world.mask(0, 0)) > 0.9
     beside = (round((x0 + x1) / 2), round(y0 + 0.3 * (y1 - y0)), 0)
-    both = grabcut.start(frames[0], loose_box(world, 0), (middle, beside), grabcut.Params()).mask
+    both = start(frames[0], loose_box(world, 0), (middle, beside), grabcut.Params()).mask
     assert both[round(middle[1]), round(middle[0])]
     assert not both[beside[1], beside[0]]
 
@@ -290,7 +305,7 @@ def test_grabcut_starts_from_points_and_obeys_them():
 def test_grabcut_explains_a_wrong_prompt(box, points, code):
     _, frames, _ = clip("still")
     with pytest.raises(ConfigError) as caught:
-        grabcut.start(frames[0], box, points, grabcut.Params())
+        start(frames[0], box, points, grabcut.Params())
     assert caught.value.code == code
     assert caught.value.hint
     assert code != "E221" or "320x180" in caught.value.message
@@ -298,13 +313,13 @@ def test_grabcut_explains_a_wrong_prompt(box, points, code):
 
 def test_grabcut_says_when_there_is_nothing_to_separate():
     with pytest.raises(ConfigError) as caught:
-        grabcut.start(np.full((90, 120, 3), 128, np.uint8), (30, 20, 90, 70), (), grabcut.Params())
+        start(np.full((90, 120, 3), 128, np.uint8), (30, 20, 90, 70), (), grabcut.Params())
     assert caught.value.code == "E220"
 
 
 def test_grabcut_takes_the_whole_frame_as_a_box():
     _, frames, _ = clip("still")
-    mask = grabcut.start(frames[0], (0, 0, 320, 180), (), grabcut.Params()).mask
+    mask = start(frames[0], (0, 0, 320, 180), (), grabcut.Params()).mask
     assert mask.any()
     assert not mask.all()
 
@@ -334,9 +349,49 @@ def test_given_reads_index_images_as_davis_writes_them(tmp_path, palette):
     truth = discs()
     for t, mask in enumerate(truth):
         write_index(tmp_path / f"{t:05d}.png", mask, 2, palette)
-    for wanted, expected in ((None, truth), (2, truth), (1, [m & False for m in truth])):
-        found = list(given.masks(tmp_path, given.Params(object=wanted), 3, (80, 60)))
-        assert all(f.dtype == bool and np.array_equal(f, e) for f, e in zip(found, expected, strict=True))
+    for wanted, id, expected in ((None, 2, truth), (2, 2, truth), (1, 1, [m & False for m in truth])):
+        params = given.Params(object=wanted)
+        found = list(given.masks(tmp_path, params, 3, (80, 60)))
+        assert given.ids(tmp_path, params) == (id,)
+        assert all(list(f) == [id] and f[id].dtype == bool for f in found)
+        assert all(np.array_equal(f[id], e) for f, e in zip(found, expected, strict=True))
+
+
+def test_given_finds_every_object_of_a_folder_on_every_frame(tmp_path):
+    truth = discs()
+    for t, mask in enumerate(truth):
+        index = mask * 7
+        index[:5] = 200 if t == 2 else 0  # comes late
+        write_index(tmp_path / f"{t}.png", index, 1)
+    assert given.ids(tmp_path, given.Params()) == (7, 200)
+    found = list(given.masks(tmp_path, given.Params(), 3, (80, 60)))
+    assert [sorted(f) for f in found] == [[7, 200]] * 3
+    assert [f[200].any() for f in found] == [False, False, True]
+    assert all(np.array_equal(f[7][5:], mask[5:]) for f, mask in zip(found, truth, strict=True))
+    assert found[2][200][:5].all()
+    assert given.ids(tmp_path, given.Params(object=200)) == (200,)
+
+
+def test_given_takes_black_and_white_as_one_object_and_refuses_what_holds_no_ids(tmp_path):
+    from PIL import Image
+
+    black, white, wide, soft = (tmp_path / name for name in ("black", "white", "wide", "soft"))
+    for folder in (black, white, wide, soft):
+        folder.mkdir()
+    disc = discs(1)[0]
+    write_index(black / "0.png", disc & False, 1)
+    write_index(white / "0.png", disc, 255, palette=False)
+    Image.fromarray(disc.astype(np.uint16) * 65535).save(white / "1.png")
+    Image.fromarray(disc.astype(np.uint16) * 300).save(wide / "0.png")
+    Image.fromarray(np.tile(np.arange(80, dtype=np.uint8), (60, 1))).save(soft / "0.png")
+    assert given.ids(black, given.Params()) == given.ids(white, given.Params()) == (1,)
+    assert not next(given.masks(black, given.Params(), 1, (80, 60)))[1].any()
+    assert all(np.array_equal(f[1], disc) for f in given.masks(white, given.Params(), 2, (80, 60)))
+    for folder in (wide, soft):
+        with pytest.raises(MediaError) as caught:
+            given.ids(folder, given.Params())
+        assert caught.value.code == "E438"
+    assert next(given.masks(soft, given.Params(object=9), 1, (80, 60)))[9].sum() == 60
 
 
 def test_given_orders_by_number_and_reads_colour_and_alpha(tmp_path):
@@ -350,7 +405,7 @@ def test_given_orders_by_number_and_reads_colour_and_alpha(tmp_path):
             alpha = np.dstack([np.full((60, 80, 3), 90), mask * 255]).astype(np.uint8)
             Image.fromarray(alpha).save(tmp_path / f"m{t}.png")
     found = list(given.masks(tmp_path, given.Params(), 11, (80, 60)))
-    assert all(np.array_equal(f, e) for f, e in zip(found, truth, strict=True))
+    assert all(np.array_equal(f[1], e) for f, e in zip(found, truth, strict=True))
     with pytest.raises(ConfigError) as caught:
         list(given.masks(tmp_path, given.Params(object=1), 11, (80, 60)))
     assert caught.value.code == "E223"
@@ -359,8 +414,8 @@ def test_given_orders_by_number_and_reads_colour_and_alpha(tmp_path):
 def test_given_fits_masks_to_the_working_size(tmp_path):
     for t, mask in enumerate(discs(1)):
         write_index(tmp_path / f"{t}.png", mask, 1)
-    small = next(given.masks(tmp_path, given.Params(), 1, (40, 30)))
-    large = next(given.masks(tmp_path, given.Params(), 1, (160, 120)))
+    small = next(given.masks(tmp_path, given.Params(), 1, (40, 30)))[1]
+    large = next(given.masks(tmp_path, given.Params(), 1, (160, 120)))[1]
     assert small.shape == (30, 40)
     assert abs(small.sum() * 16 - large.sum()) < 0.05 * large.sum()
 
@@ -390,7 +445,7 @@ def test_given_reads_a_mask_video(tmp_path):
     frames = (np.repeat((mask * 255).astype(np.uint8)[..., None], 3, axis=2) for mask in truth)
     video.encode(tmp_path / "mask.mp4", frames, 10.0)
     found = list(given.masks(tmp_path / "mask.mp4", given.Params(), 6, (80, 60)))
-    assert min(iou(f, e) for f, e in zip(found, truth, strict=True)) > 0.93
+    assert min(iou(f[1], e) for f, e in zip(found, truth, strict=True)) > 0.93
     with pytest.raises(MediaError) as caught:
         list(given.masks(tmp_path / "mask.mp4", given.Params(), 4, (80, 60)))
     assert caught.value.code == "E430"

@@ -1,4 +1,8 @@
-"""Masks that somebody made already: DAVIS annotations, a folder of PNG images, or a mask video."""
+"""Masks that somebody made already: DAVIS annotations, a folder of PNG images, or a mask video.
+
+Palette and grey images are index images, as in DAVIS: every value but 0 is an object, and its id. A folder whose grey
+images are only black and white, an image with colours or alpha, and a video hold one object, with the id 1.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,9 @@ from retake.errors import ConfigError, MediaError
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
 
+MAX_OBJECTS = 64  # values of index images; more are a matte with soft edges, or a picture
 _MAX_PIXELS = 1 << 25
+_WHITE = ({255}, {65535})
 _ASPECT = 0.02  # working sizes are rounded to whole pixels, or to a model's multiples
 
 
@@ -30,51 +36,70 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         json_schema_extra={"file": ""},
     )
     object: int | None = Field(
-        None, description="value of the object in index images (DAVIS palette); none takes any", ge=1, le=255
+        None, description="value of the only object to take from index images; none takes all", ge=1, le=255
     )
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Before anything runs: raises ConfigError E223 when no path is given, MediaError E430
+    """Before anything runs: raises ConfigError E223 when no path is given, MediaError E400 when nothing is there, E430
     when a folder does not hold one mask a frame."""
-    _require(params.path)
-    path = Path(params.path or "")
+    path = _require(params.path)
     if path.is_dir():
         _check_count(path, len(_png_files(path)), frames["count"])
 
 
-def _require(path: str | Path | None) -> None:
-    if not path:
-        raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
+def ids(path: str | Path | None, params: Params) -> tuple[int, ...]:
+    """Ids of the objects, ascending: the values that stand in any index image of the folder, `params.object` alone
+    where it is set, else 1. Reads every image of a folder, one at a time.
 
-
-def masks(path: str | Path | None, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The masks of a clip of `count` frames, one by one, bool [H, W] at `size` = (width, height).
-
-    Folder: palette and grey PNG images are index images, as in DAVIS (`Annotations/480p/NAME/%05d.png`): the
-    object is `params.object`, or every value but 0. Images with alpha: alpha above 127. Other colour images:
-    any channel not 0. Names are ordered by the numbers in them. Video: luma (BT.601 weights) above 127.
-    Masks of another size are resampled; a pixel belongs to the object where half of it does.
-
-    Raises ConfigError E223 (no path, or `object` for masks that hold no index), MediaError E400 (nothing at
-    `path`), E420 and E421 (an image that is unreadable or too large), E430 (the number of masks or their shape
-    does not match the clip), and what `retake.video.decode` raises for a video.
+    Raises ConfigError E223 (no path), MediaError E400 (nothing at `path`), E420 and E421 (an image that is unreadable
+    or too large), E438 (a value above 255, or more than 64 different ones).
     """
-    _require(path)
-    path = Path(path or "")
-    if not path.exists():
-        raise MediaError("E400", f"no masks at {path}", "Check masks.path: a folder of PNG images or a video.")
+    path = _require(path)
+    return tuple(_values(path, params)) if path.is_dir() else (1,)
+
+
+def masks(
+    path: str | Path | None, params: Params, count: int, size: tuple[int, int]
+) -> Iterator[dict[int, np.ndarray]]:
+    """The masks of a clip of `count` frames, frame by frame: {id: bool [H, W]} at `size` = (width, height). Every
+    frame names the same `ids`; an object that is not there has an empty mask.
+
+    Folder: palette and grey PNG images are index images, as in DAVIS (`Annotations/480p/NAME/%05d.png`). Images with
+    alpha: alpha above 127. Other colour images: any channel not 0. Names are ordered by the numbers in them. Video:
+    luma (BT.601 weights) above 127. Masks of another size are resampled; a pixel belongs to an object where half of
+    it does.
+
+    Raises what `ids` raises, ConfigError E223 for `object` and masks that hold no index, MediaError E430 when the
+    number of masks or their shape does not match the clip, and what `retake.video.decode` raises for a video.
+    """
+    path = _require(path)
     return _from_folder(path, params, count, size) if path.is_dir() else _from_video(path, params, count, size)
 
 
-def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def _require(path: str | Path | None) -> Path:
+    if not path:
+        raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
+    path = Path(path)
+    if not path.exists():
+        raise MediaError("E400", f"no masks at {path}", "Check masks.path: a folder of PNG images or a video.")
+    return path
+
+
+def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:
     files = _png_files(path)
     _check_count(path, len(files), count)
+    wanted = _values(path, params)
     for file in files:
-        yield _fit(_read_png(file, params.object), size, file)
+        index, drawn = _read_png(file, params.object)
+        if index is not None:
+            found = {i: index > 0 if value is None else index == value for i, value in wanted.items()}
+        else:
+            found = {i: drawn & (i == 1) for i in wanted}
+        yield {i: _fit(mask, size, file) for i, mask in found.items()}
 
 
-def _from_video(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
+def _from_video(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:
     from retake import video
 
     if params.object is not None:
@@ -87,12 +112,37 @@ def _from_video(path: Path, params: Params, count: int, size: tuple[int, int]) -
     number = 0
     for _, rgb in video.decode(path):
         number += 1
-        yield _fit(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) > 127, size, path)
+        yield {1: _fit(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) > 127, size, path)}
     _check_count(path, number, count)
 
 
-def _read_png(file: Path, wanted: int | None) -> np.ndarray:
-    """bool [h, w]. Pillow, because OpenCV turns a palette's indices into colours."""
+def _values(path: Path, params: Params) -> dict[int, int | None]:
+    """Id to the value that stands for it in index images; None: any value but 0."""
+    if params.object is not None:
+        return {params.object: params.object}
+    values: set[int] = set()
+    white, drawn = True, False
+    for file in _png_files(path):
+        index, _ = _read_png(file, None)
+        if index is None:
+            drawn = True
+            continue
+        here = set(np.flatnonzero(np.bincount(index.ravel())).tolist()) - {0}
+        values |= here
+        white &= not here or here in _WHITE
+        if len(values) > MAX_OBJECTS or (max(values, default=0) > 255 and not white):
+            raise MediaError(
+                "E438",
+                f"{file} holds no object ids: {len(values)} values up to {max(values)} were met",
+                f"Ids are 1 to 255, at most {MAX_OBJECTS} of them. Make a matte black and white, or set masks.object.",
+            )
+    if not values or white:
+        return {1: None}
+    return {value: value for value in sorted(values | ({1} if drawn else set()))}
+
+
+def _read_png(file: Path, wanted: int | None) -> tuple[np.ndarray | None, np.ndarray]:
+    """(index values [h, w] or None, mask bool [h, w]). Pillow, because OpenCV makes colours of a palette's indices."""
     from PIL import Image
 
     try:
@@ -106,14 +156,14 @@ def _read_png(file: Path, wanted: int | None) -> np.ndarray:
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError("E420", f"{file} is no readable PNG: {error}", "Write it again as PNG.") from error
     if values.ndim == 2:  # palette, grey of 8 or 16 bits, or one bit
-        return values.astype(bool) if wanted is None else np.isin(values, [wanted])
+        return values, values > 0
     if wanted is not None:
         raise ConfigError(
             "E223",
             f"masks.object={wanted}, but {file} is a colour image ({mode}) and holds no index",
             "Drop masks.object, or give palette images as DAVIS does.",
         )
-    return (values[..., -1] > 127) if mode in ("LA", "RGBA") else (values.max(axis=2) > 0)
+    return None, (values[..., -1] > 127) if mode in ("LA", "RGBA") else (values.max(axis=2) > 0)
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int], source: Path) -> np.ndarray:

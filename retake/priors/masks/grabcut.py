@@ -16,35 +16,25 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from retake.errors import ConfigError
 from retake.flow import in_bounds, warp
 from retake.priors.masks.colours import MIN_AREA, cut, learn, object_probability, pick
-from retake.priors.masks.region import Region, around, radius_of, rim_labels, sized, span_of, tidy
+from retake.priors.masks.crop import around, rim_labels, tidy
+from retake.priors.masks.first_cut import State, corrected_mask, first_mask, learned
+from retake.priors.masks.prompt import Followed, Moment, Prompt, Prompted, check_prompts
 from retake.priors.threads import single_threaded
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ("optical_flow",)
 
-Box = tuple[float, float, float, float]
-Point = tuple[float, float, int]
-State = dict[str, np.ndarray]
-
-_MIN_SIDE = 4  # px, the smallest box side
+Tensors = dict[str, np.ndarray]
 
 
-class Params(BaseModel, frozen=True, extra="forbid"):
+class Params(Prompted, frozen=True, extra="forbid"):
     """What is to be followed, and how far a re-fit may go."""
 
     name: Literal["grabcut"] = "grabcut"
-    box: Box | None = Field(
-        None, description="x0, y0, x1, y1 around the object, px of the source frame, x1 and y1 exclusive"
-    )
-    points: tuple[Point, ...] = Field(
-        (), description="(x, y, label), px of the source frame; label 1 lies on the object, 0 beside it"
-    )
-    frame: int = Field(0, description="frame number that box and points are given on", ge=0)
     enlarge: float = Field(
         1.5, description="sides of the region that is fitted, as a multiple of the object's box", ge=1.1, le=4
     )
@@ -78,13 +68,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, description="seed of the colour clustering", ge=0)
 
 
-class Start(NamedTuple):
-    """The prompt frame's mask, bool [H, W], and what every step needs to know: plain arrays, never changed."""
-
-    mask: np.ndarray
-    state: State
-
-
 class Step(NamedTuple):
     """One frame's mask, bool [H, W], with the figures that explain it.
 
@@ -99,52 +82,56 @@ class Step(NamedTuple):
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Refuse a prompt that cannot work, before anything expensive runs.
-
-    frames: meta of the frames artifact; box and points are in source pixels. Raises ConfigError E221, E222, and E231
-    when the clip has no frame `params.frame`.
-    """
-    width, height = frames["source_width"], frames["source_height"]
-    if params.frame >= frames["count"]:
-        raise ConfigError(
-            "E231", f"there is no frame {params.frame}", f"The clip has frames 0 to {frames['count'] - 1}."
-        )
-    _require_prompt(params.box, params.points)
-    if params.box is not None:
-        _check_box(params.box, width, height)
-    _check_points(params.points, width, height)
+    """Refuse prompts that cannot work, before anything expensive runs: see `check_prompts`."""
+    check_prompts(params, frames, "grabcut")
 
 
-def start(frame: np.ndarray, box: Box | None, points: tuple[Point, ...], params: Params) -> Start:
-    """Cuts the object out of the prompt frame.
+def tracker(params: Params, size: tuple[int, int], state: Tensors | None, reverse: bool) -> Tracker:
+    """Follows objects; in which direction shows in the flow alone (see prompt.py)."""
+    return Tracker(params, size[0], state or {})
 
-    frame: uint8 RGB [H, W, 3]. box and points: in pixels of `frame` (not of the source, where they differ);
-    a box alone, points alone, or a box corrected by points. A box may reach over the frame's edge.
 
-    A colour model can collapse onto a detail of the object. As a box is drawn close around its object
-    (Lempitsky et al., "Image segmentation with a bounding box prior", ICCV 2009), a fit that does not span
-    the box is tried again with the box's middle held fixed, and the widest fit is taken.
+class Tracker:
+    """Carries the masks of several objects along, each for itself."""
 
-    Raises ConfigError E220 (nothing separates from its surroundings), E221 (box or point outside the frame,
-    or a box of less than 4 px), E222 (neither box nor a point on the object).
-    """
-    height, width = frame.shape[:2]
-    corners = _check_box(box, width, height) if box is not None else None
-    _check_points(points, width, height)
-    _require_prompt(box, points)
-    with single_threaded():
-        if corners is None:
-            mask = _from_points(frame, points, params)
-        else:
-            mask = _from_box(frame, corners, points, params)
-        if int(mask.sum()) < MIN_AREA:
-            what = "the box holds" if box is not None else "the points mark"
-            raise ConfigError(
-                "E220",
-                f"{what} no object that GrabCut can separate from its surroundings",
-                "Try another box or frame (`retake frame CLIP N` draws a grid), or add masks.points.",
-            )
-        return Start(mask, _learn_first(frame, mask, params))
+    def __init__(self, params: Params, width: int, state: Tensors) -> None:
+        self.params = params
+        self.masks: dict[int, np.ndarray] = {}
+        self.colours: dict[int, State] = {}
+        for name, array in state.items():
+            i, _, what = name.partition(".")
+            if what == "mask":
+                self.masks[int(i)] = np.unpackbits(array, axis=-1, count=width).astype(bool)
+            else:
+                self.colours.setdefault(int(i), {})[what] = array
+
+    def begin(self, moment: Moment, prompts: Mapping[int, Prompt]) -> dict[int, Followed]:
+        """Masks of the prompt frame, whose colours are learned. Raises what `first_mask` raises."""
+        for i, prompt in prompts.items():
+            self.masks[i] = first_mask(moment.rgb, prompt, self.params)
+            self.colours[i] = learned(moment.rgb, self.masks[i], self.params)
+        return {i: Followed(mask) for i, mask in self.masks.items()}
+
+    def step(self, moment: Moment) -> dict[int, Followed]:
+        """Masks of the next frame, by `step`."""
+        assert moment.flow is not None, "grabcut NEEDS optical_flow"
+        found = {}
+        for i, before in self.masks.items():
+            taken = step(moment.rgb, before, moment.flow, self.colours[i], self.params, moment.hidden)
+            self.masks[i] = taken.mask
+            found[i] = Followed(taken.mask, taken.iou)
+        return found
+
+    def correct(self, moment: Moment, object: int, prompt: Prompt) -> Followed:
+        """The object's mask put right; its colours are learned anew from it."""
+        self.masks[object] = corrected_mask(moment.rgb, self.masks[object], prompt, self.params)
+        self.colours[object] = learned(moment.rgb, self.masks[object], self.params)
+        return Followed(self.masks[object])
+
+    def state(self) -> Tensors:
+        """The masks and what was learned, by object."""
+        arrays = {f"{i}.mask": np.packbits(mask, axis=-1) for i, mask in self.masks.items()}
+        return arrays | {f"{i}.{name}": a for i, state in self.colours.items() for name, a in state.items()}
 
 
 def step(
@@ -198,127 +185,3 @@ def step(
     if support < enough or int(chosen.sum()) < MIN_AREA:
         return Step(np.zeros_like(warped), iou, refitted, support)
     return Step(chosen, iou, refitted, support)
-
-
-# The prompt
-
-
-def _require_prompt(box: Box | None, points: tuple[Point, ...]) -> None:
-    if box is None and not any(label for _, _, label in points):
-        raise ConfigError(
-            "E222", "masks=grabcut needs to know what to follow", "Give --box x0,y0,x1,y1 or masks.points."
-        )
-
-
-def _check_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    shown = ", ".join(f"{value:g}" for value in box)
-    hint = "A box is x0,y0,x1,y1 in pixels; `retake frame CLIP N` draws a grid to read them from."
-    if not all(math.isfinite(value) for value in box) or box[0] >= box[2] or box[1] >= box[3]:
-        raise ConfigError("E221", f"box ({shown}) is empty; the frame has {width}x{height} px", hint)
-    x0, y0 = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
-    x1, y1 = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
-    if x1 - x0 < _MIN_SIDE or y1 - y0 < _MIN_SIDE:
-        inside = f"holds less than {_MIN_SIDE}x{_MIN_SIDE} px of the frame, which has {width}x{height} px"
-        raise ConfigError("E221", f"box ({shown}) {inside}", hint)
-    return x0, y0, x1, y1
-
-
-def _check_points(points: tuple[Point, ...], width: int, height: int) -> None:
-    for x, y, label in points:
-        if not (0 <= x < width and 0 <= y < height) or label not in (0, 1):
-            raise ConfigError(
-                "E221",
-                f"point ({x:g}, {y:g}, {label}) does not fit: the frame has {width}x{height} px, labels are 0 and 1",
-                "A point is x,y,label: label 1 on the object, 0 beside it.",
-            )
-
-
-def _from_box(
-    frame: np.ndarray, corners: tuple[int, int, int, int], points: tuple[Point, ...], params: Params
-) -> np.ndarray:
-    shape = (frame.shape[0], frame.shape[1])
-    x0, y0, x1, y1 = corners
-    boxed = np.zeros(shape, bool)
-    boxed[y0:y1, x0:x1] = True
-    region = around(boxed, params.enlarge, 8, params.fit_size)
-    image, inside = region.take(frame), region.take(boxed)
-    radius = radius_of(inside)
-    best, widest = np.zeros(shape, bool), 0.0
-    for core, relax in ((0.0, 0), (0.7, 1), (0.3, 0)):  # share of the box's half axes that is held fixed
-        labels = np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
-        labels[inside & (radius > 1)] = cv2.GC_PR_BGD  # a box's corners are seldom the object
-        labels[radius < core] = cv2.GC_FGD
-        on, beside = _draw_points(labels, points, region)
-        if inside.all():  # the box is the whole frame: its rim must serve as background
-            labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD
-        fit = _fit_first(image, labels, params, relax if not points else 0)
-        middle = radius < core
-        if core and int((fit ^ middle).sum()) <= 0.1 * int(middle.sum()):
-            continue  # nothing but what was held fixed
-        mask = region.paste(tidy(fit, 0.05, on) & ~beside, shape)
-        span = span_of(mask) / ((x1 - x0) * (y1 - y0))
-        if span > 1.2 * widest:
-            best, widest = mask, span
-        if span >= 0.45:
-            break
-    return best
-
-
-def _from_points(frame: np.ndarray, points: tuple[Point, ...], params: Params) -> np.ndarray:
-    height, width = frame.shape[:2]
-    reach = 0.35 * max(height, width)
-    places = np.array([(x, y) for x, y, label in points if label], np.float64)
-    x0, y0 = np.maximum(0, np.floor(places.min(0) - reach)).astype(int)
-    x1, y1 = np.minimum((width, height), np.ceil(places.max(0) + reach)).astype(int)
-    region = sized(int(x0), int(y0), int(x1), int(y1), params.fit_size)
-    image = region.take(frame)
-    labels = np.full(image.shape[:2], cv2.GC_PR_BGD, np.uint8)
-    labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD
-    likely = np.zeros(labels.shape, np.uint8)
-    for x, y in places:
-        cv2.circle(likely, region.place(x, y), round(0.12 * max(region.size)), 1, -1)
-    labels[(likely > 0) & (labels == cv2.GC_PR_BGD)] = cv2.GC_PR_FGD
-    on, beside = _draw_points(labels, points, region)
-    fit = _fit_first(image, labels, params, 0)
-    return region.paste(tidy(fit, 1.1, on) & ~beside, (height, width))
-
-
-def _fit_first(image: np.ndarray, labels: np.ndarray, params: Params, relax: int) -> np.ndarray:
-    fixed = labels == cv2.GC_FGD
-    models = (np.zeros((1, 65)), np.zeros((1, 65)))
-    iterations = 2 if relax else params.iterations
-    fit = cut(image, labels, models, iterations, cv2.GC_INIT_WITH_MASK, params.seed)
-    if relax:  # the middle was a guess: let the learned colours judge it once
-        labels[fixed] = cv2.GC_PR_FGD
-        fit = cut(image, labels, models, relax, cv2.GC_EVAL, params.seed)
-    return fit
-
-
-def _draw_points(labels: np.ndarray, points: tuple[Point, ...], region: Region) -> tuple[np.ndarray, np.ndarray]:
-    """Fixes a small disc around every point; returns the discs on the object and those beside it, bool."""
-    radius = max(2, round(0.012 * max(region.size)))
-    discs = np.zeros((2, *labels.shape), np.uint8)
-    for x, y, label in points:
-        cv2.circle(discs[label], region.place(x, y), radius, 1, -1)
-    beside, on = discs > 0
-    labels[on] = cv2.GC_FGD
-    labels[beside] = cv2.GC_BGD
-    return on, beside
-
-
-def _learn_first(frame: np.ndarray, mask: np.ndarray, params: Params) -> State:
-    region = around(mask, params.enlarge, 8, params.fit_size)
-    image, inner = region.take(frame), region.take(mask)
-    if inner.all():
-        inner[[0, -1]] = inner[:, [0, -1]] = False
-    inside, outside = pick(image[inner]), pick(image[~inner])
-    blank = (np.zeros((1, 65)), np.zeros((1, 65)))
-    models = learn(inside, outside, blank, params.seed, cv2.GC_INIT_WITH_MASK)
-    support = object_probability(image, inside, outside)[inner].mean(keepdims=True)
-    return {
-        "inside": inside,
-        "outside": outside,
-        "inside_model": models[0],
-        "outside_model": models[1],
-        "support": support,
-    }

@@ -1,4 +1,4 @@
-"""The part of a frame that a mask is fitted in, and the shapes drawn there."""
+"""The crop of a frame that a mask is fitted in, and the shapes drawn there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 
-class Region(NamedTuple):
+class Crop(NamedTuple):
     """A part of the frame (x0, y0, x1, y1, exclusive) and the size (w, h) that it is fitted at."""
 
     x0: int
@@ -40,7 +40,7 @@ class Region(NamedTuple):
         return round(u), round(v)
 
 
-def around(mask: np.ndarray, enlarge: float, pad: float, longest: int) -> Region:
+def around(mask: np.ndarray, enlarge: float, pad: float, longest: int) -> Crop:
     """The box of a mask, `enlarge` times its sides but at least `pad` px wider all round, within the frame."""
     height, width = mask.shape
     ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
@@ -51,10 +51,10 @@ def around(mask: np.ndarray, enlarge: float, pad: float, longest: int) -> Region
     return sized(x0, y0, x1, y1, longest)
 
 
-def sized(x0: int, y0: int, x1: int, y1: int, longest: int) -> Region:
+def sized(x0: int, y0: int, x1: int, y1: int, longest: int) -> Crop:
     """The region at its own size, or shrunk so that no side exceeds `longest` px."""
     scale = min(1.0, longest / max(x1 - x0, y1 - y0))
-    return Region(x0, y0, x1, y1, (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))))
+    return Crop(x0, y0, x1, y1, (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))))
 
 
 def rim_labels(inner: np.ndarray, unknown: np.ndarray, rim: float) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Networks that metrics and prompts look through: one file a family, each loaded from local weights."""

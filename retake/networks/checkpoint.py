@@ -1,0 +1,104 @@
+"""Files of weights: what they are called in a result, and how they are read without running anything in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retake.errors import ConfigError
+from retake.weights.catalogue import CATALOGUE, Hub
+from retake.weights.local import describe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def title(reference: str, path: Path) -> str:
+    """How the weights stand beside a number: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or
+    the name of a local file or folder. `path` is where `require(reference)` found them."""
+    if reference not in CATALOGUE and Path(reference).expanduser().exists():
+        return path.name
+    source = describe(reference).source
+    if isinstance(source, Hub):
+        commit = (path.parent if source.file else path).name[:8]
+        return f"{source.repo}@{commit}" + (f"/{source.file}" if source.file else "")
+    return source.file
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a .pth, .pt or .safetensors file. Raises ConfigError E262 when it holds anything else.
+
+    Pickled files are read with weights_only: whatever is not a tensor or a plain container is refused, not run.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            found: Any = load_file(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the readers raise whatever the bytes lead them to
+        raise unfit(path, "a file of weights", str(error)) from error
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise unfit(path, "a file of weights", "it holds no table of tensors")
+    return found
+
+
+def pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
+    """A transformers model from a local folder, in float32, ready to infer.
+
+    model: the class. what: in words, for the error. Raises ConfigError E262 when the folder does not hold such a
+    model, or leaves some of its weights at random.
+    """
+    import torch
+
+    kind = model_type(path, what)
+    if kind != model.config_class.model_type:  # transformers would warn and go on at random, at full size
+        raise unfit(path, what, f"its config.json is that of {kind!r}")
+    try:
+        with without_bars():
+            loaded, info = model.from_pretrained(
+                path, local_files_only=True, output_loading_info=True, dtype=torch.float32, **settings
+            )
+    except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
+        raise unfit(path, what, str(error)) from error
+    if missing := sorted(info["missing_keys"]):
+        raise unfit(path, what, f"{len(missing)} weights are missing, {missing[0]} among them")
+    return loaded.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers draws a progress bar on stderr for every model that it loads; inside, it does not."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def model_type(path: Path, what: str) -> str:
+    """What config.json calls the model. Raises ConfigError E262 when there is none to read."""
+    try:
+        return str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise unfit(path, what, f"config.json cannot be read: {error}") from error
+
+
+def unfit(path: Path, what: str, why: str) -> ConfigError:
+    """The error for weights that are there and are not those of the network."""
+    first = next(iter(why.strip().splitlines()), "")[:200]
+    return ConfigError(
+        "E262", f"{path} is not {what}: {first}", "Give a folder or file of that network, or leave the setting out."
+    )

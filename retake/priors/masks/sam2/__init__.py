@@ -1,0 +1,104 @@
+"""SAM 2 masks: objects shown by box, points or words, segmented on one frame and found again on every other.
+
+Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024: a memory of the prompted frames and of the last six
+attends to each new frame, so an object that was hidden can come back. Two backends run the same network: transformers'
+Sam2VideoModel (safetensors), and the predictor of the `sam2` package (the publisher's .pt files). Words go through
+Grounding DINO first, which draws the boxes.
+
+    follower.py   what both backends share        memory.py     what is kept from frame to frame, and for how long
+    streaming.py  the transformers backend        windows.py    the sam2 backend
+    package.py    the sam2 package's network, built without its Hydra
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from retake.device import INERT, Device, Dtype
+from retake.errors import ConfigError
+from retake.networks.grounding_dino import phrases
+from retake.priors.masks.prompt import Prompted, Tracker, check_prompts
+from retake.weights.local import require
+
+VERSION = 1
+NEEDS: tuple[str, ...] = ()
+
+DEFAULTS = {"transformers": "sam2_small", "sam2": "sam2_small_pt"}
+
+
+class Params(Prompted, frozen=True, extra="forbid"):
+    """What is to be followed, with which weights, and how objects are found by words."""
+
+    name: Literal["sam2"] = "sam2"
+    backend: Literal["transformers", "sam2"] = Field(
+        "transformers", description="library that runs the network: transformers, or the sam2 package with .pt weights"
+    )
+    weights: str | None = Field(
+        None,
+        description="weights of SAM 2: a name of `retake weights`, a local folder (or .pt file for backend sam2), or "
+        "org/repo; none takes sam2_small, or sam2_small_pt for backend sam2",
+        json_schema_extra={"weights": ""},
+    )
+    text: str | None = Field(
+        None,
+        description="finds the objects by words on the prompt frame, in place of box and points; several things are "
+        "parted by full stops; ids are 1, 2, ... by score, the surest first",
+    )
+    detector: str = Field(
+        "grounding_dino_tiny",
+        description="weights of Grounding DINO; read only with text",
+        json_schema_extra={"weights": ""},
+    )
+    box_threshold: float = Field(0.35, description="least score of an object found by words", ge=0, le=1)
+    text_threshold: float = Field(
+        0.25, description="least score of a word that names a box; boxes that no word names are dropped", ge=0, le=1
+    )
+    max_objects: int = Field(10, description="most objects that words find", ge=1, le=255)
+    threshold: float = Field(0.0, description="a pixel belongs to the object where its logit is above this")
+    device: Device = Field("auto", description="where the networks run", json_schema_extra=INERT)
+    dtype: Dtype = Field("float32", description="precision of SAM 2; bfloat16 halves its memory on a GPU")
+
+
+def reference(params: Params) -> str:
+    """The weights of SAM 2 that these settings mean."""
+    return params.weights or DEFAULTS[params.backend]
+
+
+def weights(params: Params) -> dict[str, str]:
+    """References of the weights that are used, by role."""
+    return {"sam2": reference(params)} | ({"detector": params.detector} if params.text is not None else {})
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Refuse prompts that cannot work, before anything expensive runs.
+
+    Raises what `check_prompts` raises, and ConfigError E225 (text beside other prompts) or E227 (text without words).
+    """
+    if params.text is not None:
+        if params.prompts():
+            raise ConfigError(
+                "E225",
+                "masks.text stands beside masks.box, masks.points or masks.objects",
+                "Words find the objects by themselves: give one or the other.",
+            )
+        if not phrases(params.text):
+            raise ConfigError("E227", f"masks.text={params.text!r} holds no words", "Name the object: masks.text=dog")
+    check_prompts(params, frames, "sam2", text=params.text is not None)
+
+
+def tracker(params: Params, size: tuple[int, int], state: dict[str, np.ndarray] | None, reverse: bool) -> Tracker:
+    """Follows objects in one direction of time (see prompt.py). `size` = (width, height) of the working frames.
+
+    Raises MachineError E302 for weights that are not here, E304 for a GPU that is not there, ConfigError E262 for
+    weights of something else.
+    """
+    paths = {role: require(name) for role, name in weights(params).items()}
+    if params.backend == "transformers":
+        from retake.priors.masks.sam2.streaming import Streaming as Backend
+    else:
+        from retake.priors.masks.sam2.windows import Windows as Backend
+    return Backend(params, size, paths, state, reverse)

@@ -1,0 +1,195 @@
+"""Masks as a stage: several objects, corrections that re-run from their frame on only, regions made of steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows import graph
+from flows.config import Settings, settings
+from flows.runners import Local
+from retake.clip import open_clip
+from retake.errors import ConfigError
+from retake.formats import CHUNK, chunk_name, open_series
+from retake.priors import region
+from retake.priors.masks import grabcut
+from retake.store import Store
+from retake.synthetic import scenes
+from retake.synthetic.world import World
+
+CROSS = World(scenes.scene("cross"))
+
+
+def box_around(mask: np.ndarray, margin: int = 6) -> list[int]:
+    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    return [int(v) for v in (xs[0] - margin, ys[0] - margin, xs[-1] + 1 + margin, ys[-1] + 1 + margin)]
+
+
+def middle_of(mask: np.ndarray) -> list[int]:
+    ys, xs = np.nonzero(mask)
+    return [int(np.median(xs)), int(np.median(ys)), 1]
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max(1, (a | b).sum()))
+
+
+def made(root: Path, p: Settings, until: str = "masks", clip: str = "sprites:cross"):
+    """(runner, its artifacts opened) of a pass over the graph."""
+    runner = Local(Store(root, lambda line: None))
+    found = graph.edit_graph(runner, open_clip(clip), p, until)
+    return runner, found, open_series(runner.store, found[until])
+
+
+def cross(*more: str) -> Settings:
+    """The far disc of sprites:cross from frame 0: another sprite hides it midway, and flow loses it there."""
+    return settings([f"masks.box={box_around(CROSS.mask(0, 0))}", *more])
+
+
+def ran(runner: Local) -> list[str]:
+    return [o.stage for o in runner.outcomes if o.status == "ran" and o.stage != "report"]
+
+
+# ---- corrections -------------------------------------------------------------------------------------------------
+
+
+def test_a_correction_finds_a_lost_object_and_leaves_earlier_frames_alone(tmp_path):
+    truth = [CROSS.mask(t, 0) for t in range(CROSS.frames)]
+    _, first, before = made(tmp_path, cross())
+    lost = next(t for t in range(CROSS.frames) if truth[t].sum() > 900 and iou(before[t], truth[t]) < 0.5)
+    late = next(t for t in range(lost, CROSS.frames) if truth[t].sum() > 0.95 * truth[0].sum())
+    fix = f"masks.corrections=[{{frame:{late},box:{box_around(truth[late])}}}]"
+    runner, second, after = made(tmp_path, cross(fix))
+
+    assert ran(runner) == ["correction"]  # masks themselves are in the store
+    assert all(np.array_equal(before[t], after[t]) for t in range(late))
+    was = np.mean([iou(before[t], truth[t]) for t in range(late, CROSS.frames)])
+    now = np.mean([iou(after[t], truth[t]) for t in range(late, CROSS.frames)])
+    assert was < 0.5 < 0.9 < now
+    kept = range(late // CHUNK)
+    assert all(first["masks"][chunk_name(i)] == second["masks"][chunk_name(i)] for i in kept)  # the very same objects
+
+
+def test_only_frames_from_the_corrections_chunk_on_are_stepped_through(tmp_path, monkeypatch):
+    made(tmp_path, cross())
+    seen: list[int] = []
+    step = grabcut.Tracker.step
+    monkeypatch.setattr(grabcut.Tracker, "step", lambda self, moment: seen.append(moment.t) or step(self, moment))
+    point = middle_of(CROSS.mask(34, 0))
+    made(tmp_path, cross(f"masks.corrections=[{{frame:34,points:[{point}]}}]"))
+    assert seen == list(range(32, CROSS.frames))
+    seen.clear()
+    made(tmp_path, cross(f"masks.corrections=[{{frame:34,points:[{point}]}}, {{frame:46,points:[{point}]}}]"))
+    assert seen == [32 + k for k in range(CROSS.frames - 32)]  # frame 34's stage is in the store
+
+
+def test_corrections_chain_however_they_are_ordered_and_in_both_directions(tmp_path):
+    base = [f"masks.box={box_around(CROSS.mask(24, 1))}", "masks.frame=24", "masks.support=0"]
+    boxes = {t: box_around(CROSS.mask(t, 1)) for t in (5, 20, 30, 33, 40)}
+    one = [{"frame": t, "box": boxes[t]} for t in (33, 5, 40, 20, 30)]
+
+    def p(given: list[dict]) -> Settings:
+        text = ",".join(f"{{frame:{c['frame']},box:{c['box']}}}" for c in given)
+        return settings([*base, f"masks.corrections=[{text}]"])
+
+    runner, _, forth = made(tmp_path / "a", p(one))
+    _, _, back = made(tmp_path / "b", p(one[::-1]))
+    assert [o.stage for o in runner.outcomes].count("correction") == 5
+    assert all(np.array_equal(forth[t], back[t]) for t in range(len(forth)))
+    # Corrections within one chunk (30, and 20 on the other side; 33 and 40 in the next) must all still hold.
+    for t in boxes:
+        assert iou(forth[t], CROSS.mask(t, 1)) > 0.9, t
+
+
+def test_a_killed_correction_goes_on_and_gives_the_same(tmp_path):
+    fix = f"masks.corrections=[{{frame:18,points:[{middle_of(CROSS.mask(18, 0))}]}}]"
+    _, _, whole = made(tmp_path / "a", cross(fix))
+
+    class Stopped(Exception):
+        pass
+
+    class StopsAfterAChunk:
+        def progress(self, stage: str, done: int, total: int) -> None:
+            if stage == "correction":
+                raise Stopped
+
+        def waiting(self, stage: str) -> None: ...
+
+    store = Store(tmp_path / "b", lambda line: None)
+    with pytest.raises(Stopped):
+        graph.edit_graph(Local(store, StopsAfterAChunk()), open_clip("sprites:cross"), cross(fix), "masks")
+    _, _, again = made(tmp_path / "b", cross(fix))
+    assert all(np.array_equal(whole[t], again[t]) for t in range(len(whole)))
+    assert whole.artifact.digest == again.artifact.digest
+
+
+# ---- several objects ---------------------------------------------------------------------------------------------
+
+
+def test_objects_are_followed_each_for_itself(tmp_path):
+    boxes = {i: box_around(CROSS.mask(0, i - 1)) for i in (1, 2)}
+    both = settings([f"masks.objects={{1:{{box:{boxes[1]}}},2:{{box:{boxes[2]}}}}}", "frames.last=20"])
+    _, _, series = made(tmp_path, both)
+    assert series.ids == (1, 2)
+    for i in (1, 2):
+        alone = settings([f"masks.box={boxes[i]}", "frames.last=20"])
+        _, _, single = made(tmp_path, alone)
+        assert single.ids == (1,)
+        assert all(np.array_equal(series.object(t, i), single[t]) for t in range(21))
+    assert all(np.array_equal(series[t], series.object(t, 1) | series.object(t, 2)) for t in range(21))
+
+
+def test_the_region_takes_objects_and_steps_without_following_anew(tmp_path):
+    objects = {i: {"box": box_around(CROSS.mask(0, i - 1))} for i in (1, 2)}
+    base = f"masks.objects={{1:{{box:{objects[1]['box']}}},2:{{box:{objects[2]['box']}}}}}"
+    made(tmp_path, settings([base, "frames.last=10"]), "region")
+    runner, found, one = made(tmp_path, settings([base, "frames.last=10", "region.objects=[2]"]), "region")
+    assert ran(runner) == ["region"]
+    masks = open_series(runner.store, found["masks"])
+    assert all(np.array_equal(one[t], masks.object(t, 2)) for t in range(11))
+    _, _, boxes = made(tmp_path, settings([base, "frames.last=10", "region.steps=[rectangle]"]), "region")
+    _, _, box = made(tmp_path, settings([base, "frames.last=10", "region.steps=[union,rectangle]"]), "region")
+    assert boxes[0].sum() < box[0].sum() == np.prod(np.ptp(np.argwhere(box[0]), axis=0) + 1)
+    with pytest.raises(ConfigError) as caught:
+        made(tmp_path, settings([base, "frames.last=10", "region.objects=[3]"]), "region")
+    assert caught.value.code == "E228"
+
+
+def test_steps_do_what_they_say():
+    a, b = np.zeros((2, 8, 10), bool)
+    a[1:4, 1:3] = a[6, 8] = True
+    b[5:7, 2:5] = True
+
+    def steps(*names: str) -> np.ndarray:
+        return region.region({1: a, 2: b}, region.Params(steps=names))
+
+    assert np.array_equal(steps(), a | b)
+    assert np.array_equal(steps("largest"), (a | b) & (np.arange(10) < 8))  # a's speck is gone, b stays
+    assert steps("union", "largest").sum() == 6
+    assert np.array_equal(steps("largest", "rectangle"), steps("largest"))
+    assert steps("rectangle").sum() == 6 * 8
+    assert not region.region({1: a & False}, region.Params(steps=("union", "largest", "rectangle"))).any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "says"),
+    [
+        (["masks.objects={300:{box:[1,1,30,30]}}"], "E224", "1 to 255"),
+        (["masks.objects={1:{box:[1,1,30,30]}}", "masks.box=[1,1,30,30]"], "E224", "its own box"),
+        (["masks.objects={1:{points:[[3,3,0]]}}"], "E222", "--box"),
+        (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:0,points:[[3,3,1]]}]"], "E224", "prompt itself"),
+        (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:9,object:2,points:[[3,3,1]]}]"], "E224", "Followed: 1"),
+        (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:900,points:[[3,3,1]]}]"], "E231", "0 to 47"),
+        (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:9}]"], "E224", "points or a box"),
+        (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:9,points:[[3000,3,1]]}]"], "E221", "x,y,label"),
+    ],
+)
+def test_prompts_that_cannot_work_are_refused_before_any_prior(tmp_path, overrides, code, says):
+    runner = Local(Store(tmp_path, lambda line: None))
+    with pytest.raises(ConfigError) as caught:
+        graph.edit_graph(runner, open_clip("sprites:cross"), settings(overrides), "masks")
+    assert caught.value.code == code
+    assert says in caught.value.hint
+    assert [o.stage for o in runner.outcomes] == ["frames"]
