@@ -10,18 +10,50 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Artifact, Frames, Metrics, Result
-from retake.formats import FlowSeries, FrameSeries, MaskSeries, TrackSeries, chunk_range
+from retake.errors import ConfigError
+from retake.formats import FlowSeries, FrameSeries, RegionSeries, TrackSeries, chunk_range, pack
 from retake.lookup import lookup
-from retake.metrics import flicker, motion_fidelity, region, warp_error
+from retake.metrics import flicker, motion_fidelity, warp_error
+from retake.metrics import region as unedited
+from retake.metrics.clip_score import Params as ClipScoreParams
+from retake.metrics.consistency import Params as ConsistencyParams
+from retake.metrics.dynamics import Params as DynamicsParams
+from retake.metrics.fid import Params as FidParams
 from retake.metrics.flicker import Params as FlickerParams
-from retake.metrics.motion_fidelity import Params as MotionParams
+from retake.metrics.guard import guarded
+from retake.metrics.lpips import Params as LpipsParams
+from retake.metrics.motion_fidelity import Params as MotionFidelityParams
 from retake.metrics.region import Params as RegionParams
+from retake.metrics.sample import NO_REGION, Sample
+from retake.metrics.smoothness import Params as SmoothnessParams
 from retake.metrics.summary import frame_rows, summarise, write_tsv
+from retake.metrics.temporal_consistency import Params as TemporalConsistencyParams
 from retake.metrics.warp_error import Params as WarpErrorParams
 from retake.stage import Work, stage
 from retake.video import resize
+from retake.weights import local
 
-Name = Literal["warp_error", "region", "flicker", "motion_fidelity"]
+PIXELS = ("warp_error", "region", "flicker", "motion_fidelity")  # these look at pixels and tracks alone
+Name = Literal[
+    "warp_error",
+    "region",
+    "flicker",
+    "motion_fidelity",
+    "lpips",
+    "clip_score",
+    "temporal_consistency",
+    "consistency",
+    "smoothness",
+    "dynamics",
+    "fid",
+]
+NO_CODE = "E261"  # weights are here, and the package that holds the network's code is not
+FEATURES = "features.safetensors"  # of fid: what a dataset's score is made of
+
+
+def of_metric(model: type[BaseModel]) -> Any:
+    """A field that holds the settings of one metric, by default its defaults."""
+    return Field(default_factory=model, description=f"see {model.__module__.replace('.', '/')}.py")
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -31,10 +63,17 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         ("warp_error", "region", "flicker", "motion_fidelity"),
         description="metrics to compute, files of retake/metrics/",
     )
-    warp_error: WarpErrorParams = Field(WarpErrorParams(), description="see retake/metrics/warp_error.py")
-    region: RegionParams = Field(RegionParams(), description="see retake/metrics/region.py")
-    flicker: FlickerParams = Field(FlickerParams(), description="see retake/metrics/flicker.py")
-    motion_fidelity: MotionParams = Field(MotionParams(), description="see retake/metrics/motion_fidelity.py")
+    warp_error: WarpErrorParams = of_metric(WarpErrorParams)
+    region: RegionParams = of_metric(RegionParams)
+    flicker: FlickerParams = of_metric(FlickerParams)
+    motion_fidelity: MotionFidelityParams = of_metric(MotionFidelityParams)
+    lpips: LpipsParams = of_metric(LpipsParams)
+    clip_score: ClipScoreParams = of_metric(ClipScoreParams)
+    temporal_consistency: TemporalConsistencyParams = of_metric(TemporalConsistencyParams)
+    consistency: ConsistencyParams = of_metric(ConsistencyParams)
+    smoothness: SmoothnessParams = of_metric(SmoothnessParams)
+    dynamics: DynamicsParams = of_metric(DynamicsParams)
+    fid: FidParams = of_metric(FidParams)
 
 
 def needs(params: Params) -> tuple[str, ...]:
@@ -43,53 +82,115 @@ def needs(params: Params) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
-@stage("metrics", version=1, makes="metrics", backends=("opencv-python-headless", "numpy"))
+def weights(params: Params) -> dict[str, str]:
+    """References of the weights that the chosen metrics look through, by metric and role."""
+    return {f"{name}.{role}": reference for name in params.names for role, reference in looks_through(params, name)}
+
+
+def looks_through(params: Params, name: str) -> list[tuple[str, str]]:
+    """(role, reference) of one metric's networks."""
+    module = lookup("metrics", name)
+    return sorted(module.weights(getattr(params, name)).items()) if hasattr(module, "weights") else []
+
+
+# vbench is a backend because one metric is unavailable without it.
+@stage(
+    "metrics", version=2, makes="metrics", backends=("opencv-python-headless", "numpy", "vbench"), optional_weights=True
+)
 def stage_metrics(
     work: Work,
     params: Params,
     frames: Frames,
-    result: Result,
+    result: Result | Frames,
     optical_flow: Artifact | None = None,
-    masks: Artifact | None = None,
+    region: Artifact | None = None,
     tracks: Artifact | None = None,
 ) -> Metrics:
-    """Everything is measured at working size: a larger result is shrunk by the same filter as the source was."""
+    """Everything is measured at working size: a larger result is shrunk by the same filter as the source was.
+
+    A metric whose network's weights are not here has no value and a reason; it is made once they are.
+    """
     source: FrameSeries = work.open(frames)
     flow: FlowSeries | None = work.open(optical_flow) if optical_flow else None
-    mask: MaskSeries | None = work.open(masks) if masks else None
-    scores: dict[str, Any] = {
-        "warp_error": warp_error.WarpError(params.warp_error),
-        "region": region.Region(params.region),
-        "flicker": flicker.Flicker(params.flicker),
-        "motion_fidelity": motion_fidelity.MotionFidelity(params.motion_fidelity),
-    }
-    wanted = {name: scores[name] for name in params.names}
-    before: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
-    for t, edited in enumerate(shrunk(work.open(result), (source.width, source.height))):
-        here, edit = source[t], mask[t] if mask is not None else None
-        if "region" in wanted and edit is not None:
-            wanted["region"].update(here, edited, ~edit)
-        if before is not None:
-            old, old_edited, old_edit = before
-            if "warp_error" in wanted and flow is not None:
-                pair = flow.forward(t - 1), flow.backward(t - 1)
-                wanted["warp_error"].update(old, here, old_edited, edited, *pair, old_edit)
-            if "flicker" in wanted:
-                wanted["flicker"].update(old, here, old_edited, edited, old_edit, edit)
-        before = here, edited, edit
+    mask: RegionSeries | None = work.open(region) if region else None
+    size = source.width, source.height
+    pixels, seeing, reasons = chosen(params)
+    before: Sample | None = None
+    for t, edited in enumerate(shrunk(work.open(result), size)):
+        forward = flow.forward(t - 1) if flow is not None and t else None
+        here = Sample(t, source[t], edited, mask[t] if mask is not None else None, forward, source.meta["fps"])
+        compare_pixels(pixels, before, here, flow)
+        for metric in seeing.values():
+            metric.update(here)
+        before = here
         if t % 8 == 7:
             work.progress(t + 1, len(source))
-    if "motion_fidelity" in wanted and tracks is not None:
-        for window in track_windows(work.open(tracks), work.open(result), (source.width, source.height)):
-            wanted["motion_fidelity"].update(window)
+    if "motion_fidelity" in pixels and tracks is not None:
+        for window in track_windows(work.open(tracks), work.open(result), size):
+            pixels["motion_fidelity"].update(window)
 
-    results = [score.result() for score in wanted.values()]
+    found = {name: score.result() for name, score in (pixels | seeing).items()}
+    results = [found[name] for name in params.names if name in found]
+    values, withheld = guarded(summarise(results) | dict.fromkeys(reasons))
+    for metric in seeing:
+        reasons |= {name: why for name, why in found[metric].reasons().items() if values.get(name) is None}
+    if mask is None:
+        reasons |= {name: NO_REGION for name, value in values.items() if value is None and name not in reasons}
     table = work.scratch / "metrics.tsv"
     write_tsv(table, frame_rows(results, len(source)))
-    summary = json.dumps(summarise(results), indent=1, sort_keys=True, allow_nan=False)
-    work.add("metrics.json", (summary + "\n").encode())
+    work.add("metrics.json", (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     work.add("metrics.tsv", table)
-    return work.finish(names=list(params.names), count=len(source))  # type: ignore[return-value]
+    if "fid" in found:
+        work.add(FEATURES, pack({"source": found["fid"].source, "result": found["fid"].result}))
+    networks = {value: network for metric in seeing.values() for value, network in metric.networks().items()}
+    return work.finish(names=list(params.names), count=len(source), networks=networks, reasons=reasons | withheld)  # type: ignore[return-value]
+
+
+def chosen(params: Params) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The metrics of pixels, those that look through networks, and, for the values of those that cannot, why."""
+    makers: dict[str, Any] = {
+        "warp_error": warp_error.WarpError,
+        "region": unedited.Region,
+        "flicker": flicker.Flicker,
+        "motion_fidelity": motion_fidelity.MotionFidelity,
+    }
+    pixels = {name: makers[name](getattr(params, name)) for name in params.names if name in PIXELS}
+    seeing: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    for name in params.names:
+        if name in PIXELS:
+            continue
+        module, settings = lookup("metrics", name), getattr(params, name)
+        absent = {role: ref for role, ref in looks_through(params, name) if local.locate(ref) is None}
+        for role, reference in absent.items():
+            # One metric with two networks says of each value which of them it lacks; the others lack all.
+            lost = [v for v in module.DESCRIPTIONS if not hasattr(module, "without") or v.startswith(role)]
+            needs_it = f"needs {local.described(reference)}, get it with: {local.command(reference)}"
+            reasons |= dict.fromkeys(lost, f"unavailable: {needs_it}")
+        if absent and hasattr(module, "without"):
+            settings = module.without(settings, absent)
+        elif absent:
+            continue
+        try:
+            seeing[name] = module.Metric(settings, **module.networks(settings))
+        except ConfigError as error:
+            if error.code != NO_CODE:
+                raise
+            reasons |= dict.fromkeys(module.DESCRIPTIONS, f"unavailable: {error.message}. {error.hint}")
+    return pixels, seeing, reasons
+
+
+def compare_pixels(scores: dict[str, Any], before: Sample | None, here: Sample, flow: FlowSeries | None) -> None:
+    """Feed the metrics of pixels one frame, and the pair that it ends."""
+    if "region" in scores and here.region is not None:
+        scores["region"].update(here.source, here.result, ~here.region)
+    if before is None:
+        return
+    pair = before.source, here.source, before.result, here.result
+    if "warp_error" in scores and flow is not None and here.flow is not None:
+        scores["warp_error"].update(*pair, here.flow, flow.backward(before.t), before.region)
+    if "flicker" in scores:
+        scores["flicker"].update(*pair, before.region, here.region)
 
 
 def shrunk(result: FrameSeries, size: tuple[int, int]) -> Iterator[np.ndarray]:

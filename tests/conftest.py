@@ -23,3 +23,51 @@ def own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     return tmp_path / "store" / "retake"
+
+
+# ---- networks: the genuine classes, small, with random weights, as folders and files that the loading code reads ----
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory) -> Path:
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, **{f"{c}</w>": 2 + i for i, c in enumerate("abcdef")}}
+    text = small | {"vocab_size": len(words), "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
+    vision = small | {"image_size": 32, "patch_size": 8}
+    folder = tmp_path_factory.mktemp("clip")
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
+    model.save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPTokenizer(vocab=words, merges=[]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dino_folder(tmp_path_factory) -> Path:
+    import torch
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    folder = tmp_path_factory.mktemp("dino")
+    ViTModel(ViTConfig(image_size=32, patch_size=8, **small), add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trunks(tmp_path_factory) -> dict[str, Path]:
+    """Random torchvision trunks as files: the features of their own state, which is all that LPIPS reads."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    files = {}
+    for name, network in (("alex", torchvision.models.alexnet), ("squeeze", torchvision.models.squeezenet1_1)):
+        files[name] = tmp_path_factory.mktemp("lpips") / f"{name}.pth"
+        state = network(weights=None).state_dict()
+        torch.save({key: value for key, value in state.items() if key.startswith("features")}, files[name])
+    return files

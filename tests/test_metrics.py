@@ -458,7 +458,9 @@ def scored(frames: int = 4) -> list[summary.Result]:
 
 def test_summary_is_flat_described_and_json_safe():
     values = summary.summarise(scored())
-    assert set(values) == {name for name in summary.DESCRIPTIONS if "pnp_product" not in name}
+    pixels = {name for module in (warp_error, region, flicker, motion_fidelity) for name in module.DESCRIPTIONS}
+    assert set(values) == {name for name in pixels if "pnp_product" not in name}
+    assert pixels <= set(summary.DESCRIPTIONS)
     assert all(direction in ("lower", "higher") for _, direction in summary.DESCRIPTIONS.values())
     json.dumps(values, allow_nan=False)
     assert values["psnr_unedited"] == 100
@@ -549,7 +551,7 @@ def test_bad_input_is_refused_with_a_code():
 
 
 def test_modules_name_what_a_graph_must_know_and_import_nothing_heavy():
-    known = {"optical_flow", "masks", "tracks"}
+    known = {"optical_flow", "region", "tracks"}
     for module in (warp_error, region, flicker, motion_fidelity):
         assert isinstance(module.VERSION, int)
         assert set(module.NEEDS) <= known

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field
 from retake.metrics.values import Floats, mean, same_size
 
 VERSION = 1
-NEEDS = ("masks",)
+NEEDS = ("region",)
 DIRECTION = "higher"
 DESCRIPTIONS = {
     "flicker": ("1 - mean absolute change between neighbouring frames / 255, result", "higher"),

@@ -28,7 +28,7 @@ from pydantic import BaseModel, Field
 from retake.metrics.values import Floats, mean, same_size, unit
 
 VERSION = 1
-NEEDS = ("masks",)
+NEEDS = ("region",)
 DIRECTION = "higher"
 DESCRIPTIONS = {
     "psnr_unedited": ("PSNR to the source over the unedited region, dB, at most 100", "higher"),

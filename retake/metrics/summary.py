@@ -7,7 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from retake.metrics import flicker, motion_fidelity, region, warp_error
+from retake.metrics import (
+    clip_score,
+    consistency,
+    dynamics,
+    fid,
+    flicker,
+    lpips,
+    motion_fidelity,
+    region,
+    smoothness,
+    temporal_consistency,
+    warp_error,
+)
 
 # Value name -> (what it is and in which unit, whether "lower" or "higher" is better).
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
@@ -15,6 +27,13 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
     **region.DESCRIPTIONS,
     **flicker.DESCRIPTIONS,
     **motion_fidelity.DESCRIPTIONS,
+    **dynamics.DESCRIPTIONS,
+    **temporal_consistency.DESCRIPTIONS,
+    **consistency.DESCRIPTIONS,
+    **smoothness.DESCRIPTIONS,
+    **lpips.DESCRIPTIONS,
+    **clip_score.DESCRIPTIONS,
+    **fid.DESCRIPTIONS,
 }
 
 Row = dict[str, int | float | None]

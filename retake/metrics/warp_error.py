@@ -30,7 +30,7 @@ from pydantic import BaseModel, Field
 from retake.metrics.values import Floats, mean, same_size, unit
 
 VERSION = 1
-NEEDS = ("optical_flow", "masks")
+NEEDS = ("optical_flow", "region")
 DIRECTION = "lower"
 DESCRIPTIONS = {
     "warp_error_full": ("warp error of the result, whole frame, mean squared difference in 0..1", "lower"),

@@ -1,0 +1,123 @@
+"""CLIP scores: does the edit look like its reference picture, and like its prompt? Higher is better.
+
+    score = 100 x mean over frames of cos(E(picture), E(reference or prompt))        -100..100, not clamped
+
+CLIP-I compares the square around the edited region with the reference picture. CLIP-T compares the whole frame
+(`clip_t`) and that square (`clip_t_edit`) with the prompt's words. The source's own scores are the floor: what the
+clip scored before the edit. Picture-picture and picture-text scores live on different scales (unrelated pictures
+score far above unrelated words): compare each with its own floor, never with each other.
+
+Source: Hessel et al., CLIPScore, EMNLP 2021, with the factor 100 and without its clamp at 0, as the clip-score
+package computes it; CLIP-I as in Ruiz et al., DreamBooth, CVPR 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake import device
+from retake.device import Device
+from retake.metrics.crop import square, whole
+from retake.metrics.sample import NO_REGION, ImagesAndTexts, Result, Sample, cosine
+from retake.metrics.values import same_size
+
+VERSION = 1
+NEEDS = ("region",)
+DIRECTION = "higher"
+DESCRIPTIONS = {
+    "clip_i": ("100 x cosine of the edited region's square and the reference picture", "higher"),
+    "clip_i_source": ("the same of the source: the floor", "higher"),
+    "clip_t": ("100 x cosine of the whole frame and the prompt", "higher"),
+    "clip_t_source": ("the same of the source: the floor", "higher"),
+    "clip_t_edit": ("100 x cosine of the edited region's square and the prompt", "higher"),
+    "clip_t_edit_source": ("the same of the source: the floor", "higher"),
+}
+NO_REFERENCE = "no reference picture: metrics.clip_score.reference=IMAGE"
+NO_PROMPT = "no prompt: metrics.clip_score.prompt='...'"
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """What the edit is compared with, and which CLIP looks."""
+
+    name: Literal["clip_score"] = Field(default="clip_score", description="the metric's name")
+    reference: str | None = Field(
+        default=None,
+        description="picture that the edited region should look like (alpha is honoured); null: no CLIP-I",
+        json_schema_extra={"file": ""},
+    )
+    prompt: str | None = Field(default=None, description="words that the result should look like; null: no CLIP-T")
+    weights: str = Field(
+        default="clip_vit_b_32",
+        description="CLIP: a catalogue name, a local folder or org/repo",
+        json_schema_extra={"weights": ""},
+    )
+    device: Device = Field(default="auto", description="where the network runs", json_schema_extra=device.INERT)
+
+
+def weights(params: Params) -> dict[str, str]:
+    """Role -> reference of the weights that these settings use; none without a reference and a prompt."""
+    return {"clip": params.weights} if params.reference or params.prompt else {}
+
+
+def networks(params: Params) -> dict[str, ImagesAndTexts]:
+    """Role -> network, loaded from local weights. Raises MachineError E302 when they are missing."""
+    from retake.networks import clip
+
+    return {role: clip.load(reference, params.device) for role, reference in weights(params).items()}
+
+
+class Metric:
+    """Accumulates CLIP scores of a result and of its source. The reference and the prompt are embedded once.
+
+    Raises MediaError E400, E401, E420 or E421 when the reference cannot be read.
+    """
+
+    def __init__(self, params: Params, *, clip: ImagesAndTexts | None = None) -> None:
+        self.params, self.clip = params, clip
+        self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS}
+        self._reference = self._prompt = None
+        if clip is not None and params.reference:
+            from retake.video import read_image
+
+            self._reference = clip.images(whole(read_image(params.reference))[None])[0]
+        if clip is not None and params.prompt:
+            self._prompt = clip.texts([params.prompt])[0]
+
+    def networks(self) -> dict[str, str]:
+        """Value name -> the network that it comes from."""
+        return dict.fromkeys(DESCRIPTIONS, self.clip.name) if self.clip else {}
+
+    def update(self, sample: Sample) -> None:
+        """Take the next frame, in order. Raises MediaError E440 when sizes differ."""
+        same_size(source=sample.source, result=sample.result, region=sample.region)
+        frames = self._embedded(sample.result, sample.source) if self._prompt is not None else None
+        crops = self._embedded(*(square(frame, sample.region, blank=False) for frame in (sample.result, sample.source)))
+        for name, seen, wanted in (
+            ("clip_i", crops, self._reference),
+            ("clip_t", frames, self._prompt),
+            ("clip_t_edit", crops, self._prompt),
+        ):
+            scores = [math.nan, math.nan]
+            if seen is not None and wanted is not None:
+                scores = [100 * cosine(vector, wanted) for vector in seen]
+            for end, score in zip(("", "_source"), scores, strict=True):
+                self._values[name + end][sample.t] = score
+
+    def _embedded(self, mine: Any, source: Any) -> np.ndarray | None:
+        if self.clip is None or mine is None or source is None:
+            return None
+        return self.clip.images(np.stack([mine, source]))
+
+    def result(self) -> Result:
+        """Everything taken so far; `reasons` says what was not given."""
+        why = dict.fromkeys(DESCRIPTIONS, NO_REGION)
+        for name in DESCRIPTIONS:
+            if name.startswith("clip_i") and not self.params.reference:
+                why[name] = NO_REFERENCE
+            elif name.startswith("clip_t") and not self.params.prompt:
+                why[name] = NO_PROMPT
+        return Result(self._values, why)

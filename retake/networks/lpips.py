@@ -1,0 +1,95 @@
+"""LPIPS: how different two pictures look to a network fitted to people's judgements.
+
+Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, version 0.1, in
+torchmetrics' class and with the linear heads that torchmetrics ships. The trunk is torchvision's AlexNet, VGG-16 or
+SqueezeNet 1.1, from its own file; which one is read off the file.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retake.device import device_of
+from retake.networks.checkpoint import tensors, title, unfit
+from retake.weights.local import require
+
+if TYPE_CHECKING:
+    import torch
+
+Trunk = Literal["alex", "vgg", "squeeze"]
+SHORTEST = 64  # px; the trunks shrink pictures by 8 to 32, and below 31 AlexNet has nothing left
+LAYER = re.compile(r"slices?\.?\d+\.(.+)")
+# A tensor that only one of the trunks has: its name and shape.
+MARKS: dict[Trunk, tuple[str, tuple[int, ...]]] = {
+    "alex": ("features.0.weight", (64, 3, 11, 11)),
+    "vgg": ("features.28.weight", (512, 512, 3, 3)),
+    "squeeze": ("features.3.squeeze.weight", (16, 64, 1, 1)),
+}
+
+
+def load(reference: str, device: str = "auto") -> Lpips:
+    """LPIPS over local weights of a trunk: a catalogue name or a .pth or .safetensors file.
+
+    Raises MachineError E302 when the weights are missing, E304 when the device is, ConfigError E262 when they are none
+    of the three trunks'.
+    """
+    path = require(reference)
+    return Lpips(path, title(reference, path), device_of(device))
+
+
+class Lpips:
+    """`name` says the trunk and its weights."""
+
+    def __init__(self, path: Path, called: str, device: torch.device) -> None:
+        from torchmetrics.functional.image.lpips import _LPIPS
+
+        found = tensors(path)
+        self.trunk = trunk_of(found, path)
+        self.name, self.device = f"LPIPS 0.1 {self.trunk}, trunk {called}", device
+        # pnet_rand: the class would download a trunk otherwise; every tensor of it is replaced in the next lines
+        network: Any = _LPIPS(pretrained=True, net=self.trunk, pnet_rand=True)
+        try:
+            network.net.load_state_dict({key: found[f"features.{inside(key)}"] for key in network.net.state_dict()})
+        except (KeyError, RuntimeError) as error:
+            raise unfit(path, f"the trunk {self.trunk} of LPIPS", str(error)) from error
+        self.model = network.eval().to(device)
+
+    def pairs(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Distances of two uint8 RGB [B, H, W, 3] -> float32 [B]. Pictures with a side under 64 px are enlarged,
+        bilinearly, both alike. One pair at a time: VGG's features of a whole frame take a gigabyte."""
+        import torch
+
+        with torch.inference_mode():
+            rows = [self.model(self._prepared(a), self._prepared(b)) for a, b in zip(first, second, strict=True)]
+        return np.array([float(row) for row in rows], np.float32)
+
+    def _prepared(self, frame: NDArray[np.uint8]) -> Any:
+        import torch
+
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].to(self.device).float()
+        pixels = pixels / 127.5 - 1
+        height, width = frame.shape[:2]
+        if min(height, width) < SHORTEST:
+            size = [max(SHORTEST, side * SHORTEST // min(height, width)) for side in (height, width)]
+            pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
+        return pixels
+
+
+def inside(key: str) -> str:
+    """`slice2.3.weight` and `slices.1.3.weight` are torchvision's `features.3.weight`: returns `3.weight`."""
+    match = LAYER.fullmatch(key)
+    assert match, key
+    return match[1]
+
+
+def trunk_of(found: dict[str, Any], path: Path) -> Trunk:
+    """Which trunk a table of tensors is. Raises ConfigError E262 when it is none."""
+    for trunk, (key, shape) in MARKS.items():
+        if key in found and tuple(found[key].shape) == shape:
+            return trunk
+    raise unfit(path, "torchvision's AlexNet, VGG-16 or SqueezeNet 1.1", "its tensors have other names or shapes")
