@@ -1,29 +1,41 @@
 """Pyramidal Lucas-Kanade point tracks with a forward-backward check.
 
 Lucas, Kanade, IJCAI 1981, in Bouguet's pyramidal form (OpenCV); the check is Kalal, Mikolajczyk, Matas,
-"Forward-backward error", ICPR 2010. Queries are laid on a grid inside the mask, each moved to the best corner
-of its cell (Shi, Tomasi, "Good features to track", CVPR 1994).
+"Forward-backward error", ICPR 2010. Queries are laid on a grid inside the region to edit or over the whole frame,
+each moved to the best corner of its cell (Shi, Tomasi, "Good features to track", CVPR 1994), or are picked by hand.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.distance import distance
+from retake.errors import ConfigError
 from retake.priors.threads import single_threaded
 
 VERSION = 1
-NEEDS: tuple[str, ...] = ("masks",)
+NEEDS: tuple[str, ...] = ("region",)
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
     """Where points are laid, and when one counts as lost. Lengths in px of the working size."""
 
     name: Literal["lucas_kanade"] = "lucas_kanade"
+    queries: Literal["mask", "grid", "points"] = Field(
+        "mask", description="what is followed: points inside the region, a grid over the whole frame, or `points`"
+    )
+    points: tuple[tuple[float, float], ...] = Field(
+        (), description="queries=points: (x, y) in px of the source frame; each keeps its place in the list as its id"
+    )
+    frame: int | None = Field(
+        None, description="working frame that queries start from, both ways; null: the region's, else 0", ge=0
+    )
     spacing: float = Field(8.0, description="distance of neighbouring queries, px", ge=2, le=256)
     window: int = Field(11, description="side of the patch that is compared, px, odd", ge=5, le=61)
     levels: int = Field(4, description="pyramid levels above the full size", ge=0, le=8)
@@ -36,8 +48,10 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         gt=0,
         le=255,
     )
-    reseed: int = Field(16, description="frames after which the mask is filled up with new queries; 0 for never", ge=0)
-    max_points: int = Field(1024, description="most points laid at one frame", ge=1)
+    reseed: int = Field(
+        16, description="frames after which mask or grid is filled up with new queries; 0 for never", ge=0
+    )
+    max_points: int = Field(1024, description="most points laid at one frame; a grid grows coarser to keep to it", ge=1)
     margin: int = Field(
         -4,
         description="px that the mask is grown by before points are laid; negative shrinks it, so that patches "
@@ -45,6 +59,66 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         ge=-64,
         le=64,
     )
+
+
+def needs(params: Params) -> tuple[str, ...]:
+    """Only queries inside the region need one."""
+    return NEEDS if params.queries == "mask" else ()
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Refuse queries that cannot work, before anything expensive runs.
+
+    frames: meta of the frames artifact. Raises ConfigError E252 (queries=points without points, or points with other
+    queries), E221 (a point outside the frame), E231 (no such frame).
+    """
+    if (params.queries == "points") != bool(params.points):
+        lacks = "has no tracks.points" if params.queries == "points" else "does not read tracks.points"
+        raise ConfigError(
+            "E252",
+            f"tracks.queries={params.queries} {lacks}",
+            "Give both: tracks.queries=points 'tracks.points=[[x,y], ...]', in pixels of the source's frame.",
+        )
+    if params.frame is not None and params.frame >= frames["count"]:
+        raise ConfigError(
+            "E231", f"there is no frame {params.frame}", f"The clip has frames 0 to {frames['count'] - 1}."
+        )
+    width, height = frames["source_width"], frames["source_height"]
+    for x, y in params.points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise ConfigError(
+                "E221",
+                f"point ({x:g}, {y:g}) of tracks.points does not fit: the frame has {width}x{height} px",
+                "A point is x,y in pixels; `retake frame CLIP N` draws a grid to read them from.",
+            )
+
+
+def lay(
+    frame: np.ndarray, region: np.ndarray | None, params: Params, existing_points: np.ndarray, meta: Mapping[str, Any]
+) -> np.ndarray:
+    """Queries of one frame, float32 [P, 2] in working pixels, beside the points that live on it.
+
+    frame: uint8 RGB [H, W, 3]. region: bool [H, W] for queries=mask, else None. meta: of the frames artifact. A grid
+    over the frame is as wide as `max_points` asks for, where `spacing` alone would give more, so that it covers all
+    of it. Points picked in the outermost half pixel move to the outermost pixel's centre.
+    """
+    if params.queries == "points":
+        scale = np.array([meta["width"] / meta["source_width"], meta["height"] / meta["source_height"]])
+        places = (np.array(params.points, np.float64).reshape(-1, 2) + 0.5) * scale - 0.5
+        return places.clip(0, (meta["width"] - 1, meta["height"] - 1)).astype(np.float32)
+    if params.queries == "grid":
+        region = np.ones(frame.shape[:2], bool)
+        params = params.model_copy(update={"spacing": _grid_spacing(frame.shape[1], frame.shape[0], params)})
+    assert region is not None, "queries=mask needs a region"
+    return seed(region, frame, params, existing_points)
+
+
+def _grid_spacing(width: int, height: int, params: Params) -> float:
+    """The least spacing, from `params.spacing` up by quarters of a px, that cuts a frame into `max_points` cells."""
+    spacing = params.spacing
+    while math.ceil(width / spacing) * math.ceil(height / spacing) > params.max_points:
+        spacing += 0.25
+    return spacing
 
 
 def seed(mask: np.ndarray, frame: np.ndarray, params: Params, existing_points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,92 @@
+"""Depth maps in files: PNG of 16 bits, EXR, npy and npz.
+
+    .png   uint16 times a step: 1/64 holds the range of Retake's own maps, 0 to 1024
+    .exr   float or half, exact (exr.py)
+    .npy   one array [H, W]; .npz the same under `depth`, `inverse` or `arr_0`
+
+A map is float32 [H, W]. What its numbers mean (distance, or inverse depth) does not stand in these files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from retake.exchange import exr
+from retake.exchange.files import damaged, read_npy, read_npz, read_png16, write_png16
+
+SUFFIXES = (".png", ".exr", ".npy", ".npz")
+STEP = 1 / 64
+
+_NAMES = ("depth", "inverse", "arr_0")
+_CHANNELS = ("Z", "Y", "V", "depth", "R")
+
+
+def read(path: str | Path, step: float = STEP) -> np.ndarray:
+    """float32 [H, W] of a file by the ending of its name; `step` is what one unit of a PNG stands for.
+
+    Raises MediaError E400 (not there), E421 (too large), E432 (damaged, truncated, or another kind of file), E434 (a
+    kind of EXR that is not read).
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix == ".png":
+        return read_png(path, step)
+    if suffix == ".exr":
+        return read_exr(path)
+    if suffix == ".npy":
+        return _plane(read_npy(path), path)
+    if suffix == ".npz":
+        found = read_npz(path, _NAMES)
+        for name in _NAMES:
+            if name in found:
+                return _plane(found[name], path)
+        raise damaged(path, f"it holds none of {', '.join(_NAMES)}")
+    raise damaged(path, f"depth is read from {', '.join(SUFFIXES)}")
+
+
+def read_png(path: str | Path, step: float = STEP) -> np.ndarray:
+    """Values of a grey PNG of 16 bits times `step`."""
+    values = read_png16(path)
+    if values.ndim != 2:
+        raise damaged(path, "it is a colour picture; depth is grey")
+    return values.astype(np.float32) * np.float32(step)
+
+
+def write_png(path: str | Path, depth: np.ndarray, step: float = STEP) -> None:
+    """Depth [H, W] to the nearest `step`, at most 65535 of them; NaN becomes 0."""
+    with np.errstate(invalid="ignore"):
+        steps = np.rint(np.nan_to_num(depth.astype(np.float64) / step, nan=0.0)).clip(0, 65535)
+    write_png16(path, steps.astype(np.uint16))
+
+
+def read_exr(path: str | Path) -> np.ndarray:
+    """The one channel of an EXR, or of several Z, Y, V, depth or R (also as the last part of a layered name)."""
+    channels = exr.read(path)
+    if len(channels) == 1:
+        return _plane(next(iter(channels.values())), path)
+    for wanted in _CHANNELS:
+        for name, values in channels.items():
+            if name.rpartition(".")[2].lower() == wanted.lower():
+                return _plane(values, path)
+    raise damaged(path, f"none of its channels {', '.join(channels)[:80]} is a depth")
+
+
+def write_exr(path: str | Path, depth: np.ndarray) -> None:
+    """Depth [H, W], exact: float16 as half, float32 as float, in the channel Y that every viewer shows as grey."""
+    exr.write(path, depth)
+
+
+def write_npy(path: str | Path, depth: np.ndarray) -> None:
+    """Depth [H, W] as float32."""
+    with open(path, "wb") as file:
+        np.save(file, depth.astype(np.float32))
+
+
+def _plane(values: np.ndarray, path: str | Path) -> np.ndarray:
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim != 2:
+        raise damaged(path, f"it holds {list(values.shape)}; [H, W] is needed")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

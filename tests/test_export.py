@@ -1,0 +1,369 @@
+"""Export: what is written comes back the same through `given`, appears whole, and overwrites nobody's work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows import export as room
+from flows import job
+from flows.config import CHECKOUT, settings
+from flows.export import Formats, export
+from flows.runners import Local
+from retake.clip import open_clip
+from retake.errors import ConfigError
+from retake.exchange import masks as mask_files
+from retake.formats import CHUNK, open_series
+from retake.priors.depth import given as given_depth
+from retake.priors.masks import given as given_masks
+from retake.priors.optical_flow import given as given_flow
+from retake.store import Store
+from retake.synthetic import scenes
+from retake.synthetic.world import World
+
+CLIP = "sprites:cross"
+COUNT = 18
+PRIORS = ("frames", "flow", "masks", "region", "tracks")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A folder with a store and the truth about both sprites of the clip as index images."""
+    home = tmp_path_factory.mktemp("export")
+    world = World(scenes.scene("cross"))
+    (home / "truth").mkdir()
+    for t in range(COUNT):
+        index = mask_files.index_image([(3, world.mask(t, 0)), (200, world.mask(t, 1))], (180, 320))
+        mask_files.write_index_png(home / "truth" / f"{t}.png", index)
+    return home
+
+
+def chosen(home: Path, *more: str) -> list[str]:
+    return [f"frames.last={COUNT - 1}", "masks=given", f"masks.path={home / 'truth'}", "tracks.spacing=12", *more]
+
+
+def runner(home: Path) -> Local:
+    return Local(Store(home / "store", lambda line: None))
+
+
+@pytest.fixture(scope="module")
+def done(home) -> dict[str, str | int]:
+    return export(CLIP, PRIORS, home / "out", chosen(home), runner=runner(home))
+
+
+@pytest.fixture(scope="module")
+def series(home, done) -> dict[str, Any]:
+    """The artifacts behind the export, opened."""
+    run = runner(home)
+    made = room.made_for(run, open_clip(CLIP), settings(chosen(home)), [room.STAGE[name] for name in PRIORS])
+    assert {o.status for o in run.outcomes} == {"cached"}
+    return {name: open_series(run.store, artifact) for name, artifact in made.items()}
+
+
+def manifest(done: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(Path(done["manifest"]).read_text())
+
+
+# ---- round trips -------------------------------------------------------------------------------------------------
+
+
+def test_frames_come_back_as_a_clip_with_equal_pixels(done, series, tmp_path):
+    out = Path(str(done["folder"]))
+    for spec in (str(done["frames"]), f"{out}:sprites-cross"):
+        run = runner(tmp_path)
+        frames = room.made_for(run, open_clip(spec), settings(["frames.short_side=null"]), ["frames"])["frames"]
+        again = open_series(run.store, frames)
+        assert len(again) == COUNT
+        assert all(np.array_equal(again[t], series["frames"][t]) for t in range(COUNT))
+
+
+def test_masks_come_back_object_by_object(done, series, home):
+    again = open_series(
+        (run := runner(home)).store,
+        room.made_for(
+            run,
+            open_clip(CLIP),
+            settings([*chosen(home), f"masks.path={done['masks']}"]),
+            ["masks"],
+        )["masks"],
+    )
+    assert again.ids == series["masks"].ids == (3, 200)
+    for t in range(COUNT):
+        assert all(np.array_equal(again.object(t, i), series["masks"].object(t, i)) for i in again.ids)
+    assert again.artifact.digest == series["masks"].artifact.digest
+    entry = manifest(done)["parts"]["masks"]
+    assert entry["ids"] == [3, 200]
+    assert entry["masks_partly_covered"] == 0
+
+
+def test_masks_are_davis_palette_images(done):
+    """What DAVIS' own tools read with Pillow; colours by the table of PASCAL VOC."""
+    with Image.open(Path(str(done["masks"])) / "00000.png") as image:
+        assert image.mode == "P"
+        assert sorted(set(np.asarray(image).ravel().tolist())) == [0, 3, 200]
+        colours = np.array(image.getpalette()).reshape(256, 3)
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0)}
+    known |= {15: (192, 128, 128), 9: (192, 0, 0), 16: (0, 64, 0), 20: (0, 64, 128), 255: (224, 224, 192)}
+    assert {i: tuple(colours[i].tolist()) for i in known} == known
+    assert len(np.unique(colours, axis=0)) == 256
+
+
+def test_where_objects_overlap_the_later_id_stands_and_the_manifest_says_so():
+    one, two = np.zeros((4, 5), bool), np.zeros((4, 5), bool)
+    one[:3], two[1:] = True, True
+    assert mask_files.index_image([(1, one), (9, two)], (4, 5))[:, 0].tolist() == [1, 9, 9, 9]
+    with pytest.raises(ValueError, match="256"):
+        mask_files.index_image([(256, one)], (4, 5))
+
+
+@pytest.mark.parametrize("kind", ["flo", "npz", "kitti"])
+def test_flow_comes_back_to_the_precision_that_is_stated(home, series, tmp_path, kind):
+    told = export(CLIP, ["flow"], tmp_path / "out", chosen(home), formats=Formats(flow=kind), runner=runner(home))
+    folder = Path(str(told["flow"]))
+    both = {"forward": str(folder)} if kind == "npz" else {w: str(folder / w) for w in ("forward", "backward")}
+    frames = [series["frames"][t] for t in range(COUNT)]
+    pairs = list(given_flow.pairs(frames, given_flow.Params(**both)))
+    assert len(pairs) == COUNT - 1
+    for t, (forward, backward) in enumerate(pairs):
+        for got, stored in (
+            (forward, series["optical_flow"].forward(t)),
+            (backward, series["optical_flow"].backward(t)),
+        ):
+            assert np.abs(got - stored).max() <= (1 / 128 if kind == "kitti" else 0)
+
+
+@pytest.mark.parametrize("kind", ["png16", "exr", "npy"])
+def test_depth_comes_back_to_the_precision_that_is_stated(home, series, tmp_path, kind):
+    told = export(CLIP, ["depth"], tmp_path / "out", chosen(home), formats=Formats(depth=kind), runner=runner(home))
+    stored = open_series(
+        (run := runner(home)).store, room.made_for(run, open_clip(CLIP), settings(chosen(home)), ["depth"])["depth"]
+    )
+    frames = [series["frames"][t] for t in range(COUNT)]
+
+    got = list(given_depth.maps(frames, None, given_depth.Params(path=str(told["depth"]))))
+    assert len(got) == COUNT
+    step = manifest(told)["parts"]["depth"].get("step", 0)
+    assert (step > 0) == (kind == "png16")
+    assert max(float(stored[t].max()) for t in range(COUNT)) > 0
+    for t in range(COUNT):
+        assert np.abs(got[t] - stored[t]).max() <= step / 2
+
+
+@pytest.mark.parametrize("kind", ["npz", "json"])
+def test_tracks_come_back_the_same(home, series, tmp_path, kind):
+    told = export(CLIP, ["tracks"], tmp_path / "out", chosen(home), formats=Formats(tracks=kind), runner=runner(home))
+    more = ["tracks=given", f"tracks.path={told['tracks']}"]
+    words = [word for word in chosen(home) if not word.startswith("tracks.")]
+    run = runner(home)
+    again = open_series(run.store, room.made_for(run, open_clip(CLIP), settings([*words, *more]), ["tracks"])["tracks"])
+    assert [o.stage for o in run.outcomes] == ["frames", "tracks"]  # needs no region
+    for index in range(again.chunks()):
+        one, other = series["tracks"].chunk(index), again.chunk(index)
+        assert all(np.array_equal(one[name], other[name]) for name in ("ids", "xy", "visible"))
+    assert len(again[0][0]) > 3
+
+
+def test_the_result_of_an_edit_that_was_handed_out(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETAKE_EDITS", str(tmp_path / "edits"))
+    run = runner(home)
+    words = [f"edit.reference={CHECKOUT}/params/dataset/ball.png", "decode.preset=veryfast", "region.objects=[200]"]
+    edit = job.edit(CLIP, chosen(home, *words), until="decode", runner=run)
+    for name in (str(edit.folder), f"sprites-cross/{edit.folder.name}"):
+        asked = runner(home)
+        told = export(name, ["result", "region"], runner=asked)
+        assert {o.status for o in asked.outcomes} == {"cached"}
+        assert Path(str(told["folder"])).parent == tmp_path / "edits" / "sprites-cross"
+    result = open_series(run.store, edit.made["decode"])
+    for t in (0, COUNT - 1):
+        assert np.array_equal(cv2.imread(f"{told['result']}/{t:05d}.png")[..., ::-1], result[t])
+    region = list(given_masks.masks(str(told["region"]), given_masks.Params(), COUNT, (320, 180)))
+    world = World(scenes.scene("cross"))
+    assert all(np.array_equal(region[t][1], world.mask(t, 1)) for t in range(COUNT))
+    with pytest.raises(ConfigError, match="E255"):
+        export(str(edit.folder), ["region"], tmp_path / "x", ["frames.last=3"])
+    (edit.folder / "recipe.json").write_text('{"clip": 1}')
+    with pytest.raises(ConfigError, match="E255"):
+        export(str(edit.folder), ["region"], tmp_path / "x")
+
+
+# ---- what runs ---------------------------------------------------------------------------------------------------
+
+
+def test_the_graph_runs_as_far_as_needed_and_makes_no_report(home, tmp_path):
+    run = Local(Store(tmp_path / "store"))
+    export(CLIP, ["frames"], tmp_path / "a", chosen(home), runner=run)
+    assert [o.stage for o in run.outcomes] == ["frames"]
+    run = Local(run.store)
+    export(CLIP, ["masks", "tracks"], tmp_path / "b", chosen(home), runner=run)
+    assert [(o.stage, o.status) for o in run.outcomes] == [
+        ("frames", "cached"),
+        ("masks", "ran"),
+        ("region", "ran"),
+        ("tracks", "ran"),
+    ]
+    run = Local(run.store)
+    export(CLIP, ["masks", "tracks"], tmp_path / "c", chosen(home), runner=run)
+    assert {o.status for o in run.outcomes} == {"cached"}
+
+
+def test_damage_in_the_store_is_healed(home, tmp_path):
+    run = Local(Store(tmp_path / "store", lambda line: None))
+    export(CLIP, ["masks"], tmp_path / "a", chosen(home), runner=run)
+    file = run.outcomes[-1].artifact["00000.safetensors"]
+    path = run.store.object_path(file.sha256)
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    told = export(CLIP, ["masks"], tmp_path / "b", chosen(home), runner=Local(run.store))
+    assert sums(tmp_path / "b") == sums(tmp_path / "a")
+    assert told["files"] == COUNT + 2
+
+
+def test_what_cannot_be_exported_is_refused_before_any_work(home, tmp_path):
+    run = runner(home)
+    for what, near in ((["flo"], "flow"), ([], "frames"), (["masks", "normals"], "Known")):
+        with pytest.raises(ConfigError, match="E253") as caught:
+            export(CLIP, what, tmp_path / "out", chosen(home), runner=run)
+        assert near in caught.value.hint
+    for wrong in ({"flow": "png"}, {"depth": "tiff"}, {"tracks": "csv"}):
+        with pytest.raises(ConfigError, match="E253"):
+            Formats(**wrong)
+    assert run.outcomes == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_tracks_that_would_fill_the_disk_are_refused(home, tmp_path, monkeypatch):
+    monkeypatch.setitem(room.MOST_PLACES, "npz", 50)
+    with pytest.raises(ConfigError, match="E256"):
+        export(CLIP, ["tracks"], tmp_path / "out", chosen(home), runner=runner(home))
+    assert list(tmp_path.glob("*out*")) == []
+
+
+# ---- the folder --------------------------------------------------------------------------------------------------
+
+
+def sums(folder: Path) -> dict[str, str]:
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    return {name: known for known, name in (line.split("  ", 1) for line in lines) if name != "manifest.json"}
+
+
+def test_the_manifest_says_what_it_is_and_sha256sum_agrees(done, series):
+    out, told = Path(str(done["folder"])), manifest(done)
+    assert (
+        subprocess.run(["sha256sum", "-c", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=False).returncode == 0
+    )
+    files = [p for p in out.rglob("*") if p.is_file()]
+    assert done["files"] == len(files) == len(sums(out)) + 2
+    assert done["bytes"] == sum(p.stat().st_size for p in files)
+    assert (told["frames"], told["size"], told["source_size"], told["fps"]) == (COUNT, [320, 180], [320, 180], 24.0)
+    assert told["what"] == list(PRIORS)
+    assert set(told["settings"]) == {"frames", "optical_flow", "masks", "region", "tracks"}
+    assert told["artifacts"]["masks"] == series["masks"].artifact.digest
+    assert told["parts"]["frames"]["seconds"] == series["frames"].times.tolist()
+    assert not list(out.parent.glob(".out*"))
+
+
+def test_the_same_export_has_the_same_bytes_and_a_place_of_its_own(home, done, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETAKE_EDITS", str(tmp_path / "edits"))
+    one = export(CLIP, PRIORS, None, chosen(home), runner=runner(home))
+    other = export(CLIP, ["flow"], None, chosen(home), runner=runner(home))
+    again = export(CLIP, PRIORS, None, chosen(home), runner=runner(home))
+    assert one == again
+    assert other["folder"] != one["folder"]
+    assert Path(str(one["folder"])).parent == tmp_path / "edits" / "sprites-cross"
+    text = (Path(str(one["folder"])) / "SHA256SUMS").read_text()
+    assert text == (Path(str(done["folder"])) / "SHA256SUMS").read_text()
+
+
+def test_it_takes_the_place_of_its_own_and_of_nothing_else(home, tmp_path):
+    out = tmp_path / "out"
+
+    def again(what: tuple[str, ...] = ("masks",), clip: str = CLIP, words: list[str] | None = None) -> str:
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        run = runner(home)
+        told = None
+        try:
+            export(clip, what, out, words or chosen(home), runner=run)
+        except ConfigError as error:
+            told = error
+        if told is None:
+            return ""
+        assert told.code == "E254"
+        assert run.outcomes == []  # refused before any work
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+        return told.message
+
+    out.mkdir()
+    assert again() == ""  # an empty folder
+    assert again() == ""  # its own
+    assert again(("masks", "region")) == ""  # more than before
+    assert "region, which would be lost" in again()
+    assert "another clip" in again(("masks", "region"), "sprites:drift")
+    painted = out / "Annotations" / "480p" / "sprites-cross" / "00003.png"
+    known = painted.read_bytes()
+    cv2.imwrite(str(painted), np.zeros((180, 320), np.uint8))
+    assert "painted" in again(("masks", "region"))
+    painted.write_bytes(known)
+    (out / "notes.txt").write_text("mine")
+    assert "notes.txt is not of the export" in again(("masks", "region"))
+    (out / "notes.txt").unlink()
+    painted.unlink()
+    assert again(("masks", "region")) == ""
+    assert painted.read_bytes() == known
+    (out / "SHA256SUMS").unlink()
+    assert "no export" in again(("masks", "region"))
+    out = tmp_path / "file"
+    out.write_text("mine")
+    assert "no folder" in again()
+
+
+def test_a_folder_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
+    """Ctrl-C half way: what was there before stays, and nothing half done is left."""
+    out = tmp_path / "out"
+    seen: list[Path] = []
+    write = mask_files.write_index_png
+
+    def stopping(path: Path, index: np.ndarray) -> None:
+        seen.append(path)
+        if len(seen) % 10 == 0:
+            raise KeyboardInterrupt
+        write(path, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mask_files, "write_index_png", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            export(CLIP, ["masks"], out, chosen(home), runner=runner(home))
+        assert list(tmp_path.iterdir()) == []
+    export(CLIP, ["masks"], out, chosen(home), runner=runner(home))
+    known = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    (tmp_path / ".out.part").mkdir()  # of a run that was killed
+    (tmp_path / ".out.part" / "rubbish").write_text("x")
+    with monkeypatch.context() as patched:
+        patched.setattr(mask_files, "write_index_png", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            export(CLIP, ["masks"], out, chosen(home), runner=runner(home))
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == known
+
+
+def test_memory_does_not_grow_with_the_clip(tmp_path):
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    world = World(scenes.scene("drift", width=114, height=64, frames=6 * CHUNK))
+    for t in range(6 * CHUNK):
+        cv2.imwrite(str(clip / f"{t}.png"), world.frame(t))
+    peaks = []
+    for last in (3 * CHUNK - 1, 6 * CHUNK - 1):
+        words = [f"frames.last={last}", "optical_flow.preset=ultrafast"]
+        export(str(clip), ["frames", "flow"], tmp_path / f"warm-{last}", words, runner=runner(tmp_path))
+        tracemalloc.start()
+        export(str(clip), ["frames", "flow"], tmp_path / f"{last}", words, runner=runner(tmp_path))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
