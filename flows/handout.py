@@ -43,8 +43,11 @@ class Finished:
 
     @property
     def method(self) -> str:
-        """Name of the editing method, or "priors" where the edit stopped before it."""
-        return str(self.settings.edit.name) if "edit" in self.made else "priors"
+        """Name of the editing method; "comparison" of a result that somebody else made; "priors" where the edit
+        stopped before it."""
+        if "edit" in self.made:
+            return str(self.settings.edit.name)
+        return "comparison" if "metrics" in self.made else "priors"
 
     @property
     def title(self) -> str:
@@ -103,7 +106,7 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     summary, curves = scores_of(store, made.get("metrics"))
     files = {"result.mp4": "the result, H.264", "metrics.json": "metrics", "metrics.tsv": "metrics by frame"}
     files["recipe.json"] = "recipe and keys"
-    shown = {group: v for group, v in edit.settings.as_json().items() if group not in NOT_OF_AN_EDIT}
+    shown = settings_that_counted(edit)
     rows = [page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in edit.outcomes]
     data = page.ReportData(
         title=edit.title,
@@ -124,6 +127,7 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
         links=tuple(page.Link(text, name) for name, text in files.items() if (folder / name).exists()),
         flow_max_px=layers.meta["flow_max_px"],
         wheel=store.read(layers["wheel.png"]) if "wheel.png" in layers else None,
+        depth_bar=store.read(layers["depth.png"]) if "depth.png" in layers else None,
         command=edit.command,
     )
     store.copy_out(layers["contact_sheet.png"], folder / "contact_sheet.png")
@@ -131,19 +135,31 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     return page.build(folder, data, folder / "layers.mp4", contact_sheet=True)
 
 
+def settings_that_counted(edit: Finished) -> dict[str, Any]:
+    """Settings of the stages that were made, and of the metrics that were asked for."""
+    groups = {g: v for g, v in edit.settings.as_json().items() if g in edit.made and g not in NOT_OF_AN_EDIT}
+    if metrics := groups.get("metrics"):
+        groups["metrics"] = {k: v for k, v in metrics.items() if k in metrics["names"] or not isinstance(v, dict)}
+    return groups
+
+
 def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], dict[str, list[float | None]]]:
     """Summary rows and per-frame curves of a metrics artifact."""
     if metrics is None:
         return (), {}
-    from retake.metrics.summary import DESCRIPTIONS
+    from retake.lookup import lookup
     from retake.report.page import Metric
 
+    meta = metrics.meta
     values = json.loads(store.read(metrics["metrics.json"]))
+    described = {group: lookup("metrics", group).DESCRIPTIONS for group in meta["names"]}
+    told = {name: (group, *what) for group, values_of in described.items() for name, what in values_of.items()}
     rows = []
-    for name, value in values.items():
-        text, direction = DESCRIPTIONS.get(name, ("", ""))
+    for name in [*(n for n in told if n in values), *(n for n in values if n not in told)]:
+        group, text, direction = told.get(name, ("", "", ""))
         better = {"higher": True, "lower": False}.get(direction)
-        rows.append(Metric(name, value, text, better))
+        network, reason = meta.get("networks", {}).get(name, ""), meta.get("reasons", {}).get(name, "")
+        rows.append(Metric(name, values[name], text, better, group=group, network=network, reason=reason))
     header, *lines = store.read(metrics["metrics.tsv"]).decode().splitlines()
     columns = header.split("\t")
     table = [line.split("\t") for line in lines]

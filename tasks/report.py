@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Artifact, Frames, Report, Result
-from retake.formats import FlowSeries, FrameSeries, MaskSeries, TrackSeries
+from retake.formats import DepthSeries, FlowSeries, FrameSeries, MaskSeries, RegionSeries, TrackSeries
 from retake.report import layers, sheet
 from retake.stage import Work, stage
 from retake.video import encode
@@ -37,7 +37,9 @@ def stage_report(
     frames: Frames,
     result: Result | None = None,
     optical_flow: Artifact | None = None,
+    depth: Artifact | None = None,
     masks: Artifact | None = None,
+    region: Artifact | None = None,
     tracks: Artifact | None = None,
 ) -> Report:
     """One video of tiled layers, so that what the page compares is always the same frame."""
@@ -46,16 +48,23 @@ def stage_report(
     # Everything is drawn at the tile's size: colouring pixels that are then shrunk away costs most of the time.
     small = (layers.fill(rgb, size) for rgb in source)
     names, draw = ["source"], [lambda t, tile: tile]
-    peak = None
+    peak = nearest = None
     if result:
         shown = iter(work.open(result))
         names, draw = [*names, "result"], [*draw, lambda t, tile: layers.fill(next(shown), size)]
-    if masks:
-        names, draw = [*names, "mask"], [*draw, mask_layer(work.open(masks), size)]
+    objects: MaskSeries | None = work.open(masks) if masks else None
+    if objects:
+        names, draw = [*names, "mask"], [*draw, mask_layer(objects, size)]
+    if region and differs(area := work.open(region), objects):
+        names, draw = [*names, "region"], [*draw, region_layer(area, size)]
     if optical_flow:
         flow: FlowSeries = work.open(optical_flow)
         peak = max((layers.flow_peak(flow.forward(t)) for t in range(len(flow))), default=0.0)
         names, draw = [*names, "flow"], [*draw, flow_layer(flow, peak, size)]
+    if depth:
+        near: DepthSeries = work.open(depth)
+        nearest = max((layers.depth_peak(near[t]) for t in range(len(near))), default=0.0)
+        names, draw = [*names, "depth"], [*draw, depth_layer(near, nearest, size)]
     if tracks:
         names, draw = [*names, "tracks"], [*draw, track_layer(work.open(tracks), size)]
     columns = layers.columns_for(len(names))
@@ -76,6 +85,8 @@ def stage_report(
     work.add("contact_sheet.png", sheet.png(collected.image()))
     if optical_flow:
         work.add("wheel.png", sheet.png(layers.flow_wheel(64)))
+    if depth:
+        work.add("depth.png", sheet.png(layers.depth_bar()))
     return work.finish(
         layers=names,
         tile_size=list(size),
@@ -86,7 +97,26 @@ def stage_report(
 
 
 def mask_layer(masks: MaskSeries, size: tuple[int, int]) -> Layer:
-    return lambda t, tile: layers.overlay_mask(tile, layers.fill(masks[t].astype(np.float32), size) >= 0.5)
+    """Every object in its own colour, where there are several."""
+    return lambda t, tile: layers.overlay_objects(tile, {i: fitted(masks.object(t, i), size) for i in masks.ids})
+
+
+def region_layer(region: RegionSeries, size: tuple[int, int]) -> Layer:
+    return lambda t, tile: layers.overlay_mask(tile, fitted(region[t], size), layers.REGION_COLOUR)
+
+
+def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask at the tile's size, bool."""
+    return layers.fill(mask.astype(np.float32), size) >= 0.5
+
+
+def differs(region: RegionSeries, masks: MaskSeries | None) -> bool:
+    """Whether the region is more to see than the objects' masks together."""
+    return masks is None or any(not np.array_equal(region[t], masks[t]) for t in range(len(region)))
+
+
+def depth_layer(depth: DepthSeries, nearest: float, size: tuple[int, int]) -> Layer:
+    return lambda t, tile: layers.depth_image(layers.fill(depth[t], size), nearest)
 
 
 def flow_layer(flow: FlowSeries, peak: float, size: tuple[int, int]) -> Layer:

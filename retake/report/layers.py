@@ -1,4 +1,4 @@
-"""Pictures of priors, one frame at a time: mask overlay, flow colours, track trails, the mosaic of tiles.
+"""Pictures of priors, one frame at a time: masks, flow and depth colours, track trails, the mosaic of tiles.
 
 Every function takes and returns one frame, so a caller streams a clip of any length. Frames are uint8 RGB
 [H, W, 3] and are never written in place.
@@ -7,12 +7,13 @@ Every function takes and returns one frame, so a caller streams a clip of any le
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
 MASK_COLOUR, OUTLINE = (255, 0, 200), (255, 255, 255)  # magenta: rarer in pictures than red or green
+REGION_COLOUR = (0, 190, 255)
 BACKDROP = 24  # grey level behind a tile that is missing or of another shape
 _TILE_STEP = 8  # tiles are multiples of H.264's transform, so no block straddles two tiles
 
@@ -36,6 +37,73 @@ def overlay_mask(
     picture = np.ascontiguousarray((picture + 0.5).astype(np.uint8))
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(picture, outlines, -1, OUTLINE, _stroke(rgb))
+
+
+def overlay_objects(rgb: np.ndarray, masks: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Every object in its own colour, with its id written where it is widest. One object alone needs neither: it is
+    drawn as `overlay_mask` does.
+
+    rgb: uint8 [H, W, 3]; masks: id -> bool [H, W]. Returns uint8 [H, W, 3]. Raises ValueError when the sizes differ.
+    """
+    if len(masks) == 1:
+        return overlay_mask(rgb, next(iter(masks.values())))
+    picture = rgb
+    for identity, mask in masks.items():
+        picture = overlay_mask(picture, mask, id_colour(identity))
+    for identity, mask in masks.items():  # after all tints, so that no label is tinted
+        if mask.any():
+            write_at(picture, str(identity), label_place(mask, 10 + 4 * _stroke(rgb)), id_colour(identity))
+    return picture
+
+
+def label_place(mask: np.ndarray, room: int) -> tuple[int, int]:
+    """(x, y) for the middle of a label: the pixel of a mask, bool [H, W], that lies farthest from its edge and the
+    picture's; above the mask where that is less than `room` pixels from it, so that no label hides its object."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
+    row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
+    x, y = int(column) - 1, int(row) - 1
+    return (x, y) if depth[row, column] >= room else (x, int(np.flatnonzero(mask.any(axis=1))[0]) - room)
+
+
+def write_at(picture: np.ndarray, text: str, centre: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Text on a dark plate about `centre`, moved to lie inside; writes into `picture`, uint8 [H, W, 3]."""
+    font, size, pad = cv2.FontFace("sans"), 10 + 4 * _stroke(picture), 3
+    _, _, width, height = cv2.getTextSize((1, 1), text, (0, 0), font, size, 700)
+    x, y = (
+        max(pad, min(middle - extent // 2, limit - extent - pad))
+        for middle, extent, limit in zip(centre, (width, height), picture.shape[1::-1], strict=True)
+    )
+    cv2.rectangle(picture, (x - pad, y - pad), (x + width + pad, y + height + pad), (0, 0, 0), -1)
+    cv2.putText(picture, text, (x, y + height), colour, font, size, 700)
+
+
+def depth_peak(depth: np.ndarray) -> float:
+    """Nearness that all but a hundredth of a map's finite values stay below; its maximum over a clip is `nearest`
+    below. Every second pixel each way is looked at."""
+    values = depth[::2, ::2]
+    values = values[np.isfinite(values)]
+    return float(np.percentile(values, 99)) if len(values) else 0.0
+
+
+def depth_image(depth: np.ndarray, nearest: float) -> np.ndarray:
+    """Colours of a depth map, at one scale for the whole clip: dark violet is far, bright yellow is near.
+
+    Matplotlib's inferno, as OpenCV ships it: its lightness rises evenly, so it reads the same in grey.
+    depth: float [H, W], relative inverse depth, larger is nearer; non-finite values are drawn grey.
+    nearest: what has the brightest colour, e.g. the clip's largest `depth_peak`; larger values are cut to it, and
+    0 draws all black. Returns uint8 [H, W, 3].
+    """
+    known = np.isfinite(depth)
+    share = np.where(known, depth, 0) / max(float(nearest), 1e-6)
+    levels = (np.clip(share, 0, 1) * 255 + 0.5).astype(np.uint8)
+    picture = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    picture[~known] = 128
+    return picture
+
+
+def depth_bar(width: int = 96, height: int = 16) -> np.ndarray:
+    """The legend of `depth_image`, far on the left: uint8 [height, width, 3]."""
+    return depth_image(np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1)), 1.0)
 
 
 def flow_peak(flow: np.ndarray) -> float:
@@ -98,7 +166,7 @@ def draw_tracks(rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Se
     picture, stroke = rgb.copy(), _stroke(rgb)
     known = _finite(trail)
     seen = known & visible
-    colours = [track_colour(int(identity)) for identity in ids]
+    colours = [id_colour(int(identity)) for identity in ids]
     # cv2 draws at 1/16 px; far-away positions are cut so that they fit its integers.
     fixed = np.rint(np.clip(np.where(known[..., None], trail, 0), -1e4, 1e4) * 16).astype(int)
     for age in range(steps - 1):
@@ -116,7 +184,7 @@ def draw_tracks(rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Se
     return picture
 
 
-def track_colour(identity: int) -> tuple[int, int, int]:
+def id_colour(identity: int) -> tuple[int, int, int]:
     """A bright RGB colour for an id; neighbouring ids lie a golden angle of hue apart."""
     red, green, blue = colorsys.hsv_to_rgb(identity * 0.6180339887 % 1.0, 0.75, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -225,21 +225,31 @@
 
   function plot(box) {
     const name = box.dataset.curve, values = data.curves[name];
-    const real = values.filter((value) => value !== null);
+    const floor = data.curves[box.dataset.floor] ?? [];
+    const real = [...values, ...floor].filter((value) => value !== null);
     if (real.length === 0) {
       span("none", "No frame has a value.", box);
       return;
     }
     const low = real.reduce((a, b) => Math.min(a, b)), high = real.reduce((a, b) => Math.max(a, b));
     const y = (value) => (high > low ? 94 - (88 * (value - low)) / (high - low) : 50);
-    let path = "", pen = false;
-    for (const [n, value] of thin(values)) {
-      if (value !== null) path += `${pen ? "L" : "M"}${place(n).toFixed(1)} ${y(value).toFixed(1)}${pen ? "" : "l0 0"}`;
-      pen = value !== null;
-    }
     const art = svg("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", role: "img" }, box);
-    art.setAttribute("aria-label", `${name} per frame, ${figure(low)} to ${figure(high)}`);
-    svg("path", { d: path, class: "trace" }, art);
+    const versus = floor.length ? ", the source's dashed" : "";
+    art.setAttribute("aria-label", `${name} per frame, ${figure(low)} to ${figure(high)}${versus}`);
+    for (const [series, kind] of [[floor, "floor"], [values, "trace"]]) {
+      const points = thin(series);
+      let path = "", dots = "", pen = false;
+      points.forEach(([n, value], i) => {
+        if (value !== null) {
+          const at = `${place(n).toFixed(1)} ${y(value).toFixed(1)}`;
+          path += `${pen ? "L" : "M"}${at}${pen ? "" : "l0 0"}`;
+          if (!pen && (points[i + 1]?.[1] ?? null) === null) dots += `M${at}l0 0`; // alone: no line reaches it
+        }
+        pen = value !== null;
+      });
+      if (path) svg("path", { d: path, class: kind }, art);
+      if (dots) svg("path", { d: dots, class: `${kind} dots` }, art);
+    }
     const cursor = svg("line", { y1: 0, y2: 100, class: "cursor" }, art);
     span("high", figure(high), box);
     span("low", figure(low), box);
@@ -250,7 +260,7 @@
       seek(((event.clientX - bounds.left) / bounds.width) * last);
     };
     drag(art, follow);
-    curves.push({ cursor, value, values });
+    curves.push({ cursor, value, values, floor });
   }
 
   // --- controls -----------------------------------------------------------------------------------------
@@ -259,10 +269,10 @@
     $("clock").textContent = `${shown} / ${last}   ${seconds.toFixed(3)} s`;
     $("seek").value = shown;
     $("seek").setAttribute("aria-valuetext", `frame ${shown}, ${seconds.toFixed(2)} seconds`);
-    for (const { cursor, value, values } of curves) {
+    for (const { cursor, value, values, floor } of curves) {
       cursor.setAttribute("x1", place(shown));
       cursor.setAttribute("x2", place(shown));
-      value.textContent = figure(values[shown]);
+      value.textContent = figure(values[shown]) + (floor.length ? `  source ${figure(floor[shown])}` : "");
     }
   }
 
@@ -357,7 +367,7 @@
     $("trouble").hidden = false;
     $("trouble").textContent =
       "This browser cannot play the proxy video (H.264 in MP4). " +
-      "If it is a separate file, mosaic.mp4 must lie beside this page.";
+      "If it is a separate file, layers.mp4 must lie beside this page.";
   }
 
   function start() {

@@ -19,19 +19,11 @@ from typing import Any
 from urllib.parse import quote
 
 from retake.errors import ConfigError
+from retake.report.scores import Metric, groups
+
+__all__ = ["Link", "Metric", "ReportData", "StageRow", "build", "check", "render"]
 
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One score of the whole clip. `higher_is_better` is None where neither direction is better."""
-
-    name: str
-    value: float | None
-    description: str = ""
-    higher_is_better: bool | None = None
-    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +55,7 @@ class ReportData:
         "source" left and "result" right of the wipe when they exist.
     curves: per-frame values by metric name, None where undefined; index t is drawn at frame t.
     flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown. wheel: the
-        legend of its colours, a PNG.
+        legend of its colours, a PNG. depth_bar: the legend of the depth layer's colours, a PNG.
     recipe: nested settings; versions: name to version. notices: shown on top, e.g. that a model stands in.
     command: what to type to get this edit again. made: a date as text, when one is wanted.
     """
@@ -86,6 +78,7 @@ class ReportData:
     links: tuple[Link, ...] = ()
     flow_max_px: float | None = None
     wheel: bytes | None = None
+    depth_bar: bytes | None = None
     command: str = ""
     made: str = ""
 
@@ -147,7 +140,7 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
     style = (_HERE / "page.css").read_text("utf-8")
     script = (_HERE / "page.js").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(size=_size, seconds=_seconds, number=_number, href=_href)
+    environment.filters.update(size=_size, seconds=_seconds, number=_number, signed=_signed, href=_href, breaks=_breaks)
     return environment.from_string((_HERE / "page.html").read_text("utf-8")).render(
         data=data,
         source=source,
@@ -156,9 +149,10 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
         script=Markup(script),  # noqa: S704
         payload=Markup(_payload(data)),  # noqa: S704  escaped there
         recipe=[(name, list(_leaves(value))) for name, value in data.recipe.items()],
-        rows=_metric_rows(data),
+        groups=groups(data.metrics, data.curves),
         totals=_totals(data),
-        wheel=_wheel(data),
+        wheel=_picture(data.wheel),
+        depth_bar=_picture(data.depth_bar),
         contact_sheet=contact_sheet,
     )
 
@@ -196,12 +190,6 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
-def _metric_rows(data: ReportData) -> list[Metric]:
-    """The summary's metrics, then those curves that have no summary."""
-    named = {metric.name for metric in data.metrics}
-    return [*data.metrics, *(Metric(name, None) for name in data.curves if name not in named)]
-
-
 def _totals(data: ReportData) -> dict[str, float]:
     cached = {row.status == "cached": 0.0 for row in data.stages} | {True: 0.0, False: 0.0}
     for row in data.stages:
@@ -219,8 +207,8 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _wheel(data: ReportData) -> str:
-    return "" if data.wheel is None else "data:image/png;base64," + base64.b64encode(data.wheel).decode("ascii")
+def _picture(png: bytes | None) -> str:
+    return "" if png is None else "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _href(path: str) -> str:
@@ -248,3 +236,14 @@ def _seconds(duration: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4g}".replace("-", "−")
+
+
+def _breaks(name: str) -> Any:
+    """A dotted name that may be broken after its dots and underscores."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(name)).replace(".", ".<wbr>").replace("_", "_<wbr>"))  # noqa: S704  escaped here
