@@ -27,7 +27,7 @@ from flows import graph
 from flows.config import Settings, settings
 from flows.runners import Local
 from retake.clip import SpriteClip
-from retake.formats import FlowSeries, MaskSeries, TrackSeries, open_series
+from retake.formats import FlowSeries, RegionSeries, TrackSeries, open_series
 from retake.methods import Inputs, Patch, propagate
 from retake.store import Store
 from retake.synthetic import World, reference_image
@@ -91,15 +91,15 @@ def measure(spec: str, seed: int) -> dict[str, Scores]:
             "affine alone": score(final([*carried, "edit.residual=0"])),
             "propagate, true priors": score(laid(source, edited(world, source, p, scratch))),
             "affine alone, true priors": score(laid(source, edited(world, source, alone, scratch))),
-            "box paste": score(laid(source, [box_paste(open_["masks"], picture)])),
-            "static paste": score(laid(source, [static_paste(open_["masks"], picture)])),
+            "box paste": score(laid(source, [box_paste(open_["region"], picture)])),
+            "static paste": score(laid(source, [static_paste(open_["region"], picture)])),
             "source": score(source),
         }
         anchors = {"one": final(one), "two": final(two)}
         ends = slice(world.frames // 2, None)
         return {
             "Optical flow (dis, medium)": score_flow(world, open_["optical_flow"]),
-            "Masks (grabcut) and tracks (lucas_kanade)": score_masks(inside, open_["masks"])
+            "Masks (grabcut) and tracks (lucas_kanade)": score_masks(inside, open_["region"])
             | score_tracks(world, open_["tracks"]),
             "Edit: PSNR inside the true mask, dB (higher is better)": {name: s["psnr"] for name, s in edits.items()},
             f"Edit: PSNR {INTERIOR} px and more inside the true mask, dB": {n: s["interior"] for n, s in edits.items()},
@@ -206,7 +206,7 @@ def widened(mask: np.ndarray) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * NEAR + 1,) * 2, np.uint8)) > 0
 
 
-def score_masks(inside: Sequence[np.ndarray], masks: MaskSeries) -> Scores:
+def score_masks(inside: Sequence[np.ndarray], masks: RegionSeries) -> Scores:
     """IoU with the true mask, over frames in which the object is seen or claimed to be."""
     overlaps = []
     for t, truth in enumerate(inside):

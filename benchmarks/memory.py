@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.watched import watched
 
 SHORT = 60
 LONG = 600
@@ -62,34 +62,11 @@ def measured(stage: str, frames: int, size: tuple[int, int]) -> dict[str, float]
         if free < 1.2 * need:
             raise SystemExit(f"{folder} has {free / 1e9:.1f} GB free, this benchmark needs {1.2 * need / 1e9:.1f}")
         clip = Path(folder) / "clip.mp4"
-        child([write_clip.__name__, str(clip), str(frames), str(size[0]), str(size[1])])
+        watched(__name__, [write_clip.__name__, str(clip), str(frames), str(size[0]), str(size[1])])
         order = [str(clip), str(Path(folder) / "store")]
         if stage != "frames":
-            child([run_stage.__name__, *order, "frames"])
-        return child([run_stage.__name__, *order, stage])
-
-
-def child(order: list[str]) -> dict[str, float]:
-    """Run one of this module's tasks in a fresh process and watch it and its children."""
-    import psutil
-
-    begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.memory", *order], stdout=subprocess.PIPE)
-    watched = psutil.Process(process.pid)
-    peaks = {"both": 0.0, "parent": 0.0}
-    while process.poll() is None:
-        try:
-            own = watched.memory_info().rss
-            peaks["parent"] = max(peaks["parent"], own)
-            peaks["both"] = max(peaks["both"], own + sum(c.memory_info().rss for c in watched.children(True)))
-        except psutil.NoSuchProcess:
-            continue  # it, or a child of it, has just ended
-        time.sleep(0.02)
-    assert process.stdout is not None
-    told = process.stdout.read()
-    if process.returncode:
-        raise SystemExit(f"{order} ended with status {process.returncode}")
-    return peaks | {"seconds": time.perf_counter() - begun} | json.loads(told or b"{}")
+            watched(__name__, [run_stage.__name__, *order, "frames"])
+        return watched(__name__, [run_stage.__name__, *order, stage])
 
 
 def run_stage(clip: str, store: str, name: str) -> None:

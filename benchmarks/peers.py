@@ -9,23 +9,23 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from retake.formats import MaskSeries
+from retake.formats import RegionSeries
 from retake.methods import Patch
 from retake.methods.propagate import Box, Params, assembled, box_of, edge_reach, soft_mask
 
 
-def static_paste(masks: MaskSeries, picture: np.ndarray) -> Patch:
+def static_paste(masks: RegionSeries, picture: np.ndarray) -> Patch:
     """The picture stays where it was placed on frame 0; the masks show parts of it. picture: uint8 [h,w,3]."""
     home = box_of(masks[0], 0)
     return pasted(masks, picture, [home] * len(masks))
 
 
-def box_paste(masks: MaskSeries, picture: np.ndarray) -> Patch:
+def box_paste(masks: RegionSeries, picture: np.ndarray) -> Patch:
     """The picture is stretched over the bounding box of every frame's mask: shift and scale, no turn, no shear."""
     return pasted(masks, picture, [box_of(masks[t], 0) for t in range(len(masks))])
 
 
-def pasted(masks: MaskSeries, picture: np.ndarray, places: list[Box | None]) -> Patch:
+def pasted(masks: RegionSeries, picture: np.ndarray, places: list[Box | None]) -> Patch:
     """The picture over one box a frame, seen through the masks; continued by its border where the edge reaches out."""
     params = Params.model_validate({})
     rendered = []

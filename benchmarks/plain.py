@@ -23,6 +23,7 @@ from retake.flow import in_bounds, occlusion
 from retake.formats import CHUNK, Tensors
 from retake.methods import Inputs, propagate
 from retake.priors.masks import grabcut
+from retake.priors.masks.prompt import Moment
 from retake.priors.optical_flow import dis
 from retake.priors.threads import single_threaded
 from retake.priors.tracks import lucas_kanade
@@ -31,7 +32,7 @@ from tasks.decode import composite
 from tasks.frames import working_size
 from tasks.metrics import stage_metrics
 from tasks.report import stage_report
-from tasks.tracks import follow_chunk
+from tasks.tracks import Following, follow_chunk
 
 Edits = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -90,7 +91,7 @@ def edit(clip: str, p: Settings, folder: Path) -> Watch:
         masks = followed(frames, flow, p)
     with watch.timed("tracks"):
         tracks = tracked(frames, masks, p)
-    priors: dict[str, Any] = {"optical_flow": flow, "masks": masks, "tracks": tracks}
+    priors: dict[str, Any] = {"optical_flow": flow, "region": masks, "tracks": tracks}
     with watch.timed("edit"):
         patches = propagate.edit(None, None, priors, Inputs(frames, folder), p.edit, np.random.default_rng(0))
         edits: Edits = [(np.array(q.box), *one) for q in patches for one in zip(q.rgb, q.alpha, strict=True)]
@@ -126,18 +127,19 @@ def flows(frames: KeptFrames, p: Settings) -> KeptFlow:
 
 def followed(frames: KeptFrames, flow: KeptFlow, p: Settings) -> KeptMasks:
     """From a prompt on frame 0 to the end."""
-    begun = grabcut.start(frames[0], p.masks.box, p.masks.points, p.masks)
-    masks = [begun.mask]
+    tracker = grabcut.tracker(p.masks, (frames.width, frames.height), None, False)
+    masks = [tracker.begin(Moment(0, frames[0]), p.masks.prompts())[1].mask]
     for t in range(1, len(frames)):
-        hidden = flow.occluded_backward(t - 1)
-        masks.append(grabcut.step(frames[t], masks[-1], flow.backward(t - 1), begun.state, p.masks, hidden).mask)
+        moment = Moment(t, frames[t], flow.backward(t - 1), flow.occluded_backward(t - 1))
+        masks.append(tracker.step(moment)[1].mask)
     return KeptMasks(masks)
 
 
-def tracked(frames: KeptFrames, masks: KeptMasks, p: Settings) -> KeptTracks:
+def tracked(frames: KeptFrames, region: KeptMasks, p: Settings) -> KeptTracks:
+    following = Following(lucas_kanade, p.tracks, frames, region)
     state: Tensors = {"next_id": np.array(0, np.int64)}
     chunks = []
     for index in range(-(-len(frames) // CHUNK)):
-        chunk, state = follow_chunk(lucas_kanade, p.tracks, frames, masks, index, 0, state)
+        chunk, state = follow_chunk(following, index, 0, state)
         chunks.append(chunk)
     return KeptTracks(chunks, frames)

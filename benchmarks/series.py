@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from retake.formats import CHUNK, FlowSeries, FrameSeries, MaskSeries, Tensors, TrackSeries, chunk_range
+from retake.formats import CHUNK, FlowSeries, FrameSeries, RegionSeries, Tensors, TrackSeries, chunk_range
 from retake.synthetic import World
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -57,7 +57,7 @@ class KeptFlow(FlowSeries):
         return self.hidden[t][1]
 
 
-class KeptMasks(MaskSeries):
+class KeptMasks(RegionSeries):
     """A list of bool [H,W] whose prompt stood on frame 0."""
 
     def __init__(self, masks: list[np.ndarray]) -> None:
@@ -97,6 +97,6 @@ def true_priors(world: World, sprite: int = 0, spacing: int = 8) -> dict[str, An
     tracks = [{"ids": ids, "xy": xy[s.start : s.stop], "visible": visible[s.start : s.stop]} for s in spans]
     return {
         "optical_flow": KeptFlow(pairs, hidden),
-        "masks": KeptMasks(masks),
+        "region": KeptMasks(masks),
         "tracks": KeptTracks(tracks, world),
     }

@@ -33,7 +33,8 @@ Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pi
 Until = Annotated[
     str,
     typer.Option(
-        help="Stop after frames, optical_flow, masks, tracks, edit, decode or metrics; the priors make a report."
+        help="Stop after frames, optical_flow, depth, masks, region, tracks, edit, decode or metrics; "
+        "the priors make a report."
     ),
 ]
 INTERRUPTED = 130
@@ -107,6 +108,38 @@ def plan(
             f"saves {p.seconds:.1f} s, {size(p.bytes or 0)}" if p.status == "cached" and p.seconds is not None else ""
         )
         print(f"{p.stage:13} {p.status:9} {p.why or saves}")
+
+
+@app.command()
+def metrics(
+    source: Annotated[str, typer.Argument(help="The clip before the edit.")],
+    result: Annotated[str, typer.Argument(help="The clip after it, whoever made it.")],
+    overrides: Overrides = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Masks of the edited region: a DAVIS folder, PNGs or a mask video.")
+    ] = None,
+    box: Box = None,
+    as_json: Json = False,
+) -> None:
+    """Score any result against its source. Example: retake metrics dog.mp4 theirs.mp4 --mask masks/ metrics=all"""
+    from flows import job, score
+    from flows.console import Console
+    from flows.runners import Local
+
+    for clip in (source, result):
+        check_clip(clip)
+    console = Console(quiet=as_json)
+    corners = box_of(box) if box else None
+    _, rest = split_runner(list(overrides or []))
+    found = score.score(
+        source, result, rest, mask=mask, box=corners, runner=Local(job.open_store(), console, console.outcome)
+    )
+    if as_json:
+        show(found.as_json())
+        return
+    print("\n".join(found.lines()))
+    for name, path in found.outputs.items():
+        print(f"{name:8} {path}")
 
 
 @app.command()
@@ -194,6 +227,39 @@ def report(
 
 
 @app.command()
+def export(
+    clip: Annotated[str, typer.Argument(help="A clip, or an edit that was made: its folder, or CLIP/ID.")],
+    overrides: Overrides = None,
+    what: Annotated[str, typer.Option(help="frames, flow, depth, masks, region, tracks, result; with commas.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder to write; by default one beside the clip's edits.")] = None,
+    flow_format: Annotated[str, typer.Option(help="flo, kitti or npz.")] = "flo",
+    depth_format: Annotated[str, typer.Option(help="png16, exr or npy.")] = "png16",
+    tracks_format: Annotated[str, typer.Option(help="npz or json.")] = "npz",
+    box: Box = None,
+    as_json: Json = False,
+) -> None:
+    """Write what is known of a clip as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
+    from flows import export as room
+    from flows import job
+    from flows.console import Console, size
+    from flows.runners import Local
+
+    check_clip(clip)
+    _, rest = split_runner(with_box(overrides, box))
+    console = Console(quiet=as_json)
+    formats = room.Formats(flow_format, depth_format, tracks_format)
+    names = [name.strip() for name in what.split(",") if name.strip()]
+    runner = Local(job.open_store(), console, console.outcome)
+    done = room.export(clip, names, out, rest, formats=formats, runner=runner)
+    if as_json:
+        show(done)
+        return
+    console.say(f"\n{done['files']} files, {size(int(done['bytes']))}")
+    for name in ("manifest", *names):
+        print(f"{name:8} {done[name]}")
+
+
+@app.command()
 def verify(as_json: Json = False) -> None:
     """Hash everything in the store. Damaged objects are set aside and made again by the next run; exit 6 if any."""
     from flows.ledger import verify_store
@@ -242,8 +308,28 @@ def doctor(as_json: Json = False) -> None:
         for check in found:
             mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[check["state"]]
             print(f"{mark} {check['name']:12} {check['text']}" + (f"\n     {check['fix']}" if check["fix"] else ""))
+            for line in checks.table(check.get("entries", [])):
+                print(f"     {line}")
     if any(check["state"] == "fail" for check in found):
         raise typer.Exit(5)
+
+
+@app.command()
+def weights(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names from the list, or org/repo[@revision].", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the weights that settings name, or fetch some. Example: retake weights raft_large"""
+    from flows import doctor as checks
+    from flows.console import Console
+
+    found = checks.get(names, Console(quiet=as_json)) if names else checks.inventory()
+    if as_json:
+        show({"weights": found})
+    else:
+        print("\n".join(checks.table(found)))
 
 
 @app.command()
@@ -263,15 +349,18 @@ def demo(as_json: Json = False) -> None:
 def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
     rest = list(overrides or [])
-    if box is None:
-        return rest
+    return rest if box is None else [*rest, f"masks.box=[{','.join(f'{value:g}' for value in box_of(box))}]"]
+
+
+def box_of(box: str) -> list[float]:
+    """The four numbers of --box. Raises ConfigError E221."""
     try:
         corners = [float(part) for part in box.split(",")]
     except ValueError:
         corners = []
     if len(corners) != 4 or not all(map(math.isfinite, corners)):
         raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.")
-    return [*rest, f"masks.box=[{','.join(f'{value:g}' for value in corners)}]"]
+    return corners
 
 
 def check_clip(clip: str) -> None:

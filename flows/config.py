@@ -20,15 +20,22 @@ from pydantic import BaseModel, ValidationError
 from flows import manifest
 from retake.errors import ConfigError, did_you_mean
 from retake.lookup import lookup
-from tasks import decode, frames, metrics, report
+from tasks import decode, frames, metrics, region, report
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_BYTES = 1 << 20
 
 # Groups whose files name a module (its Params validate them) and groups with one model of their own.
-CHOICES = {"optical_flow": "priors.optical_flow", "masks": "priors.masks", "tracks": "priors.tracks", "edit": "methods"}
+CHOICES = {
+    "optical_flow": "priors.optical_flow",
+    "depth": "priors.depth",
+    "masks": "priors.masks",
+    "tracks": "priors.tracks",
+    "edit": "methods",
+}
 MODELS: dict[str, type[BaseModel]] = {
     "frames": frames.Params,
+    "region": region.Params,
     "decode": decode.Params,
     "metrics": metrics.Params,
     "report": report.Params,
@@ -44,7 +51,9 @@ class Settings:
 
     frames: Any
     optical_flow: Any
+    depth: Any
     masks: Any
+    region: Any
     tracks: Any
     edit: Any
     decode: Any

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flows import graph, handout
 from flows.config import CHECKOUT, Settings, compose, read_params, validate
@@ -24,9 +26,12 @@ from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError, did_you_mean
+from retake.formats import unpack
 from retake.stage import Outcome
 from retake.store import Store
+from tasks.metrics import FEATURES
 
+ALL_CLIPS = "all clips"  # no clip's id: ids hold no space
 OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
 OF_AN_EDIT = {"edit", "decode", "metrics", "report"}
 
@@ -112,16 +117,31 @@ def hand_out_stage(
 
 
 def write_scores(store: Store, made: Mapping[tuple[str, ...], Artifact], folder: Path) -> None:
-    """scores.json (clip -> edit -> metric) for `dvc metrics`, frames.tsv (all rows) for `dvc plots`."""
+    """scores.json (clip -> edit -> metric) for `dvc metrics`, frames.tsv (all rows) for `dvc plots`. What only a whole
+    dataset has, FID and KID, stands under "all clips"."""
     scores: dict[str, dict[str, Any]] = {}
     rows: list[str] = []
+    features: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for (clip, edit), artifact in made.items():
         scores.setdefault(clip, {})[edit] = json.loads(store.read(artifact["metrics.json"]))
         header, *lines = store.read(artifact["metrics.tsv"]).decode().splitlines()
         rows = rows or [f"clip\tedit\t{header}"]
         rows += [f"{clip}\t{edit}\t{line}" for line in lines]
+        if FEATURES in artifact:
+            found = unpack(store.read(artifact[FEATURES]))
+            features.setdefault(edit, []).append((found["source"], found["result"]))
+    if features:
+        scores[ALL_CLIPS] = {edit: fid_of(pairs) for edit, pairs in features.items()}
     handout.write_text(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
     handout.write_text(folder / "frames.tsv", "\n".join(rows) + "\n")
+
+
+def fid_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float | None]:
+    """FID and KID of one edit over all clips: features of the sources and of the results, clip by clip."""
+    from retake.metrics import fid
+
+    source, result = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return fid.score(source, result)[0]
 
 
 def commit(console: Console, made: Mapping[str, Mapping[tuple[str, ...], Artifact]], store: Store) -> None:

@@ -1,7 +1,8 @@
 """The graph of one edit, as one plain function over a runner. Read this first.
 
-    clip ─► frames ─┬─► optical_flow ─┬─► tracks
+    clip ─► frames ─┬─► optical_flow ─┬─► depth
                     ├─► masks ◄───────┘
+                    │     └─► correction ... ─► region ─► tracks
                     └──────────── priors the method NEEDS ─► edit ─► decode ─► metrics ─► report
 
 A runner is called as `run(stage, params, clip=..., **artifacts)` and answers with an artifact, or, when it only
@@ -10,67 +11,137 @@ plans, with a `Promise` of one. Every prior, method and metric names what it NEE
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from flows.config import CHOICES, Settings
 from retake.clip import Clip
-from retake.errors import ConfigError, did_you_mean
+from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
 from retake.stage import Stage
-from tasks import decode, edit, frames, masks, metrics, optical_flow, report, tracks
+from retake.weights.local import require
+from tasks import decode, depth, edit, frames, masks, metrics, optical_flow, region, report, tracks
 
 STAGES: dict[str, Stage] = {
     "frames": frames.stage_frames,
     "optical_flow": optical_flow.stage_optical_flow,
+    "depth": depth.stage_depth,
     "masks": masks.stage_masks,
+    "region": region.stage_region,
     "tracks": tracks.stage_tracks,
     "edit": edit.stage_edit,
     "decode": decode.stage_decode,
     "metrics": metrics.stage_metrics,
     "report": report.stage_report,
 }
-PRIORS = ("optical_flow", "masks", "tracks")  # in the order in which they can be made
+PRIORS = ("optical_flow", "depth", "masks", "region", "tracks")  # in the order in which they can be made
 
 
 class Runner(Protocol):
     """Plan, Local or Prefect (runners.py)."""
 
-    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Any: ...
+    def __call__(
+        self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
+    ) -> Any: ...
 
 
 def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> dict[str, Any]:
     """Call the stages of one edit in order; returns what each made, by stage name.
 
-    `until` stops after that stage; its report then shows the layers that exist. Raises what stages raise.
+    `until` stops after that stage; its report then shows the layers that exist. Raises what stages raise, and
+    MachineError E302 before any work when a chosen network's weights are not here.
     """
     need = closure(p, until)
+    require_weights(p, need)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
-
-    for name in PRIORS:
-        if name in need:
-            module = implementation(p, name)
-            upstream = {prior: made[prior] for prior in module.NEEDS}
-            made[name] = run(
-                STAGES[name], getattr(p, name), implementation=label(module), frames=made["frames"], **upstream
-            )
+    make_priors(run, p, made, need)
     priors = {name: made[name] for name in PRIORS if name in made}
 
     if "edit" in need:
-        method = implementation(p, "edit")
-        wanted = {name: made[name] for name in method.NEEDS}
-        made["edit"] = run(STAGES["edit"], p.edit, implementation=label(method), frames=made["frames"], **wanted)
+        wanted = {name: made[name] for name in needs_of(p, "edit")}
+        made["edit"] = run(STAGES["edit"], p.edit, **chosen(p, "edit"), frames=made["frames"], **wanted)
     if "decode" in need:
         made["decode"] = run(STAGES["decode"], p.decode, clip=clip, frames=made["frames"], edited=made["edit"])
     if "metrics" in need:
-        wanted = {name: made[name] for name in metrics.needs(p.metrics)}
-        versions = ",".join(label(lookup("metrics", name)) for name in p.metrics.names)
-        wanted |= {"frames": made["frames"], "result": made["decode"]}
-        made["metrics"] = run(STAGES["metrics"], p.metrics, implementation=versions, **wanted)
-    if until in ("report", "masks", "tracks", "optical_flow"):
+        made["metrics"] = scored(run, asked_of(p), made, made["decode"])
+    if until in ("report", *PRIORS):
         shown = {"result": made["decode"]} if "decode" in made else {}
         made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown, **priors)
     return made
+
+
+def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) -> None:
+    """Add the priors that are needed to `made`, each from those before it."""
+    for name in PRIORS:
+        if name not in need:
+            continue
+        if name == "region":
+            made[name] = run(STAGES[name], p.region, masks=made["masks"])
+            continue
+        upstream = {prior: made[prior] for prior in needs_of(p, name)}
+        params = uncorrected(p.masks) if name == "masks" else getattr(p, name)
+        made[name] = run(STAGES[name], params, **chosen(p, name), frames=made["frames"], **upstream)
+        if name == "masks":
+            for params in corrections(p.masks):
+                inputs = {"frames": made["frames"], "masks": made["masks"], **upstream}
+                made["masks"] = run(masks.stage_correction, params, **chosen(p, "masks"), **inputs)
+
+
+def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bool) -> dict[str, Any]:
+    """Score any result against its source, whoever made it; returns what each stage made, the result's frames as
+    "result". Without masks (`masked` false) nothing is said of an edited region.
+
+    Raises what stages raise, MachineError E302 for missing weights of a prior, MediaError E441 for clips that cannot
+    be compared.
+    """
+    wanted = [name for name in metrics.needs(p.metrics) if masked or name != "region"]
+    need = {name for prior in wanted for name in closure(p, prior)}
+    if not masked and need & {"masks", "region"}:
+        raise ConfigError(
+            "E229",
+            "these settings need a mask of the edited object",
+            "Give --mask MASKS or --box x0,y0,x1,y1; or tracks.queries=grid.",
+        )
+    require_weights(p, need)
+    made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
+    made["result"] = run(STAGES["frames"], p.frames, clip=result)
+    comparable(made["frames"], made["result"])
+    check(p, made["frames"], need)
+    make_priors(run, p, made, need)
+    made["metrics"] = scored(run, p.metrics, made, made["result"])
+    shown = {name: made[name] for name in ("result", *PRIORS) if name in made}
+    made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown)
+    return made
+
+
+def comparable(source: Any, result: Any) -> None:
+    """Raises MediaError E441 unless two clips have as many frames and one shape, within 2 %."""
+    if not hasattr(source, "meta") or not hasattr(result, "meta"):
+        return
+    a, b = source.meta, result.meta
+    if a["count"] != b["count"]:
+        few = min(a["count"], b["count"])
+        raise MediaError(
+            "E441",
+            f"the source has {a['count']} frames here, the result {b['count']}",
+            f"Compare the first {few}: frames.last={few - 1}. Or resample both: frames.fps=N.",
+        )
+    if abs(a["width"] * b["height"] - b["width"] * a["height"]) > 0.02 * a["width"] * b["height"]:
+        raise MediaError(
+            "E441",
+            f"the source is {a['source_width']}x{a['source_height']}, "
+            f"the result {b['source_width']}x{b['source_height']}: not the same shape",
+            "Crop or scale one of them first: metrics compare pixel by pixel.",
+        )
+
+
+def scored(run: Runner, params: metrics.Params, made: Mapping[str, Any], result: Any) -> Any:
+    """The metrics of a result against its source, from whichever priors there are."""
+    wanted = {name: made[name] for name in metrics.needs(params) if name in made}
+    versions = ",".join(label(lookup("metrics", name)) for name in params.names)
+    inputs = {"frames": made["frames"], "result": result, **wanted}
+    return run(STAGES["metrics"], params, implementation=versions, weights=metrics.weights(params), **inputs)
 
 
 def closure(p: Settings, until: str = "report") -> set[str]:
@@ -79,32 +150,77 @@ def closure(p: Settings, until: str = "report") -> set[str]:
         raise ConfigError("E209", f"there is no stage {until!r}", did_you_mean(until, list(STAGES)))
     direct: dict[str, tuple[str, ...]] = {
         "frames": (),
+        "region": ("masks",),
         "decode": ("edit",),
-        "metrics": ("decode",),
+        "metrics": ("decode", *metrics.needs(p.metrics)),
         "report": ("metrics",),
     }
     need: set[str] = set()
     todo = [until]
     while todo:
         name = todo.pop()
-        if name in need:
-            continue
-        need.add(name)
-        todo += direct.get(name, ())
-        if name in CHOICES:
-            todo += implementation(p, name).NEEDS
-        if name == "metrics":
-            todo += metrics.needs(p.metrics)
+        if name not in need:
+            need.add(name)
+            todo += direct[name] if name in direct else needs_of(p, name)
     return need | {"frames"}
+
+
+def corrections(params: Any) -> list[Any]:
+    """Settings of the correction stages that follow masks, one a correction: each holds those before it, away from
+    the prompt's frame, and its own as the last."""
+    given = getattr(params, "corrections", ())
+    later = sorted((c for c in given if c.frame > params.frame), key=lambda c: c.frame)
+    earlier = sorted((c for c in given if c.frame < params.frame), key=lambda c: -c.frame)
+    ways = [way[: k + 1] for way in (later, earlier) for k in range(len(way))]
+    return [params.model_copy(update={"corrections": tuple(way)}) for way in ways]
+
+
+def uncorrected(params: Any) -> Any:
+    """Settings of masks without their corrections, which are stages of their own."""
+    return params.model_copy(update={"corrections": ()}) if getattr(params, "corrections", ()) else params
+
+
+def asked_of(p: Settings) -> metrics.Params:
+    """The metrics' settings; what the edit was asked for (its reference, its prompt) is what CLIP compares with."""
+    score = getattr(p.metrics, "clip_score", None)
+    if score is None:
+        return p.metrics
+    asked = {
+        name: getattr(p.edit, name)
+        for name in ("reference", "prompt")
+        if getattr(score, name) is None and getattr(p.edit, name, None) is not None
+    }
+    return p.metrics.model_copy(update={"clip_score": score.model_copy(update=asked)}) if asked else p.metrics
 
 
 def check(p: Settings, made: Any, need: set[str]) -> None:
     """Refuse what cannot work as soon as the frames are known, before an expensive stage starts."""
     if (meta := getattr(made, "meta", None)) is None:
         return  # only planned: the size is not known yet
-    for name in (*PRIORS, "edit"):
+    for name in CHOICES:
         if name in need and (early := getattr(implementation(p, name), "check", None)):
             early(getattr(p, name), meta)
+
+
+def require_weights(p: Settings, need: set[str]) -> None:
+    """Raises MachineError E302, with the command that gets them, for weights of a prior or the method that are not
+    here. Metrics without weights say so in their place."""
+    for group in CHOICES:
+        if group in need:
+            for reference in chosen(p, group)["weights"].values():
+                require(reference)
+
+
+def chosen(p: Settings, group: str) -> dict[str, Any]:
+    """What a chosen module adds to a key: its name and VERSION, and the weights it loads, by role."""
+    module, params = implementation(p, group), getattr(p, group)
+    return {"implementation": label(module), "weights": module.weights(params) if hasattr(module, "weights") else {}}
+
+
+def needs_of(p: Settings, group: str) -> tuple[str, ...]:
+    """The priors that a chosen module reads; with some settings it reads fewer."""
+    module = implementation(p, group)
+    return module.needs(getattr(p, group)) if hasattr(module, "needs") else module.NEEDS
 
 
 def implementation(p: Settings, group: str) -> Any:

@@ -15,6 +15,7 @@ from retake.errors import DamagedError
 from retake.recipe import Recipe, differences, files_of
 from retake.stage import Observer, Outcome, Silent, Sources, Stage, compute
 from retake.store import Store
+from retake.weights import local
 
 HEALING_ROUNDS = 6
 
@@ -48,10 +49,22 @@ class Planned:
         }
 
 
-def recipe_of(store: Store, stage: Stage, params: Any, implementation: str, inputs: Mapping[str, Any]) -> Recipe:
-    """The recipe of a stage call. Clips and artifacts stand in it by content digest."""
+@dataclass(frozen=True)
+class Chosen:
+    """What of a stage call is neither settings nor inputs: the implementation, and references of its weights."""
+
+    implementation: str = ""
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
+def recipe_of(store: Store, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Recipe:
+    """The recipe of a stage call. Clips and artifacts stand in it by content digest, weights by commit or digest.
+
+    Raises MachineError E302 when weights are not here and the stage cannot do without."""
     digests = {name: v.digest(store) if isinstance(v, Clip) else v.digest for name, v in inputs.items()}
-    return stage.recipe(params, digests, store.source_digest, implementation)
+    identify = local.identity_or_absent if stage.optional_weights else local.identity
+    weights = {role: identify(reference, store) for role, reference in chosen.weights.items()}
+    return stage.recipe(params, digests, store.source_digest, chosen.implementation, weights)
 
 
 @dataclass
@@ -61,13 +74,15 @@ class Plan:
     store: Store
     planned: list[Planned] = field(default_factory=list)
 
-    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact | Promise:
+    def __call__(
+        self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
+    ) -> Artifact | Promise:
         waits_for = [v.stage for v in inputs.values() if isinstance(v, Promise)]
         if waits_for:
             why = f"depends on {', '.join(waits_for)}; skipped if the same bytes come out again"
             self.planned.append(Planned(stage.name, "may run", why))
             return Promise(stage.name)
-        recipe = recipe_of(self.store, stage, params, implementation, inputs)
+        recipe = recipe_of(self.store, stage, params, Chosen(implementation, weights), inputs)
         if record := self.store.find(stage.name, recipe.key):
             size = record.artifact.bytes
             self.planned.append(Planned(stage.name, "cached", "", recipe.key, record.seconds, size))
@@ -89,17 +104,19 @@ class Local:
     outcomes: list[Outcome] = field(default_factory=list)
     made_before: dict[str, Outcome] = field(default_factory=dict)  # by this very run, before it met damage
 
-    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
-        outcome = self.outcome(stage, params, implementation, inputs)
+    def __call__(
+        self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
+    ) -> Artifact:
+        outcome = self.outcome(stage, params, Chosen(implementation, weights), inputs)
         self.outcomes.append(outcome)
         self.on_outcome(outcome)
         return outcome.artifact
 
-    def outcome(self, stage: Stage, params: Any, implementation: str, inputs: Mapping[str, Any]) -> Outcome:
+    def outcome(self, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Outcome:
         """Find or make one stage's result."""
         paths = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
         sources = Sources(self.store, paths)
-        recipe = recipe_of(self.store, stage, params, implementation, inputs)
+        recipe = recipe_of(self.store, stage, params, chosen, inputs)
         outcome = compute(self.store, stage, recipe, params, inputs, self.observer, sources)
         return self.made_before.get(outcome.key, outcome) if outcome.status == "cached" else outcome
 
@@ -120,22 +137,26 @@ class Local:
 class Prefect(Local):
     """Local, with every stage call shown as a Prefect task. To be used inside a flow run."""
 
-    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
+    def __call__(
+        self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
+    ) -> Artifact:
         from prefect import task
         from prefect.cache_policies import NO_CACHE
         from prefect.states import Completed
 
+        chosen = Chosen(implementation, weights)
+
         # A task must return the handle, not raise it through a state: the outcome travels beside it.
         @task(name=stage.name, cache_policy=NO_CACHE, persist_result=False)
         def run_stage(ingredients: Mapping[str, Any]) -> Any:
-            outcome = self.outcome(stage, params, implementation, inputs)
+            outcome = self.outcome(stage, params, chosen, inputs)
             self.outcomes.append(outcome)
             self.on_outcome(outcome)
             if outcome.status == "cached":
                 return Completed(name="Cached", data=outcome.artifact.as_json())
             return outcome.artifact.as_json()
 
-        recipe = recipe_of(self.store, stage, params, implementation, inputs)
+        recipe = recipe_of(self.store, stage, params, chosen, inputs)
         run_stage(recipe.ingredients())
         return self.outcomes[-1].artifact
 

@@ -69,10 +69,22 @@ class Flow(Artifact):
     kind = "flow"
 
 
+class Depth(Artifact):
+    """Relative inverse depth, larger is nearer; one map a frame."""
+
+    kind = "depth"
+
+
 class Masks(Artifact):
-    """One boolean mask a frame."""
+    """One boolean mask a frame and object."""
 
     kind = "masks"
+
+
+class Region(Artifact):
+    """Where the edit happens: one boolean mask a frame, made of the objects' masks."""
+
+    kind = "region"
 
 
 class Tracks(Artifact):
@@ -106,7 +118,7 @@ class Report(Artifact):
 
 
 KINDS: dict[str, type[Artifact]] = {
-    cls.kind: cls for cls in (Frames, Flow, Masks, Tracks, Edited, Result, Metrics, Report)
+    cls.kind: cls for cls in (Frames, Flow, Depth, Masks, Region, Tracks, Edited, Result, Metrics, Report)
 }
 
 

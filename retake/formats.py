@@ -2,13 +2,16 @@
 
 Time series are packed in chunks of 16 frames a file, whatever batches they were computed in. Tensors are
 safetensors; pixels uint8; masks and occlusion bit-packed along the width; flow fp16 (within 1/32 px up to 64 px of
-motion); track coordinates fp32. Readers hash what they read and keep at most two chunks in memory.
+motion) and depth fp16; track coordinates fp32. Readers hash what they read and keep at most two chunks in memory.
 
     kind     tensors of one chunk (n frames, or n pairs of frames)
     frames   rgb uint8 [n,H,W,3]; and one file times.safetensors: seconds float64 [count]
     flow     forward, backward float16 [n,H,W,2] · occluded_forward, occluded_backward bits [n,H,ceil(W/8)]
              pair t: forward and its occlusion live on frame t, backward and its occlusion on frame t+1
-    masks    mask bits [n,H,ceil(W/8)] · overlap float32 [n] (IoU with the flow-carried mask; 1 where none)
+    depth    depth float16 [n,H,W], relative inverse depth: 0 is far, larger is nearer
+    masks    ids int64 [K] · objects bits [n,K,H,ceil(W/8)] · overlap float32 [n,K] (agreement with what was expected
+             there, 0..1); and beside each chunk state-<chunk>.safetensors, what a correction goes on from
+    region   mask bits [n,H,ceil(W/8)]
     tracks   ids int64 [P] · xy float32 [n,P,2] · visible bool [n,P]
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
     result   rgb uint8 [n,H,W,3] at the source's size
@@ -28,7 +31,18 @@ from retake.errors import IntegrityError
 from retake.store import Store
 
 CHUNK = 16
-VERSION = {"frames": 1, "flow": 1, "masks": 1, "tracks": 1, "edited": 1, "result": 1, "metrics": 1, "report": 1}
+VERSION = {
+    "frames": 1,
+    "flow": 1,
+    "depth": 1,
+    "masks": 2,
+    "region": 1,
+    "tracks": 1,
+    "edited": 1,
+    "result": 1,
+    "metrics": 1,
+    "report": 1,
+}
 
 TIMES = "times.safetensors"
 
@@ -71,6 +85,11 @@ def chunk_range(index: int, count: int) -> range:
 
 def chunk_name(index: int) -> str:
     return f"{index:05d}.safetensors"
+
+
+def state_name(index: int) -> str:
+    """The file, beside chunk `index`, that a later stage goes on from."""
+    return f"state-{index:05d}.safetensors"
 
 
 class Series:
@@ -146,7 +165,32 @@ class FlowSeries(Series):
         return unpack_bits(self.at(t, "occluded_backward"), self.width)
 
 
+class DepthSeries(Series):
+    """`series[t]` is float32 [H,W], relative inverse depth, >= 0, larger is nearer."""
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        return self.at(t, "depth").astype(np.float32)
+
+
 class MaskSeries(Series):
+    """`series[t]` is bool [H,W], True on any object; `series.object(t, id)` is one object's."""
+
+    @cached_property
+    def ids(self) -> tuple[int, ...]:
+        """Ids of the objects, ascending."""
+        return tuple(int(i) for i in self.chunk(0)["ids"])
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        return unpack_bits(np.bitwise_or.reduce(self.at(t, "objects"), axis=0), self.width)
+
+    def object(self, t: int, id: int) -> np.ndarray:
+        """One object's mask. Raises KeyError for an id that is not followed."""
+        if id not in self.ids:
+            raise KeyError(f"no object {id}: there are {self.ids}")
+        return unpack_bits(self.at(t, "objects")[self.ids.index(id)], self.width)
+
+
+class RegionSeries(Series):
     """`series[t]` is bool [H,W]."""
 
     def __getitem__(self, t: int) -> np.ndarray:
@@ -172,7 +216,9 @@ class EditedSeries(Series):
 READERS: dict[str, type[Series]] = {
     "frames": FrameSeries,
     "flow": FlowSeries,
+    "depth": DepthSeries,
     "masks": MaskSeries,
+    "region": RegionSeries,
     "tracks": TrackSeries,
     "edited": EditedSeries,
     "result": FrameSeries,

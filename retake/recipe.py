@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -91,7 +92,8 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
     """The part of a params model that belongs in a key.
 
     Fields marked `inert` are left out. Fields marked `file` hold a path (or a mapping of paths): the path is
-    replaced by the content digest that `file_digest` returns, so that a renamed file is the same ingredient.
+    replaced by the content digest that `file_digest` returns, so that a renamed file is the same ingredient. So is
+    that of a field marked `weights` when it names a file or folder; other references stay as they are.
     """
     keyed: dict[str, Any] = {}
     for name, info in type(params).model_fields.items():
@@ -104,6 +106,8 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
                 value = {str(k): file_digest(v) for k, v in value.items()}
             else:
                 value = file_digest(value)
+        elif "weights" in marks and value is not None and Path(value).exists():
+            value = file_digest(value)
         elif isinstance(value, BaseModel):
             value = keyed_params(value, file_digest)
         else:
@@ -113,13 +117,15 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
 
 
 def files_of(params: BaseModel) -> list[str]:
-    """Every path that stands in a field marked `file`."""
+    """Every path that stands in a field marked `file`, also of models within."""
     found: list[str] = []
     for name, info in type(params).model_fields.items():
         marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         value = getattr(params, name)
         if "file" in marks and value is not None:
             found += list(value.values()) if isinstance(value, Mapping) else [value]
+        elif isinstance(value, BaseModel):
+            found += files_of(value)
     return found
 
 

@@ -29,7 +29,8 @@ from retake.store import Record, Store
 @dataclass(frozen=True)
 class Stage:
     """What `@stage` makes of a function. `makes` names the kind of its artifact, `backends` the libraries whose
-    versions shape its bytes, `group` the package that holds its interchangeable implementations."""
+    versions shape its bytes, `group` the package that holds its interchangeable implementations. With
+    `optional_weights` it says what it lacks where weights are not here, and is made again once they are."""
 
     name: str
     version: int
@@ -37,6 +38,7 @@ class Stage:
     function: Callable[..., Artifact]
     backends: tuple[str, ...] = ()
     group: str = ""
+    optional_weights: bool = False
 
     def recipe(
         self,
@@ -44,8 +46,10 @@ class Stage:
         inputs: Mapping[str, str],
         file_digest: Callable[[str], str],
         implementation: str = "",
+        weights: Mapping[str, str] | None = None,
     ) -> Recipe:
-        """The ingredients of this stage's result. `inputs` are content digests by name."""
+        """The ingredients of this stage's result. `inputs` are content digests by name, `weights` identities by role
+        (weights/local.py)."""
         return Recipe(
             stage=self.name,
             version=self.version,
@@ -53,12 +57,19 @@ class Stage:
             implementation=implementation,
             params=keyed_params(params, file_digest),
             inputs=inputs,
+            weights=weights or {},
             backends=installed(*self.backends),
         )
 
 
 def stage(
-    name: str, *, version: int, makes: str, backends: tuple[str, ...] = (), group: str = ""
+    name: str,
+    *,
+    version: int,
+    makes: str,
+    backends: tuple[str, ...] = (),
+    group: str = "",
+    optional_weights: bool = False,
 ) -> Callable[[Callable[..., Artifact]], Stage]:
     """Mark a function `(work, params, **inputs) -> Artifact` as a stage.
 
@@ -66,7 +77,7 @@ def stage(
     under their old keys.
     """
     assert makes in KINDS, f"unknown kind {makes}"
-    return lambda function: Stage(name, version, makes, function, backends, group)
+    return lambda function: Stage(name, version, makes, function, backends, group, optional_weights)
 
 
 class Observer(Protocol):
@@ -132,8 +143,17 @@ class Work:
 
     def read(self, index: int) -> Tensors:
         """Tensors of a chunk that is committed already, as stored."""
-        name = chunk_name(index)
-        return unpack(self.store.read(next(f for f in self._files if f.name == name)))
+        return unpack(self.store.read(self.file(chunk_name(index))))
+
+    def file(self, name: str) -> File:
+        """A file that is committed or added already."""
+        return next(f for f in self._files if f.name == name)
+
+    def take_over(self, *files: File) -> None:
+        """Stored files of an upstream artifact become files of this one; nothing is copied."""
+        names = {f.name for f in self._files}
+        self._files += [f for f in files if f.name not in names]
+        self.store.save_partial(self.key, self._files, self._state, self.mark)
 
     def add(self, name: str, content: bytes | Path) -> None:
         """Add a file that is not a chunk: bytes, or a path inside `scratch` (it is moved away)."""

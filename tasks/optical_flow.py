@@ -23,7 +23,8 @@ def stage_optical_flow(work: Work, params: Any, frames: Frames) -> Flow:
     count = max(0, len(series) - 1)
     start = len(work.done) * CHUNK
     rest = (series[t] for t in range(start, len(series)))
-    pairs = lookup("priors.optical_flow", params.name).pairs(rest, params) if start < count else iter(())
+    module = lookup("priors.optical_flow", params.name)
+    pairs = module.pairs(rest, params, start) if start < count else iter(())
     for index in range(start // CHUNK, -(-count // CHUNK)):
         span = chunk_range(index, count)
         work.commit(index, packed(islice(pairs, len(span)), (len(span), series.height, series.width)))

@@ -64,6 +64,10 @@ def packages(tree: ast.Module) -> set[str]:
     return {name.partition(".")[0] for name in imports(tree)}
 
 
+# `import sam2` sets up Hydra for the whole process, and its models are described for OmegaConf: one room undoes that.
+OF_SAM2 = {"retake/priors/masks/sam2/package.py": {"hydra", "omegaconf"}}
+
+
 # ---- one arrow -----------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +81,7 @@ def packages(tree: ast.Module) -> set[str]:
 )
 def test_a_layer_imports_nothing_from_above(layer, forbidden):
     wrong = {path: found for path, tree in modules(layer) if (found := packages(tree) & forbidden)}
-    assert not wrong
+    assert wrong == (OF_SAM2 if layer == "retake" else {})
 
 
 def test_dvc_has_one_room():
@@ -103,6 +107,9 @@ def test_methods_do_not_import_one_another():
 # ---- settings files ------------------------------------------------------------------------------------------------
 
 
+VARIES = {"metrics/all": {"names"}}  # files that say something else than the defaults, and where
+
+
 def settings_files() -> list[Path]:
     return sorted(p for p in (CHECKOUT / "params").glob("*/*.yaml") if p.parent.name != "dataset")
 
@@ -111,7 +118,10 @@ def settings_files() -> list[Path]:
 def test_a_settings_file_states_every_default_of_its_model(path):
     group = path.parent.name
     model = lookup(CHOICES[group], path.stem).Params if group in CHOICES else MODELS[group]
-    assert yaml.safe_load(path.read_text()) == model().model_dump(mode="json")
+    stated, defaults = yaml.safe_load(path.read_text()), model().model_dump(mode="json")
+    assert set(stated) == set(defaults)
+    differs = {name for name in stated if stated[name] != defaults[name]}
+    assert differs == VARIES.get(f"{group}/{path.stem}", set())
 
 
 @pytest.mark.parametrize("group", sorted(CHOICES))

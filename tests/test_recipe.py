@@ -119,10 +119,17 @@ def another(kind: Any, value: Any) -> Any:
     if kind is str:
         return f"{value}-other"
     if origin is dict:
-        return {0: "some-file"}
+        return {1: one(get_args(kind)[1]) if get_args(kind)[1] is not str else "some-file"}
     if origin is tuple:
-        return value[:-1] if value else tuple(another(k, 0) for k in get_args(kind) if k is not Ellipsis)
+        return value[:-1] if value else tuple(one(k) for k in get_args(kind) if k is not Ellipsis)
     raise AssertionError(f"the walk does not know {kind}")
+
+
+def one(kind: Any) -> Any:
+    """Some value of a type."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind(**{name: one(info.annotation) for name, info in kind.model_fields.items() if info.is_required()})
+    return another(kind, get_args(kind)[0] if get_origin(kind) is Literal else 0)
 
 
 def minimal(model: type[BaseModel]) -> BaseModel:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import zoo
 
 from flows import graph
 from flows.config import CHECKOUT, Settings, settings
-from flows.runners import Local
+from flows.runners import Chosen, Local
 from retake import formats, video
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
@@ -46,15 +46,17 @@ DRIFT = ["masks.box=[40,40,130,130]", *QUICK]  # around the disc of sprites:drif
 class Calls(Local):
     """Local, remembering how each stage was called."""
 
-    calls: dict[str, tuple[Stage, Any, str, dict[str, Any]]] = field(default_factory=dict)
+    calls: dict[str, tuple[Stage, Any, Chosen, dict[str, Any]]] = field(default_factory=dict)
 
-    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
-        self.calls[stage.name] = stage, params, implementation, inputs
-        return super().__call__(stage, params, implementation=implementation, **inputs)
+    def __call__(
+        self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
+    ) -> Artifact:
+        self.calls[stage.name] = stage, params, Chosen(implementation, weights), inputs
+        return super().__call__(stage, params, implementation=implementation, weights=weights, **inputs)
 
     def again(self, name: str, observer: Any = None) -> Artifact:
-        stage, params, implementation, inputs = self.calls[name]
-        return Local(self.store, observer or Silent()).outcome(stage, params, implementation, inputs).artifact
+        stage, params, chosen, inputs = self.calls[name]
+        return Local(self.store, observer or Silent()).outcome(stage, params, chosen, inputs).artifact
 
     @property
     def ran(self) -> list[str]:

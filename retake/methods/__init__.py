@@ -3,7 +3,7 @@
 A method module states
 
     VERSION   raised by hand when its output changes for equal inputs
-    NEEDS     names of the priors it reads ("optical_flow", "masks", "tracks")
+    NEEDS     names of the priors it reads ("optical_flow", "depth", "masks", "region", "tracks")
     Params    a frozen pydantic model; fields that hold a path are marked `file`
     edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
     check(params, frames_meta)   optional: refuse early, before any prior is computed

@@ -19,14 +19,14 @@ from pydantic import BaseModel, Field
 
 from retake.distance import distance
 from retake.errors import ConfigError, MediaError
-from retake.formats import CHUNK, FrameSeries, MaskSeries
+from retake.formats import CHUNK, FrameSeries, RegionSeries
 from retake.methods import Inputs, Patch
 from retake.motion import ObjectMotion, apply
 from retake.priors.threads import single_threaded
 from retake.video import read_image, resize
 
 VERSION = 1
-NEEDS = ("optical_flow", "masks", "tracks")
+NEEDS = ("optical_flow", "region", "tracks")
 
 CHANGED = 10  # of 255: a hand-edited pixel differs from the source by more than this
 Box = tuple[int, int, int, int]
@@ -86,7 +86,7 @@ def edit(
 ) -> Iterator[Patch]:
     """One Patch a chunk. Raises ConfigError E233 (no object on the anchor frame), E234 (a reference and an anchor on
     one frame) and MediaError (unreadable image)."""
-    frames, masks = inputs.frames, priors["masks"]
+    frames, masks = inputs.frames, priors["region"]
     layers = [edited_layer(frames, masks, t, path) for t, path in sorted((params.anchors or {}).items())]
     if params.reference:
         frame = masks.meta.get("frame", 0) if params.frame is None else params.frame
@@ -113,7 +113,7 @@ def motions_between(
     spoken: dict[int, list[tuple[Layer, ObjectMotion, float]]] = {t: [] for t in range(count)}
 
     def motion(layer: Layer, span: range) -> ObjectMotion:
-        series = priors["tracks"], priors["optical_flow"], priors["masks"]
+        series = priors["tracks"], priors["optical_flow"], priors["region"]
         return ObjectMotion(layer.frame, span, *series, params.residual, inputs.scratch)
 
     edges = [None, *layers, None]
@@ -192,7 +192,7 @@ def assembled(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patc
     return Patch((int(x0), int(y0), int(x1), int(y1)), rgb, alpha)
 
 
-def reference_layer(masks: MaskSeries, frame: int, image: np.ndarray, fit: str) -> Layer:
+def reference_layer(masks: RegionSeries, frame: int, image: np.ndarray, fit: str) -> Layer:
     """Place an image, uint8 [h,w,3 or 4], over the object's box on `frame`. Raises ConfigError E233."""
     box = box_of(masks[frame], 0)
     if box is None:
@@ -217,7 +217,7 @@ def reference_layer(masks: MaskSeries, frame: int, image: np.ndarray, fit: str) 
     return Layer(frame, rgba, place)
 
 
-def edited_layer(frames: FrameSeries, masks: MaskSeries, frame: int, path: str) -> Layer:
+def edited_layer(frames: FrameSeries, masks: RegionSeries, frame: int, path: str) -> Layer:
     """A hand-edited frame: what differs from the source is the edit. Raises MediaError E431, ConfigError E232."""
     image = read_image(path)[..., :3]
     check_shape(path, image, frames.meta)

@@ -1,0 +1,40 @@
+"""depth: relative inverse depth, one map a frame."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from retake.artifact import Artifact, Depth, Frames
+from retake.formats import CHUNK, FlowSeries, FrameSeries, chunk_range
+from retake.lookup import lookup
+from retake.stage import Work, stage
+
+HALF_MAX = float(np.finfo(np.float16).max)
+
+
+@stage("depth", version=1, makes="depth", backends=("opencv-python-headless",), group="priors.depth")
+def stage_depth(work: Work, params: Any, frames: Frames, optical_flow: Artifact | None = None) -> Depth:
+    """Chunk by chunk; the map of a frame does not depend on where a killed run goes on."""
+    series: FrameSeries = work.open(frames)
+    flow: FlowSeries | None = work.open(optical_flow) if optical_flow else None
+    module = lookup("priors.depth", params.name)
+    start = len(work.done)
+    maps = module.maps(series, flow, params, first=start * CHUNK) if start < series.chunks() else iter(())
+    for index in range(start, series.chunks()):
+        span = chunk_range(index, len(series))
+        chunk = np.empty((len(span), series.height, series.width), np.float16)
+        for k, depth in enumerate(islice(maps, len(span))):
+            chunk[k] = np.clip(depth, 0, HALF_MAX)
+        work.commit(index, {"depth": chunk})
+        work.progress(span.stop, len(series))
+    return work.finish(
+        count=len(series),
+        width=series.width,
+        height=series.height,
+        name=params.name,
+        convention="relative inverse depth: 0 is far, larger is nearer; no unit, no scale between clips",
+        notes=module.notes(params) if hasattr(module, "notes") else [],
+    )  # type: ignore[return-value]

@@ -1,0 +1,439 @@
+"""Depth: parallax against worlds whose depth is known, Depth Anything in its own classes, depth from files."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from retake.egomotion import estimate, in_front, parallax
+from retake.errors import ConfigError, MachineError, MediaError
+from retake.exchange import depth as files
+from retake.flow import in_bounds, occlusion
+from retake.priors.depth import depth_anything, given
+from retake.priors.depth import parallax as prior
+from retake.priors.optical_flow import dis
+from retake.synthetic import TRAVELS, World, scene
+
+
+class Flow:
+    """Pairs as the optical flow stage keeps them."""
+
+    def __init__(self, pairs) -> None:
+        self.pairs = list(pairs)
+        self.read: list[int] = []
+
+    def forward(self, t: int) -> np.ndarray:
+        self.read.append(t)
+        return self.pairs[t][0]
+
+    def backward(self, t: int) -> np.ndarray:
+        return self.pairs[t][1]
+
+    def occluded_forward(self, t: int) -> np.ndarray:
+        return self._hidden(*self.pairs[t])
+
+    def occluded_backward(self, t: int) -> np.ndarray:
+        return self._hidden(*self.pairs[t][::-1])
+
+    def _hidden(self, one, other) -> np.ndarray:
+        return occlusion(one, other, boundaries=False) | ~in_bounds(one, 0.5)
+
+
+@cache
+def clip(name: str, count: int = 24, seed: int = 0):
+    world = World(scene(name, seed, frames=48))
+    frames = [world.frame(t) for t in range(count)]
+    return world, frames, Flow(dis.pairs(frames, dis.Params(), workers=1))
+
+
+def rank(truth: np.ndarray, depth: np.ndarray) -> float:
+    """Spearman's correlation over as many pixels of every layer that shows 200."""
+    rng = np.random.default_rng(0)
+    layers = [np.flatnonzero(truth == value) for value in np.unique(truth)]
+    chosen = np.concatenate([rng.choice(at, 400) for at in layers if len(at) >= 200])
+    return float(spearmanr(truth.ravel()[chosen], depth.ravel()[chosen]).statistic)
+
+
+# Parallax
+
+
+@pytest.mark.parametrize(("name", "least"), [("sideways", 0.9), ("dolly", 0.85), ("orbit", 0.9)])
+def test_parallax_orders_layers_and_knows_which_end_is_near(name, least):
+    world, frames, flow = clip(name)
+    maps = list(prior.maps(frames, flow, prior.Params()))
+    assert len(maps) == 24
+    for t, depth in enumerate(maps):
+        assert depth.shape == (180, 320)
+        assert depth.dtype == np.float32
+        assert 0 <= depth.min() < 10 < 90 < depth.max() <= 200
+        assert rank(world.depth(t), depth) > least
+    # "orbit" holds a middle layer: what moves most is the background, and only what hides what tells the sign.
+    moving = np.linalg.norm(flow.pairs[4][0], axis=-1)
+    assert (rank(world.depth(4), moving) > 0.5) == (name != "orbit")
+
+
+@pytest.mark.parametrize("name", ["turn", "crowd", "still"])
+def test_without_travel_the_map_is_one_constant(name):
+    _, frames, flow = clip(name, 12)
+    assert all(np.array_equal(d, np.full((180, 320), prior.MIDDLE)) for d in prior.maps(frames, flow, prior.Params()))
+
+
+def test_a_body_that_moves_by_itself_deceives_parallax():
+    """What the notes warn of: a sprite that grows is taken for one that comes nearer or goes away."""
+    world, frames, flow = clip("zoom", 24)
+    found = [rank(world.depth(t), d) for t, d in enumerate(prior.maps(frames, flow, prior.Params()))]
+    assert min(found) < 0
+    assert "move by themselves" in prior.notes(prior.Params())[0]
+
+
+@cache
+def exact(count: int):
+    """Small frames, out and back again every 46, with the world's own flow."""
+    world = World(scene("sideways", width=96, height=64, frames=24, fps=8))
+    order = [t % 46 if t % 46 < 24 else 46 - t % 46 for t in range(count)]
+    flow = Flow((world.flow(a, b), world.flow(b, a)) for a, b in pairwise(order))
+    return [world.frame(t) for t in order], flow
+
+
+def test_a_map_depends_on_its_neighbourhood_and_not_on_where_it_began():
+    frames, flow = exact(48)
+    params = prior.Params(reach=2)
+    whole = list(prior.maps(frames, flow, params))
+    assert np.ptp(whole[17]) > 90
+    assert all(
+        np.array_equal(a, b) for a, b in zip(whole[41:], prior.maps(frames, flow, params, first=41), strict=True)
+    )
+    far = Flow([(f * 0, b * 0) if t > 32 else (f, b) for t, (f, b) in enumerate(flow.pairs)])
+    assert np.array_equal(next(prior.maps(frames, far, params)), whole[0])
+
+
+def test_a_long_clip_is_read_once_and_kept_in_bounds():
+    frames, flow = exact(116)
+    flow.read.clear()
+    state = prior._Clip(frames, flow, prior.Params(reach=4))
+    kept = []
+    for t in range(len(frames)):
+        state.depth(t)
+        kept.append(len(state._kept))
+    assert max(kept) == kept[-1] == prior._KEPT
+    assert sorted(flow.read) == list(range(115))
+
+
+def test_maps_are_steady_in_time():
+    from retake.flow import warp
+
+    world, frames, flow = clip("sideways")
+    maps = list(prior.maps(frames, flow, prior.Params()))
+    change = [
+        np.abs(warp(maps[t + 1], world.flow(t, t + 1)) - maps[t])[~world.occlusion(t, t + 1)].mean()
+        for t in range(0, 22, 3)
+    ]
+    assert max(change) < 3  # of 100
+
+
+def test_one_frame_and_two_frames_are_clips_too():
+    _, frames, flow = clip("sideways")
+    assert np.ptp(next(prior.maps(frames[:1], Flow([]), prior.Params()))) == 0
+    assert [d.shape for d in prior.maps(frames[:2], Flow(flow.pairs[:1]), prior.Params())] == [(180, 320)] * 2
+
+
+def room(travel, turn) -> tuple[np.ndarray, np.ndarray]:
+    """Exact flow of a pinhole camera (300 px) over a ground with four boards, and its inverse depth."""
+    height, width, focal = 180, 320, 300.0
+    rows, columns = np.mgrid[:height, :width]
+    x, y = (columns - (width - 1) / 2) / focal, (rows - (height - 1) / 2) / focal
+    distance = np.where(y > 0.04, 1.2 / np.maximum(y, 0.04), 30.0)
+    for x0, x1, y0, y1, z in (
+        (40, 90, 60, 130, 6),
+        (200, 230, 40, 150, 4),
+        (130, 170, 70, 105, 12),
+        (260, 300, 80, 120, 9),
+    ):
+        distance[y0:y1, x0:x1] = np.minimum(distance[y0:y1, x0:x1], z)
+    turned = cv2.Rodrigues(np.array(turn, float))[0]
+    after = (np.stack([x * distance, y * distance, distance], axis=-1) - np.array(travel)) @ turned.T
+    moved = after[..., :2] / after[..., 2:] - np.stack([x, y], axis=-1)
+    return (focal * moved).astype(np.float32), 1 / distance
+
+
+@pytest.mark.parametrize(
+    ("travel", "turn"),
+    [
+        ((0.3, 0, 0), (0, 0, 0)),
+        ((0.3, 0, 0), (0, -0.04, 0)),
+        ((0, 0, 0.6), (0.02, 0, 0)),
+        ((0.2, 0.05, 0.3), (0.01, 0.02, 0.03)),
+        ((0, 0.2, 0), (0.03, 0, 0)),
+    ],
+)
+def test_travel_is_told_from_turning_in_perspective(travel, turn):
+    flow, inverse = room(travel, turn)
+    found = estimate(flow, np.zeros(flow.shape[:2], bool))
+    assert found is not None
+    assert abs(found.direction @ (np.array(travel) / np.linalg.norm(travel))) > 0.95
+    nearness, turned, along = parallax(flow, found)
+    assert abs(spearmanr(inverse.ravel()[::7], nearness.ravel()[::7]).statistic) > 0.9
+    assert found.beyond > 5
+    left = np.linalg.norm(turned + nearness[..., None] * along - flow, axis=-1)
+    assert np.median(left) < 1
+
+
+def test_turning_alone_leaves_nothing():
+    flow, _ = room((0, 0, 0), (0.02, 0.03, 0.02))
+    found = estimate(flow, np.zeros(flow.shape[:2], bool))
+    assert found is not None
+    assert found.beyond < 0.2 < 5 < np.linalg.norm(flow, axis=-1).mean()
+    assert estimate(flow, np.ones(flow.shape[:2], bool)) is None
+
+
+def test_what_hides_what_is_seen_in_the_other_frame():
+    rng = np.random.default_rng(3)
+    ground, board = (cv2.resize(rng.integers(0, 255, (15, 20, 3), np.uint8), (80, 60)) for _ in range(2))
+
+    def shot(x: int) -> np.ndarray:
+        frame = ground.copy()
+        frame[20:40, x : x + 20] = board[20:40, 10:30]
+        return frame
+
+    nearness = np.zeros((60, 80), np.float32)
+    nearness[20:40, 10:30] = 1
+    flow = np.zeros((60, 80, 2), np.float32)
+    flow[20:40, 10:30, 0] = 9
+    every = np.ones((60, 80), bool)
+    verdict, count = in_front(nearness, flow, shot(10), shot(19), every, 0.5)
+    assert count == 9 * 20
+    assert verdict > 0.9
+    behind = shot(10)
+    behind[20:40, 10:19] = ground[20:40, 10:19]  # the board went behind the ground right of it
+    behind[20:40, 19:30] = board[20:40, 10:21]
+    behind[20:40, 30:39] = ground[20:40, 30:39]
+    assert in_front(nearness, flow, shot(10), behind, every, 0.5)[0] < -0.9
+    assert in_front(nearness, flow * 0, shot(10), shot(10), every, 0.5) == (0.0, 0)
+
+
+def test_travels_are_what_they_say():
+    for name in TRAVELS:
+        world = World(scene(name, 1, 160, 90, 24))
+        flow, layers = world.flow(5, 6), world.surfaces(5)
+        moved = [float(np.linalg.norm(flow[layers == k], axis=-1).mean()) for k in range(-1, 5)]
+        order = np.argsort([-1, *[s.order for s in world.scene.sprites]])
+        if name in ("sideways", "dolly"):
+            assert (np.diff(np.array(moved)[order]) > 0).all() or name == "dolly"
+        if name == "orbit":
+            assert moved[1] < 0.01 < moved[0]
+        if name == "crowd":
+            assert moved[0] == 0
+            assert moved[5] < moved[2]
+        if name == "turn":
+            body = np.linalg.solve(world.pose(5)[:, :2], np.eye(2))
+            assert np.allclose(body @ world.pose(5, 2)[:, :2], np.eye(2))
+    scales = [World(scene("dolly")).pose(24, k)[0, 0] / World(scene("dolly")).pose(0, k)[0, 0] for k in range(-1, 5)]
+    order = np.argsort([-1, *[s.order for s in scene("dolly").sprites]])
+    assert (np.diff(np.array(scales)[order]) > 0.01).all()
+
+
+# Depth Anything
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """The genuine classes at small size with random weights, saved as the hub has them."""
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
+
+    torch.manual_seed(0)
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+        apply_layernorm=True,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 16, 16],
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+    )
+    network = DepthAnythingForDepthEstimation(config)
+    with torch.no_grad():  # random layers of this width give almost nothing: bring it to the range of a real map
+        network.head.conv3.weight.mul_(3e7).abs_()
+        network.head.conv3.bias.fill_(5)
+    folder = tmp_path_factory.mktemp("depth_anything")
+    network.save_pretrained(folder)
+    DPTImageProcessor(
+        size={"height": 56, "width": 56},
+        keep_aspect_ratio=True,
+        ensure_multiple_of=14,
+        resample=3,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
+    return folder
+
+
+FRAMES = [World(scene("drift", width=80, height=48, frames=7)).frame(t) for t in range(7)]
+
+
+def test_depth_anything_gives_maps_of_the_frames_size(small):
+    import torch
+    from transformers import DepthAnythingForDepthEstimation
+
+    params = depth_anything.Params(weights=str(small), batch=1, device="cpu")
+    maps = list(depth_anything.maps(FRAMES, None, params))
+    assert len(maps) == 7
+    assert all(d.shape == (48, 80) and d.dtype == np.float32 and d.min() >= 0 for d in maps)
+    assert np.ptp(maps[0]) > 0.1
+    # The same by hand: 48x80 becomes 56x98 (short side 56, multiples of 14), bicubic, ImageNet's mean and deviation.
+    resized = torch.from_numpy(FRAMES[0]).permute(2, 0, 1)[None].float()
+    resized = torch.nn.functional.interpolate(resized, (56, 98), mode="bicubic", antialias=True).round().clamp(0, 255)
+    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.inference_mode():
+        network = DepthAnythingForDepthEstimation.from_pretrained(small).eval()
+        by_hand = network((resized / 255 - mean) / deviation).predicted_depth
+        by_hand = torch.nn.functional.interpolate(by_hand[None], (48, 80), mode="bicubic", align_corners=False)[0, 0]
+    assert np.abs(by_hand.numpy() - maps[0]).max() < 0.02 * np.ptp(maps[0])
+
+
+def test_depth_anything_batches_agree_and_resume_is_exact(small):
+    one, four = (depth_anything.Params(weights=str(small), batch=n, device="cpu") for n in (1, 4))
+    single, batched = (list(depth_anything.maps(FRAMES, None, p)) for p in (one, four))
+    assert max(np.abs(a - b).max() for a, b in zip(single, batched, strict=True)) < 1e-4 * single[0].max()
+    resumed = list(depth_anything.maps(FRAMES, None, four, first=2))
+    assert all(np.array_equal(a, b) for a, b in zip(resumed, batched[2:], strict=True))
+    half = depth_anything.Params(weights=str(small), dtype="bfloat16", device="cpu")
+    assert np.abs(next(depth_anything.maps(FRAMES, None, half)) - single[0]).max() < 0.1 * single[0].max()
+
+
+def test_depth_anything_turns_metres_round(small, tmp_path):
+    from transformers import DepthAnythingForDepthEstimation
+
+    network = DepthAnythingForDepthEstimation.from_pretrained(small)
+    network.config.depth_estimation_type, network.config.max_depth = "metric", 20
+    network.save_pretrained(tmp_path)  # and without preprocessor_config.json: the shared one
+    loaded, processor = depth_anything.load(tmp_path)
+    assert dict(processor.size) == {"height": 518, "width": 518}
+    assert processor.ensure_multiple_of == 14
+    depth = next(depth_anything.maps(FRAMES, None, depth_anything.Params(weights=str(tmp_path), device="cpu")))
+    assert depth.min() >= 1 / 20 - 1e-6
+    assert loaded.config.max_depth == 20
+
+
+def test_depth_anything_small_is_as_large_as_the_catalogue_says():
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    from retake.weights.catalogue import CATALOGUE
+
+    backbone = Dinov2Config(
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        out_indices=[3, 6, 9, 12],
+        reshape_hidden_states=False,
+        apply_layernorm=True,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=384,
+        neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=64,
+    )
+    with torch.device("meta"):
+        network = DepthAnythingForDepthEstimation(config)
+    bytes_ = 4 * sum(p.numel() for p in network.parameters())
+    assert bytes_ / 1e6 == pytest.approx(CATALOGUE["depth_anything_v2_small"].megabytes, rel=0.02)
+
+
+def test_depth_anything_refuses_other_weights_and_missing_ones(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert depth_anything.weights(depth_anything.Params()) == {"depth": "depth_anything_v2_small"}
+    with pytest.raises(MachineError) as missing:
+        next(depth_anything.maps(FRAMES, None, depth_anything.Params()))
+    assert missing.value.code == "E302"
+    assert "retake weights depth_anything_v2_small" in missing.value.hint
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ConfigError) as other:
+        depth_anything.load(tmp_path)
+    assert other.value.code == "E246"
+    (tmp_path / "config.json").write_text((small / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ConfigError) as damaged:
+        depth_anything.load(tmp_path)
+    assert damaged.value.code == "E246"
+
+
+def test_the_licence_of_larger_models_is_said():
+    def said(name: str) -> bool:
+        return any("CC-BY-NC" in note for note in depth_anything.notes(depth_anything.Params(weights=name)))
+
+    assert not said("depth_anything_v2_small")
+    assert said("depth-anything/Depth-Anything-V2-Large-hf")
+    assert said("depth-anything/Depth-Anything-V2-Base-hf")
+
+
+# Given
+
+
+def test_given_depth_is_read_in_order_and_metres_become_inverse(tmp_path):
+    metres = [np.full((24, 40), 2.0 + t, np.float32) for t in range(11)]
+    metres[0][0, 0], metres[0][0, 1], metres[0][0, 2] = 0, np.inf, 1e-9
+    for t, one in enumerate(metres):
+        files.write_exr(tmp_path / f"d{t}.exr", one)
+    frames = [np.zeros((24, 40, 3), np.uint8)] * 11
+    params = given.Params(path=str(tmp_path), meaning="metric")
+    given.check(params, {"count": 11})
+    maps = list(given.maps(frames, None, params))
+    assert [float(d[5, 5]) for d in maps] == pytest.approx([1 / (2 + t) for t in range(11)])
+    assert maps[0][0, :3].tolist() == [0, 0, 1000]
+    assert np.array_equal(next(given.maps(frames, None, params, first=9)), maps[9])
+    plain = next(given.maps(frames, None, given.Params(path=str(tmp_path))))
+    assert plain[5, 5] == 2
+
+
+def test_given_depth_units_and_sizes(tmp_path):
+    values = np.zeros((24, 40), np.uint16)
+    values[:, :20] = 2000
+    assert cv2.imwrite(str(tmp_path / "0.png"), values)
+    small, same = [np.zeros((12, 20, 3), np.uint8)], [np.zeros((24, 40, 3), np.uint8)]
+
+    def first(frames, **settings) -> np.ndarray:
+        return next(given.maps(frames, None, given.Params(path=str(tmp_path), **settings)))
+
+    assert first(same, meaning="metric")[0, 0] == pytest.approx(0.5)  # millimetres
+    assert first(same, meaning="metric", unit=1 / 256)[0, 0] == pytest.approx(256 / 2000)
+    assert first(same)[0, 0] == 2000 / 64
+    shrunk = first(small, meaning="metric")
+    assert shrunk.shape == (12, 20)
+    assert np.allclose(shrunk[:, :10], 0.5)  # unknown pixels beside them do not dilute known ones
+    assert (shrunk[:, 10:] == 0).all()
+
+
+def test_given_depth_refuses_what_does_not_match(tmp_path):
+    frames = [np.zeros((24, 40, 3), np.uint8)] * 2
+
+    def fails(code, path, frames=frames):
+        with pytest.raises((ConfigError, MediaError)) as caught:
+            list(given.maps(frames, None, given.Params(path=path)))
+        assert caught.value.code == code
+
+    files.write_npy(tmp_path / "0.npy", np.ones((24, 40)))
+    fails("E245", None)
+    fails("E400", str(tmp_path / "none"))
+    fails("E433", str(tmp_path))
+    files.write_npy(tmp_path / "1.npy", np.ones((24, 24)))
+    fails("E433", str(tmp_path))
+    (tmp_path / "1.npy").write_bytes(b"nothing")
+    fails("E432", str(tmp_path))

@@ -1,0 +1,321 @@
+"""Flow and depth in files: exact round trips, other programs' files, and files that lie."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from fractions import Fraction
+
+import cv2
+import numpy as np
+import pytest
+
+from retake.errors import ConfigError, MediaError
+from retake.exchange import depth, exr, flow
+from retake.exchange.files import nearest_known
+from retake.flow import in_bounds, occlusion
+from retake.priors.optical_flow import given
+from retake.synthetic import World, scene
+
+RNG = np.random.default_rng(0)
+FLOW = (RNG.normal(size=(21, 34, 2)) * 40).astype(np.float32)
+VALID = RNG.random((21, 34)) > 0.3
+DEPTH = np.where(np.arange(53) < 20, 7.25, RNG.random((37, 53)) * 900).astype(np.float32)
+
+
+def refused(call, *wanted: str) -> str:
+    with pytest.raises(MediaError) as caught:
+        call()
+    assert caught.value.code in wanted, caught.value
+    assert caught.value.hint
+    return caught.value.message
+
+
+# Flow
+
+
+def test_flo_is_exact_and_knows_unknown_pixels(tmp_path):
+    flow.write_flo(tmp_path / "a.flo", FLOW)
+    found, valid = flow.read_flo(tmp_path / "a.flo")
+    assert found.dtype == np.float32
+    assert np.array_equal(found, FLOW)
+    assert valid.all()
+    data = (tmp_path / "a.flo").read_bytes()
+    assert struct.unpack("<fii", data[:12]) == (202021.25, 34, 21)
+    assert struct.unpack("<ff", data[12 + 8 * 35 : 20 + 8 * 35]) == tuple(FLOW[1, 1])
+    flow.write_flo(tmp_path / "b.flo", FLOW, VALID)
+    found, valid = flow.read_flo(tmp_path / "b.flo")
+    assert np.array_equal(valid, VALID)
+    assert np.array_equal(found, np.where(VALID[..., None], FLOW, 0))
+
+
+def test_flo_is_what_opencv_reads_and_writes(tmp_path):
+    flow.write_flo(tmp_path / "a.flo", FLOW)
+    assert np.array_equal(cv2.readOpticalFlow(str(tmp_path / "a.flo")), FLOW)
+    assert cv2.writeOpticalFlow(str(tmp_path / "b.flo"), FLOW)
+    assert np.array_equal(flow.read(tmp_path / "b.flo").forward, FLOW)
+
+
+def test_kitti_is_exact_on_its_steps_and_marks_what_it_cannot_hold(tmp_path):
+    steps = np.rint(FLOW * 64) / 64
+    steps[0, 0], steps[0, 1], steps[0, 2] = (600, 0), (-512, 511.984375), (np.nan, 0)
+    flow.write_kitti(tmp_path / "a.png", steps, VALID | (np.arange(34) < 3))
+    found = flow.read(tmp_path / "a.png")
+    assert found.valid[0, :3].tolist() == [False, True, False]
+    assert np.array_equal(found.valid[1:, 3:], VALID[1:, 3:])
+    assert np.array_equal(found.forward[found.valid], steps[found.valid])
+    raw = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)[0, 1]  # B, G, R
+    assert raw.tolist() == [1, 65535, 0]
+
+
+def test_npz_holds_both_directions_or_one_under_another_name(tmp_path):
+    flow.write_npz(tmp_path / "a.npz", FLOW, -FLOW)
+    found = flow.read(tmp_path / "a.npz")
+    assert np.array_equal(found.forward, FLOW)
+    assert found.backward is not None
+    assert np.array_equal(found.backward, -FLOW)
+    holes = FLOW.astype(np.float64)
+    holes[3, 4, 1] = np.nan
+    np.savez_compressed(tmp_path / "b.npz", flow=np.asfortranarray(holes), other=np.zeros(3))
+    found = flow.read(tmp_path / "b.npz")
+    assert found.backward is None
+    assert (~found.valid).sum() == 1
+    assert np.array_equal(found.forward[found.valid], FLOW[found.valid])
+
+
+def test_hostile_flow_files_are_refused(tmp_path):
+    path = tmp_path / "x.flo"
+    for data, codes in (
+        (b"", "E432"),
+        (b"PIEH", "E432"),
+        (b"HEIP" + struct.pack("<ii", 1, 1) + bytes(8), "E432"),
+        (b"PIEH" + struct.pack("<ii", 2, 2) + bytes(31), "E432"),
+        (b"PIEH" + struct.pack("<ii", 2, 2) + bytes(33), "E432"),
+        (b"PIEH" + struct.pack("<ii", -2, -2) + bytes(32), "E432"),
+        (b"PIEH" + struct.pack("<ii", 1 << 30, 1 << 30), "E421"),
+    ):
+        path.write_bytes(data)
+        refused(lambda: flow.read(path), codes)
+    refused(lambda: flow.read(tmp_path / "none.flo"), "E400")
+    refused(lambda: flow.read(tmp_path), "E432")
+    path = tmp_path / "x.png"
+    flow.write_kitti(path, FLOW)
+    good = path.read_bytes()
+    huge = good[:16] + struct.pack(">II", 1 << 20, 1 << 20) + good[24:]
+    grey = cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes()
+    eight = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    flipped = good[:200] + bytes([good[200] ^ 255]) + good[201:]
+    for data, codes in ((good[: len(good) // 2], "E432"), (huge, "E421"), (grey, "E432"), (eight, "E432")):
+        path.write_bytes(data)
+        refused(lambda: flow.read(path), codes)
+    for data in (flipped, b"\x89PNG\r\n\x1a\n", b"GIF89a"):
+        path.write_bytes(data)
+        refused(lambda: flow.read(path), "E432")
+
+
+def test_hostile_arrays_are_refused_before_they_are_allocated(tmp_path):
+    def npy(array: np.ndarray) -> bytes:
+        out = io.BytesIO()
+        np.save(out, array, allow_pickle=True)
+        return out.getvalue()
+
+    def archive(data: bytes, name: str = "flow.npy") -> None:
+        with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr(name, data)
+
+    lie = npy(FLOW).replace(b"(21, 34, 2)", b"(9999,9999,2)")
+    short = npy(FLOW).replace(b"(21, 34, 2)", b"(99, 99, 2)")
+    for data, code in (
+        (npy(np.array([{"a": 1}], dtype=object)), "E432"),
+        (lie, "E421"),
+        (short, "E432"),
+        (npy(FLOW)[:-1], "E432"),
+        (npy(FLOW[..., 0]), "E432"),
+        (npy(FLOW.astype(complex)), "E432"),
+        (b"no array", "E432"),
+    ):
+        archive(data)
+        refused(lambda: flow.read(tmp_path / "x.npz"), code)
+    archive(npy(FLOW), "something.npy")
+    assert "neither" in refused(lambda: flow.read(tmp_path / "x.npz"), "E432")
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 no zip")
+    refused(lambda: flow.read(tmp_path / "x.npz"), "E432")
+
+
+# Depth
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_exr_is_exact_and_ffmpeg_agrees(tmp_path, kind):
+    import av
+
+    values = DEPTH.astype(kind)
+    values[0, :3] = (0, np.inf, np.finfo(kind).tiny)
+    depth.write_exr(tmp_path / "a.exr", values)
+    own = exr.read(tmp_path / "a.exr")
+    assert own["Y"].dtype == kind
+    assert np.array_equal(own["Y"], values)
+    assert np.array_equal(depth.read(tmp_path / "a.exr"), values.astype(np.float32))
+    decoder = av.CodecContext.create("exr", "r")
+    frame = (decoder.decode(av.Packet((tmp_path / "a.exr").read_bytes())) + decoder.decode(None))[0]
+    theirs = np.frombuffer(bytes(frame.planes[0]), kind).reshape(values.shape[0], -1)[:, : values.shape[1]]
+    assert np.array_equal(theirs, values)
+    depth.write_exr(tmp_path / "b.exr", values)
+    assert (tmp_path / "b.exr").read_bytes() == (tmp_path / "a.exr").read_bytes()
+
+
+@pytest.mark.parametrize("compression", ["none", "rle", "zip1", "zip16"])
+def test_exr_of_ffmpeg_is_read(tmp_path, compression):
+    import av
+
+    height, width = DEPTH.shape
+    encoder = av.CodecContext.create("exr", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "gbrpf32le"
+    encoder.time_base, encoder.options = Fraction(1, 1), {"compression": compression, "format": "float"}
+    frame = av.VideoFrame(width, height, "gbrpf32le")
+    rgb = np.stack([DEPTH, DEPTH * 2, DEPTH * 3])
+    for plane, values in zip(frame.planes, rgb[[1, 2, 0]], strict=True):
+        padded = np.zeros((height, plane.line_size // 4), np.float32)
+        padded[:, :width] = values
+        plane.update(padded.tobytes())
+    (tmp_path / "a.exr").write_bytes(b"".join(bytes(p) for p in encoder.encode(frame) + encoder.encode(None)))
+    found = exr.read(tmp_path / "a.exr")
+    assert {name: np.array_equal(values, rgb["RGB".index(name)]) for name, values in found.items()} == {
+        "B": True,
+        "G": True,
+        "R": True,
+    }
+    assert np.array_equal(depth.read(tmp_path / "a.exr"), DEPTH)
+
+
+def test_hostile_exr_files_are_refused(tmp_path):
+    path = tmp_path / "x.exr"
+    exr.write(path, DEPTH)
+    good = path.read_bytes()
+    window = good.index(b"dataWindow\0box2i\0") + len(b"dataWindow\0box2i\0") + 4
+    kind = good.index(b"compression\0compression\0") + len(b"compression\0compression\0") + 4
+
+    def put(at: int, new: bytes) -> bytes:
+        return good[:at] + new + good[at + len(new) :]
+
+    for data, codes in (
+        (b"", ("E432",)),
+        (b"v/1\x01", ("E432",)),
+        (good[:100], ("E432",)),
+        (good[: len(good) // 2], ("E432",)),
+        (good[:-1], ("E432",)),
+        (put(window + 8, struct.pack("<ii", 1 << 30, 1 << 30)), ("E421",)),
+        (put(window + 8, struct.pack("<ii", 4000, 4000)), ("E432",)),
+        (put(window + 8, struct.pack("<ii", -5, -5)), ("E432",)),
+        (put(kind, bytes([4])), ("E434",)),
+        (put(5, bytes([2])), ("E434",)),
+    ):
+        path.write_bytes(data)
+        refused(lambda: exr.read(path), *codes)
+    for at in RNG.integers(8, len(good), 60):  # any byte of header or body may be wrong
+        path.write_bytes(put(int(at), bytes([good[at] ^ 0x55])))
+        try:
+            exr.read(path)
+        except MediaError as error:
+            assert error.code in ("E421", "E432", "E434")  # noqa: PT017
+
+
+def test_depth_png_npy_npz(tmp_path):
+    steps = np.rint(DEPTH * 64) / 64
+    depth.write_png(tmp_path / "a.png", steps)
+    assert np.array_equal(depth.read(tmp_path / "a.png"), steps)
+    depth.write_png(tmp_path / "b.png", np.array([[-1, np.nan, 5000.0, 2.0]]))
+    assert depth.read(tmp_path / "b.png").tolist() == [[0, 0, 65535 / 64, 2]]
+    assert depth.read(tmp_path / "b.png", step=1).tolist() == [[0, 0, 65535, 128]]
+    depth.write_npy(tmp_path / "a.npy", DEPTH)
+    np.savez(tmp_path / "a.npz", depth=DEPTH[..., None])
+    assert np.array_equal(depth.read(tmp_path / "a.npy"), DEPTH)
+    assert np.array_equal(depth.read(tmp_path / "a.npz"), DEPTH)
+    np.save(tmp_path / "b.npy", FLOW)
+    refused(lambda: depth.read(tmp_path / "b.npy"), "E432")
+    refused(lambda: depth.read(tmp_path / "a.tiff"), "E432")
+
+
+# Flow that is given
+
+
+def folder(world: World, where, count: int, kind: str = "flo", backward: bool = False):
+    where.mkdir()
+    for t in range(count - 1):
+        one = world.flow(t + 1, t) if backward else world.flow(t, t + 1)
+        name = where / f"pair{t}.{kind}"
+        {"flo": flow.write_flo, "png": flow.write_kitti, "npz": flow.write_npz}[kind](name, one)
+    return where
+
+
+def test_given_flow_is_the_files_in_order_from_any_frame(tmp_path):
+    world = World(scene("drift", width=96, height=64, frames=12))
+    frames = [world.frame(t) for t in range(12)]
+    forward, backward = folder(world, tmp_path / "f", 12), folder(world, tmp_path / "b", 12, "png", backward=True)
+    params = given.Params(forward=str(forward), backward=str(backward))
+    given.check(params, {"count": 12})
+    found = list(given.pairs(iter(frames), params))
+    assert len(found) == 11
+    for t, (there, back) in enumerate(found):
+        assert np.array_equal(there, world.flow(t, t + 1))
+        assert np.abs(back - world.flow(t + 1, t)).max() <= 0.5 / 64 + 1e-6
+    later = list(given.pairs(iter(frames[9:]), params, first=9))
+    assert len(later) == 2
+    assert all(
+        np.array_equal(a, b) for one, two in zip(later, found[9:], strict=True) for a, b in zip(one, two, strict=True)
+    )
+
+
+def test_given_flow_is_resampled_and_sparse_files_are_filled(tmp_path):
+    ramp = np.dstack([np.full((40, 60), 6.0), np.full((40, 60), -2.0)]).astype(np.float32)
+    valid = RNG.random((40, 60)) > 0.6
+    flow.write_kitti(tmp_path / "0.png", ramp, valid)
+    frames = [np.zeros((20, 30, 3), np.uint8)] * 2
+    there, _ = next(given.pairs(iter(frames), given.Params(forward=str(tmp_path))))
+    assert there.shape == (20, 30, 2)
+    assert np.allclose(there, (3, -1))
+
+
+def test_nearest_known_takes_the_nearest():
+    values = np.arange(30.0).reshape(5, 6)
+    known = np.zeros((5, 6), bool)
+    known[1, 1] = known[4, 5] = True
+    filled = nearest_known(values, known)
+    assert filled[0, 0] == filled[2, 2] == values[1, 1]
+    assert filled[4, 4] == filled[3, 5] == values[4, 5]
+
+
+@pytest.mark.parametrize("name", ["drift", "cross", "zoom"])
+def test_flow_turned_round_is_the_backward_flow_where_one_exists(name):
+    world = World(scene(name, width=320, height=180, frames=48))
+    errors, found, real, right = [], 0, 0, 0
+    for t in (6, 20, 34):
+        forward = world.flow(t, t + 2)
+        backward = given.inverted(forward, world.frame(t), world.frame(t + 2))
+        covered = world.occlusion(t + 2, t)
+        errors.append(np.linalg.norm(backward - world.flow(t + 2, t), axis=-1)[~covered])
+        said = occlusion(backward, forward, boundaries=False) | ~in_bounds(backward, 0.5)
+        near = cv2.dilate(covered.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        found, real = found + int((said & covered).sum()), real + int(covered.sum())
+        right += int((said & ~near).sum())
+    every = np.concatenate(errors)
+    assert np.mean(every < 0.75) > 0.98  # rounding to whole places alone is up to 0.71 px of a motion's change
+    assert found > 0.6 * real
+    assert right < 0.005 * every.size
+
+
+def test_given_flow_refuses_what_does_not_match(tmp_path):
+    world = World(scene("drift", width=96, height=64, frames=4))
+    params = given.Params(forward=str(folder(world, tmp_path / "f", 4)))
+    frames = [world.frame(t) for t in range(4)]
+
+    with pytest.raises(ConfigError) as caught:
+        given.check(given.Params(), {"count": 4})
+    assert caught.value.code == "E245"
+    assert "3 flow files" in refused(lambda: given.check(params, {"count": 6}), "E433")
+    refused(lambda: list(given.pairs(iter(frames + frames), params)), "E433")
+    refused(lambda: list(given.pairs(iter([f[:40] for f in frames]), params)), "E433")
+    refused(lambda: given.check(given.Params(forward=str(tmp_path / "none")), {"count": 4}), "E400")
+    flow.write_flo(tmp_path / "f" / "pair1.flo", world.flow(1, 2), np.zeros((64, 96), bool))
+    assert "not one" in refused(lambda: list(given.pairs(iter(frames), params)), "E432")
