@@ -63,7 +63,7 @@ def rank(truth: np.ndarray, depth: np.ndarray) -> float:
 # Parallax
 
 
-@pytest.mark.parametrize(("name", "least"), [("sideways", 0.9), ("dolly", 0.85), ("orbit", 0.9)])
+@pytest.mark.parametrize(("name", "least"), [("sideways", 0.9), ("dolly", 0.9), ("orbit", 0.9)])
 def test_parallax_orders_layers_and_knows_which_end_is_near(name, least):
     world, frames, flow = clip(name)
     maps = list(prior.maps(frames, flow, prior.Params()))
@@ -131,10 +131,9 @@ def test_maps_are_steady_in_time():
     world, frames, flow = clip("sideways")
     maps = list(prior.maps(frames, flow, prior.Params()))
     change = [
-        np.abs(warp(maps[t + 1], world.flow(t, t + 1)) - maps[t])[~world.occlusion(t, t + 1)].mean()
-        for t in range(0, 22, 3)
+        np.abs(warp(maps[t + 1], world.flow(t, t + 1)) - maps[t])[~world.occlusion(t, t + 1)].mean() for t in range(22)
     ]
-    assert max(change) < 3  # of 100
+    assert max(change) < 1  # of 100
 
 
 def test_one_frame_and_two_frames_are_clips_too():
@@ -367,12 +366,12 @@ def test_depth_anything_refuses_other_weights_and_missing_ones(small, tmp_path, 
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(ConfigError) as other:
         depth_anything.load(tmp_path)
-    assert other.value.code == "E246"
+    assert other.value.code == "E262"
     (tmp_path / "config.json").write_text((small / "config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError) as damaged:
         depth_anything.load(tmp_path)
-    assert damaged.value.code == "E246"
+    assert damaged.value.code == "E262"
 
 
 def test_the_licence_of_larger_models_is_said():
@@ -405,7 +404,7 @@ def test_given_depth_is_read_in_order_and_metres_become_inverse(tmp_path):
 
 def test_given_depth_units_and_sizes(tmp_path):
     values = np.zeros((24, 40), np.uint16)
-    values[:, :20] = 2000
+    values[:, :21] = 2000
     assert cv2.imwrite(str(tmp_path / "0.png"), values)
     small, same = [np.zeros((12, 20, 3), np.uint8)], [np.zeros((24, 40, 3), np.uint8)]
 
@@ -417,8 +416,8 @@ def test_given_depth_units_and_sizes(tmp_path):
     assert first(same)[0, 0] == 2000 / 64
     shrunk = first(small, meaning="metric")
     assert shrunk.shape == (12, 20)
-    assert np.allclose(shrunk[:, :10], 0.5)  # unknown pixels beside them do not dilute known ones
-    assert (shrunk[:, 10:] == 0).all()
+    assert np.allclose(shrunk[:, :11], 0.5)  # unknown pixels beside them do not dilute known ones
+    assert (shrunk[:, 11:] == 0).all()
 
 
 def test_given_depth_refuses_what_does_not_match(tmp_path):

@@ -3,22 +3,25 @@
 Sprite 0 is the main one: at frame 0 it is whole, upright, at scale 1 and comfortably inside the frame, its
 centre on the corner of four pixels (so that its box has whole-pixel sides); its radius is a fifth of the
 frame's shorter side. Lengths follow the frame's size; times follow the clip's seconds, except "cross", whose
-meeting always falls on the middle of the clip, and "still" and "fast", which move by frames.
+meeting always falls on the middle of the clip, and "still" and "fast", which move by frames. The scenes of `TRAVELS`
+are those of travels.py, for depth; in "crowd" and "turn" depth cannot be told from motion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from retake.errors import ConfigError, did_you_mean
+from retake.synthetic import travels
 from retake.synthetic.motion import Pose
 from retake.synthetic.pictures import reference_image
 from retake.synthetic.scene import Scene, Sprite
 
-__all__ = ["SCENES", "VERSION", "reference_image", "scene"]
+__all__ = ["SCENES", "TRAVELS", "VERSION", "reference_image", "scene"]
 
 VERSION = 1  # the pixels of a scene are part of cache keys: raise it when they change
 GOLDEN = 0.381966  # a step round the colour circle that keeps hues apart
@@ -63,8 +66,9 @@ def scene(name: str, seed: int = 0, width: int = 320, height: int = 180, frames:
 
     Raises ConfigError E240 for an unknown name, E241 for numbers that make no clip.
     """
-    if name not in SCENES:
-        raise ConfigError("E240", f"There is no scene '{name}'.", did_you_mean(name, list(SCENES)))
+    known = SCENES | TRAVELS
+    if name not in known:
+        raise ConfigError("E240", f"There is no scene '{name}'.", did_you_mean(name, list(known)))
     if seed < 0 or frames < 1 or min(width, height) < 16 or not 0 < fps < np.inf:
         raise ConfigError(
             "E241",
@@ -75,7 +79,7 @@ def scene(name: str, seed: int = 0, width: int = 320, height: int = 180, frames:
     palette = ("lagoon", "dune", "moss", "slate", "clay")[seed % 5]
     # The first hue keeps away from the ground's own: warm over the cool palettes, cool over the warm ones.
     hue = rng.uniform(-0.03, 0.1) if palette in ("lagoon", "moss", "slate") else rng.uniform(0.5, 0.62)
-    moves = SCENES[name](Stage(width, height, frames, fps, rng))
+    moves = known[name](Stage(width, height, frames, fps, rng))
     sprites = tuple(
         Sprite(shape, radius, (hue + GOLDEN * k) % 1, 10 * seed + k, order, tuple(poses))
         for k, (shape, radius, order, poses) in enumerate(moves.sprites)
@@ -164,6 +168,32 @@ def _fast(stage: Stage) -> Motion:
     return Motion([("disc", r, 1, poses)], camera)
 
 
+def _travel(name: str, stage: Stage) -> Motion:
+    """Layers at rest, seen by a camera of travels.VIEWS."""
+    way = float(stage.rng.choice([-1, 1]))
+    places = [stage.spot(*place) for _, _, place, _ in travels.LAYERS]
+    views = travels.VIEWS[name](stage.seconds(), stage.unit, way)
+    poses, camera = travels.layered(views, places, ((stage.width - 1) / 2, (stage.height - 1) / 2))
+    return Motion(_layers(stage, poses), camera)
+
+
+def _crowd(stage: Stage) -> Motion:
+    """The camera rests; every sprite sways by itself, no matter how near it is."""
+    poses = []
+    for k, (_, _, place, _) in enumerate(travels.LAYERS):
+        x, y = stage.spot(*place)
+        far = stage.unit * (14, 22, 10, 6, 4)[k]  # the nearest move least: motion says the opposite of depth
+        turn, beat = stage.rng.uniform(0, 2 * np.pi), 2.5 + 0.4 * k
+        sway = [far * np.sin(2 * np.pi * s / beat) for s in stage.seconds()]
+        poses.append([Pose(x + np.cos(turn) * a, y + np.sin(turn) * a) for a in sway])
+    return Motion(_layers(stage, poses), [Pose()] * stage.frames)
+
+
+def _layers(stage: Stage, poses: list[list[Pose]]) -> list[tuple[str, float, int, list[Pose]]]:
+    order = travels.orders()
+    return [(shape, size * stage.radius, order[k], poses[k]) for k, (shape, size, _, _) in enumerate(travels.LAYERS)]
+
+
 def _bounce(start: float, way: float, low: float, high: float) -> float:
     """A place that has gone `way` from `start`, reflected at `low` and `high`; whole steps stay whole."""
     span = high - low
@@ -179,4 +209,9 @@ SCENES: dict[str, Callable[[Stage], Motion]] = {
     "zoom": _zoom,
     "still": _still,
     "fast": _fast,
+}
+
+TRAVELS: dict[str, Callable[[Stage], Motion]] = {
+    **{name: partial(_travel, name) for name in travels.VIEWS},
+    "crowd": _crowd,
 }

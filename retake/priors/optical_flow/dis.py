@@ -55,8 +55,9 @@ def estimate(first: np.ndarray, second: np.ndarray, params: Params) -> Pair:
     return _both(_gray(first), _gray(second), params)
 
 
-def pairs(frames: Iterable[np.ndarray], params: Params, workers: int = 2) -> Iterator[Pair]:
-    """`estimate` of each frame and its successor, in order: N frames give N - 1 pairs.
+def pairs(frames: Iterable[np.ndarray], params: Params, first: int = 0, workers: int = 2) -> Iterator[Pair]:
+    """`estimate` of each frame and its successor, in order: N frames give N - 1 pairs. `first`, the number of the
+    first frame, matters only to implementations that read files.
 
     Pairs are computed side by side on `workers` threads, at most workers + 1 of them ahead of the reader,
     so memory does not grow with the clip. The values do not depend on `workers`.
