@@ -9,7 +9,7 @@ import time
 
 
 def watched(module: str, order: list[str]) -> dict[str, float]:
-    """Run `python -m MODULE *order` and watch it and its children: peaks in bytes, seconds, and what it prints as JSON."""
+    """Run `python -m MODULE *order` and watch it and its children: peaks in bytes, seconds, and the JSON it prints."""
     import psutil
 
     begun = time.perf_counter()
