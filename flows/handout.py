@@ -117,6 +117,7 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
         tile_size=tuple(layers.meta["tile_size"]),
         columns=layers.meta["columns"],
         layers=tuple(layers.meta["layers"]),
+        show=shown_first(made, layers.meta["layers"]),
         timestamps=tuple(series.times.tolist()),
         curves=curves,
         metrics=summary,
@@ -133,6 +134,14 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     store.copy_out(layers["contact_sheet.png"], folder / "contact_sheet.png")
     store.copy_out(layers["layers.mp4"], folder / "layers.mp4")
     return page.build(folder, data, folder / "layers.mp4", contact_sheet=True)
+
+
+def shown_first(made: Mapping[str, Artifact], layers: Sequence[str]) -> str:
+    """The layer that a person came for: the result, else that of the prior at which the edit stopped."""
+    named = {"optical_flow": "flow", "depth": "depth", "masks": "mask", "region": "region", "tracks": "tracks"}
+    last = [named[stage] for stage in made if stage in named]
+    wanted = "result" if "result" in layers else last[-1] if last else "source"
+    return wanted if wanted in layers else "mask"  # a region that is the union of the masks has no layer of its own
 
 
 def settings_that_counted(edit: Finished) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from retake.synthetic import scenes
 from retake.synthetic.world import World
 
 STAGES = tuple(graph.STAGES)
-CHUNKED = ("frames", "optical_flow", "masks", "tracks", "edit", "decode")
+CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 BALL = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
 QUICK = [BALL, "report.tile=64", "report.columns=2", "decode.preset=veryfast"]
 DRIFT = ["masks.box=[40,40,130,130]", *QUICK]  # around the disc of sprites:drift on frame 0
@@ -113,12 +113,39 @@ GOLDEN: dict[str, dict[str, Any]] = {
         },
     },
     "masks": {
-        "versions": "masks@1 masks format@1 grabcut@1",
+        "versions": "masks@2 masks format@2 grabcut@1",
+        "values": {
+            "0 ids": "1 0 0 1",
+            "0 objects": "16x1x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
+            "0 overlap": "16x1 0.0709459 0.0167758 0.961737 0.955685 0.950832 0.949789",
+            "1 ids": "1 0 0 1",
+            "1 objects": "2x1x48x88 1 0.253874 0.0236742 0.114583 0.0217803 0.116951",
+            "1 overlap": "2x1 0.0171141 0.00855705 0.932886 0.95",
+            "state-00000 ahead.1.inside": "285x3 239 69.2134 103.093 108.43 105.766 104.775",
+            "state-00000 ahead.1.inside_model": "1x65 544.734 115.431 65.8057 139.317 114.308 167.466",
+            "state-00000 ahead.1.mask": "48x11 255 60.6561 0 12.8939 49.0909 5.34091",
+            "state-00000 ahead.1.outside": "905x3 217 50.0241 68.3947 76.6775 107.193 141.187",
+            "state-00000 ahead.1.outside_model": "1x65 360.015 89.8872 79.8439 118.3 128.4 128.804",
+            "state-00000 ahead.1.support": "1 0 0 0.879564",
+            "state-00000 behind.1.inside": "285x3 239 69.2134 103.093 108.43 105.766 104.775",
+            "state-00000 behind.1.inside_model": "1x65 544.734 115.431 65.8057 139.317 114.308 167.466",
+            "state-00000 behind.1.mask": "48x11 255 62.1143 0 36.5985 36.6288 0",
+            "state-00000 behind.1.outside": "905x3 217 50.0241 68.3947 76.6775 107.193 141.187",
+            "state-00000 behind.1.outside_model": "1x65 360.015 89.8872 79.8439 118.3 128.4 128.804",
+            "state-00000 behind.1.support": "1 0 0 0.879564",
+            "state-00001 ahead.1.inside": "285x3 239 69.2134 103.093 108.43 105.766 104.775",
+            "state-00001 ahead.1.inside_model": "1x65 544.734 115.431 65.8057 139.317 114.308 167.466",
+            "state-00001 ahead.1.mask": "48x11 255 61.1596 0 11.8106 48.0606 8",
+            "state-00001 ahead.1.outside": "905x3 217 50.0241 68.3947 76.6775 107.193 141.187",
+            "state-00001 ahead.1.outside_model": "1x65 360.015 89.8872 79.8439 118.3 128.4 128.804",
+            "state-00001 ahead.1.support": "1 0 0 0.879564",
+        },
+    },
+    "region": {
+        "versions": "region@1 region format@1",
         "values": {
             "0 mask": "16x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
-            "0 overlap": "16 0.0709459 0.0167758 0.961737 0.955685 0.950832 0.949789",
             "1 mask": "2x48x88 1 0.253874 0.0236742 0.114583 0.0217803 0.116951",
-            "1 overlap": "2 0.0171141 0.00855705 0.932886 0.95",
         },
     },
     "tracks": {
@@ -151,7 +178,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         },
     },
     "metrics": {
-        "versions": "metrics@1 metrics format@1 warp_error@1 region@1 flicker@1 motion_fidelity@1",
+        "versions": "metrics@2 metrics format@1 warp_error@1 region@1 flicker@1 motion_fidelity@1",
         "values": {
             "flicker": "0.992384",
             "flicker_delta": "0.000973947",
@@ -177,42 +204,118 @@ GOLDEN: dict[str, dict[str, Any]] = {
             "wheel": "64x64x4 255 97.9034 143.031 197.906 193.778 146.368",
         },
     },
-    "masks given": {
-        "versions": "masks@1 masks format@1 given@1",
+    "correction": {
+        "versions": "correction@1 masks format@2 grabcut@1",
         "values": {
-            "0 mask": "16x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
-            "0 overlap": "16 0 0 1 1 1 1",
-            "1 mask": "2x48x88 1 0.253874 0.0236742 0.114583 0.0217803 0.116951",
-            "1 overlap": "2 0 0 1 1",
+            "0 ids": "1 0 0 1",
+            "0 objects": "16x1x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
+            "0 overlap": "16x1 0.0709459 0.0167758 0.961737 0.955685 0.950832 0.949789",
+            "1 ids": "1 0 0 1",
+            "1 objects": "2x1x48x88 1 0.254075 0.0236742 0.114583 0.0222538 0.116951",
+            "1 overlap": "2x1 0.0671141 0.0335571 0.932886 1",
+            "state-00000 ahead.1.inside": "285x3 239 69.2134 103.093 108.43 105.766 104.775",
+            "state-00000 ahead.1.inside_model": "1x65 544.734 115.431 65.8057 139.317 114.308 167.466",
+            "state-00000 ahead.1.mask": "48x11 255 60.6561 0 12.8939 49.0909 5.34091",
+            "state-00000 ahead.1.outside": "905x3 217 50.0241 68.3947 76.6775 107.193 141.187",
+            "state-00000 ahead.1.outside_model": "1x65 360.015 89.8872 79.8439 118.3 128.4 128.804",
+            "state-00000 ahead.1.support": "1 0 0 0.879564",
+            "state-00000 behind.1.inside": "285x3 239 69.2134 103.093 108.43 105.766 104.775",
+            "state-00000 behind.1.inside_model": "1x65 544.734 115.431 65.8057 139.317 114.308 167.466",
+            "state-00000 behind.1.mask": "48x11 255 62.1143 0 36.5985 36.6288 0",
+            "state-00000 behind.1.outside": "905x3 217 50.0241 68.3947 76.6775 107.193 141.187",
+            "state-00000 behind.1.outside_model": "1x65 360.015 89.8872 79.8439 118.3 128.4 128.804",
+            "state-00000 behind.1.support": "1 0 0 0.879564",
+            "state-00001 ahead.1.inside": "294x3 237 68.0227 107.955 99.2398 110.541 106.159",
+            "state-00001 ahead.1.inside_model": "1x65 820.216 127.671 78.9124 104.088 128.025 104.12",
+            "state-00001 ahead.1.mask": "48x11 255 61.8451 0 12.7803 48.0606 8",
+            "state-00001 ahead.1.outside": "931x3 226 54.4325 73.9242 135.04 140.116 133.815",
+            "state-00001 ahead.1.outside_model": "1x65 265.224 64.0233 102.591 127.416 149.93 98.6427",
+            "state-00001 ahead.1.support": "1 0 0 0.876458",
+        },
+    },
+    "depth": {
+        "versions": "depth@1 depth format@1 parallax@1",
+        "values": {
+            "0 depth": "16x48x86 102.938 21.4675 32.8975 32.6483 32.7557 36.8318",
+            "1 depth": "2x48x86 56.9688 13.283 33.4813 49.4709 33.4878 49.4821",
+        },
+    },
+    "masks given": {
+        "versions": "masks@2 masks format@2 given@1",
+        "values": {
+            "0 ids": "1 0 0 1",
+            "0 objects": "16x1x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",
+            "0 overlap": "16x1 0 0 1 1 1 1",
+            "1 ids": "1 0 0 1",
+            "1 objects": "2x1x48x88 1 0.253874 0.0236742 0.114583 0.0217803 0.116951",
+            "1 overlap": "2x1 0 0 1 1",
+        },
+    },
+    "tracks grid": {
+        "versions": "tracks@1 tracks format@1 lucas_kanade@1",
+        "values": {
+            "0 ids": "66 65 19.0504 8 25 41.5 57.5",
+            "0 visible": "16x66 0 0 1 1 1 1",
+            "0 xy": "16x66x2 80.9819 21.7915 33.7559 33.7864 33.8499 33.9238",
+            "1 ids": "77 77 22.6518 9.5 29.3158 49 68",
+            "1 visible": "2x77 0 0 1 1 1 1",
+            "1 xy": "2x77x2 83.3175 22.2682 28.7839 39.4527 28.8317 39.4574",
+        },
+    },
+    "metrics by flow": {
+        "versions": "metrics@2 metrics format@1 dynamics@1 smoothness@1",
+        "values": {
+            "dynamic_degree": "0",
+            "dynamic_degree_source": "0",
+            "motion": "1.63301",
+            "motion_edit": "1.84723",
+            "motion_edit_source": "1.25007",
+            "motion_source": "1.14831",
+            "smoothness": "0.994853",
+            "smoothness_delta": "0.000508286",
+            "smoothness_source": "0.994345",
         },
     },
 }
 # end of GOLDEN
 
 
-def golden_runs(root: Path) -> dict[str, Calls]:
-    """The runs behind GOLDEN: two chunks of a small sprite clip, with found masks and with given ones."""
+def golden_runs(root: Path) -> list[tuple[str, Calls, tuple[str, ...]]]:
+    """The runs behind GOLDEN, with the stages that each stands for: two chunks of a small sprite clip."""
     small = ["frames.last=17", "frames.short_side=48"]
     found = run(root / "retake", "sprites:drift", settings([*small, *DRIFT]))
+    fix = "masks.corrections=[{frame:17,points:[[90,85,1]]}]"
+    fixed = run(root / "retake", "sprites:drift", settings([*small, *DRIFT, fix]), "masks")
+    more = ["metrics.names=[dynamics,smoothness]", "metrics.smoothness.interpolator=flow"]
+    scored = run(root / "retake", "sprites:drift", settings([*small, *DRIFT, *more]), "metrics")
+    grid = run(root / "retake", "sprites:drift", settings([*small, "tracks.queries=grid"]), "tracks")
+    deep = run(root / "retake", "sprites:orbit", settings([*small, *QUICK]), "depth")
     masks = open_series(found.store, found.made["masks"])
     folder = root / "masks"
     folder.mkdir()
     for t in range(len(masks)):
         cv2.imwrite(str(folder / f"{t:05d}.png"), masks[t].astype(np.uint8) * 255)
     given = run(root / "retake", "sprites:drift", settings([*small, "masks=given", f"masks.path={folder}"]), "masks")
-    return {"": found, " given": given}
+    return [
+        ("", found, tuple(name for name in STAGES if name != "depth")),
+        ("", fixed, ("correction",)),
+        ("", deep, ("depth",)),
+        (" given", given, ("masks",)),
+        (" grid", grid, ("tracks",)),
+        (" by flow", scored, ("metrics",)),
+    ]
 
 
 def fingerprints(root: Path) -> dict[str, dict[str, Any]]:
     """Of every stage: the versions that its result depends on, and a few numbers for each thing it made."""
     found = {}
-    for suffix, calls in golden_runs(root).items():
-        for name in STAGES if not suffix else ("masks",):
+    for suffix, calls, names in golden_runs(root):
+        for name in names:
             artifact = calls.made[name]
-            stage, _, implementation, _ = calls.calls[name]
+            stage, _, chosen, _ = calls.calls[name]
             versions = [f"{name}@{stage.version}", f"{artifact.kind} format@{formats.VERSION[artifact.kind]}"]
-            if implementation:
-                versions += implementation.split(",")
+            if chosen.implementation:
+                versions += chosen.implementation.split(",")
             if name == "frames":
                 versions.append(f"sprites@{scenes.VERSION}")
             found[name + suffix] = {"versions": " ".join(versions), "values": values(calls.store, artifact)}
@@ -236,7 +339,7 @@ def values(store: Store, artifact: Artifact) -> dict[str, str]:
 
 
 def of_array(array: np.ndarray, name: str = "") -> str:
-    if name in ("mask", "occluded_forward", "occluded_backward"):
+    if name in ("mask", "objects", "occluded_forward", "occluded_backward"):
         array = np.unpackbits(array, axis=-1)  # a mean of bytes would weigh one bit 128 times another
     flat = array.astype(np.float64).ravel()
     quarters = [quarter.mean() for quarter in np.array_split(flat, min(4, flat.size))]
@@ -249,7 +352,7 @@ def fresh(tmp_path_factory):
     return fingerprints(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("name", [*STAGES, "masks given"])
+@pytest.mark.parametrize("name", [*STAGES, "correction", "masks given", "tracks grid", "metrics by flow"])
 def test_golden_values_move_only_with_a_version(fresh, name):
     """Equal inputs, equal numbers, within 1e-4 of their range: on this machine and on others."""
     assert fresh[name]["versions"] == GOLDEN[name]["versions"], (

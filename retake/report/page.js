@@ -99,7 +99,7 @@
   const at = (name, otherwise) => (layers.includes(name) ? layers.indexOf(name) : otherwise);
   let mode = layers.length > 1 ? "wipe" : "single";
   let left = at("source", 0);
-  let right = at("result", layers.length > 1 ? (left === 0 ? 1 : 0) : 0);
+  let right = at(data.show || "result", layers.length > 1 ? (left === 0 ? 1 : 0) : 0);
 
   const doublings = () => Math.round(amounts.difference / 25);
 

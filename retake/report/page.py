@@ -52,7 +52,7 @@ class ReportData:
     fps: nominal rate, the speed of play; timestamps: seconds from the first frame, one per frame, or empty
         for n / fps. frames: how many. frame_size: (width, height) of the clip.
     tile_size, columns, layers: the mosaic's geometry and the names of its tiles in order. The page puts
-        "source" left and "result" right of the wipe when they exist.
+        "source" left and the layer `show` right of the wipe when they exist.
     curves: per-frame values by metric name, None where undefined; index t is drawn at frame t.
     flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown. wheel: the
         legend of its colours, a PNG. depth_bar: the legend of the depth layer's colours, a PNG.
@@ -68,6 +68,7 @@ class ReportData:
     tile_size: tuple[int, int]
     columns: int
     layers: tuple[str, ...]
+    show: str = "result"
     timestamps: tuple[float, ...] = ()
     curves: Mapping[str, list[float | None]] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
@@ -179,6 +180,7 @@ def _payload(data: ReportData) -> str:
         "tile": data.tile_size,
         "columns": data.columns,
         "layers": data.layers,
+        "show": data.show,
         "times": [round(t, 6) for t in data.timestamps],
         "curves": {name: [_finite(v) for v in curve] for name, curve in data.curves.items()},
     }

@@ -1,0 +1,76 @@
+"""Every settings file of every choice: it composes, validates, and reaches the code that does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import CHECKOUT
+
+from flows import export, graph
+from flows.config import CHOICES, settings
+from flows.runners import Local
+from retake.clip import open_clip
+from retake.errors import MachineError
+from retake.store import Store
+from retake.weights.catalogue import CATALOGUE
+
+SMALL = ("frames.last=5", "frames.short_side=64", "report.tile=64", "report.columns=2", "decode.preset=veryfast")
+BOX = "masks.box=[40,40,130,130]"
+EDIT = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
+# What a choice cannot do without: words to type, in which a name in braces is a folder or file that was exported.
+NEEDED = {
+    "optical_flow/given": ("optical_flow.forward={flow}/forward", "optical_flow.backward={flow}/backward"),
+    "depth/given": ("depth.path={depth}",),
+    "masks/given": ("masks.path={masks}",),
+    "masks/sam2": (BOX,),
+    "tracks/given": ("tracks.path={tracks}", BOX),
+}
+PROMPTED = {"region", "tracks", "edit", "decode", "metrics", "report"}
+
+
+def choices() -> list[str]:
+    files = (CHECKOUT / "params").glob("*/*.yaml")
+    return sorted(f"{p.parent.name}/{p.stem}" for p in files if p.parent.name != "dataset")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> dict[str, Any]:
+    """Flow, depth, masks and tracks of the clip, as files."""
+    folder = tmp_path_factory.mktemp("exported")
+    what = ["flow", "depth", "masks", "tracks"]
+    runner = Local(Store(folder / "store", lambda line: None))
+    return export.export("sprites:drift", what, folder / "out", [*SMALL, BOX], runner=runner)
+
+
+@pytest.fixture
+def nothing_fetched(tmp_path, monkeypatch) -> Path:
+    """A machine without any weights."""
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "empty"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("choice", choices())
+def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, nothing_fetched):
+    group, _, name = choice.partition("/")
+    words = [w.format(**exported) for w in NEEDED.get(choice, (BOX,) if group in PROMPTED or group == "masks" else ())]
+    p = settings([f"{group}={name}", *SMALL, EDIT, *words])
+    runner = Local(Store(nothing_fetched / "store", lambda line: None))
+    if group in CHOICES and (references := list(graph.chosen(p, group)["weights"].values())):
+        # It loads a network: without weights it stops before any work, with the command that gets them.
+        with pytest.raises(MachineError) as caught:
+            graph.edit_graph(runner, open_clip("sprites:drift"), p, group)
+        assert caught.value.code == "E302"
+        assert caught.value.hint == f"Get it: retake weights {references[0]}"
+        assert references[0] in CATALOGUE
+        assert not runner.outcomes
+        return
+    made = graph.edit_graph(runner, open_clip("sprites:drift"), p, group)
+    assert group in made
+    assert [o.status for o in runner.outcomes if o.stage == group] == ["ran"]
+    if group in CHOICES:
+        record = runner.store.find(group, next(o.key for o in runner.outcomes if o.stage == group))
+        assert record is not None
+        assert record.recipe["implementation"].startswith(f"{name}@")
