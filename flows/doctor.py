@@ -250,9 +250,9 @@ def get(references: list[str], console: Console) -> list[dict[str, Any]]:
 def described(reference: str) -> Weights:
     """The catalogue's words, or none on a person's own file."""
     from retake.weights import local
-    from retake.weights.catalogue import CATALOGUE, Url, Weights
+    from retake.weights.catalogue import Url, Weights
 
-    if reference not in CATALOGUE and Path(reference).expanduser().exists():
+    if local.given(reference) is not None:
         return Weights(reference, Url(reference), 0, "yours", "")
     return local.describe(reference)
 

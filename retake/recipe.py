@@ -11,10 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+
+from retake.weights.local import given
 
 SCHEMA = "retake/1"
 
@@ -93,7 +94,8 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
 
     Fields marked `inert` are left out. Fields marked `file` hold a path (or a mapping of paths): the path is
     replaced by the content digest that `file_digest` returns, so that a renamed file is the same ingredient. So is
-    that of a field marked `weights` when it names a file or folder; other references stay as they are.
+    that of a field marked `weights` when it names a local file or folder (weights/local.py says when it does); names
+    of the catalogue, repositories and what is not there stay as they are.
     """
     keyed: dict[str, Any] = {}
     for name, info in type(params).model_fields.items():
@@ -106,8 +108,8 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
                 value = {str(k): file_digest(v) for k, v in value.items()}
             else:
                 value = file_digest(value)
-        elif "weights" in marks and value is not None and Path(value).exists():
-            value = file_digest(value)
+        elif "weights" in marks and value is not None and (path := given(value)) is not None:
+            value = file_digest(str(path))
         elif isinstance(value, BaseModel):
             value = keyed_params(value, file_digest)
         else:

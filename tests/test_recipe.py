@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -15,6 +16,7 @@ from flows.config import CHOICES, MODELS
 from flows.manifest import Dataset
 from retake.lookup import lookup, names
 from retake.recipe import Recipe, differences, digest, encode, keyed_params
+from retake.store import Store
 
 
 def test_pinned_digests():
@@ -154,6 +156,38 @@ def test_each_field_changes_the_key_or_is_declared_inert(label, model, name):
 
     assert (key(changed) == key(base)) == ("inert" in marks), f"{label} is {marks or 'not declared inert'}"
     assert info.description, f"{label} has no description"
+
+
+def test_every_reference_of_weights_is_marked():
+    """Else its path would stand in keys, and the same file elsewhere would be another ingredient."""
+    named = {
+        label: model.model_fields[name] for label, model, name in fields() if name.endswith(("weights", "detector"))
+    }
+    assert {"optical_flow=raft.weights", "depth=depth_anything.weights", "masks=sam2.detector"} <= named.keys()
+    assert [label for label, info in named.items() if "weights" not in (info.json_schema_extra or {})] == []
+
+
+def test_weights_are_known_as_they_are_found(tmp_path, monkeypatch):
+    """By content where the reference is a path, from wherever it is seen; by name where it is one."""
+    raft, store = lookup("priors.optical_flow", "raft").Params, Store(tmp_path / "store")
+
+    def keyed(reference: str) -> str:
+        return keyed_params(raft(weights=reference), store.source_digest)["weights"]
+
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(here))
+    (here / "a.pth").write_bytes(b"weights")
+    (here / "b.pth").write_bytes(b"weights")
+    (here / "c.pth").write_bytes(b"others")
+    assert keyed("a.pth") == keyed("b.pth") == keyed("~/a.pth") == keyed(str(here / "a.pth")) == keyed("./a.pth")
+    assert keyed("a.pth") == hashlib.sha256(b"weights").hexdigest() != keyed("c.pth")
+    for name in ("raft_large", "org/repo", "gone.pth", "~/gone.pth", "", "a" * 300, "a" * 300 + "/b"):
+        assert keyed(name) == name
+    (here / "raft_large").mkdir()
+    (here / "raft_large/notes.txt").write_text("a folder that happens to be called so")
+    assert keyed("raft_large") == "raft_large"
 
 
 def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -20,7 +23,8 @@ from command import CHECKOUT
 from flows import doctor
 from flows.console import Console
 from retake.errors import ConfigError, MachineError, RetakeError
-from retake.store import Store
+from retake.networks.checkpoint import opened, pretrained, title
+from retake.store import Store, writing_explained
 from retake.weights import fetch, local
 from retake.weights.catalogue import CATALOGUE, Hub, Url, Weights
 
@@ -62,20 +66,23 @@ class Handler(BaseHTTPRequestHandler):
         if data is None:
             return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": path.split("/")[4:5][0]}
-        self.send(200, data if body else b"", headers, len(data), cut=name in self.server.cut)
+        length = self.server.lengths.get(name, str(len(data)))
+        cut = name in self.server.cut or name in self.server.lengths
+        self.send(200, data if body else b"", headers, length, cut=name in self.server.cut)
+        self.close_connection = self.close_connection or cut
 
     def send(
         self,
         code: int,
         data: bytes,
         headers: dict[str, str] | None = None,
-        length: int | None = None,
+        length: str | None = None,
         cut: bool = False,
     ) -> None:
         self.send_response(code)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
+        self.send_header("Content-Length", str(len(data)) if length is None else length)
         self.end_headers()
         self.wfile.write(data[: len(data) // 2] if cut else data)
         self.close_connection = self.close_connection or cut
@@ -90,6 +97,7 @@ class Publisher(ThreadingHTTPServer):
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.cut, self.lies = files, set[str](), set[str]()
+        self.lengths = dict[str, str]()  # what answers say in place of their length
         self.commit, self.asked = COMMIT, list[str]()
 
     @property
@@ -184,7 +192,12 @@ def left(folder: Path) -> list[str]:
 # ---- references ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reference", ["raft_larg", "no such thing", "a/b/c", "../x", "org/repo@../../x", "/nowhere"])
+NONE = ("raft_larg", "no such thing", "a/b/c", "../x", "./x", "/nowhere", "", " ", "~nobody/x", "a" * 300)
+NO_REPOSITORY = ("a" * 300 + "/b", "org/" + "b" * 300, "org/repo@" + "c" * 300, "org/repo@", "org/repö")
+NO_REVISION = ("org/repo@../../x", "org/repo@/etc/passwd", "org/repo@a/../../b", "org/repo@a//b", "org/repo@./a")
+
+
+@pytest.mark.parametrize("reference", [*NONE, *NO_REPOSITORY, *NO_REVISION])
 def test_a_reference_that_is_none_is_refused(reference: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         local.locate(reference)
@@ -198,7 +211,7 @@ def test_a_near_miss_is_named() -> None:
         local.describe("raft_larg")
 
 
-@pytest.mark.parametrize("reference", [*CATALOGUE, "org/tiny", "org/tiny@1a2b3c4"])
+@pytest.mark.parametrize("reference", [*CATALOGUE, "org/tiny", "org/tiny@1a2b3c4", "org/tiny@refs/pr/1"])
 def test_missing_weights_say_what_to_type(reference: str) -> None:
     assert local.locate(reference) is None
     with pytest.raises(MachineError) as refusal:
@@ -240,6 +253,38 @@ def test_half_a_repository_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
     (folder / "model.safetensors.index.json").write_text("{")
     assert local.locate("org/tiny") is None
+
+
+@pytest.mark.parametrize("commit", ["{elsewhere}", "../../../../elsewhere", "..", ".", "a/b", "", "\x00", "c" * 300])
+def test_no_commit_leads_out_of_the_cache(commit: str, tmp_path: Path) -> None:
+    repo, elsewhere = tmp_path / "hf/hub/models--org--tiny", tmp_path / "elsewhere"
+    for folder in (elsewhere, repo / "refs", repo / "snapshots/a/b"):
+        folder.mkdir(parents=True)
+    for folder in (elsewhere, repo, repo / "snapshots", repo / "snapshots/a/b"):
+        (folder / "model.safetensors").write_bytes(b"weights")
+    (repo / "refs/main").write_text(commit.format(elsewhere=elsewhere))
+    assert local.locate("org/tiny") is None
+
+
+@pytest.mark.parametrize("revision", ["{written}", "../../../written", "a/../../../../written", ""])
+def test_a_revision_is_written_where_revisions_are(revision: str, tmp_path: Path) -> None:
+    repo, written = tmp_path / "hf/hub/models--org--tiny", tmp_path / "written"
+    with pytest.raises(ConfigError, match="E250"):
+        fetch.name_revision(repo, revision.format(written=written), COMMIT)
+    assert left(tmp_path) == []
+    fetch.name_revision(repo, "refs/pr/1", COMMIT)
+    assert left(tmp_path) == ["hf/hub/models--org--tiny/refs/refs/pr/1"]
+
+
+def test_a_file_in_a_folder_of_a_repository_is_of_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = tmp_path / "hf/hub/models--org--tiny/snapshots" / COMMIT / "nets/small/one.pt"
+    held.parent.mkdir(parents=True)
+    held.write_bytes(b"weights")
+    source = Hub("org/tiny", COMMIT, "nets/small/one.pt")
+    monkeypatch.setitem(CATALOGUE, "one", Weights("one", source, 1, "MIT", "a test"))
+    assert local.locate("one") == held
+    assert local.identity("one", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}/nets/small/one.pt"
+    assert title("one", held) == f"org/tiny@{COMMIT[:8]}/nets/small/one.pt"
 
 
 @pytest.mark.parametrize(
@@ -362,6 +407,55 @@ def test_what_is_wrong_with_a_file_leaves_nothing(
     assert left(tmp_path / "to") == []
 
 
+def test_what_fails_on_the_way_here_is_no_matter_of_this_disk(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken TLS record counts as errno 1, which for a file would mean that writing is not permitted."""
+    broken = ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]")
+    publisher.files["net-00000000.pth"] = b"bytes" * 1_000_000
+    read = http.client.HTTPResponse.read
+
+    def torn(answer: Any, *words: Any) -> bytes:
+        if answer.length and answer.length < 4_000_000:
+            raise broken
+        return read(answer, *words)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", torn)
+    url = Url(f"{publisher.url}/a/b/c/files/net-00000000.pth")
+    with pytest.raises(MachineError, match="E308") as failure:
+        fetch.from_url(url, tmp_path / "to", lambda *at: None, lambda text: None)
+    assert "1.0 of 5.0 MB" in failure.value.message
+    assert "BAD_RECORD_MAC" in failure.value.message
+
+    def refused(*words: Any) -> None:
+        raise broken
+
+    monkeypatch.setattr(http.client.HTTPResponse, "begin", refused)
+    with pytest.raises(MachineError, match="E306"):
+        fetch.from_url(url, tmp_path / "to", lambda *at: None, lambda text: None)
+    assert left(tmp_path / "to") == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_what_fails_on_this_disk_is_no_matter_of_the_network(publisher: Publisher) -> None:
+    publisher.files["net-00000000.pth"] = b"bytes" * 1_000_000
+    url = f"{publisher.url}/a/b/c/files/net-00000000.pth"
+    with pytest.raises(MachineError, match="E503"), writing_explained(Path("/dev")):
+        fetch.stream(url, Path("/dev/full"), lambda *at: None, lambda text: None)
+
+
+@pytest.mark.parametrize("said", ["many", "-5", "", "1e3", "²"])
+def test_a_length_that_is_none_is_not_waited_for(said: str, publisher: Publisher, tmp_path: Path) -> None:
+    data = b"bytes" * 1000
+    name = f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth"
+    publisher.files[name], publisher.lengths[name] = data, said
+    seen: list[tuple[int, int]] = []
+    source = Url(f"{publisher.url}/a/b/c/files/{name}")
+    path = fetch.from_url(source, tmp_path / "to", lambda *at: seen.append(at), lambda text: None)
+    assert path.read_bytes() == data
+    assert seen[-1] == (5000, 0)
+
+
 def test_no_network_is_said(tmp_path: Path) -> None:
     for url in ("http://127.0.0.1:9/net-00000000.pth", "http://nowhere.invalid/net-00000000.pth"):
         with pytest.raises(MachineError) as failure:
@@ -442,6 +536,9 @@ def test_failures_of_the_hub_have_codes_and_leave_nothing(publisher: Publisher, 
     told = fetched("org/tiny", publisher.url, HF_HUB_OFFLINE="1")
     assert told["code"] == "E306"
     assert "HF_HUB_OFFLINE" in told["message"]
+    publisher.commit = "../../../elsewhere"
+    assert fetched("org/tiny", publisher.url)["code"] == "E307"
+    publisher.commit = COMMIT
     publisher.lies = {"model.safetensors"}
     assert fetched("org/tiny", publisher.url)["code"] == "E309"
     assert local.locate("org/tiny") is local.locate(f"org/tiny@{COMMIT}") is None
@@ -464,6 +561,40 @@ def test_a_repository_cut_off_half_way_is_not_there_and_comes_the_next_time(
     assert fetched("org/tiny", publisher.url)["path"] == str(local.locate("org/tiny"))
     again = [path for path in publisher.asked[asked:] if path.endswith("config.json")]
     assert len(again) == 1  # its head only: what came whole is not fetched twice
+
+
+@pytest.mark.parametrize("where", ["config.json", "tokenizer_config.json", "within", "escaped", "a list"])
+def test_a_folder_that_names_code_is_not_opened(where: str, clip_folder: Path, tmp_path: Path) -> None:
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder = tmp_path / "clip"
+    shutil.copytree(clip_folder, folder)
+    assert pretrained(CLIPModel, folder, "CLIP").config.model_type == "clip"
+    file = folder / (where if where.endswith(".json") else "config.json")
+    about = json.loads(file.read_text())
+    code: Any = ["evil.Evil", None] if where == "a list" else {"AutoModel": "org/evil--evil.Evil"}
+    (about["text_config"] if where == "within" else about)["auto_map"] = code
+    text = json.dumps(about)
+    file.write_text(text.replace("auto_map", "auto\\u005fmap") if where == "escaped" else text)
+    for kind in (CLIPModel, CLIPTokenizer):
+        with pytest.raises(ConfigError, match="E263") as refusal:
+            opened(kind, folder, "CLIP")
+        assert str(file) in refusal.value.message
+    with pytest.raises(ConfigError, match="E263"):
+        pretrained(CLIPModel, folder, "CLIP")
+
+
+def test_a_word_of_a_vocabulary_names_no_code(clip_folder: Path, tmp_path: Path) -> None:
+    from transformers import CLIPModel
+
+    folder = tmp_path / "clip"
+    shutil.copytree(clip_folder, folder)
+    (folder / "vocab.json").write_text(json.dumps({"auto": 0, "auto_map": 1}))
+    assert opened(CLIPModel, folder, "CLIP").config.model_type == "clip"
+    (folder / "vocab.json").write_text('{"auto": ')
+    with pytest.raises(ConfigError, match="E262") as refusal:
+        opened(CLIPModel, folder, "CLIP")
+    assert "vocab.json" in refusal.value.message
 
 
 @pytest.mark.parametrize("safe", [True, False])

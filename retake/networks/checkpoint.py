@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retake.errors import ConfigError
-from retake.weights.catalogue import CATALOGUE, Hub
-from retake.weights.local import describe
+from retake.weights.catalogue import Hub
+from retake.weights.local import commit_of, describe, given
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 def title(reference: str, path: Path) -> str:
     """How the weights stand beside a number: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or
     the name of a local file or folder. `path` is where `require(reference)` found them."""
-    if reference not in CATALOGUE and Path(reference).expanduser().exists():
+    if given(reference) is not None:
         return path.name
     source = describe(reference).source
     if isinstance(source, Hub):
-        commit = (path.parent if source.file else path).name[:8]
-        return f"{source.repo}@{commit}" + (f"/{source.file}" if source.file else "")
+        return f"{source.repo}@{commit_of(source, path)[:8]}" + (f"/{source.file}" if source.file else "")
     return source.file
 
 
@@ -55,23 +54,57 @@ def pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
     """A transformers model from a local folder, in float32, ready to infer.
 
     model: the class. what: in words, for the error. Raises ConfigError E262 when the folder does not hold such a
-    model, or leaves some of its weights at random.
+    model, or leaves some of its weights at random; E263 when it wants code of its own to run.
     """
     import torch
 
     kind = model_type(path, what)
     if kind != model.config_class.model_type:  # transformers would warn and go on at random, at full size
         raise unfit(path, what, f"its config.json is that of {kind!r}")
-    try:
-        with without_bars():
-            loaded, info = model.from_pretrained(
-                path, local_files_only=True, output_loading_info=True, dtype=torch.float32, **settings
-            )
-    except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
-        raise unfit(path, what, str(error)) from error
+    loaded, info = opened(model, path, what, output_loading_info=True, dtype=torch.float32, **settings)
     if missing := sorted(info["missing_keys"]):
         raise unfit(path, what, f"{len(missing)} weights are missing, {missing[0]} among them")
     return loaded.eval().requires_grad_(False)
+
+
+def opened(kind: Any, path: Path, what: str, **settings: Any) -> Any:
+    """What `from_pretrained` of a transformers class makes of a local folder: the one place where such a folder is
+    read.
+
+    Classes of models and processors pass parts of it on to transformers' Auto classes, which would run code that the
+    folder brings, or ask on the terminal whether to. Nothing of that happens here. Raises ConfigError E262 for a
+    folder of something else, E263 for one that names code.
+    """
+    refuse_code(path, what)
+    try:
+        with without_bars():
+            return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
+    except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
+        raise unfit(path, what, str(error)) from error
+
+
+def refuse_code(path: Path, what: str) -> None:
+    """Look through every JSON of a folder for `auto_map`, at any depth: it names classes in files of the folder or of
+    another repository. A model within a model may have one, where no trust_remote_code reaches.
+
+    Raises ConfigError E263 where there is one, E262 for a JSON that cannot be read.
+    """
+    for file in sorted(path.glob("*")):
+        if file.suffix.lower() != ".json" or not file.is_file():
+            continue
+        nodes: list[dict[str, Any]] = []
+
+        def remember(node: dict[str, Any], nodes: list[dict[str, Any]] = nodes) -> dict[str, Any]:
+            nodes.append(node)
+            return node
+
+        try:
+            json.loads(file.read_text(encoding="utf-8"), object_hook=remember)
+        except (OSError, ValueError, RecursionError) as error:
+            raise unfit(path, what, f"{file.name} cannot be read: {error}") from error
+        # In a vocabulary auto_map may be a word: it has a number then.
+        if any(isinstance(node.get("auto_map"), str | list | dict) for node in nodes):
+            raise own_code(file)
 
 
 @contextlib.contextmanager
@@ -94,6 +127,15 @@ def model_type(path: Path, what: str) -> str:
         return str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"))
     except (OSError, ValueError, AttributeError) as error:
         raise unfit(path, what, f"config.json cannot be read: {error}") from error
+
+
+def own_code(file: Path) -> ConfigError:
+    """The error for a folder that is not data alone."""
+    return ConfigError(
+        "E263",
+        f"{file} wants code to be run that comes with the weights (auto_map), and Retake runs none",
+        "Take the model in a form that transformers knows by itself; if this one is, take auto_map out of the file.",
+    )
 
 
 def unfit(path: Path, what: str, why: str) -> ConfigError:

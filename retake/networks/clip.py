@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.device import device_of
-from retake.networks.checkpoint import pretrained, title, unfit
+from retake.networks.checkpoint import opened, pretrained, title, unfit
 from retake.weights.local import require
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Preparation = Literal["processor", "vbench"]
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-SIDE = 224
 
 
 def load(reference: str, device: str = "auto", preparation: Preparation = "processor") -> Clip:
@@ -47,10 +46,7 @@ class Clip:
         self.model: Any = pretrained(CLIPModel, path, "a folder of CLIP").to(device)
         self.processor: Any = None
         if preparation == "processor":
-            try:
-                self.processor = CLIPImageProcessor.from_pretrained(path, local_files_only=True)
-            except (OSError, ValueError) as error:
-                raise unfit(path, "a folder of CLIP with its processor", str(error)) from error
+            self.processor = opened(CLIPImageProcessor, path, "a folder of CLIP with its processor")
         self._tokenizer: Any = None
 
     def images(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -84,7 +80,7 @@ class Clip:
         if not any((self.path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             # transformers would go on with a vocabulary of three marks, and every text would read the same
             raise unfit(self.path, "a folder of CLIP with its tokenizer", "tokenizer.json and vocab.json are missing")
-        return CLIPTokenizer.from_pretrained(self.path, local_files_only=True)
+        return opened(CLIPTokenizer, self.path, "a folder of CLIP with its tokenizer")
 
     def _prepared(self, frames: NDArray[np.uint8]) -> Any:
         import torch

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retake.networks.checkpoint import pretrained, unfit
+from retake.networks.checkpoint import opened, pretrained
 
 if TYPE_CHECKING:
     import torch
@@ -30,17 +30,15 @@ class Detected:
 
 
 class GroundingDino:
-    """The detector, in float32, from a local folder. Raises ConfigError E262 when that holds something else."""
+    """The detector, in float32, from a local folder. Raises ConfigError E262 when that holds something else, E263 when
+    it wants code of its own to run."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoProcessor, GroundingDinoForObjectDetection
+        from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
         self.device = device
         self.model = pretrained(GroundingDinoForObjectDetection, folder, WHAT, use_safetensors=True).to(device)
-        try:
-            self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise unfit(folder, f"{WHAT} with its processor", str(error)) from error
+        self.processor: Any = opened(GroundingDinoProcessor, folder, f"{WHAT} with its processor")
 
     def detect(self, rgb: np.ndarray, text: str, word_score: float = 0.25) -> list[Detected]:
         """Everything that the network proposes in a picture (uint8 RGB [H, W, 3]) for the phrases of a text, surest

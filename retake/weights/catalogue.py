@@ -93,8 +93,20 @@ CATALOGUE: dict[str, Weights] = {
             "Apache-2.0",
             "masks=sam2 masks.backend=sam2",
         ),
-        Weights("grounding_dino_tiny", Hub("IDEA-Research/grounding-dino-tiny"), 689, "Apache-2.0", "masks.text"),
-        Weights("clip_vit_b_32", Hub("openai/clip-vit-base-patch32"), 605, "MIT", "metrics clip, consistency"),
+        Weights(
+            "grounding_dino_tiny",
+            Hub("IDEA-Research/grounding-dino-tiny"),
+            689,
+            "Apache-2.0",
+            "masks=sam2 masks.text=WORDS",
+        ),
+        Weights(
+            "clip_vit_b_32",
+            Hub("openai/clip-vit-base-patch32"),
+            605,
+            "MIT",
+            "metrics clip_score, temporal_consistency, consistency",
+        ),
         Weights("dino_vit_b_16", Hub("facebook/dino-vitb16"), 343, "Apache-2.0", "metrics consistency"),
         Weights("lpips_alex", Url(TORCH + "alexnet-owt-7be5be79.pth"), 244, "BSD-3-Clause", "metrics lpips"),
         Weights(
@@ -119,7 +131,7 @@ CATALOGUE: dict[str, Weights] = {
             ),
             96,
             "Apache-2.0",
-            "metrics fid of a dataset",
+            "metrics fid, of a dataset",
         ),
         Weights("amt_s", Hub("lalala125/AMT", file="amt-s.pth"), 12, "CC-BY-NC-4.0", "metrics smoothness"),
     )

@@ -76,23 +76,34 @@ def stream(url: str, path: Path, progress: Progress, say: Say) -> str:
     """Write what stands at `url` to `path` block by block; returns its sha256. Raises MachineError E306, E307, E308."""
     request = urllib.request.Request(url, headers={"User-Agent": "retake"})  # noqa: S310  addresses of the catalogue
     digest, done = hashlib.sha256(), 0
-    with answering(url), urllib.request.urlopen(request, timeout=WAIT) as answer:  # noqa: S310
-        total = int(answer.headers.get("Content-Length") or 0)
+    with answering(url):
+        answer = urllib.request.urlopen(request, timeout=WAIT)  # noqa: S310
+    with answer:
+        length = str(answer.headers.get("Content-Length"))
+        total = int(length) if length.isascii() and length.isdecimal() else 0
         say(f"{url.rpartition('/')[2]}: {total / 1e6:.1f} MB from {url}")
         with path.open("wb") as out:
-            try:
-                while block := answer.read(BLOCK):
-                    out.write(block)
-                    digest.update(block)
-                    done += len(block)
-                    progress(done, total)
-            except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-                raise broken_off(url, done, total) from error
+            for block in blocks(answer, url, total):
+                out.write(block)
+                digest.update(block)
+                done += len(block)
+                progress(done, total)
             out.flush()
             os.fsync(out.fileno())
+    return digest.hexdigest()
+
+
+def blocks(answer: Any, url: str, total: int) -> Iterator[bytes]:
+    """What an answer brings. Whatever fails here failed while reading, not while writing: MachineError E308."""
+    done = 0
+    try:
+        while block := answer.read(BLOCK):
+            done += len(block)
+            yield block
+    except (http.client.HTTPException, OSError) as error:
+        raise broken_off(url, done, total, error) from error
     if done < total:
         raise broken_off(url, done, total)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -108,7 +119,7 @@ def answering(url: str) -> Iterator[None]:
         if isinstance(error.reason, FileNotFoundError):
             raise refused(url, "there is no such file") from error
         raise unreachable(url, str(error.reason)) from error
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (http.client.HTTPException, OSError) as error:
         raise unreachable(url, f"{type(error).__name__} {error}".strip()) from error
 
 
@@ -120,17 +131,18 @@ def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
     share (https://huggingface.co/docs/hub/local-cache)."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
-    server = constants.ENDPOINT
+    server, repo = constants.ENDPOINT, local.repository(source, cache)
     with explained(source, server):
         # What is here of the repository fixes the commit: two entries of one repository then stay together.
-        about = HfApi().model_info(source.repo, revision=commit_here(source, cache), files_metadata=True, timeout=WAIT)
+        revision = local.named(repo, source.revision)
+        about = HfApi().model_info(source.repo, revision=revision, files_metadata=True, timeout=WAIT)
     commit, wanted = str(about.sha), chosen(source, list(about.siblings or []), server)
+    if not local.NAME.fullmatch(commit):
+        raise refused(f"{server}/{source.repo}", "the server names a commit that is none")
     total = sum(file.size or 0 for file in wanted)
     say(f"{source.repo}: {len(wanted)} files, {total / 1e6:.1f} MB, {licence(about)}, commit {commit[:10]}")
     if any(matches(file.rfilename, PICKLED) for file in wanted):
         say(f"{source.repo} has no safetensors: its weights are a pickle, which is only ever read with weights_only")
-
-    repo = cache / f"models--{source.repo.replace('/', '--')}"
     counted = counter(lambda done: progress(min(done, total), total))
     new: list[Path] = []
     try:
@@ -149,12 +161,6 @@ def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
         for pointer in new:
             pointer.unlink(missing_ok=True)
         raise
-
-
-def commit_here(source: Hub, cache: Path) -> str:
-    """The commit of that revision of which something is in the cache already, else the revision."""
-    ref = cache / f"models--{source.repo.replace('/', '--')}" / "refs" / source.revision
-    return ref.read_text().strip() if ref.is_file() else source.revision
 
 
 def chosen(source: Hub, files: list[Any], server: str) -> list[Any]:
@@ -188,7 +194,9 @@ def check(pointer: Path, file: Any, server: str) -> None:
 
 
 def name_revision(repo: Path, revision: str, commit: str) -> None:
-    """Say which commit a branch or tag stands for: from now on readers find it."""
+    """Say which commit a branch or tag stands for: from now on readers find it. Raises ConfigError E250 for none."""
+    if not local.REVISION.fullmatch(revision) or ".." in revision:
+        raise ConfigError("E250", f"{revision!r} is no revision", "Write a branch, a tag or a commit: org/repo@main.")
     if revision == commit:
         return
     ref = repo / "refs" / revision
@@ -276,9 +284,10 @@ def refused(where: str, why: str) -> MachineError:
     return MachineError("E307", f"no weights from {where}: {why}", "See what exists: retake weights")
 
 
-def broken_off(url: str, done: int, total: int) -> MachineError:
+def broken_off(url: str, done: int, total: int, why: BaseException | None = None) -> MachineError:
     of = f" of {total / 1e6:.1f}" if total else ""
-    return MachineError("E308", f"the download of {url} broke off after {done / 1e6:.1f}{of} MB", AGAIN)
+    said = f": {first_line(why)}" if why else ""
+    return MachineError("E308", f"the download of {url} broke off after {done / 1e6:.1f}{of} MB{said}", AGAIN)
 
 
 def wrong_bytes(name: str, where: str, wanted: str, found: str) -> MachineError:

@@ -11,12 +11,18 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from retake.errors import ConfigError, MachineError, did_you_mean
-from retake.store import Store
 from retake.weights.catalogue import CATALOGUE, Hub, Url, Weights
 
-REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
+if TYPE_CHECKING:
+    from retake.store import Store
+
+NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # one component of a path: an organisation, a repository, a commit
+REVISION = re.compile(rf"{NAME.pattern}(?:/{NAME.pattern})*", re.ASCII)  # a branch may hold slashes
+REPO = re.compile(rf"({NAME.pattern}/{NAME.pattern})(?:@({REVISION.pattern}))?", re.ASCII)
+LONGEST = 200  # characters of a hub reference: its parts name folders of the cache
 ABSENT = "absent"
 
 
@@ -27,7 +33,7 @@ def describe(reference: str) -> Weights:
     """
     if reference in CATALOGUE:
         return CATALOGUE[reference]
-    if (match := REPO.fullmatch(reference)) and ".." not in reference:
+    if len(reference) <= LONGEST and ".." not in reference and (match := REPO.fullmatch(reference)):
         return Weights(reference, Hub(match[1], match[2] or "main"), 0, "see its model card", "")
     raise ConfigError(
         "E250",
@@ -36,11 +42,17 @@ def describe(reference: str) -> Weights:
     )
 
 
+def given(reference: str) -> Path | None:
+    """The local file or folder that a reference is itself, else None. Names of the catalogue are never paths, whatever
+    lies in the working directory."""
+    path = os.path.expanduser(reference)
+    return Path(path) if reference not in CATALOGUE and path and os.path.exists(path) else None
+
+
 def locate(reference: str) -> Path | None:
     """The file or folder of weights that are here, else None. Raises ConfigError E250 as `describe` does."""
-    given = Path(reference).expanduser()
-    if reference not in CATALOGUE and given.exists():
-        return given
+    if (path := given(reference)) is not None:
+        return path
     source = describe(reference).source
     if isinstance(source, Url):
         path = torch_cache() / source.file
@@ -100,11 +112,10 @@ def command(reference: str) -> str:
 def identity(reference: str, store: Store) -> str:
     """What stands in a key: `org/repo@commit`, or the content digest of a file or folder. Raises MachineError E302."""
     path = require(reference)
-    if reference in CATALOGUE or not Path(reference).expanduser().exists():
+    if given(reference) is None:
         source = describe(reference).source
         if isinstance(source, Hub):
-            commit = path.parent.name if source.file else path.name
-            return f"{source.repo}@{commit}" + (f"/{source.file}" if source.file else "")
+            return f"{source.repo}@{commit_of(source, path)}" + (f"/{source.file}" if source.file else "")
     return f"sha256:{store.source_digest(path)}"
 
 
@@ -115,11 +126,28 @@ def identity_or_absent(reference: str, store: Store) -> str:
 
 def snapshot(source: Hub) -> Path | None:
     """Folder of the commit that a revision stands for in the hub's cache, if it is there."""
-    repo = hub_cache() / f"models--{source.repo.replace('/', '--')}"
-    ref = repo / "refs" / source.revision
-    commit = ref.read_text().strip() if ref.is_file() else source.revision
+    repo = repository(source, hub_cache())
+    commit = named(repo, source.revision)
     folder = repo / "snapshots" / commit
-    return folder if folder.is_dir() else None
+    return folder if NAME.fullmatch(commit) and folder.is_dir() else None
+
+
+def repository(source: Hub, cache: Path) -> Path:
+    """Folder of a repository in the hub's cache."""
+    return cache / f"models--{source.repo.replace('/', '--')}"
+
+
+def named(repo: Path, revision: str) -> str:
+    """The commit that a revision stands for in a repository of the cache, else the revision itself."""
+    ref = repo / "refs" / revision
+    commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
+    return commit if NAME.fullmatch(commit) and len(commit) <= LONGEST else revision
+
+
+def commit_of(source: Hub, path: Path) -> str:
+    """The commit to which a path, as `locate` found it, belongs: the name of the folder that holds the repository."""
+    within = len(Path(source.file or "").parts)
+    return (path, *path.parents)[within].name
 
 
 def hub_cache() -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.device import INERT, Device, Dtype, device_of, dtype_of
-from retake.networks.checkpoint import pretrained
+from retake.networks.checkpoint import opened, pretrained
 from retake.weights.local import require
 
 VERSION = 1
@@ -33,6 +33,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         "depth_anything_v2_small",
         description="a name, a folder, or org/repo of a Depth Anything model in transformers' format; V2 Small is "
         "Apache-2.0, Base and Large are CC-BY-NC-4.0",
+        json_schema_extra={"weights": ""},
     )
     dtype: Dtype = Field("float32", description="precision of the network")
     batch: int = Field(
@@ -87,13 +88,13 @@ def load(path: Path) -> tuple[Any, Any]:
     """(DepthAnythingForDepthEstimation in float32 on the CPU, its image processor) of a local folder.
 
     A folder without preprocessor_config.json gets the processor that all Depth Anything models share. Raises
-    ConfigError E262 where the folder holds another network.
+    ConfigError E262 where the folder holds another network, E263 where it wants code of its own to run.
     """
     from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
 
     network = pretrained(DepthAnythingForDepthEstimation, path, "Depth Anything")
     if (path / "preprocessor_config.json").is_file():
-        return network, DPTImageProcessor.from_pretrained(path, local_files_only=True)
+        return network, opened(DPTImageProcessor, path, "Depth Anything with its processor")
     return network, DPTImageProcessor(
         size={"height": 518, "width": 518},
         keep_aspect_ratio=True,

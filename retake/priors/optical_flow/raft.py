@@ -35,7 +35,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["raft"] = "raft"
     weights: str = Field(
-        "raft_large", description="raft_large, raft_small, or a .pth file of either, which is seen from its tensors"
+        "raft_large",
+        description="raft_large, raft_small, or a .pth file of either, which is seen from its tensors",
+        json_schema_extra={"weights": ""},
     )
     updates: int = Field(12, ge=1, le=64, description="refinements; time is proportional to it")
     dtype: Dtype = Field("float32", description="precision of the convolutions; positions stay float32")

@@ -22,7 +22,8 @@ from retake.device import INERT, Device, Dtype
 from retake.errors import ConfigError
 from retake.networks.grounding_dino import phrases
 from retake.priors.masks.prompt import Prompted, Tracker, check_prompts
-from retake.weights.local import require
+from retake.priors.masks.sam2.package import settings_file
+from retake.weights.local import locate, require
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
@@ -69,8 +70,13 @@ def reference(params: Params) -> str:
 
 
 def weights(params: Params) -> dict[str, str]:
-    """References of the weights that are used, by role."""
-    return {"sam2": reference(params)} | ({"detector": params.detector} if params.text is not None else {})
+    """References of the weights that are used, by role. `settings` is the JSON beside a .pt file, which shapes the
+    network as its tensors do (package.py). Raises ConfigError E250 for weights that are none."""
+    used = {"sam2": reference(params)} | ({"detector": params.detector} if params.text is not None else {})
+    path = locate(reference(params)) if params.backend == "sam2" else None
+    if path is not None and path.is_file() and (beside := settings_file(path)).is_file():
+        used["settings"] = str(beside)
+    return used
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
@@ -94,7 +100,7 @@ def tracker(params: Params, size: tuple[int, int], state: dict[str, np.ndarray] 
     """Follows objects in one direction of time (see prompt.py). `size` = (width, height) of the working frames.
 
     Raises MachineError E302 for weights that are not here, E304 for a GPU that is not there, ConfigError E262 for
-    weights of something else.
+    weights of something else, E263 for weights that want code of theirs to run.
     """
     paths = {role: require(name) for role, name in weights(params).items()}
     if params.backend == "transformers":

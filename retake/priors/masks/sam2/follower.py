@@ -141,7 +141,7 @@ class Follower(ABC):
                 f"Lower {lower}, or try other words, another frame (masks.frame=N), or a box.",
             )
         prompts = {i: Prompt(box=one.box, points=()) for i, one in enumerate(boxes, start=1)}
-        if strange := [c.object for c in p.corrections if c.object not in prompts]:
+        if strange := [i for i in map(p.corrected, p.corrections) if i not in prompts]:
             raise _not_followed(strange[0], list(prompts))
         return prompts
 

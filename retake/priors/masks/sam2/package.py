@@ -1,7 +1,8 @@
 """The network of the sam2 package, built from the package's own configuration, without its Hydra.
 
-Which configuration belongs to a checkpoint shows in its name: sam2.1_hiera_small.pt, sam2_hiera_large.pt, ... A file
-of another name says it in JSON beside it, NAME.json for NAME.pt:
+Which configuration belongs to a checkpoint shows in its name: sam2.1_hiera_small.pt, sam2_hiera_large.pt, ... These fit
+no other's tensors, so the name adds nothing to a key. A file of another name says it in JSON beside it, NAME.json for
+NAME.pt, which is part of the key:
 
     {"base": "sam2.1_hiera_small", "model": {"image_size": 512, "memory_attention": {"num_layers": 2}}}
 
@@ -60,23 +61,30 @@ def predictor(path: Path, device: torch.device) -> Any:
 def configuration(path: Path) -> dict[str, Any]:
     """What builds the network of a checkpoint, by its name or JSON beside it. Raises ConfigError E262."""
     own = beside(path)
-    name = str(own.get("base", path.stem))
+    name = str(own["base"] if own else path.stem)
     if name not in CONFIGS:
         raise unfit(path, WHAT, f"{name} is no configuration of the package, which has {', '.join(CONFIGS)}")
     return merged(merged(packaged(name), SETTINGS), own.get("model", {}))
 
 
+def settings_file(path: Path) -> Path:
+    """Where a checkpoint may say how its network is built."""
+    return path.with_suffix(".json")
+
+
 def beside(path: Path) -> dict[str, Any]:
     """What a JSON file beside a checkpoint says; empty where there is none. Raises ConfigError E262."""
-    file = path.with_suffix(".json")
+    file = settings_file(path)
     if not file.is_file():
         return {}
     with fitting(file, 'settings of the form {"base": NAME, "model": {...}}'):
         if file.stat().st_size > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
         own = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(own, dict) or own.keys() - {"base", "model"} or not isinstance(own.get("model", {}), dict):
+        if not isinstance(own, dict) or not {"base"} <= own.keys() <= {"base", "model"}:
             raise ValueError("it has other keys")
+        if not isinstance(own.get("model", {}), dict):
+            raise ValueError("its model is no mapping")
         if strange := next((key for key in keys(own) if key.startswith("_")), None):
             raise ValueError(f"the key {strange} is not allowed")
     return own

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retake.networks.checkpoint import model_type, unfit, without_bars
+from retake.networks.checkpoint import model_type, opened, unfit
 from retake.priors.masks.prompt import Moment, Prompt
-from retake.priors.masks.sam2.follower import Follower, fitting, pixels, shared
+from retake.priors.masks.sam2.follower import Follower, pixels, shared
 from retake.priors.masks.sam2.memory import CONDITION, POSITIONS, RECENT, Output, Outputs, Reach, Tensors, at, unpack
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Streaming(Follower):
 
 
 class Loaded:
-    """The network and its processor, from a local folder. Raises ConfigError E262."""
+    """The network and its processor, from a local folder. Raises ConfigError E262, E263."""
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         from transformers import Sam2VideoModel, Sam2VideoProcessor
@@ -130,12 +130,8 @@ class Loaded:
             raise unfit(folder, WHAT, ".pt files belong to masks.backend=sam2")
         if (kind := model_type(folder, WHAT)) != "sam2_video":
             raise unfit(folder, WHAT, f"its config.json is that of {kind!r}")
-        with fitting(folder, WHAT), without_bars():
-            self.processor: Any = Sam2VideoProcessor.from_pretrained(folder, local_files_only=True)
-            loaded: Any = Sam2VideoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=dtype, output_loading_info=True
-            )
-        model, info = loaded
+        self.processor: Any = opened(Sam2VideoProcessor, folder, WHAT)
+        model, info = opened(Sam2VideoModel, folder, WHAT, use_safetensors=True, dtype=dtype, output_loading_info=True)
         missing = set(info["missing_keys"])
         if lost := missing - set(TWINS) or (missing if missing >= set(TWINS) else set()):
             raise unfit(folder, WHAT, f"{len(lost)} tensors are missing, the first {min(lost)}")
