@@ -7,7 +7,6 @@ before its frame as they are, and goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,8 +116,8 @@ class Following:
             found[t] = tracker.step(moment)
             for correction in self.corrections:
                 if correction.frame == t:
-                    prompt = scaled(correction, self.series.meta)
-                    found[t][correction.object] = tracker.correct(moment, correction.object, prompt)
+                    prompt, object = scaled(correction, self.series.meta), self.params.corrected(correction)
+                    found[t][object] = tracker.correct(moment, object, prompt)
         return found, {f"{'behind' if reverse else 'ahead'}.{name}": a for name, a in tracker.state().items()}
 
     def moment(self, t: int, reverse: bool) -> Moment:
@@ -230,26 +229,19 @@ def tensors(found: list[dict[int, Followed]]) -> Tensors:
 
 def notes_on(work: Work, count: int, prompted: bool) -> list[str]:
     """What a person should know before trusting the masks: on which frames an object has none."""
-    chunks = [work.read(index) for index in sorted(work.done)]
-    ids = [int(i) for i in chunks[0]["ids"]]
-    empty = {i: list(empty_frames(chunks, k)) for k, i in enumerate(ids)}
+    empty: dict[int, list[int]] = {}
+    for index in sorted(work.done):  # one chunk at a time: a clip's masks need not fit into memory
+        chunk = work.read(index)
+        for k, i in enumerate(chunk["ids"].tolist()):
+            missing = (index * CHUNK + n for n, bits in enumerate(chunk["objects"][:, k]) if not bits.any())
+            empty.setdefault(i, []).extend(missing)
     help_it = "help it with masks.corrections or another prompt" if prompted else "check the given masks"
     return [
-        f"{'the mask' if ids == [1] else f'the mask of object {i}'} is empty {where(frames, count)}. "
+        f"{'the mask' if list(empty) == [1] else f'the mask of object {i}'} is empty {where(frames, count)}. "
         f"See the mask layer; {help_it}"
         for i, frames in empty.items()
         if frames
     ]
-
-
-def empty_frames(chunks: Iterable[Mapping[str, np.ndarray]], k: int) -> Iterable[int]:
-    """Frames on which the k-th object has no pixel."""
-    return (
-        i * CHUNK + n
-        for i, chunk in enumerate(chunks)
-        for n, bits in enumerate(chunk["objects"][:, k])
-        if not bits.any()
-    )
 
 
 def where(frames: list[int], count: int) -> str:

@@ -173,6 +173,37 @@ def test_steps_do_what_they_say():
     assert not region.region({1: a & False}, region.Params(steps=("union", "largest", "rectangle"))).any()
 
 
+def test_points_near_the_edge_of_a_shrunk_clip_stay_inside(tmp_path):
+    p = settings(["masks.points=[[0,0,0],[319,179,0],[105,95,1]]", "frames.short_side=48", "frames.last=3"])
+    _, _, series = made(tmp_path, p)
+    assert series[0].any()
+
+
+def test_points_of_one_kind_only_add_or_only_take_away(tmp_path):
+    world = CROSS
+    box = box_around(world.mask(0, 0))
+    short = [f"masks.box={box}", "frames.last=20"]
+    _, _, before = made(tmp_path, settings(short))
+    inside = middle_of(world.mask(18, 0))
+    for point, grows in ((inside, True), ([*inside[:2], 0], False)):
+        fix = f"masks.corrections=[{{frame:18,points:[{point}]}}]"
+        _, _, after = made(tmp_path, settings([*short, fix]))
+        assert (before[18] & ~after[18]).any() != grows
+        assert not (after[18] & ~before[18]).any() or grows
+        assert after[18][point[1], point[0]] == grows
+
+
+def test_a_note_counts_empty_frames_chunk_by_chunk_and_object_by_object(tmp_path):
+    objects = f"masks.objects={{1:{{box:{box_around(CROSS.mask(0, 0))}}},2:{{box:{box_around(CROSS.mask(0, 1))}}}}}"
+    _, found, series = made(tmp_path, settings([objects]))
+    empty = {i: [t for t in range(len(series)) if not series.object(t, i).any()] for i in (1, 2)}
+    assert empty[1]
+    assert not empty[2]
+    (note,) = found["masks"].meta["notes"]
+    assert note.startswith("the mask of object 1 is empty")
+    assert f"{empty[1][0]}" in note
+
+
 @pytest.mark.parametrize(
     ("overrides", "code", "says"),
     [
@@ -181,6 +212,14 @@ def test_steps_do_what_they_say():
         (["masks.objects={1:{points:[[3,3,0]]}}"], "E222", "--box"),
         (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:0,points:[[3,3,1]]}]"], "E224", "prompt itself"),
         (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:9,object:2,points:[[3,3,1]]}]"], "E224", "Followed: 1"),
+        (
+            [
+                "masks.objects={1:{box:[1,1,30,30]},2:{box:[40,1,70,30]}}",
+                "masks.corrections=[{frame:9,points:[[3,3,1]]}]",
+            ],
+            "E224",
+            "one of 1, 2",
+        ),
         (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:900,points:[[3,3,1]]}]"], "E231", "0 to 47"),
         (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:9}]"], "E224", "points or a box"),
         (["masks.box=[1,1,30,30]", "masks.corrections=[{frame:9,points:[[3000,3,1]]}]"], "E221", "x,y,label"),

@@ -52,12 +52,20 @@ def first_mask(frame: np.ndarray, prompt: Prompt, params: Params) -> np.ndarray:
 
 def corrected_mask(frame: np.ndarray, mask: np.ndarray, prompt: Prompt, params: Params) -> np.ndarray:
     """The mask put right, bool [H, W]: by a box cut anew; by points alone cut again around the old mask, whose rim is
-    open twice as far, with the points held fixed. Nothing to start from (an empty mask): the points alone.
+    open twice as far, with the points held fixed. Points on the object alone take nothing away, points beside it alone
+    add nothing. Nothing to start from (an empty mask): the points alone.
 
-    Raises ConfigError E220 and E221.
+    Raises ConfigError E220, E221, and E222 where an empty mask is corrected by points beside the object alone.
     """
     check_prompt(prompt, frame.shape[1], frame.shape[0])
+    labels_given = {label for _, _, label in prompt.points}
     if prompt.box is not None or int(mask.sum()) < MIN_AREA:
+        if prompt.box is None and 1 not in labels_given:
+            raise ConfigError(
+                "E222",
+                "a correction says only what is not the object, on a frame where its mask is empty",
+                "Add a point on the object, [x, y, 1], or a box.",
+            )
         return first_mask(frame, prompt, params)
     reached = mask.copy()
     for x, y, label in prompt.points:
@@ -76,6 +84,10 @@ def corrected_mask(frame: np.ndarray, mask: np.ndarray, prompt: Prompt, params: 
         on, beside = _draw_points(labels, prompt.points, area)
         fit = _fit_first(image, labels, params, 0)
     found = area.paste(tidy(fit, 0.05, on) & ~beside, (frame.shape[0], frame.shape[1]))
+    if labels_given == {1}:  # "this too": nothing is taken away
+        found = found | mask
+    elif labels_given == {0}:  # "not this": nothing is added
+        found = found & mask
     return found if int(found.sum()) >= MIN_AREA else mask
 
 

@@ -30,7 +30,9 @@ class Correction(Prompt, frozen=True):
     """What was wrong on a later (or earlier) frame. From that frame on, away from the prompt, masks are made anew."""
 
     frame: int = Field(description="working frame that the correction is given on", ge=0)
-    object: int = Field(1, description="id of the object", ge=1, le=255)
+    object: int | None = Field(
+        None, description="id of the object; null: the only one, or with masks.text the first", ge=1, le=255
+    )
 
 
 class Prompted(BaseModel, frozen=True, extra="forbid"):
@@ -55,6 +57,10 @@ class Prompted(BaseModel, frozen=True, extra="forbid"):
         if self.objects:
             return dict(sorted(self.objects.items()))
         return {1: Prompt(box=self.box, points=self.points)} if self.box or self.points else {}
+
+    def corrected(self, correction: Correction) -> int:
+        """The id of the object that a correction is of."""
+        return correction.object if correction.object is not None else next(iter(self.prompts()), 1)
 
 
 class Moment(NamedTuple):
@@ -127,7 +133,13 @@ def check_prompts(params: Prompted, frames: Mapping[str, Any], name: str, text: 
         require_prompt(prompt, name)
         check_prompt(prompt, *size)
     for correction in params.corrections:
-        if correction.object not in prompts and not text:
+        if correction.object is None and len(prompts) > 1:
+            raise ConfigError(
+                "E224",
+                f"the correction on frame {correction.frame} does not say of which object",
+                f"Add object: one of {', '.join(map(str, prompts))}.",
+            )
+        if params.corrected(correction) not in prompts and not text:
             raise ConfigError(
                 "E224",
                 f"a correction names object {correction.object}, which is not followed",
@@ -188,5 +200,13 @@ def scaled(prompt: Prompt, meta: Mapping[str, Any]) -> Prompt:
     if prompt.box is not None:
         x0, y0, x1, y1 = prompt.box
         box = (x0 * sx, y0 * sy, x1 * sx, y1 * sy)
-    points = tuple(((x + 0.5) * sx - 0.5, (y + 0.5) * sy - 0.5, label) for x, y, label in prompt.points)
+    # A point within half a source pixel of the frame's edge would land just outside.
+    points = tuple(
+        (
+            min(max((x + 0.5) * sx - 0.5, 0.0), meta["width"] - 1.0),
+            min(max((y + 0.5) * sy - 0.5, 0.0), meta["height"] - 1.0),
+            label,
+        )
+        for x, y, label in prompt.points
+    )
     return Prompt(box=box, points=points)
