@@ -153,10 +153,12 @@ def why(
     """Say which ingredient makes a stage run again: against the nearest earlier result of that stage."""
     from flows import graph, job
 
-    if stage is not None and stage not in graph.STAGES:
-        graph.closure(job.settings(list(overrides or [])), stage)
+    if stage not in (None, "correction") and stage not in graph.STAGES:
+        graph.closure(job.settings([]), stage)
     _, rest = split_runner(with_box(overrides, box))
-    _, planned = job.plan(clip, rest)
+    # A prior is asked about without an edit, whose settings may well be missing yet.
+    until = "masks" if stage == "correction" else stage if stage in graph.PRIORS else "report"
+    _, planned = job.plan(clip, rest, until)
     chosen = [p for p in planned if stage in (None, p.stage)]
     if as_json:
         show({"stages": [{"stage": p.stage, "status": p.status, "why": p.why} for p in chosen]})

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -145,13 +145,39 @@ def _model(group: str, values: Mapping[str, Any]) -> BaseModel:
         first = error.errors(include_url=False)[0]
         place = ".".join([group, *(str(part) for part in first["loc"])])
         if first["type"] == "extra_forbidden":
-            hint = did_you_mean(str(first["loc"][-1]), sorted(model.model_fields))
+            hint = did_you_mean(str(first["loc"][-1]), sorted(within(model, first["loc"][:-1]).model_fields))
             raise ConfigError("E205", f"unknown key {place}", hint) from error
         got = f" (got {first['input']!r})" if not isinstance(first["input"], Mapping) else ""
-        raise ConfigError("E205", f"{place}: {first['msg']}{got}", f"See params/{group}/ for what it takes.") from error
+        raise ConfigError("E205", f"{place}: {first['msg']}{got}", _next_step(group, place, first)) from error
     if strange := _not_finite(group, made.model_dump()):
         raise ConfigError("E205", f"{strange} is not a finite number", f"See params/{group}/ for what it takes.")
     return made
+
+
+def within(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel]:
+    """The model that an error's place leads to, through lists, mappings and nested models."""
+    for part in place:
+        kinds = [model.model_fields[part].annotation] if part in model.model_fields else []
+        while kinds:
+            kind = kinds.pop()
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
+            kinds += get_args(kind)
+    return model
+
+
+def _next_step(group: str, place: str, error: Mapping[str, Any]) -> str:
+    """What to type in place of a value that does not fit."""
+    given = error["input"]
+    if error["type"] == "tuple_type" and isinstance(given, str | int | float):
+        last = error["loc"][-1]
+        of_lists = f"It takes a list of lists: {place.rpartition('.')[0]}=[[...], [...]]"
+        return of_lists if isinstance(last, int) else f"It takes a list: {place}=[{given}]"
+    if error["type"] == "missing" and ".points." in place:
+        return "A point is [x, y, label]: label 1 on the object, 0 beside it."
+    if error["type"] == "literal_error" and isinstance(given, str):
+        return did_you_mean(given, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
+    return f"See params/{group}/ for what it takes."
 
 
 def _not_finite(place: str, value: Any) -> str | None:
@@ -210,10 +236,20 @@ def _explained(overrides: list[str], error: Exception) -> ConfigError:
             if not rest and value not in choices:
                 return ConfigError("E206", f"there is no {group}={value}", did_you_mean(value, choices))
             if rest and rest.split(".")[0] not in _keys(group, overrides):
+                if owners := _owners(group, rest.split(".")[0]):
+                    return ConfigError("E205", f"the chosen {group} have no {rest}", f"It is of {owners}.")
                 near = did_you_mean(rest.split(".")[0], _keys(group, overrides))
                 return ConfigError("E205", f"unknown key {name}", near.replace("mean ", f"mean {group}."))
+            if value.startswith("{") and isinstance(defaults[group].get(rest), list):
+                return ConfigError("E205", f"{name} takes a list", f"Put brackets around it: {name}=[{value}]")
     text = re.sub(r"\s+", " ", str(error)).strip()
     return ConfigError("E205", f"the settings do not compose: {text[:300]}", "Settings read key=value.")
+
+
+def _owners(group: str, key: str) -> str:
+    """The choices of a group whose files state a key, as they would be typed."""
+    files = sorted((CHECKOUT / "params" / group).glob("*.yaml"))
+    return ", ".join(f"{group}={f.stem}" for f in files if key in parse_yaml(f.read_text(), str(f)))
 
 
 def _keys(group: str, overrides: list[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 from retake.stage import Outcome
@@ -18,7 +17,7 @@ class Console:
         self._bar: Any = None
         self._task: Any = None
         self._stage = ""
-        self._began = time.monotonic()
+        self._notes: list[str] = []
 
     def progress(self, stage: str, done: int, total: int) -> None:
         if not self.live:
@@ -38,14 +37,24 @@ class Console:
         self.say(f"{stage:13} another process is making it; waiting")
 
     def outcome(self, outcome: Outcome) -> None:
-        """One line a stage."""
+        """One line a stage, and below it what a person should know of its result."""
         self._close()
+        if outcome.stage == "correction":  # what it puts right is not to be complained of
+            self._notes.clear()
+        self.tell_notes()
         made = outcome.artifact.bytes
         took = f"{outcome.seconds:7.1f} s" if outcome.status == "ran" else f"{'':9}"
         saved = f"saved {outcome.recorded_seconds:.1f} s" if outcome.status == "cached" else ""
         self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {size(made):>9}  {outcome.key[:10]}  {saved}".rstrip())
-        for note in outcome.artifact.meta.get("notes", ()):
+        self._notes += outcome.artifact.meta.get("notes", ())
+        if outcome.stage not in ("masks", "correction"):
+            self.tell_notes()
+
+    def tell_notes(self) -> None:
+        """Say what is to be known about the masks, once it is clear that no correction follows."""
+        for note in self._notes:
             self.say(f"{'':13} note: {note}")
+        self._notes.clear()
 
     def say(self, text: str) -> None:
         if not self.quiet:

@@ -27,6 +27,7 @@ from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError, did_you_mean
 from retake.formats import unpack
+from retake.metrics import fid
 from retake.stage import Outcome
 from retake.store import Store
 from tasks.metrics import FEATURES
@@ -113,12 +114,14 @@ def hand_out_stage(
         if name == "report":
             handout.write_page(store, edits[place], target)
     if name == "metrics" and made:
-        write_scores(store, made, folder)
+        write_scores(store, made, folder, {place[1]: edits[place].settings.metrics.fid for place in made})
 
 
-def write_scores(store: Store, made: Mapping[tuple[str, ...], Artifact], folder: Path) -> None:
+def write_scores(
+    store: Store, made: Mapping[tuple[str, ...], Artifact], folder: Path, params: Mapping[str, fid.Params]
+) -> None:
     """scores.json (clip -> edit -> metric) for `dvc metrics`, frames.tsv (all rows) for `dvc plots`. What only a whole
-    dataset has, FID and KID, stands under "all clips"."""
+    dataset has, FID and KID, stands under "all clips"; what to know about it in notes.json. `params`: by edit."""
     scores: dict[str, dict[str, Any]] = {}
     rows: list[str] = []
     features: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
@@ -130,18 +133,22 @@ def write_scores(store: Store, made: Mapping[tuple[str, ...], Artifact], folder:
         if FEATURES in artifact:
             found = unpack(store.read(artifact[FEATURES]))
             features.setdefault(edit, []).append((found["source"], found["result"]))
+    notes = {}
+    for edit, pairs in features.items():
+        values, notes[edit] = fid_of(pairs, params[edit])
+        scores.setdefault(ALL_CLIPS, {})[edit] = values
     if features:
-        scores[ALL_CLIPS] = {edit: fid_of(pairs) for edit, pairs in features.items()}
+        handout.write_text(folder / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
     handout.write_text(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
     handout.write_text(folder / "frames.tsv", "\n".join(rows) + "\n")
 
 
-def fid_of(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, float | None]:
-    """FID and KID of one edit over all clips: features of the sources and of the results, clip by clip."""
-    from retake.metrics import fid
-
+def fid_of(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], params: fid.Params
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """FID and KID of one edit over all clips, and notes on them: features of the sources and of the results by clip."""
     source, result = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return fid.score(source, result)[0]
+    return fid.score(source, result, params)
 
 
 def commit(console: Console, made: Mapping[str, Mapping[tuple[str, ...], Artifact]], store: Store) -> None:

@@ -19,7 +19,7 @@ from retake.clip import Clip
 from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
 from retake.stage import Stage
-from retake.weights.local import require
+from retake.weights.local import locate, require
 from tasks import decode, depth, edit, frames, masks, metrics, optical_flow, region, report, tracks
 
 STAGES: dict[str, Stage] = {
@@ -103,7 +103,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
             "these settings need a mask of the edited object",
             "Give --mask MASKS or --box x0,y0,x1,y1; or tracks.queries=grid.",
         )
-    require_weights(p, need)
+    require_weights(p, need | {"metrics"})
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
     comparable(made["frames"], made["result"])
@@ -204,11 +204,14 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
 
 def require_weights(p: Settings, need: set[str]) -> None:
     """Raises MachineError E302, with the command that gets them, for weights of a prior or the method that are not
-    here. Metrics without weights say so in their place."""
+    here. Metrics without weights say so in their place; but a name that does not exist is refused, E250."""
     for group in CHOICES:
         if group in need:
             for reference in chosen(p, group)["weights"].values():
                 require(reference)
+    if "metrics" in need:
+        for reference in metrics.weights(p.metrics).values():
+            locate(reference)
 
 
 def chosen(p: Settings, group: str) -> dict[str, Any]:

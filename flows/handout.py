@@ -63,7 +63,7 @@ class Finished:
     def recipe(self) -> dict[str, Any]:
         """What made it, as plain JSON."""
         settings = {g: v for g, v in self.settings.as_json().items() if g != "dataset"}
-        keys = {o.stage: o.key for o in self.outcomes}
+        keys = [{"stage": o.stage, "key": o.key} for o in self.outcomes]  # corrections repeat a stage
         about = {"clip": self.clip.spec, "method": self.method, "command": self.command}
         return {**about, "settings": settings, "keys": keys}
 

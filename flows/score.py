@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from flows import graph, handout
-from flows.config import Settings, settings
+from flows.config import Settings, compose, settings, validate
 from flows.job import edits_home, open_store
 from flows.runners import Local
 from retake.clip import Clip, open_clip
+from retake.errors import ConfigError
 from retake.recipe import digest, keyed_params
 from retake.report.scores import companion
 from retake.stage import Outcome
@@ -68,17 +69,23 @@ def score(
     found from a box around the object; without either only whole-frame values come. Raises RetakeError.
     """
     clip, other = open_clip(source), open_clip(result)
-    overrides = [*overrides, *masking(mask, box)]
-    masked = any(o.lstrip("+").startswith("masks") for o in overrides)
+    check(overrides, mask, box)
+    p = chosen(overrides, mask, box)
+    masked = where_is_said(p)
+    if not masked and p.region != type(p.region)():
+        raise ConfigError(
+            "E229", "region.* needs a mask of the edited object", "Give --mask MASKS or --box x0,y0,x1,y1."
+        )
     if not masked and not any(o.startswith("tracks") for o in overrides):
-        overrides.append("tracks.queries=grid")  # points of the whole picture stand in for points of the object
-    p = settings(overrides)
+        # Points of the whole picture stand in for points of the object.
+        p = chosen([*overrides, "tracks.queries=grid"], mask, box)
     runner = runner or Local(open_store())
     store = runner.store
     keyed = {g: keyed_params(getattr(p, g), store.source_digest) for g in GROUPS}
     identity = digest([clip.digest(store), other.digest(store), keyed])[:12]
     folder = folder or edits_home() / clip.name / f"vs-{other.name[:60]}-{identity}"
-    command = shlex.join(["retake", "metrics", clip.spec, other.spec, *overrides])
+    said = ["--mask", mask] if mask is not None else ["--box", ",".join(f"{v:g}" for v in box)] if box else []
+    command = shlex.join(["retake", "metrics", clip.spec, other.spec, *overrides, *said])
 
     def build() -> Score:
         made = graph.score_graph(runner, clip, other, p, masked)
@@ -90,12 +97,33 @@ def score(
     return runner.healed(build)
 
 
-def masking(mask: str | None, box: Sequence[float] | None) -> list[str]:
-    """Settings that say where the edited object is."""
-    if mask is not None:
-        text = mask.replace("\\", "\\\\").replace("'", "\\'")
-        return ["masks=given", f"masks.path='{text}'"]
-    return [f"masks.box=[{','.join(f'{v:g}' for v in box)}]"] if box is not None else []
+def check(overrides: Sequence[str], mask: str | None, box: Sequence[float] | None) -> None:
+    """Raises ConfigError E229 for a place of the object that is said twice, E205 for settings that have no say."""
+    if mask is not None and box is not None:
+        raise ConfigError("E229", "--mask and --box both say where the edited object is", "Give one of them.")
+    for override in overrides:
+        group = override.lstrip("+~").partition("=")[0].partition(".")[0]
+        if group in ("edit", "decode", "dataset"):
+            raise ConfigError(
+                "E205",
+                f"{override} has no say here: the result is there already",
+                "Drop it; see retake metrics --help.",
+            )
+
+
+def chosen(overrides: Sequence[str], mask: str | None, box: Sequence[float] | None) -> Settings:
+    """The settings with the place of the edited object. A path is set as it is: it never passes Hydra's grammar."""
+    if mask is None:
+        return settings([*overrides, *([f"masks.box=[{','.join(f'{v:g}' for v in box)}]"] if box is not None else [])])
+    data = compose([*overrides, "masks=given"])
+    data["masks"]["path"] = mask
+    return validate(data)
+
+
+def where_is_said(p: Settings) -> bool:
+    """Whether the settings say where the edited object is."""
+    masks = p.masks
+    return bool(getattr(masks, "path", None) or getattr(masks, "text", None) or getattr(masks, "prompts", dict)())
 
 
 def hand_out(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ from retake.errors import IntegrityError
 from retake.formats import VERSION, Tensors, chunk_name, open_series, pack, unpack
 from retake.recipe import Recipe, digest, installed, keyed_params
 from retake.store import Record, Store
+
+# Libraries whose versions a record remembers; those that are in a key stand in the stage's `backends`.
+RECORDED = ("retake", "numpy", "torch", "torchvision", "torchmetrics", "transformers", "sam2")
+RECORDED += ("opencv-python-headless", "av", "decord")
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class Work:
     observer: Observer = field(default_factory=Silent)
     mark: str = ""
     """Stands for the very files that are read: chunks of a run that read others are not gone on from."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Identities of weights by role, as they stand in the key."""
 
     def __post_init__(self) -> None:
         self._files: list[File] = []
@@ -215,7 +222,7 @@ def compute(
             return Outcome(stage.name, key, "cached", time.perf_counter() - start, record.artifact, record.seconds)
         begun = time.perf_counter()
         with store.scratch() as scratch, peak_memory() as peak:
-            work = Work(store, stage, key, scratch, observer, sources.mark if sources else "")
+            work = Work(store, stage, key, scratch, observer, sources.mark if sources else "", recipe.weights)
             try:
                 artifact = stage.function(work, params=params, **inputs)
             except Exception:
@@ -225,7 +232,7 @@ def compute(
         if sources:
             sources()
         seconds = time.perf_counter() - begun
-        store.publish(Record(key, recipe.ingredients(), artifact, round(seconds, 3), cost(peak())))
+        store.publish(Record(key, recipe.ingredients(), artifact, round(seconds, 3), cost(peak(), params)))
     return Outcome(stage.name, key, "ran", time.perf_counter() - start, artifact, seconds)
 
 
@@ -261,15 +268,23 @@ def identity(path: str) -> list[Any]:
     return [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
 
 
-def cost(peak_bytes: int) -> dict[str, Any]:
+def cost(peak_bytes: int, params: BaseModel) -> dict[str, Any]:
     """What a record remembers about where and at what price a result was made. None of it is in the key."""
     return {
         "peak_memory": peak_bytes,
-        "device": "cpu",
+        "device": device_used(params),
         "host": platform.node(),
         "time": round(time.time(), 3),
-        "versions": installed("retake", "numpy", "torch", "opencv-python-headless", "av", "decord"),
+        "versions": installed(*RECORDED),
     }
+
+
+def device_used(params: BaseModel) -> str:
+    """Where the networks of a stage ran, "cuda" or "cpu". Asks torch only where the stage has loaded it."""
+    nested = (getattr(params, name) for name in type(params).model_fields)
+    asked = {getattr(model, "device", "cpu") for model in (params, *nested)}
+    torch = sys.modules.get("torch")
+    return "cuda" if asked - {"cpu"} and torch is not None and torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager

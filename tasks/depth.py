@@ -36,5 +36,12 @@ def stage_depth(work: Work, params: Any, frames: Frames, optical_flow: Artifact 
         height=series.height,
         name=params.name,
         convention="relative inverse depth: 0 is far, larger is nearer; no unit, no scale between clips",
-        notes=module.notes(params) if hasattr(module, "notes") else [],
+        notes=[*(module.notes(params) if hasattr(module, "notes") else []), *notes_on(work, len(series))],
     )  # type: ignore[return-value]
+
+
+def notes_on(work: Work, count: int) -> list[str]:
+    """On how many frames nothing could be told: their map is one constant."""
+    flat = sum(int(np.ptp(depth) == 0) for index in sorted(work.done) for depth in work.read(index)["depth"])
+    where = "every frame" if flat == count else f"{flat} of {count} frames"
+    return [f"depth is one constant on {where}: nothing near could be told from anything far"] if flat else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from retake.artifact import Artifact, Frames, Metrics, Result
 from retake.errors import ConfigError
 from retake.formats import FlowSeries, FrameSeries, RegionSeries, TrackSeries, chunk_range, pack
 from retake.lookup import lookup
-from retake.metrics import flicker, motion_fidelity, warp_error
+from retake.metrics import fid, flicker, motion_fidelity, warp_error
 from retake.metrics import region as unedited
 from retake.metrics.clip_score import Params as ClipScoreParams
 from retake.metrics.consistency import Params as ConsistencyParams
@@ -29,6 +29,7 @@ from retake.metrics.smoothness import Params as SmoothnessParams
 from retake.metrics.summary import frame_rows, summarise, write_tsv
 from retake.metrics.temporal_consistency import Params as TemporalConsistencyParams
 from retake.metrics.warp_error import Params as WarpErrorParams
+from retake.recipe import installed
 from retake.stage import Work, stage
 from retake.video import resize
 from retake.weights import local
@@ -48,6 +49,7 @@ Name = Literal[
     "fid",
 ]
 NO_CODE = "E261"  # weights are here, and the package that holds the network's code is not
+OF_A_DATASET = "a number of a dataset, not of a clip: retake dataset metrics=all"
 FEATURES = "features.safetensors"  # of fid: what a dataset's score is made of
 
 
@@ -93,7 +95,7 @@ def looks_through(params: Params, name: str) -> list[tuple[str, str]]:
     return sorted(module.weights(getattr(params, name)).items()) if hasattr(module, "weights") else []
 
 
-# vbench is a backend because one metric is unavailable without it.
+# vbench is a backend because one metric is unavailable without that package.
 @stage(
     "metrics", version=2, makes="metrics", backends=("opencv-python-headless", "numpy", "vbench"), optional_weights=True
 )
@@ -114,7 +116,7 @@ def stage_metrics(
     flow: FlowSeries | None = work.open(optical_flow) if optical_flow else None
     mask: RegionSeries | None = work.open(region) if region else None
     size = source.width, source.height
-    pixels, seeing, reasons = chosen(params)
+    pixels, seeing, reasons = chosen(params, work.weights)
     before: Sample | None = None
     for t, edited in enumerate(shrunk(work.open(result), size)):
         forward = flow.forward(t - 1) if flow is not None and t else None
@@ -134,20 +136,34 @@ def stage_metrics(
     values, withheld = guarded(summarise(results) | dict.fromkeys(reasons))
     for metric in seeing:
         reasons |= {name: why for name, why in found[metric].reasons().items() if values.get(name) is None}
+    if "fid" in params.names:
+        values |= dict.fromkeys(fid.DESCRIPTIONS)
+        lacks = [reasons["fid"]] if "fid" in reasons else []
+        reasons |= dict.fromkeys(fid.DESCRIPTIONS, "; ".join([*lacks, OF_A_DATASET]))
     if mask is None:
         reasons |= {name: NO_REGION for name, value in values.items() if value is None and name not in reasons}
     table = work.scratch / "metrics.tsv"
-    write_tsv(table, frame_rows(results, len(source)))
+    rows = frame_rows(results, len(source))
+    write_tsv(table, [{name: v for name, v in row.items() if name not in withheld} for row in rows])
     work.add("metrics.json", (json.dumps(values, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
     work.add("metrics.tsv", table)
     if "fid" in found:
         work.add(FEATURES, pack({"source": found["fid"].source, "result": found["fid"].result}))
+    notes = unmeasured(params, work.weights)
+    if min(result.meta["width"] / size[0], result.meta["height"] / size[1]) < 1:
+        notes.append(f"the result was enlarged from {result.meta['width']}x{result.meta['height']} to be compared")
     networks = {value: network for metric in seeing.values() for value, network in metric.networks().items()}
-    return work.finish(names=list(params.names), count=len(source), networks=networks, reasons=reasons | withheld)  # type: ignore[return-value]
+    return work.finish(
+        names=list(params.names), count=len(source), networks=networks, reasons=reasons | withheld, notes=notes
+    )  # type: ignore[return-value]
 
 
-def chosen(params: Params) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """The metrics of pixels, those that look through networks, and, for the values of those that cannot, why."""
+def chosen(params: Params, keyed: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+    """The metrics of pixels, those that look through networks, and, for the values of those that cannot, why.
+
+    `keyed`: identities of weights by metric and role. What the key calls absent counts as absent, also when it has
+    come meanwhile; what it names is loaded, or nothing is published. Raises MachineError E302, ConfigError E261, E262.
+    """
     makers: dict[str, Any] = {
         "warp_error": warp_error.WarpError,
         "region": unedited.Region,
@@ -161,7 +177,8 @@ def chosen(params: Params) -> tuple[dict[str, Any], dict[str, Any], dict[str, st
         if name in PIXELS:
             continue
         module, settings = lookup("metrics", name), getattr(params, name)
-        absent = {role: ref for role, ref in looks_through(params, name) if local.locate(ref) is None}
+        asked = looks_through(params, name)
+        absent = {role: ref for role, ref in asked if keyed.get(f"{name}.{role}", local.ABSENT) == local.ABSENT}
         for role, reference in absent.items():
             # One metric with two networks says of each value which of them it lacks; the others lack all.
             lost = [v for v in module.DESCRIPTIONS if not hasattr(module, "without") or v.startswith(role)]
@@ -174,10 +191,23 @@ def chosen(params: Params) -> tuple[dict[str, Any], dict[str, Any], dict[str, st
         try:
             seeing[name] = module.Metric(settings, **module.networks(settings))
         except ConfigError as error:
-            if error.code != NO_CODE:
-                raise
+            if error.code != NO_CODE or installed("vbench")["vbench"] != "absent":
+                raise  # vbench is a backend: only whether it is installed is in the key
             reasons |= dict.fromkeys(module.DESCRIPTIONS, f"unavailable: {error.message}. {error.hint}")
     return pixels, seeing, reasons
+
+
+def unmeasured(params: Params, keyed: Mapping[str, str]) -> list[str]:
+    """One line on everything that was not measured for want of weights."""
+    lacking: dict[str, list[str]] = {}
+    for name in params.names:
+        for role, reference in looks_through(params, name):
+            if keyed.get(f"{name}.{role}", local.ABSENT) == local.ABSENT:
+                lacking.setdefault(reference, []).append(name)
+    if not lacking:
+        return []
+    names = ", ".join(dict.fromkeys(name for several in lacking.values() for name in several))
+    return [f"not measured for want of weights: {names}. Get them: retake weights {' '.join(lacking)}"]
 
 
 def compare_pixels(scores: dict[str, Any], before: Sample | None, here: Sample, flow: FlowSeries | None) -> None:

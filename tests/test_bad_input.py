@@ -145,6 +145,25 @@ CASES = {
     "unknown command": Case(("edti", "good.mp4"), 2, "E201", "retake --help", "Did you mean 'edit'"),
     "unknown option": Case(("edit", "good.mp4", "--bxo", "1"), 2, "E201", "retake edit --help", "--box"),
     "no clip": Case(("edit",), 2, "E201", "retake edit --help", "clip"),
+    "a list without brackets": Case(
+        edit("good.mp4", "masks.corrections={frame: 3}"), 2, "E205", r"masks.corrections=\[\{frame: 3\}\]"
+    ),
+    "one where several may stand": Case(edit("good.mp4", "region.objects=2"), 2, "E205", r"region.objects=\[2\]"),
+    "a point without a label": Case(edit("good.mp4", "masks.points=[[1,2]]"), 2, "E205", r"\[x, y, label\]"),
+    "a slip in a list of names": Case(edit("good.mp4", "metrics.names=[regoin]"), 2, "E205", "Did you mean region"),
+    "a slip within an object": Case(
+        edit("good.mp4", "masks.objects={1:{boks:[1,2,3,4]}}"), 2, "E205", "Known: box, points"
+    ),
+    "a setting of another choice": Case(edit("good.mp4", "masks.text=cat"), 2, "E205", "masks=sam2"),
+    "weights of a metric that are not": Case(
+        edit("good.mp4", "metrics.names=[lpips]", "metrics.lpips.weights=lpips_alx"), 2, "E250", "lpips_alex"
+    ),
+    "weights that are not here": Case(
+        edit("good.mp4", "optical_flow=raft"), 5, "E302", "retake weights raft_large", where={"TORCH_HOME": "/nowhere"}
+    ),
+    "a mask said twice": Case(("metrics", "good.mp4", "good.mp4", "--mask", "black", *BOX), 2, "E229", "one of them"),
+    "a setting without a say": Case(("metrics", "good.mp4", "good.mp4", "edit.strength=1"), 2, "E205", "Drop it"),
+    "a region of nothing": Case(("metrics", "good.mp4", "good.mp4", "region.steps=[largest]"), 2, "E229", "--mask"),
     "unknown stage": Case(edit("good.mp4", "--until", "mask"), 2, "E209", "Did you mean masks"),
     "no such frame": Case(("frame", "good.mp4", "99"), 2, "E231", "0 to 19"),
     "not a frame": Case(("frame", "good.mp4", "first"), 2, "E201", "retake frame --help"),

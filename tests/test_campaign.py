@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ import pytest
 from flows import graph
 from flows.config import CHECKOUT, Settings, settings
 from flows.ledger import verify_store
-from flows.runners import Local
+from flows.runners import Chosen, Local
 from retake.artifact import Artifact, File
 from retake.clip import open_clip
 from retake.errors import DamagedError
@@ -38,8 +38,8 @@ from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.video import encode
 
-STAGES = tuple(graph.STAGES)
-CHUNKED = ("frames", "optical_flow", "masks", "tracks", "edit", "decode")
+STAGES = tuple(name for name in graph.STAGES if name != "depth")  # which nothing here needs
+CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 HEAVY = [
     "cv2",
     "torchvision",
@@ -78,16 +78,18 @@ class Told(Local):
     """Local, telling when a stage begins and remembering how it was called."""
 
     tell: Callable[[str], None] = lambda line: None
-    calls: dict[str, tuple[Stage, Any, str, dict[str, Any]]] = field(default_factory=dict)
+    calls: dict[str, tuple[Stage, Any, Chosen, dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def made(self) -> dict[str, Artifact]:
         return {o.stage: o.artifact for o in self.outcomes}
 
-    def __call__(self, stage: Stage, params: Any, *, implementation: str = "", **inputs: Any) -> Artifact:
+    def __call__(
+        self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
+    ) -> Artifact:
         self.tell(f"begin {stage.name}")
-        self.calls[stage.name] = stage, params, implementation, inputs
-        return super().__call__(stage, params, implementation=implementation, **inputs)
+        self.calls[stage.name] = stage, params, Chosen(implementation, weights), inputs
+        return super().__call__(stage, params, implementation=implementation, weights=weights, **inputs)
 
 
 def quiet(root: Path, heard: list[str] | None = None) -> Store:
@@ -283,8 +285,8 @@ class Ward:
 
     def compute(self, store: Store, name: str, observer: Any = None) -> Artifact:
         """Find or make one stage's result."""
-        stage, params, implementation, inputs = self.well.calls[name]
-        return Local(store, observer or Silent()).outcome(stage, params, implementation, inputs).artifact
+        stage, params, chosen, inputs = self.well.calls[name]
+        return Local(store, observer or Silent()).outcome(stage, params, chosen, inputs).artifact
 
     def record(self, name: str) -> Path:
         key = next(o.key for o in self.well.outcomes if o.stage == name)
@@ -452,7 +454,7 @@ def one_of_eight(root: Path, p: Settings, log: Path) -> None:
     assert wait_for(lambda: lines(log).count("ready") == 8, 30)
     run = Local(quiet(root), Slowly(tell))
     with commits_told(tell):
-        outcome = run.outcome(graph.STAGES["frames"], p.frames, "", {"clip": open_clip("sprites:drift")})
+        outcome = run.outcome(graph.STAGES["frames"], p.frames, Chosen(), {"clip": open_clip("sprites:drift")})
     tell("outcome " + json.dumps([outcome.status, outcome.artifact.digest]))
 
 
@@ -504,4 +506,4 @@ def test_when_the_one_that_computes_is_killed_a_waiter_goes_on(own_store, tmp_pa
 def complete_frames(root: Path) -> str:
     p = settings(["frames.last=40", "frames.short_side=48"])
     clip = open_clip("sprites:drift")
-    return Local(quiet(root)).outcome(graph.STAGES["frames"], p.frames, "", {"clip": clip}).artifact.digest
+    return Local(quiet(root)).outcome(graph.STAGES["frames"], p.frames, Chosen(), {"clip": clip}).artifact.digest

@@ -19,7 +19,7 @@ from command import CHECKOUT, Shell, Told, reference, sprite_clip
 from retake.store import Store
 from retake.video import read_image, write_png
 
-STAGES = ["frames", "optical_flow", "masks", "tracks", "edit", "decode", "metrics", "report"]
+STAGES = ["frames", "optical_flow", "masks", "region", "tracks", "edit", "decode", "metrics", "report"]
 BOX = ("--box", "20,20,80,80")
 
 
@@ -114,9 +114,9 @@ def test_another_edit_parameter_runs_only_what_follows_the_edit(warm):
     words = warm.words("edit.strength=0.5")
     planned = warm.shell("plan", *words, "--json")
     assert planned.statuses() == {
-        **dict.fromkeys(STAGES[:4], "cached"),
+        **dict.fromkeys(STAGES[:5], "cached"),
         "edit": "will run",
-        **dict.fromkeys(STAGES[5:], "may run"),
+        **dict.fromkeys(STAGES[6:], "may run"),
     }
     why = {stage["stage"]: stage["why"] for stage in planned.data["stages"]}
     assert "strength: 0.5 -> 1.0" in why["edit"] or "strength: 1.0 -> 0.5" in why["edit"]
@@ -191,9 +191,10 @@ def imported(warm: Warm, *words: object) -> set[str]:
 
 
 def test_cached_edits_and_plans_load_nothing_heavy(warm):
-    heavy = {"torch", "torchvision", "torchmetrics", "prefect", "dvc", "av", "decord", "diffusers"}
+    heavy = {"torch", "torchvision", "torchmetrics", "prefect", "dvc", "av", "decord", "diffusers", "transformers"}
+    heavy |= {"sam2", "scipy", "huggingface_hub", "torch_fidelity"}
     assert not imported(warm, "edit", *warm.words()) & heavy
-    assert not imported(warm, "plan", *warm.words("edit.strength=0.9")) & heavy
+    assert not imported(warm, "plan", *warm.words("edit.strength=0.9", "metrics=all")) & heavy
     assert not imported(warm, "edit", "--help") & (heavy | {"hydra", "omegaconf", "numpy", "cv2"})
 
 

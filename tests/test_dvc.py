@@ -13,7 +13,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SMALL = ["frames.last=16", "report.tile=160"]
-STAGES = ["frames", "optical_flow", "masks", "tracks", "edit", "decode", "metrics", "report"]
+PRIORS = ["frames", "optical_flow", "depth", "masks", "region", "tracks"]
+STAGES = [*PRIORS, "edit", "decode", "metrics", "report"]
 
 
 class Copy:
@@ -102,7 +103,7 @@ def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_rou
     dvc_first.commit("done")
     text = dvc_first.run("dvc", "exp", "run", *[a for o in [*SMALL, "edit.strength=0.5"] for a in ("-S", o)])
     skipped = [name for name in STAGES if f"'{name}' didn't change, skipping" in text]
-    assert skipped == ["frames", "optical_flow", "masks", "tracks"]
+    assert skipped == PRIORS
     scores = json.loads(dvc_first.run("dvc", "metrics", "diff", "--json"))["artifacts/metrics/scores.json"]
     assert scores["drift.ball.warp_error_edit"]["old"] != scores["drift.ball.warp_error_edit"]["new"]
     dvc_first.run("dvc", "plots", "show", "-o", "plots")
@@ -145,7 +146,7 @@ def test_dvc_yaml_names_every_stage_and_the_files_of_its_versions():
 
     from flows import graph
     from flows.config import CHOICES
-    from retake.lookup import names
+    from retake.lookup import lookup, names
 
     stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]
     assert list(stages) == list(graph.STAGES)
@@ -153,9 +154,11 @@ def test_dvc_yaml_names_every_stage_and_the_files_of_its_versions():
         assert stage["cmd"] == f"python -m flows stage {name}"
         assert stage["outs"] == [f"artifacts/{name}"]
         files = (
-            [f"retake/{CHOICES[name].replace('.', '/')}/{m}.py" for m in names(CHOICES[name])]
+            [str(Path(str(lookup(CHOICES[name], m).__file__)).relative_to(CHECKOUT)) for m in names(CHOICES[name])]
             if name in CHOICES
             else []
         )
+        if name == "metrics":
+            files = [f"retake/metrics/{m}.py" for m in names("metrics")]
         for file in [f"tasks/{name}.py", *files]:
             assert file in stage["deps"], f"{name} does not depend on {file}"

@@ -178,9 +178,10 @@ def test_fid_and_kid_are_of_all_clips_together(tmp_path):
             store.put("features.safetensors", pack(features)),
         )
         made[clip, "ball"] = Metrics(files, {"format": 1})
-    dataset.write_scores(store, made, tmp_path)
+    dataset.write_scores(store, made, tmp_path, {"ball": fid.Params()})
     scores = json.loads((tmp_path / "scores.json").read_text())
     wanted, _ = fid.score(np.concatenate(sides["source"]), np.concatenate(sides["result"]))
     assert scores["all clips"]["ball"] == wanted
     assert scores["all clips"]["ball"]["fid"] == pytest.approx(8, rel=0.3)
     assert set(scores) == {"a", "b", "all clips"}
+    assert json.loads((tmp_path / "notes.json").read_text()) == {"ball": {}}  # 80 frames are plenty for 8 features

@@ -35,7 +35,7 @@ from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
-STAGES = tuple(graph.STAGES)
+STAGES = tuple(name for name in graph.STAGES if name != "depth")  # which nothing here needs
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 BALL = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
 QUICK = [BALL, "report.tile=64", "report.columns=2", "decode.preset=veryfast"]
@@ -297,7 +297,7 @@ def golden_runs(root: Path) -> list[tuple[str, Calls, tuple[str, ...]]]:
         cv2.imwrite(str(folder / f"{t:05d}.png"), masks[t].astype(np.uint8) * 255)
     given = run(root / "retake", "sprites:drift", settings([*small, "masks=given", f"masks.path={folder}"]), "masks")
     return [
-        ("", found, tuple(name for name in STAGES if name != "depth")),
+        ("", found, STAGES),
         ("", fixed, ("correction",)),
         ("", deep, ("depth",)),
         (" given", given, ("masks",)),
@@ -352,7 +352,7 @@ def fresh(tmp_path_factory):
     return fingerprints(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("name", [*STAGES, "correction", "masks given", "tracks grid", "metrics by flow"])
+@pytest.mark.parametrize("name", [*STAGES, "depth", "correction", "masks given", "tracks grid", "metrics by flow"])
 def test_golden_values_move_only_with_a_version(fresh, name):
     """Equal inputs, equal numbers, within 1e-4 of their range: on this machine and on others."""
     assert fresh[name]["versions"] == GOLDEN[name]["versions"], (
@@ -609,7 +609,7 @@ def test_nan_in_a_chunk_is_refused_and_what_came_before_is_kept(middle, tmp_path
 
     runner = Local(Store(tmp_path / "store"))
     with pytest.raises(IntegrityError, match="optical_flow: forward of chunk 1") as caught:
-        runner.outcome(replace(stage, function=broken), params, "broken@1", inputs)
+        runner.outcome(replace(stage, function=broken), params, Chosen("broken@1"), inputs)
     assert caught.value.code == "E603"
     key = next((tmp_path / "store" / "partial").iterdir()).name
     partial = runner.store.load_partial(key)

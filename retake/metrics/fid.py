@@ -49,7 +49,10 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         json_schema_extra={"weights": ""},
     )
     seed: int = Field(
-        default=0, ge=0, description="seed of KID's subsets, where there are more frames than fit into one"
+        default=0,
+        ge=0,
+        description="seed of KID's subsets, where there are more frames than fit into one",
+        json_schema_extra={"inert": "drawn when a dataset is scored; a clip's features do not depend on it"},
     )
     device: Device = Field(default="auto", description="where the network runs", json_schema_extra=device.INERT)
 

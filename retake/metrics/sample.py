@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from retake.metrics.values import mean
 
 Frame = NDArray[np.uint8]
-NO_REGION = "no region of the edit was given, or it is empty on every frame"
+NO_REGION = "no mask of the edited region (--mask, --box), or it is empty on every frame"
 NO_FLOW = "no optical flow of the source was given"
 
 
