@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_sam2
 from command import CHECKOUT
+from test_depth import small as small_depth  # noqa: F401 (a fixture, asked for by name)
+from test_raft import small as small_raft  # noqa: F401
 
 from flows import export, graph
 from flows.config import CHOICES, settings
@@ -74,3 +77,38 @@ def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, noth
         record = runner.store.find(group, next(o.key for o in runner.outcomes if o.stage == group))
         assert record is not None
         assert record.recipe["implementation"].startswith(f"{name}@")
+
+
+@pytest.fixture(scope="module")
+def small_masks(tmp_path_factory) -> dict[str, Path]:
+    return small_sam2.saved(tmp_path_factory.mktemp("sam2"), small_sam2.small_model())
+
+
+WITH_NETWORKS = {
+    "optical_flow=raft": ("small_raft", "optical_flow.weights={}", "optical_flow.updates=2"),
+    "depth=depth_anything": ("small_depth", "depth.weights={}"),
+    "masks=sam2": ("small_masks:transformers", "masks.weights={}", BOX),
+    "masks=sam2 masks.backend=sam2": ("small_masks:sam2", "masks.weights={}", BOX),
+    "metrics=all": ("clip_folder", "metrics.clip_score.weights={}", "metrics.clip_score.prompt=a b", BOX),
+}
+
+
+@pytest.mark.parametrize("choice", WITH_NETWORKS)
+def test_a_choice_with_a_network_loads_it_and_runs(choice, request, nothing_fetched):
+    """Through the graph, with small random weights in the genuine classes: what loads them is what loads real ones."""
+    given, *words = WITH_NETWORKS[choice]
+    fixture, _, part = given.partition(":")
+    weights = request.getfixturevalue(fixture)
+    path = weights[part] if part else weights
+    p = settings([*choice.split(), *SMALL, EDIT, *(word.format(path) for word in words)])
+    group = choice.partition("=")[0]
+    runner = Local(Store(nothing_fetched / "store", lambda line: None))
+    made = graph.edit_graph(runner, open_clip("sprites:drift"), p, group)
+    record = runner.store.find(group, next(o.key for o in runner.outcomes if o.stage == group))
+    assert record is not None
+    identities = record.recipe["weights"].values()
+    assert any(identity.startswith("sha256:") for identity in identities)
+    assert str(path) not in str(record.recipe)
+    if group == "metrics":
+        assert made["metrics"].meta["networks"]["clip_t"]
+        assert "retake weights" in made["metrics"].meta["reasons"]["lpips"]
