@@ -30,6 +30,7 @@ from retake.clip import Clip, open_clip
 from retake.errors import ConfigError, did_you_mean
 from retake.exchange import depth as depth_files
 from retake.exchange import flow as flow_files
+from retake.exchange import manifest
 from retake.exchange import masks as mask_files
 from retake.exchange import tracks as track_files
 from retake.exchange.whole import files_of, whole, why_kept
@@ -52,8 +53,7 @@ DEPTH = {"png16": depth_files.write_png, "exr": depth_files.write_exr, "npy": de
 TRACKS = {"npz": track_files.write_npz, "json": track_files.write_json}
 ENDING = {"flo": "flo", "kitti": "png", "npz": "npz", "png16": "png", "exr": "exr", "npy": "npy", "json": "json"}
 MOST_PLACES = {"npz": 1 << 29, "json": 1 << 23}  # frames times points: 4.5 GiB, and what JSON is read back from
-MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def export(
     Returns the folder, its manifest, the number of files, their bytes, and the place of each thing, by name.
 
     Raises ConfigError E253 (nothing of that name), E254 (the folder holds what an export did not write, or would
-    lose), E255 (an edit that cannot be read, or was given settings), E256 (too many tracks for one file), and what
-    the stages raise.
+    lose), E255 (an edit that cannot be read, was given settings, or is a comparison of two clips), E256 (too many
+    tracks for one file), and what the stages raise.
     """
     formats = formats or Formats()
     what = tuple(dict.fromkeys(what))
@@ -122,7 +122,8 @@ def export(
         artifacts = {name: made[STAGE[name]] for name in what}
         told = {"artifacts": {name: a.digest for name, a in artifacts.items()}, "formats": asdict(formats)}
         folder = wanted or job.edits_home() / clip.name / f"export-{digest([VERSION, clip.name, told])[:12]}"
-        told |= about(clip, p, made, what) | {"stages": {o.stage: o.key for o in runner.outcomes}}
+        stages = [{"stage": o.stage, "key": o.key} for o in runner.outcomes]  # corrections repeat a stage
+        told |= about(clip, p, made, what) | {"stages": stages}
         return written(runner.store, folder, clip.name, artifacts, formats, told)
 
     return runner.healed(build)
@@ -137,9 +138,11 @@ def opened(clip_or_edit: str, overrides: Sequence[str]) -> tuple[Clip, Settings]
             raise ConfigError("E255", f"{folder} is an edit and has its settings", "Give the clip to choose others.")
         try:
             recipe = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-            spec, chosen = str(recipe["clip"]), dict(recipe["settings"])
+            spec, method, chosen = str(recipe["clip"]), recipe["method"], dict(recipe["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError("E255", f"{folder}/recipe.json cannot be read: {error}", "Give the clip.") from error
+        if method == "comparison":  # its settings would make an edit that nobody asked for
+            raise ConfigError("E255", f"{folder} compares two clips and is no edit", f"Give the clip: {spec}")
         return open_clip(spec), validate({**compose([]), **chosen})
     return open_clip(clip_or_edit), settings(list(overrides))
 
@@ -159,7 +162,6 @@ def about(clip: Clip, p: Settings, made: Mapping[str, Artifact], what: Sequence[
     frames = made["frames"].meta
     series = {name: p.as_json()[name] for name in made if hasattr(p, name)}
     return {
-        "written_by": "retake export",
         "version": VERSION,
         "clip": clip.spec,
         "name": clip.name,
@@ -276,23 +278,21 @@ def written(
                 thing: WRITERS[thing](Writing(open_series(store, artifact), part, name, formats))
                 for thing, artifact in artifacts.items()
             }
-            text = json.dumps({**told, "parts": parts}, indent=1, sort_keys=True, ensure_ascii=False)
-            (part / MANIFEST).write_text(text + "\n", encoding="utf-8")
+            manifest.write(part, {**told, "parts": parts})
         files = files_of(folder)
         size = sum((folder / file).stat().st_size for file in files)
     places = {thing: str(folder / (entry.get("folder") or entry["file"])) for thing, entry in parts.items()}
-    return {"folder": str(folder), "manifest": str(folder / MANIFEST), "files": len(files), "bytes": size, **places}
+    return {
+        "folder": str(folder),
+        "manifest": str(folder / manifest.NAME),
+        "files": len(files),
+        "bytes": size,
+        **places,
+    }
 
 
 def require_replaceable(folder: Path, name: str, what: Sequence[str]) -> None:
     """Raises ConfigError E254 unless the folder is not there, is empty, or holds an export of this clip that has no
     more things than the new one, and whose files nobody added to or changed."""
-    why = why_kept(folder)
-    if not why and (folder / MANIFEST).is_file():
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["name"] != name:
-            why = f"it is an export of another clip, {manifest['name']}"
-        elif lost := sorted(set(manifest["what"]) - set(what)):
-            why = f"it also holds {', '.join(lost)}, which would be lost; name all of them, or another folder"
-    if why:
+    if why := manifest.why_other(folder, name, what) or why_kept(folder):
         raise ConfigError("E254", f"{folder} is kept as it is: {why}", "Write elsewhere: --out FOLDER, or move it.")

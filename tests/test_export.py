@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 import subprocess
 import tracemalloc
 from pathlib import Path
@@ -19,8 +22,9 @@ from flows.config import CHECKOUT, settings
 from flows.export import Formats, export
 from flows.runners import Local
 from retake.clip import open_clip
-from retake.errors import ConfigError
+from retake.errors import ConfigError, MachineError
 from retake.exchange import masks as mask_files
+from retake.exchange.whole import whole
 from retake.formats import CHUNK, open_series
 from retake.priors.depth import given as given_depth
 from retake.priors.masks import given as given_masks
@@ -189,6 +193,12 @@ def test_the_result_of_an_edit_that_was_handed_out(home, tmp_path, monkeypatch):
     assert all(np.array_equal(region[t][1], world.mask(t, 1)) for t in range(COUNT))
     with pytest.raises(ConfigError, match="E255"):
         export(str(edit.folder), ["region"], tmp_path / "x", ["frames.last=3"])
+    recipe = json.loads((edit.folder / "recipe.json").read_text())
+    (edit.folder / "recipe.json").write_text(json.dumps({**recipe, "method": "comparison"}))  # as `retake metrics` does
+    with pytest.raises(ConfigError, match="E255") as caught:
+        export(str(edit.folder), ["region"], tmp_path / "x", runner=runner(home))
+    assert CLIP in caught.value.hint
+    assert not (tmp_path / "x").exists()
     (edit.folder / "recipe.json").write_text('{"clip": 1}')
     with pytest.raises(ConfigError, match="E255"):
         export(str(edit.folder), ["region"], tmp_path / "x")
@@ -212,6 +222,16 @@ def test_the_graph_runs_as_far_as_needed_and_makes_no_report(home, tmp_path):
     run = Local(run.store)
     export(CLIP, ["masks", "tracks"], tmp_path / "c", chosen(home), runner=run)
     assert {o.status for o in run.outcomes} == {"cached"}
+
+
+def test_every_correction_of_the_masks_stands_in_the_manifest(home, tmp_path):
+    words = ["frames.last=3", "optical_flow.preset=ultrafast", "masks.box=[50,44,142,136]"]
+    words.append("masks.corrections=[{frame: 1, points: [[90,90,1]]}, {frame: 2, points: [[92,90,1]]}]")
+    run = runner(home)
+    told = manifest(export(CLIP, ["masks"], tmp_path / "out", words, runner=run))
+    assert told["stages"] == [{"stage": o.stage, "key": o.key} for o in run.outcomes]
+    assert [entry["stage"] for entry in told["stages"]].count("correction") == 2
+    assert len({entry["key"] for entry in told["stages"]}) == len(told["stages"])
 
 
 def test_damage_in_the_store_is_healed(home, tmp_path):
@@ -324,6 +344,76 @@ def test_it_takes_the_place_of_its_own_and_of_nothing_else(home, tmp_path):
     assert "no folder" in again()
 
 
+@pytest.mark.parametrize(
+    "manifest_json",
+    [
+        None,
+        "{}",
+        "[1]",
+        "not JSON",
+        '{"files": []}',
+        '{"written_by": "another tool", "name": "sprites-cross", "what": ["masks"]}',
+        '{"written_by": "retake export", "what": ["masks"]}',
+        '{"written_by": "retake export", "name": "sprites-cross", "what": "masks"}',
+    ],
+)
+def test_sums_alone_make_no_export(tmp_path, manifest_json):
+    """Many folders state their own SHA256SUMS: data sets, releases, backups."""
+    (tmp_path / "chapter1.tex").write_text("years of work")
+    if manifest_json is not None:
+        (tmp_path / "manifest.json").write_text(manifest_json)
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(tmp_path.iterdir())]
+    (tmp_path / "SHA256SUMS").write_text("".join(lines))
+    with pytest.raises(ConfigError, match="E254"):
+        room.require_replaceable(tmp_path, "sprites-cross", ["masks"])
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    rename = os.rename
+    with whole(out) as part:
+        (part / "a").write_text("old")
+    known = {p: p.read_bytes() for p in out.iterdir()}
+
+    def write(failing: tuple[int, ...]) -> MachineError:
+        calls: list[Path] = []
+
+        def full(source: Path, target: Path) -> None:
+            calls.append(source)
+            if len(calls) in failing:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            rename(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", full)
+            with pytest.raises(MachineError) as caught, whole(out) as part:
+                (part / "a").write_text("new")
+        return caught.value
+
+    for failing in ((1,), (2,)):
+        assert write(failing).code == "E503"
+        assert {p: p.read_bytes() for p in out.iterdir()} == known
+        assert list(tmp_path.iterdir()) == [out]
+    told = write((2, 3))  # not even the way back
+    assert told.code == "E502"
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in told.hint
+    assert (kept / "a").read_text() == "old"
+
+
+def test_what_lies_beside_the_folder_is_nobody_elses(tmp_path):
+    """Hidden folders of a person, whatever they are called."""
+    for name in (".out.old", ".out.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+    for text in ("one", "two"):
+        with whole(tmp_path / "out") as part:
+            (part / "a").write_text(text)
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".out.old", ".out.part", "out"]
+        assert (tmp_path / "out" / "a").read_text() == text
+    assert (tmp_path / ".out.old" / "mine").read_text() == (tmp_path / ".out.part" / "mine").read_text() == "mine"
+
+
 def test_a_folder_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
     """Ctrl-C half way: what was there before stays, and nothing half done is left."""
     out = tmp_path / "out"
@@ -343,8 +433,6 @@ def test_a_folder_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
         assert list(tmp_path.iterdir()) == []
     export(CLIP, ["masks"], out, chosen(home), runner=runner(home))
     known = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    (tmp_path / ".out.part").mkdir()  # of a run that was killed
-    (tmp_path / ".out.part" / "rubbish").write_text("x")
     with monkeypatch.context() as patched:
         patched.setattr(mask_files, "write_index_png", stopping)
         with pytest.raises(KeyboardInterrupt):

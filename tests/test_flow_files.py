@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from fractions import Fraction
 
 import cv2
@@ -14,7 +16,8 @@ import pytest
 
 from retake.errors import ConfigError, MediaError
 from retake.exchange import depth, exr, flow
-from retake.exchange.files import nearest_known
+from retake.exchange import tracks as track_files
+from retake.exchange.files import MAX_BYTES, nearest_known, numbered
 from retake.flow import in_bounds, occlusion
 from retake.priors.optical_flow import given
 from retake.synthetic import World, scene
@@ -144,6 +147,93 @@ def test_hostile_arrays_are_refused_before_they_are_allocated(tmp_path):
     refused(lambda: flow.read(tmp_path / "x.npz"), "E432")
 
 
+def bomb(path, header: bytes, name: str, packed: int = zipfile.ZIP_DEFLATED) -> None:
+    """A small npz that unpacks to a header and 48 MB of zeros."""
+    with zipfile.ZipFile(path, "w", packed) as archive, archive.open(f"{name}.npy", "w") as file:
+        file.write(header)
+        for _ in range(48):
+            file.write(bytes(1 << 20))
+
+
+def npy_header_of(shape: tuple[int, ...], descr: str = "<f8") -> bytes:
+    out = io.BytesIO()
+    np.lib.format.write_array_header_1_0(out, {"descr": descr, "fortran_order": False, "shape": shape})
+    return out.getvalue()
+
+
+LONG = b"\x93NUMPY\x02\x00" + struct.pack("<I", 40 << 20)  # a header of 40 MB
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(npy_header_of(shape) for shape in ((4, 4, -1), (4, -4), (-4, 4), (4, 4, 5), (4, 4, 0), (4, 4, 100_000))),
+        LONG,
+    ],
+)
+def test_an_npz_is_read_no_further_than_its_shape(tmp_path, header):
+    bomb(tmp_path / "x.npz", header, "depth")
+    tracemalloc.start()
+    refused(lambda: depth.read(tmp_path / "x.npz"), "E432")
+    assert tracemalloc.get_traced_memory()[1] < 4e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("header", [npy_header_of((16, -5, 2), "<f4"), LONG])
+def test_tracks_are_read_no_further_than_their_shape(tmp_path, header):
+    seen = npy_header_of((16, -5), "|b1")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, head in (("xy", header), ("visible", seen), ("ids", npy_header_of((-5,), "<i8"))):
+            archive.writestr(f"{name}.npy", head + bytes(48 << 20))
+    tracemalloc.start()
+    refused(lambda: list(track_files.open_tracks(tmp_path / "x.npz").blocks()), "E436")
+    assert tracemalloc.get_traced_memory()[1] < 4e6
+    tracemalloc.stop()
+
+
+def test_damaged_headers_of_arrays_are_refused(tmp_path):
+    good = npy_header_of((4, 4))
+    text = good[10:]
+    for wrong in (b"{[]: 1}", b"{1: 2, 'descr': 3}", b"(" * 3000, b"'" * 3, b"{'shape': (4,", b"  x\n y\n", bytes(40)):
+        body = wrong.ljust(len(text))
+        head = good[:8] + struct.pack("<H", len(body)) + body
+        (tmp_path / "x.npy").write_bytes(head + bytes(128))
+        refused(lambda: depth.read(tmp_path / "x.npy"), "E432")
+    bomb(tmp_path / "x.npz", good, "depth", zipfile.ZIP_LZMA)  # its dictionary may be of any size
+    assert "deflated" in refused(lambda: depth.read(tmp_path / "x.npz"), "E432")
+
+
+@pytest.mark.parametrize("name", ["0.flo", "0.png", "0.npz", "0.npy", "0.exr"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    held = os.open(tmp_path / name, os.O_RDWR)  # a reader that waits for a writer would wait for this one, not for ever
+    os.write(held, b"PIEH")
+    try:
+        read = flow.read if name == "0.flo" else depth.read
+        assert "plain file" in refused(lambda: read(tmp_path / name), "E400")
+    finally:
+        os.close(held)
+
+
+def test_names_are_in_the_order_of_their_numbers(tmp_path):
+    names = ["1.png", "01.png", "2.PNG", "10.png", "a\u00b2.png", "\u00b21.png"]
+    for name in [*reversed(names), ".0.png", "._1.png", "1.txt"]:
+        (tmp_path / name).touch()
+    assert [p.name for p in numbered(tmp_path, (".png",))] == ["01.png", *(n for n in names if n != "01.png")]
+    assert numbered(tmp_path / "none", (".png",)) == []
+
+
+def test_any_byte_of_an_array_may_be_wrong(tmp_path):
+    np.savez_compressed(tmp_path / "good.npz", depth=DEPTH[:6, :7])
+    good = (tmp_path / "good.npz").read_bytes()
+    for at in range(len(good)):
+        (tmp_path / "x.npz").write_bytes(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
+        try:
+            depth.read(tmp_path / "x.npz")
+        except MediaError as error:
+            assert error.code in ("E421", "E432")  # noqa: PT017
+
+
 # Depth
 
 
@@ -210,6 +300,7 @@ def test_hostile_exr_files_are_refused(tmp_path):
         (put(window + 8, struct.pack("<ii", 5000, 5000)), ("E432",)),
         (put(window + 8, struct.pack("<ii", -5, -5)), ("E432",)),
         (put(kind, bytes([4])), ("E434",)),
+        (put(good.index(b"screenWindowWidth\0float\0") + 33, b"\xff" * 8), ("E432",)),  # where a block lies
         (put(5, bytes([2])), ("E434",)),
     ):
         path.write_bytes(data)
@@ -223,6 +314,63 @@ def test_hostile_exr_files_are_refused(tmp_path):
             exr.read(path)
         except MediaError as error:
             assert error.code in ("E421", "E432", "E434")  # noqa: PT017
+
+
+def layered(width: int, height: int, names: list[str], packed: bool = True) -> bytes:
+    """An EXR of zeros with these float channels; without `packed`, a header alone and a megabyte behind it."""
+    listed = b"".join(n.encode() + b"\0" + struct.pack("<iB3xii", 2, 0, 1, 1) for n in names) + b"\0"
+    head = struct.pack("<II", 20000630, 2)
+    for name, of, value in (
+        ("channels", "chlist", listed),
+        ("compression", "compression", b"\3"),
+        ("dataWindow", "box2i", struct.pack("<iiii", 0, 0, width - 1, height - 1)),
+    ):
+        head += name.encode() + b"\0" + of.encode() + b"\0" + struct.pack("<i", len(value)) + value
+    head += b"\0"
+    if not packed:
+        return head + bytes(1 << 20)
+    body = zlib.compress(bytes(16 * width * 4 * len(names)))
+    blocks = [struct.pack("<ii", y, len(body)) + body for y in range(0, height, 16)]
+    starts = np.cumsum([len(head) + 8 * len(blocks)] + [len(block) for block in blocks[:-1]])
+    return head + starts.astype("<u8").tobytes() + b"".join(blocks)
+
+
+def test_an_exr_is_unpacked_only_where_it_is_depth(tmp_path):
+    names = [f"layer{k:02d}.R" for k in range(40)] + ["view.Z"]
+    (tmp_path / "a.exr").write_bytes(layered(512, 256, names))
+    one = 512 * 256 * 4
+    tracemalloc.start()
+    assert depth.read(tmp_path / "a.exr").shape == (256, 512)
+    assert tracemalloc.get_traced_memory()[1] < 20 * one
+    tracemalloc.stop()
+    assert sorted(exr.read(tmp_path / "a.exr")) == names
+    (tmp_path / "b.exr").write_bytes(layered(512, 256, [f"c{k}" for k in range(40)]))
+    tracemalloc.start()
+    assert "c0, c1" in refused(lambda: depth.read(tmp_path / "b.exr"), "E432")
+    assert tracemalloc.get_traced_memory()[1] < one
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [(2048, 2049), (1 << 20, 4)])
+def test_an_exr_that_claims_more_than_memory_is_refused(tmp_path, size):
+    names = ["Z", *(f"c{k:02d}" for k in range(63))]
+    (tmp_path / "x.exr").write_bytes(layered(*size, names, packed=False))
+    assert 4 * 64 * size[0] * size[1] >= MAX_BYTES
+    tracemalloc.start()
+    refused(lambda: depth.read(tmp_path / "x.exr"), "E421")
+    assert tracemalloc.get_traced_memory()[1] < 4e6
+    tracemalloc.stop()
+
+
+def test_an_exr_that_states_one_block_twice_misses_another(tmp_path):
+    path = tmp_path / "x.exr"
+    exr.write(path, DEPTH)
+    good = path.read_bytes()
+    blocks = -(-DEPTH.shape[0] // 16)
+    start = good.index(b"screenWindowWidth\0float\0") + len(b"screenWindowWidth\0float\0") + 8 + 1
+    assert struct.unpack_from("<Q", good, start)[0] == start + 8 * blocks
+    path.write_bytes(good[: start + 8] + good[start : start + 8] + good[start + 16 :])
+    assert "missing" in refused(lambda: exr.read(path), "E432")
 
 
 def test_depth_png_npy_npz(tmp_path):

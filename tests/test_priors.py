@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -409,6 +411,29 @@ def test_given_orders_by_number_and_reads_colour_and_alpha(tmp_path):
     with pytest.raises(ConfigError) as caught:
         list(given.masks(tmp_path, given.Params(object=1), 11, (80, 60)))
     assert caught.value.code == "E223"
+
+
+def test_given_sees_no_hidden_files_and_any_name(tmp_path):
+    truth = discs(3)
+    for name, mask in zip(("a\u00b2.png", "1.png", "\u00b21.png"), (truth[1], truth[0], truth[2]), strict=True):
+        write_index(tmp_path / name, mask, 1)  # a digit that is no number: 1, a², ²1 is their order
+    write_index(tmp_path / ".00000.png", truth[0], 7)
+    (tmp_path / "._1.png").write_bytes(b"what macOS leaves on foreign disks")
+    assert given.ids(tmp_path, given.Params()) == (1,)
+    given.check(given.Params(path=str(tmp_path)), {"count": 3})
+    found = list(given.masks(tmp_path, given.Params(), 3, (80, 60)))
+    assert all(np.array_equal(f[1], mask) for f, mask in zip(found, truth, strict=True))
+
+
+def test_given_does_not_wait_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "0.png")
+    held = os.open(tmp_path / "0.png", os.O_RDWR)
+    ending = threading.Timer(0.5, os.close, [held])  # so that one who waits is not kept for ever
+    ending.start()
+    with pytest.raises(MediaError) as caught:
+        given.ids(tmp_path, given.Params())
+    ending.join()
+    assert caught.value.code == "E400"
 
 
 def test_given_fits_masks_to_the_working_size(tmp_path):

@@ -62,14 +62,17 @@ def write_png(path: str | Path, depth: np.ndarray, step: float = STEP) -> None:
 
 def read_exr(path: str | Path) -> np.ndarray:
     """The one channel of an EXR, or of several Z, Y, V, depth or R (also as the last part of a layered name)."""
-    channels = exr.read(path)
-    if len(channels) == 1:
-        return _plane(next(iter(channels.values())), path)
-    for wanted in _CHANNELS:
-        for name, values in channels.items():
-            if name.rpartition(".")[2].lower() == wanted.lower():
-                return _plane(values, path)
-    raise damaged(path, f"none of its channels {', '.join(channels)[:80]} is a depth")
+
+    def depth_of(names: list[str]) -> list[str]:
+        if len(names) == 1:
+            return names
+        for wanted in _CHANNELS:
+            for name in names:
+                if name.rpartition(".")[2].lower() == wanted.lower():
+                    return [name]
+        raise damaged(path, f"none of its channels {', '.join(names)[:80]} is a depth")
+
+    return _plane(next(iter(exr.read(path, depth_of).values())), path)
 
 
 def write_exr(path: str | Path, depth: np.ndarray) -> None:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from retake.errors import MediaError
-from retake.exchange.files import check_size, content, damaged
+from retake.exchange.files import MAX_BYTES, check_size, content, damaged
 
 _MAGIC, _VERSION = 20000630, 2
 _TYPES = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
 _LINES = {0: 1, 1: 1, 2: 1, 3: 16}  # scan lines in a block, by compression: none, RLE, ZIPS, ZIP
 _NAMES = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
 _ZIP = 3
+_MAX_BLOCK = MAX_BYTES >> 3  # bytes of a block, which is unpacked in several copies
 
 
 class _Header(NamedTuple):
@@ -33,8 +35,9 @@ class _Header(NamedTuple):
     end: int
 
 
-def read(path: str | Path) -> dict[str, np.ndarray]:
-    """Channels by name, [H, W] each in the type that the file holds.
+def read(path: str | Path, choose: Callable[[list[str]], Collection[str]] = list) -> dict[str, np.ndarray]:
+    """Channels by name, [H, W] each in the type that the file holds: those that `choose` takes of all names, before
+    any pixel is unpacked.
 
     Raises MediaError E400 (not there), E421 (too large), E432 (damaged or truncated), E434 (a kind of EXR that is not
     read here).
@@ -42,8 +45,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     data = content(path)
     try:
         head = _header(data, path)
-        return _pixels(data, head, path)
-    except (struct.error, IndexError, KeyError, ValueError, UnicodeDecodeError, zlib.error) as error:
+        return _pixels(data, head, choose([name for name, _ in head.channels]), path)
+    except (struct.error, IndexError, KeyError, OverflowError, ValueError, zlib.error) as error:
         raise damaged(path, f"it is damaged or cut off ({error})") from error
 
 
@@ -121,15 +124,21 @@ def _channels(listed: bytes, path: str | Path) -> list[tuple[str, np.dtype]]:
     return channels
 
 
-def _pixels(data: bytes, head: _Header, path: str | Path) -> dict[str, np.ndarray]:
+def _pixels(data: bytes, head: _Header, wanted: Collection[str], path: str | Path) -> dict[str, np.ndarray]:
     width, height, per_block = head.width, head.height, _LINES[head.compression]
     line = sum(of.itemsize for _, of in head.channels) * width
     blocks = -(-height // per_block)
     # zlib shrinks to a thousandth at best, RLE to a fiftieth: a header that claims more is not believed.
     if line * height > 1100 * len(data):
         raise damaged(path, f"{width}x{height} px cannot stand in {len(data)} bytes")
-    planes = {name: np.empty((height, width), of) for name, of in head.channels}
-    seen = 0
+    if line * height > MAX_BYTES or line * min(per_block, height) > _MAX_BLOCK:
+        raise MediaError(
+            "E421",
+            f"{path} holds {line * height} bytes in {len(head.channels)} channels",
+            f"Give at most {MAX_BYTES}: fewer channels, or a smaller picture.",
+        )
+    planes = {name: np.empty((height, width), of) for name, of in head.channels if name in wanted}
+    seen = bytearray(blocks)
     for start in np.frombuffer(data, "<u8", blocks, head.end).tolist():
         y, size = struct.unpack_from("<ii", data, start)
         y -= head.top
@@ -139,11 +148,12 @@ def _pixels(data: bytes, head: _Header, path: str | Path) -> dict[str, np.ndarra
         raw = _unpacked(data[start + 8 : start + 8 + size], lines * line, head.compression)
         rows, at = np.frombuffer(raw, np.uint8).reshape(lines, line), 0
         for name, of in head.channels:
-            part = np.ascontiguousarray(rows[:, at : at + of.itemsize * width])
-            planes[name][y : y + lines] = part.view(of)
+            if name in wanted:
+                part = np.ascontiguousarray(rows[:, at : at + of.itemsize * width])
+                planes[name][y : y + lines] = part.view(of)
             at += of.itemsize * width
-        seen |= 1 << (y // per_block)
-    if seen != (1 << blocks) - 1:
+        seen[y // per_block] = 1
+    if not all(seen):
         raise damaged(path, "lines are missing")
     return planes
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import math
 import re
+import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection
@@ -21,24 +25,30 @@ ASPECT = 0.02  # working sizes are rounded to whole pixels, or to a model's mult
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
+_MAX_HEADER = 10_000  # bytes of a .npy header, as np.load has it
+_MAX_DEEP = 4  # values a pixel: a depth has one, a flow two, a picture three or four
 
 
 def content(path: str | Path) -> bytes:
     """All bytes of a file. Raises MediaError E400 where there is none, E421 where it is larger than any map can be."""
-    _weigh(path)
+    weigh(path)
     return Path(path).read_bytes()
 
 
-def _weigh(path: str | Path) -> int:
-    """Bytes of a file that can be opened and is small enough."""
+def weigh(path: str | Path) -> int:
+    """Bytes of a file that can be opened and is small enough. Raises MediaError E400 for anything but a plain file (a
+    pipe would be waited for), E421 for more than MAX_BYTES."""
     try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
+        status = Path(path).stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError("E400", f"{path} is not a plain file", "Check the path.")
+        with open(path, "rb"):
+            pass
     except OSError as error:
         raise MediaError("E400", f"{path} cannot be opened: {error.strerror}", "Check the path.") from error
-    if size > MAX_BYTES:
-        raise MediaError("E421", f"{path} has {size} bytes", f"Give at most {MAX_PIXELS} px.")
-    return size
+    if status.st_size > MAX_BYTES:
+        raise MediaError("E421", f"{path} has {status.st_size} bytes", f"Give at most {MAX_PIXELS} px.")
+    return status.st_size
 
 
 def damaged(path: str | Path, why: str) -> MediaError:
@@ -87,64 +97,98 @@ def write_png16(path: str | Path, values: np.ndarray) -> None:
 
 def read_npy(path: str | Path) -> np.ndarray:
     """The array of a .npy file: numbers only, nothing unpickled. Raises MediaError E400, E421, E432."""
-    size = _weigh(path)
+    size = weigh(path)
     with open(path, "rb") as file:
         return _array(file, path, size)
 
 
 def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
     """Those arrays of a .npz file whose names are wanted and there. Raises MediaError E400, E421, E432."""
-    _weigh(path)
+    weigh(path)
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 if name in wanted:
-                    with archive.open(entry) as file:
+                    with archive.open(packing(entry)) as file:
                         found[name] = _array(file, path, entry.file_size)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
         raise damaged(path, f"it is no npz file: {error}") from error
     return found
 
 
 def _array(file: IO[bytes], path: str | Path, size: int) -> np.ndarray:
     """One array in NumPy's format out of `size` bytes, header first: a lie about the shape allocates nothing."""
-    form = np.lib.format
     try:
-        version = form.read_magic(file)
-        header = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-        shape, fortran, dtype = header(file)
-        if dtype.kind not in "fiu" or dtype.hasobject or not 2 <= len(shape) <= 3:
+        shape, fortran, dtype = npy_header(file)
+        if dtype.kind not in "fiu" or not 2 <= len(shape) <= 3 or not all(1 <= k <= _MAX_DEEP for k in shape[2:]):
             raise damaged(path, f"it holds {dtype} {list(shape)}; numbers [H, W] or [H, W, 2] are needed")
         check_size(path, shape[1], shape[0])
-        count = shape[0] * shape[1] * (shape[2] if len(shape) == 3 else 1)
+        count = math.prod(shape)
         if count * dtype.itemsize > min(size, MAX_BYTES):
             raise damaged(path, "it ends before its last number")
         data = file.read(count * dtype.itemsize)
         values = np.frombuffer(data, dtype, count)
     except (ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise damaged(path, str(error).splitlines()[0][:200]) from error
+        raise damaged(path, (str(error) or "it is damaged").splitlines()[0][:200]) from error
     return values.reshape(shape, order="F" if fortran else "C")
 
 
+def packing(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """The entry, if it is packed as NumPy does it: stored or deflated. Raises BadZipFile for anything else (the
+    dictionary of LZMA alone may take gigabytes)."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{entry.filename[:80]} is neither stored nor deflated")
+    return entry
+
+
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, Fortran order, dtype) at the start of an array in NumPy's format; `file` then stands at its numbers.
+
+    A dimension may be 0 or negative here. Raises ValueError for a header that is damaged, too long, or of an unknown
+    version, and what reading `file` raises.
+    """
+    form = np.lib.format
+    readers = {(1, 0): (2, form.read_array_header_1_0), (2, 0): (4, form.read_array_header_2_0)}
+    version = form.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"the .npy version {version} is unknown")
+    width, reader = readers[version]
+    length = file.read(width)
+    if (size := int.from_bytes(length, "little")) > _MAX_HEADER:  # before it is read: it may be gigabytes of zeros
+        raise ValueError(f"its header claims {size} bytes")
+    try:
+        return reader(io.BytesIO(length + file.read(size)))
+    except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
+        raise ValueError("its header is damaged") from error
+
+
 def numbered(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder with one of these endings, in the order of the numbers in their names. Empty without folder."""
+    """Files of a folder with one of these endings, in the order of the numbers in their names; names that begin with a
+    dot are not seen, as they are in no key. Empty without folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
     found = (f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
-    return sorted(found, key=lambda f: _natural(f.name))
+    return sorted(found, key=lambda f: (_natural(f.name), f.name))  # 1.png and 01.png have an order too
 
 
-def check_shape(path: str | Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:
-    """Raises MediaError E433 where a map of `shape` (H, W, ...) has not the proportions of `size` (width, height)."""
+def check_shape(
+    path: str | Path,
+    shape: tuple[int, ...],
+    size: tuple[int, int],
+    code: str = "E433",
+    hint: str = "Give maps made from this clip, uncropped.",
+) -> None:
+    """Raises MediaError `code` where what has the `shape` (H, W, ...) has not the proportions of `size` (width,
+    height), to 2 %."""
     height, width = shape[:2]
     if abs(width * size[1] - height * size[0]) > ASPECT * height * size[0]:
         raise MediaError(
-            "E433",
+            code,
             f"{path} has {width}x{height} px, the clip {size[0]}x{size[1]}: not the same shape",
-            "Give maps made from this clip, uncropped.",
+            hint,
         )
 
 

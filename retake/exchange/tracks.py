@@ -24,6 +24,7 @@ from typing import IO, Any
 import numpy as np
 
 from retake.errors import MediaError
+from retake.exchange.files import npy_header, packing
 from retake.formats import CHUNK, TrackSeries
 from retake.store import writing_explained
 
@@ -213,12 +214,8 @@ def _member(path: Path, name: str) -> Iterator[_Member]:
     with contextlib.ExitStack() as opened:
         try:
             archive = opened.enter_context(zipfile.ZipFile(path))
-            file = opened.enter_context(archive.open(f"{name}.npy"))
-            version = np.lib.format.read_magic(file)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in readers:
-                raise ValueError(f"{name} has the unknown .npy version {version}")
-            shape, fortran, dtype = readers[version](file)
+            file = opened.enter_context(archive.open(packing(archive.getinfo(f"{name}.npy"))))
+            shape, fortran, dtype = npy_header(file)
         except _UNREADABLE as error:
             raise _refused(path, _told(error)) from error
         if fortran and len(shape) > 1:
@@ -243,6 +240,8 @@ def _names(path: Path) -> set[str]:
 def _require_shapes(path: Path, xy: tuple[int, ...], visible: tuple[int, ...]) -> None:
     if len(xy) != 3 or xy[2:] != (2,) or visible != xy[:2]:
         raise _refused(path, f"xy is {list(xy)} and visible {list(visible)}, not [T,P,2] and [T,P]")
+    if min(xy) < 0:  # a reader that multiplies them would read without end
+        raise _refused(path, f"xy is {list(xy)}: no size is negative")
     if xy[1] > MAX_POINTS:
         raise _refused(path, f"it has {xy[1]} points, more than {MAX_POINTS}")
 

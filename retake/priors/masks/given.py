@@ -6,7 +6,6 @@ images are only black and white, an image with colours or alpha, and a video hol
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +15,15 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
+from retake.exchange.files import MAX_PIXELS, check_shape, numbered, weigh
 
-VERSION = 1
+VERSION = 2
 NEEDS: tuple[str, ...] = ()
 
 MAX_OBJECTS = 64  # values of index images; more are a matte with soft edges, or a picture
-_MAX_PIXELS = 1 << 25
+_PNG = (".png",)
 _WHITE = ({255}, {65535})
-_ASPECT = 0.02  # working sizes are rounded to whole pixels, or to a model's multiples
+_HINT = "Give masks made from this clip, uncropped."
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -45,15 +45,15 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
     when a folder does not hold one mask a frame."""
     path = _require(params.path)
     if path.is_dir():
-        _check_count(path, len(_png_files(path)), frames["count"])
+        _check_count(path, len(numbered(path, _PNG)), frames["count"])
 
 
 def ids(path: str | Path | None, params: Params) -> tuple[int, ...]:
     """Ids of the objects, ascending: the values that stand in any index image of the folder, `params.object` alone
     where it is set, else 1. Reads every image of a folder, one at a time.
 
-    Raises ConfigError E223 (no path), MediaError E400 (nothing at `path`), E420 and E421 (an image that is unreadable
-    or too large), E438 (a value above 255, or more than 64 different ones).
+    Raises ConfigError E223 (no path), MediaError E400 (nothing at `path`, or an image that is no plain file), E420 and
+    E421 (an image that is unreadable or too large), E438 (a value above 255, or more than 64 different ones).
     """
     path = _require(path)
     return tuple(_values(path, params)) if path.is_dir() else (1,)
@@ -66,9 +66,9 @@ def masks(
     frame names the same `ids`; an object that is not there has an empty mask.
 
     Folder: palette and grey PNG images are index images, as in DAVIS (`Annotations/480p/NAME/%05d.png`). Images with
-    alpha: alpha above 127. Other colour images: any channel not 0. Names are ordered by the numbers in them. Video:
-    luma (BT.601 weights) above 127. Masks of another size are resampled; a pixel belongs to an object where half of
-    it does.
+    alpha: alpha above 127. Other colour images: any channel not 0. Names are ordered by the numbers in them; hidden
+    files are left out. Video: luma (BT.601 weights) above 127. Masks of another size are resampled; a pixel belongs to
+    an object where half of it does.
 
     Raises what `ids` raises, ConfigError E223 for `object` and masks that hold no index, MediaError E430 when the
     number of masks or their shape does not match the clip, and what `retake.video.decode` raises for a video.
@@ -87,7 +87,7 @@ def _require(path: str | Path | None) -> Path:
 
 
 def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:
-    files = _png_files(path)
+    files = numbered(path, _PNG)
     _check_count(path, len(files), count)
     wanted = _values(path, params)
     for file in files:
@@ -122,7 +122,7 @@ def _values(path: Path, params: Params) -> dict[int, int | None]:
         return {params.object: params.object}
     values: set[int] = set()
     white, drawn = True, False
-    for file in _png_files(path):
+    for file in numbered(path, _PNG):
         index, _ = _read_png(file, None)
         if index is None:
             drawn = True
@@ -145,14 +145,15 @@ def _read_png(file: Path, wanted: int | None) -> tuple[np.ndarray | None, np.nda
     """(index values [h, w] or None, mask bool [h, w]). Pillow, because OpenCV makes colours of a palette's indices."""
     from PIL import Image
 
+    weigh(file)
     try:
         with Image.open(file, formats=["PNG"]) as image:
             width, height = image.size
-            if width * height > _MAX_PIXELS:
-                raise MediaError("E421", f"{file} has {width}x{height} px", f"Give at most {_MAX_PIXELS} px.")
+            if width * height > MAX_PIXELS:
+                raise MediaError("E421", f"{file} has {width}x{height} px", f"Give at most {MAX_PIXELS} px.")
             mode, values = image.mode, np.asarray(image)
     except Image.DecompressionBombError as error:
-        raise MediaError("E421", f"{file} is too large: {error}", f"Give at most {_MAX_PIXELS} px.") from error
+        raise MediaError("E421", f"{file} is too large: {error}", f"Give at most {MAX_PIXELS} px.") from error
     except (OSError, SyntaxError, ValueError) as error:
         raise MediaError("E420", f"{file} is no readable PNG: {error}", "Write it again as PNG.") from error
     if values.ndim == 2:  # palette, grey of 8 or 16 bits, or one bit
@@ -167,22 +168,13 @@ def _read_png(file: Path, wanted: int | None) -> tuple[np.ndarray | None, np.nda
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int], source: Path) -> np.ndarray:
+    check_shape(source, mask.shape, size, "E430", _HINT)
     height, width = mask.shape
-    if abs(width * size[1] - height * size[0]) > _ASPECT * height * size[0]:
-        raise MediaError(
-            "E430",
-            f"mask {source} has {width}x{height} px, the clip {size[0]}x{size[1]}: not the same shape",
-            "Give masks made from this clip, uncropped.",
-        )
     if (width, height) == size:
         return mask
     shrinks = width >= size[0] and height >= size[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(mask.astype(np.float32), size, interpolation=method) >= 0.5
-
-
-def _png_files(path: Path) -> list[Path]:
-    return sorted((f for f in path.iterdir() if f.suffix.lower() == ".png"), key=lambda f: _natural(f.name))
 
 
 def _check_count(path: Path, found: int, wanted: int) -> None:
@@ -192,8 +184,3 @@ def _check_count(path: Path, found: int, wanted: int) -> None:
             f"{path} holds {found} masks, the clip has {wanted} frames",
             "Give one mask a frame of those that are selected, in the order of their names.",
         )
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]

@@ -10,12 +10,13 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
+from retake.exchange.files import check_shape
 from retake.exchange.tracks import Block, PointTracks, open_tracks
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
 
-_ASPECT = 0.02  # working sizes are rounded to whole pixels, or to a model's multiples
+_HINT = "Give tracks made from this clip, uncropped; `size` in the file is (width, height)."
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -53,12 +54,7 @@ def tracks(params: Params, frames: Mapping[str, Any]) -> PointTracks:
             "Give one row a frame of those that are selected: see frames.first, last and fps.",
         )
     width, height = found.size or (frames["source_width"], frames["source_height"])
-    if abs(width * frames["height"] - height * frames["width"]) > _ASPECT * height * frames["width"]:
-        raise MediaError(
-            "E437",
-            f"the tracks of {path} lie in {width}x{height} px, the clip in {frames['width']}x{frames['height']}",
-            "Give tracks made from this clip, uncropped; `size` in the file is (width, height).",
-        )
+    check_shape(path, (height, width), (frames["width"], frames["height"]), "E437", _HINT)
     order = np.argsort(found.ids, kind="stable")
     scale = np.array([frames["width"] / width, frames["height"] / height])
 
