@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import cv2
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from retake.egomotion import estimate, in_front, parallax
+from retake.egomotion import estimate, in_front, likelier, parallax
 from retake.errors import ConfigError, MachineError, MediaError
 from retake.exchange import depth as files
 from retake.flow import in_bounds, occlusion
@@ -97,24 +97,25 @@ def exact(count: int):
     """Small frames, out and back again every 46, with the world's own flow."""
     world = World(scene("sideways", width=96, height=64, frames=24, fps=8))
     order = [t % 46 if t % 46 < 24 else 46 - t % 46 for t in range(count)]
-    flow = Flow((world.flow(a, b), world.flow(b, a)) for a, b in pairwise(order))
-    return [world.frame(t) for t in order], flow
+    frames, moves = [world.frame(t) for t in range(24)], {pair: world.flow(*pair) for pair in set(pairwise(order))}
+    moves |= {pair[::-1]: world.flow(*pair[::-1]) for pair in moves}
+    return [frames[t] for t in order], Flow((moves[a, b], moves[b, a]) for a, b in pairwise(order))
 
 
-def test_a_map_depends_on_its_neighbourhood_and_not_on_where_it_began():
-    frames, flow = exact(48)
+def test_a_map_depends_on_its_neighbourhood_and_not_on_where_it_began(monkeypatch):
+    monkeypatch.setattr(prior, "_AROUND", 5)
+    frames, flow = exact(60)
     params = prior.Params(reach=2)
     whole = list(prior.maps(frames, flow, params))
-    assert np.ptp(whole[17]) > 90
-    assert all(
-        np.array_equal(a, b) for a, b in zip(whole[41:], prior.maps(frames, flow, params, first=41), strict=True)
-    )
-    far = Flow([(f * 0, b * 0) if t > 32 else (f, b) for t, (f, b) in enumerate(flow.pairs)])
+    assert np.ptp(whole[30]) > 90
+    again = prior.maps(frames, flow, params, first=51)
+    assert all(np.array_equal(a, b) for a, b in zip(whole[51:], again, strict=True))
+    far = Flow([(f * 0, b * 0) if t >= 8 * 5 + 4 + 2 else (f, b) for t, (f, b) in enumerate(flow.pairs)])
     assert np.array_equal(next(prior.maps(frames, far, params)), whole[0])
 
 
 def test_a_long_clip_is_read_once_and_kept_in_bounds():
-    frames, flow = exact(116)
+    frames, flow = exact(170)
     flow.read.clear()
     state = prior._Clip(frames, flow, prior.Params(reach=4))
     kept = []
@@ -122,7 +123,112 @@ def test_a_long_clip_is_read_once_and_kept_in_bounds():
         state.depth(t)
         kept.append(len(state._kept))
     assert max(kept) == kept[-1] == prior._KEPT
-    assert sorted(flow.read) == list(range(115))
+    assert sorted(flow.read) == list(range(169))
+
+
+def ground(step, turn: float = 0.0, focal: float = 175.0, count: int = 12):
+    """Frames, exact flow and inverse depth of a textured ground that fills the picture, 160x90, seen from above by a
+    camera that looks 34 degrees down, moves `step` (right, down, ahead; its height is 1) and pans `turn` a frame."""
+    width, height = 160, 90
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    rays = np.stack([(columns - middle[0]) / focal, (rows - middle[1]) / focal, np.ones((height, width))], axis=-1)
+    down = cv2.Rodrigues(np.array([-0.6, 0, 0]))[0]
+    axes = [down @ cv2.Rodrigues(np.array([0, turn * t, 0.0]))[0] for t in range(count)]
+    places = [np.array(step) * t for t in range(count)]
+    looks = [rays @ a.T for a in axes]
+    far = [(1 - p[1]) / look[..., 1] for p, look in zip(places, looks, strict=True)]
+    points = [p + z[..., None] * look for p, z, look in zip(places, far, looks, strict=True)]
+
+    def flow(here: int, there: int) -> np.ndarray:
+        seen = (points[here] - places[there]) @ axes[there]
+        after = seen[..., :2] / seen[..., 2:] * focal + middle
+        return (after - np.stack([columns, rows], axis=-1)).astype(np.float32)
+
+    rng = np.random.default_rng(1)
+    waves, phase = rng.normal(size=(9, 2)) * 6, rng.uniform(0, 6, 9)
+    colours = [np.sin(p[..., [0, 2]] @ waves.T + phase).reshape(height, width, 3, 3).mean(axis=-1) for p in points]
+    frames = [(128 + 100 * c).astype(np.uint8) for c in colours]
+    return frames, Flow((flow(a, b), flow(b, a)) for a, b in pairwise(range(count))), [1 / z for z in far]
+
+
+@pytest.mark.parametrize(
+    ("step", "turn", "focal"),
+    [
+        ((0.04, 0, 0), 0, 175),
+        ((-0.04, 0, 0), 0.01, 175),
+        ((0.04, 0, 0), -0.02, 150),
+        ((0, 0, 0.04), 0, 175),
+        ((0, 0, 0.04), 0.01, 200),
+        ((0, 0, -0.04), 0, 130),
+        ((0, 0.028, 0.04), 0, 175),
+        ((0.03, 0, 0.03), 0.01, 175),
+    ],
+)
+def test_a_ground_that_fills_the_picture_is_nearer_below(step, turn, focal):
+    """Its slope and the direction of travel could change places; it could be a ceiling, too."""
+    frames, flow, inverse = ground(step, turn, focal)
+    for truth, depth in zip(inverse, prior.maps(frames, flow, prior.Params()), strict=True):
+        assert spearmanr(truth.ravel()[::7], depth.ravel()[::7]).statistic > 0.95
+        assert depth[-5:].mean() > 70 > 30 > depth[:5].mean()
+
+
+def test_a_plane_alone_is_no_slope_where_the_camera_only_turns():
+    frames, flow, _ = ground((0, 0, 0), 0.02)
+    assert all(np.ptp(d) == 0 for d in prior.maps(frames, flow, prior.Params()))
+
+
+@pytest.mark.parametrize(("step", "turn", "focal"), [((0.03, 0, 0.03), 0, 175), ((-0.04, 0, 0), 0.02, 230)])
+def test_places_that_the_chained_flow_leaves_show_no_rim(step, turn, focal):
+    """First: hidden in both views, so filled. Second: a focal length far from the guess, whose two views disagree."""
+    frames, flow, _ = ground(step, turn, focal, 17)
+    depth = prior._Clip(frames, flow, prior.Params()).depth(8)
+    assert max(np.abs(np.diff(depth, 2, axis=axis)).max() for axis in (0, 1)) < 0.015 * np.ptp(depth)
+
+
+def test_signs_decide_together_as_over_all_rows_of_signs():
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 3, 6):
+        own, next_, second = rng.normal(size=(3, count))
+        energy = {
+            row: sum(own[k] * row[k] for k in range(count))
+            + sum(next_[k] * row[k] * row[k + 1] for k in range(count - 1))
+            + sum(second[k] * row[k] * row[k + 2] for k in range(count - 2))
+            for row in product((1, -1), repeat=count)
+        }
+        for at in range(count):
+            odds = [sum(np.exp(e) for row, e in energy.items() if row[at] == sign) for sign in (1, -1)]
+            assert likelier(at, own, next_[:-1], second[:-1]) == pytest.approx(np.log(odds[0] / odds[1]) / 2)
+
+
+def test_one_anchor_that_contradicts_follows_and_all_that_know_nothing_fade():
+    frames, flow = exact(40)
+    params = prior.Params(reach=2)
+    whole = list(prior.maps(frames, flow, params))
+
+    def told(change) -> list[np.ndarray]:
+        state = prior._Clip(frames, flow, params)
+        for t in range(0, 40, 4):
+            state._kept["anchor", t] = change(t, state._anchor(t))
+        return [state.depth(t) for t in range(40)]
+
+    state = prior._Clip(frames, flow, params)
+    sure = np.median([abs(state._anchor(t).verdict) for t in range(0, 40, 4)])
+    wrong = told(lambda t, a: a._replace(verdict=-np.sign(a.verdict) * sure) if t == 20 else a)
+    assert all(np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9 for a, b in zip(wrong, whole, strict=True) if np.ptp(a))
+    weak = told(lambda t, a: a._replace(verdict=a.verdict * 1e-3))
+    assert all(np.ptp(a) < 0.5 * np.ptp(b) + 1e-6 for a, b in zip(weak, whole, strict=True))
+
+
+def test_parallax_that_flickers_stays_faint():
+    frames, flow = exact(40)
+    state = prior._Clip(frames, flow, prior.Params(reach=2))
+    for t in range(0, 40, 4):
+        state._kept["anchor", t] = state._anchor(t)._replace(weight=0.3 if t in (16, 28) else 0.0)
+    assert all(np.ptp(state.depth(t)) == 0 for t in range(40))
+    for t in range(12, 40, 4):
+        state._kept["anchor", t] = state._kept["anchor", t]._replace(weight=1.0)
+    assert [round(state._weight(t), 2) for t in range(4, 28, 4)] == [0, 0, 0.33, 0.67, 1, 1]
 
 
 def test_maps_are_steady_in_time():

@@ -234,14 +234,14 @@ GOLDEN: dict[str, dict[str, Any]] = {
         },
     },
     "depth": {
-        "versions": "depth@1 depth format@1 parallax@1",
+        "versions": "depth@1 depth format@1 parallax@2",
         "values": {
-            "0 depth": "16x48x86 102.938 21.4675 32.8975 32.6483 32.7557 36.8318",
-            "1 depth": "2x48x86 56.9688 13.283 33.4813 49.4709 33.4878 49.4821",
+            "0 depth": "16x48x86 73.4297 14.9338 36.9366 37.4568 39.681 41.5872",
+            "1 depth": "2x48x86 44.7031 10.3901 37.4135 50.0665 37.3955 50.0704",
         },
     },
     "masks given": {
-        "versions": "masks@2 masks format@2 given@1",
+        "versions": "masks@2 masks format@2 given@2",
         "values": {
             "0 ids": "1 0 0 1",
             "0 objects": "16x1x48x88 1 0.251931 0.0677675 0.0677675 0.0680043 0.068892",

@@ -1,16 +1,18 @@
 """Depth from parallax: relative inverse depth out of optical flow, without weights.
 
 Every fourth frame is an anchor. Its flow is chained over up to 8 frames in both directions, what a turning and zooming
-camera explains is taken off, and what is left along the lines of travel is nearness (retake/egomotion.py). Frames
-between two anchors blend both, carried along the flow, so that maps are steady in time.
+camera explains is taken off, and what is left along the lines of travel is nearness (retake/egomotion.py). Where the
+chain leaves the picture, the other direction or what lies around fills the place. Frames between two anchors blend
+both, carried along the flow.
 
 Which end is near. A camera that travels left past near things and one that travels right past far things look alike
 but for what hides what. So: every pixel is sent along its parallax, and where two meet, the one that the other frame
-shows is in front. These verdicts are summed over anchors within 24 frames. Where nothing meets, two weak guesses
-decide: what moves most is near (the camera did not turn against its travel), and so is what lies lowest in the picture.
+shows is in front. A plane that fills most of the picture tells, too: it must lie in front of the camera. Otherwise two
+weak guesses decide: what moves most is near, and so is what lies lowest in the picture. 29 anchors around decide
+together: where maps are alike, so are signs. Where evidence cancels out or parallax flickers, the map fades into 50.
 
-It is wrong where objects move by themselves, and a constant 50 where the camera does not travel. A single plane that
-fills the picture allows two answers (its slope and the direction of travel can change places), and either may come out.
+It is wrong where objects move by themselves, and a constant 50 where the camera does not travel. A plane's slope rests
+on a guessed focal length and on a lens that does not zoom; its direction is right, its size need not be.
 """
 
 from __future__ import annotations
@@ -23,20 +25,22 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.egomotion import estimate, in_front, parallax
+from retake.egomotion import estimate, in_front, likelier, parallax
 from retake.flow import in_bounds, resize_flow, warp
 from retake.priors.threads import single_threaded
 
-VERSION = 1
+VERSION = 2
 NEEDS: tuple[str, ...] = ("optical_flow",)
 
 FAR, NEAR = 0.0, 100.0
 MIDDLE = (FAR + NEAR) / 2
 
 _EVERY = 4  # frames from anchor to anchor
-_AROUND = 6  # anchors on each side whose verdicts count
-_KEPT = 192  # small flows, frames and maps in memory: more than 28 + reach frames on both sides need
+_AROUND = 14  # anchors on each side whose verdicts count; at the clip's ends the missing ones are added inside
+_KEPT = 304  # small flows, frames and maps in memory: more than 116 + reach frames on one side need
 _REST = 0.35, 0.4  # px over the whole reach, and the share of pixels that move less when the camera rests
+_LINK = 2.0  # how firmly two neighbours' signs hold together where their maps are the same
+_SURE = 0.1  # evidence of the sign from which a map has its full strength
 _GUESS = 0.05, 0.1  # weights of what moves most, and of what lies lowest, being near, against verdicts
 _ENOUGH = 30  # collisions of which a verdict counts half
 
@@ -71,7 +75,7 @@ def maps(frames: Any, flow: Any, params: Params, first: int = 0) -> Iterator[np.
 
     frames: a series of uint8 RGB [H, W, 3]; flow: the pairs between them (retake.formats.FlowSeries). The farthest
     hundredth of each anchor is 0 and the nearest hundredth starts at 100; a frame without parallax is 50 everywhere.
-    A map depends on frames at most 28 + reach away, and not on `first`. Costs 35 to 60 ms a 480p frame on one core.
+    A map depends on frames at most 116 + reach away, and not on `first`. Costs 35 to 60 ms a 480p frame on one core.
     """
     if first >= len(frames):
         return
@@ -96,77 +100,84 @@ class _Clip:
         """The map of frame t at the frames' size."""
         before = t - t % _EVERY
         after = before + _EVERY
-        small = self._signed(before)
+        small = self._once("signed", before, self._signed)
         if t != before:
             small = self._carried(small, t, before)
             if after < self.count:
                 share = (t - before) / _EVERY
-                small = (1 - share) * small + share * self._carried(self._signed(after), t, after)
+                small = (1 - share) * small + share * self._carried(self._once("signed", after, self._signed), t, after)
         return cv2.resize(small, self.full, interpolation=cv2.INTER_LINEAR).astype(np.float32)
 
     def _signed(self, t: int) -> np.ndarray:
         """FAR to twice NEAR, the sign settled, of anchor t."""
-        return self._once("signed", t, self._settle)
-
-    def _settle(self, t: int) -> np.ndarray:
-        own = self._anchor(t)
-        if own.weight == 0:
+        own, weight = self._anchor(t), self._weight(t)
+        if weight == 0:
             return np.full(own.nearness.shape, MIDDLE, np.float32)
-        total = own.verdict
-        for way in (_EVERY, -_EVERY):
-            trust, at = 1.0, t
-            for _ in range(_AROUND):
-                if not 0 <= at + way < self.count:
-                    break
-                trust *= self._agreement(at, at + way)
-                at += way
-                total += trust * self._anchor(at).verdict
-        nearness = own.nearness if total >= 0 else -own.nearness
+        belief = self._belief(t)
+        nearness = own.nearness if belief >= 0 else -own.nearness
         low, high = np.percentile(nearness, (1, 99))
         scaled = np.clip((nearness - low) / max(high - low, 1e-6), 0, 2)
-        return (MIDDLE + (FAR + (NEAR - FAR) * scaled - MIDDLE) * own.weight).astype(np.float32)
+        weight *= min(abs(belief) / _SURE, 1.0)
+        return (MIDDLE + (FAR + (NEAR - FAR) * scaled - MIDDLE) * weight).astype(np.float32)
 
-    def _agreement(self, here: int, there: int) -> float:
-        """Correlation -1 to 1 of two anchors' nearness, one carried to the other; 0 where it is weak."""
-        one, other = self._anchor(here), self._anchor(there)
-        if one.weight == 0 or other.weight == 0:
+    def _belief(self, t: int) -> float:
+        """Evidence that larger nearness of anchor t is nearer, with that of the anchors around, by their likeness."""
+        every = range(0, self.count, _EVERY)
+        start = max(0, min(t // _EVERY - _AROUND, len(every) - 2 * _AROUND - 1))
+        at = every[start : start + 2 * _AROUND + 1]
+        evidence = [self._anchor(k).verdict for k in at]
+        links = [self._once("alike", k, lambda k: [self._alike(k, k + n * _EVERY) for n in (1, 2)]) for k in at[:-1]]
+        return likelier(at.index(t), evidence, *(_LINK * np.array(links).reshape(-1, 2).T))
+
+    def _weight(self, t: int) -> float:
+        """That of anchor t, less where a neighbour's is small: parallax that flickers stays faint."""
+        every = range(t - 2 * _EVERY, t + 2 * _EVERY + 1, _EVERY)
+        own = np.array([self._anchor(k).weight if 0 <= k < self.count else 1.0 for k in every])
+        return float(np.minimum(np.minimum(own[:-2], own[1:-1]), own[2:]).mean())
+
+    def _alike(self, t: int, there: int) -> float:
+        """Correlation -1 to 1 of the nearness of two anchors, the later carried to the earlier; 0 without one."""
+        if there >= self.count or 0 in (self._anchor(t).weight, self._anchor(there).weight):
             return 0.0
-        found = _correlation(
-            one.nearness, self._carried(other.nearness, here, there), np.ones(one.nearness.shape, bool)
-        )
-        return found if abs(found) > 0.3 else 0.0
+        flow, hidden = self._chain(t, there)
+        return _correlation(self._anchor(t).nearness, warp(self._anchor(there).nearness, flow), ~hidden)
 
     def _anchor(self, t: int) -> _Anchor:
         return self._once("anchor", t, self._look)
 
     def _look(self, t: int) -> _Anchor:
         """Both directions from frame t, put together."""
-        views = [view for view in (self._view(t, 1), self._view(t, -1)) if view is not None]
+        views = [view for view in (self._view(t, 1), self._view(t, -1)) if view is not None and view.weight > 0]
         if not views:
             return _Anchor(np.zeros(self.size[::-1], np.float32), 0.0, 0.0)
         views.sort(key=lambda view: -view.weight)
-        best, rest = views[0], views[1:]
-        if best.weight == 0:
-            return _Anchor(np.zeros(best.nearness.shape, np.float32), 0.0, 0.0)
-        nearness, verdict = best.nearness, best.weight * best.guess
-        for view in rest:
+        best = views[0]
+        nearness, verdict, hidden = best.nearness, best.weight * best.guess, best.hidden
+        for view in views[1:]:
             both = ~best.hidden & ~view.hidden
             alike = _correlation(best.nearness, view.nearness, both)
             if abs(alike) < 0.3:
                 continue
-            slope, offset = _line(view.nearness[both], best.nearness[both])
+            slope, offset = np.polyfit(view.nearness[both][::7], best.nearness[both][::7], 1)
             other = (slope * view.nearness + offset).astype(np.float32)
-            share = np.where(
-                view.hidden, 0.0, np.where(best.hidden, 1.0, view.weight / max(best.weight + view.weight, 1e-6))
-            )
-            nearness = (1 - share) * nearness + share * other
             verdict += view.weight * view.guess * np.sign(alike)
             verdict += best.weight * self._verdict(t, best, other, view.hidden)
             back = ((best.nearness - offset) / slope).astype(np.float32)
             verdict += view.weight * np.sign(alike) * self._verdict(t, view, back, best.hidden)
-        smooth = cv2.medianBlur(nearness.astype(np.float32), 5)
+            ours, theirs = (one.weight * self._inside(one.hidden) for one in (best, view))
+            share = theirs / np.maximum(ours + theirs, 1e-6)
+            if best.signed and view.signed:
+                # A plane seen from a wrong focal length tilts to one side in one view, to the other in the other.
+                apart = _tilt(best.nearness - other, both) / (best.weight + view.weight)
+                nearness, other = best.nearness - view.weight * apart, other + best.weight * apart
+            nearness, hidden = (1 - share) * nearness + share * other, hidden & view.hidden
+        smooth = cv2.medianBlur(_filled(nearness.astype(np.float32), hidden), 5)
         middle, spread = np.median(smooth), np.subtract(*np.percentile(smooth, (97, 3)))
         return _Anchor(((smooth - middle) / max(spread, 1e-6)).astype(np.float32), best.weight, float(verdict))
+
+    def _inside(self, hidden: np.ndarray) -> np.ndarray:
+        """0 where hidden, growing to 1 at a distance from it, so that no rim shows where one view ends."""
+        return np.minimum(cv2.distanceTransform((~hidden).astype(np.uint8), cv2.DIST_L2, 3) / (min(self.size) / 8), 1)
 
     def _view(self, t: int, way: int) -> _View | None:
         """Parallax of frame t in one direction of time; None at the clip's end or where too little is seen."""
@@ -187,9 +198,10 @@ class _Clip:
         clear = min(spread, travel.beyond) / (8 * travel.across + 0.08 * float(np.median(motion)) + 0.4)
         weight = 0.0 if rests else float(np.clip(clear - 1, 0, 1))
         with_travel = (flow * along).sum(axis=-1)[seen]
-        guess = _GUESS[0] * float(with_travel.sum() / (np.abs(with_travel).sum() + 1e-9))
+        forth = float(with_travel.sum() / (np.abs(with_travel).sum() + 1e-9))
+        guess = 1.0 if travel.signed else _GUESS[0] * forth
         guess += _GUESS[1] * _correlation(nearness, np.mgrid[: seen.shape[0], : seen.shape[1]][0], seen)
-        return _View(last, nearness, turned, along, hidden, weight, guess, spread / length)
+        return _View(last, nearness, turned, along, hidden, weight, guess, spread / length, travel.signed)
 
     def _verdict(self, t: int, view: _View, nearness: np.ndarray, hidden: np.ndarray) -> float:
         """Whether larger `nearness`, seen from the other side and in the unit of `view`, is in front."""
@@ -222,11 +234,9 @@ class _Clip:
         return flow.astype(np.float32), hidden
 
     def _read_pair(self, t: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        size = self.size
-
         def small(flow: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            share = cv2.resize(hidden.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-            return resize_flow(flow, size).astype(np.float16), share > 0.3
+            share = cv2.resize(hidden.astype(np.float32), self.size, interpolation=cv2.INTER_AREA)
+            return resize_flow(flow, self.size).astype(np.float16), share > 0.3
 
         return (
             small(self.flow.forward(t), self.flow.occluded_forward(t)),
@@ -247,7 +257,7 @@ class _Clip:
 
 class _View(NamedTuple):
     """One direction of time at an anchor: frame that it looks into, nearness with the fields that it stands for, what
-    is hidden, how clear the parallax is (0 to 1), the guess of its sign, and its spread."""
+    is hidden, how clear the parallax is (0 to 1), the guess of its sign, its spread, and whether a plane guessed."""
 
     last: int
     nearness: np.ndarray
@@ -257,13 +267,28 @@ class _View(NamedTuple):
     weight: float
     guess: float
     spread: float
+    signed: bool
 
 
-def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(slope, offset) of y over x by least squares; x must not be constant."""
-    middle, level = float(x.mean()), float(y.mean())
-    slope = float(((x - middle) * (y - level)).sum() / ((x - middle) ** 2).sum())
-    return slope, level - slope * middle
+def _filled(values: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Hidden values from those around: a plane through all that is seen, and what the nearest leave of it."""
+    if not hidden.any() or (~hidden).sum() < 64:
+        return values
+    slope = _tilt(values, ~hidden)
+    known = (~hidden).astype(np.float32)
+    rest, total, weight = (values - slope) * known, np.zeros_like(values), np.full_like(values, 1e-9)
+    for size in (5, 17, 65, 257):
+        total += cv2.blur(rest, (size, size)) / size
+        weight += cv2.blur(known, (size, size)) / size
+    return np.where(hidden, slope + total / weight, values)
+
+
+def _tilt(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """The plane over the picture, [h, w], that comes closest to the values there."""
+    height, width = values.shape
+    ground = np.stack([*np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j], np.ones(values.shape)], axis=-1)
+    at = np.flatnonzero(where)[::37]
+    return (ground @ np.linalg.lstsq(ground.reshape(-1, 3)[at], values.ravel()[at], rcond=None)[0]).astype(np.float32)
 
 
 def _correlation(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
