@@ -79,7 +79,7 @@ def masks(path: Path) -> Iterator[Made]:
     network = Sam2VideoModel(Sam2VideoConfig(vision_config=vision))
     network.save_pretrained(path)
     Sam2VideoProcessor(Sam2ImageProcessor(), Sam2VideoVideoProcessor()).save_pretrained(path)
-    anything = ("masks=sam2", "masks.threshold=-1000")  # random logits may well show nothing
+    anything = ("masks=sam2", "masks.threshold=-2000")  # random logits may well show nothing
     asked = (*anything, f"masks.weights={path}")
     yield Made("masks", "sam2 small, transformers", asked, (10, 14), millions(network))
     other = path / "sam2.1_hiera_small.pt"

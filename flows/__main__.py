@@ -5,16 +5,16 @@ Exit codes: 0 done, 2 settings, 4 media refused, 5 environment, 6 integrity, 130
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows.ending import INTERRUPTED, command_path, fail, interrupted, show, stop_at_once, told_stopped
+from flows.words import box_of, check_clip, server_answers, split_runner, with_box
 from retake.errors import ConfigError, RetakeError
 
 app = typer.Typer(
@@ -37,8 +37,6 @@ Until = Annotated[
         "the priors make a report."
     ),
 ]
-INTERRUPTED = 130
-
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
@@ -345,95 +343,6 @@ def demo(as_json: Json = False) -> None:
         show(done)
 
 
-# ---- shared ------------------------------------------------------------------------------------------------------
-
-
-def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
-    """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
-    rest = list(overrides or [])
-    return rest if box is None else [*rest, f"masks.box=[{','.join(f'{value:g}' for value in box_of(box))}]"]
-
-
-def box_of(box: str) -> list[float]:
-    """The four numbers of --box. Raises ConfigError E221."""
-    try:
-        corners = [float(part) for part in box.split(",")]
-    except ValueError:
-        corners = []
-    if len(corners) != 4 or not all(map(math.isfinite, corners)):
-        raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.")
-    return corners
-
-
-def check_clip(clip: str) -> None:
-    """Raises ConfigError E201 when a setting stands where the clip belongs."""
-    if "=" in clip and not Path(clip).exists():
-        raise ConfigError("E201", f"the clip is missing: {clip!r} is a setting", "Write retake edit CLIP key=value ...")
-
-
-def stop_at_once() -> None:
-    """On Ctrl-C, end this process and its children without asking Prefect, whose own server may be gone by then. The
-    store is made for that: what was committed stays."""
-
-    def stop(*_: Any) -> None:
-        import psutil
-
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
-        told_stopped()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-
-    signal.signal(signal.SIGINT, stop)
-
-
-def split_runner(overrides: list[str]) -> tuple[str, list[str]]:
-    """`runner=prefect` or `runner=local` is about how to run, not about the result."""
-    chosen = [o.partition("=")[2] for o in overrides if o.startswith("runner=")]
-    if chosen and chosen[-1] not in ("auto", "local", "prefect"):
-        raise ConfigError("E205", f"unknown runner {chosen[-1]!r}", "runner is auto, local or prefect.")
-    return (chosen or ["auto"])[-1], [o for o in overrides if not o.startswith("runner=")]
-
-
-def server_answers(say: Any) -> bool:
-    """Whether PREFECT_API_URL names a server that is up. Work never depends on it."""
-    from urllib.parse import urlsplit
-
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return False
-    import socket
-
-    place = urlsplit(url)
-    try:
-        socket.create_connection((place.hostname or "", place.port or 80), timeout=1).close()
-    except OSError:
-        say(f"no Prefect server answers at {url}: running here without it")
-        return False
-    return True
-
-
-def show(value: Any) -> None:
-    print(json.dumps(value, indent=1 if sys.stdout.isatty() else None, ensure_ascii=False))
-
-
-def fail(error: RetakeError) -> int:
-    """Tell an error: one JSON object with --json, else at most six lines."""
-    if "--json" in sys.argv:
-        print(json.dumps({"error": error.as_json()}, ensure_ascii=False), file=sys.stderr)
-    else:
-        lines = [line for line in error.message[:900].splitlines() if line.strip()][:4]
-        print(f"\n{error.code} " + "\n     ".join(lines), file=sys.stderr)
-        if error.hint:
-            print(f"     {error.hint}"[:400], file=sys.stderr)
-    return error.exit_code
-
-
-def interrupted(*_: Any) -> None:
-    """SIGTERM ends a run as Ctrl-C does, also where a shell started it with SIGINT ignored."""
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command line and exit. `python -m flows` comes here, and so does the console command."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -463,17 +372,6 @@ def main() -> None:
             code = fail(RetakeError("E999", text, "Run it again with --debug and report what it shows."))
     sys.stdout.flush()
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def told_stopped() -> int:
-    kept = "What was finished is kept: the same command goes on from there."
-    fail(RetakeError("E130", "stopped", kept))
-    return INTERRUPTED
-
-
-def command_path(error: Any) -> str:
-    context = getattr(error, "ctx", None)
-    return context.command_path if context else "retake"
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     columns: int = Field(6, ge=2, le=24, description="frames on the contact sheet")
 
 
-@stage("report", version=1, makes="report", backends=("av", "opencv-python-headless", "torchvision"))
+@stage("report", version=2, makes="report", backends=("av", "opencv-python-headless", "torchvision"))
 def stage_report(
     work: Work,
     params: Params,
@@ -63,7 +63,7 @@ def stage_report(
         names, draw = [*names, "flow"], [*draw, flow_layer(flow, peak, size)]
     if depth:
         near: DepthSeries = work.open(depth)
-        nearest = max((layers.depth_peak(near[t]) for t in range(len(near))), default=0.0)
+        nearest = depth_scale(near)
         names, draw = [*names, "depth"], [*draw, depth_layer(near, nearest, size)]
     if tracks:
         names, draw = [*names, "tracks"], [*draw, track_layer(work.open(tracks), size)]
@@ -94,6 +94,16 @@ def stage_report(
         count=len(source),
         flow_max_px=peak,
     )  # type: ignore[return-value]
+
+
+def depth_scale(depth: DepthSeries) -> float:
+    """The value with the brightest colour, over the clip: the largest, and at least twice the mean, so that a map on
+    which nothing could be told from anything is neither near nor far."""
+    peak, total = 0.0, 0.0
+    for t in range(len(depth)):
+        here = depth[t]
+        peak, total = max(peak, layers.depth_peak(here)), total + float(here.mean())
+    return max(peak, 2 * total / len(depth))
 
 
 def mask_layer(masks: MaskSeries, size: tuple[int, int]) -> Layer:

@@ -1,0 +1,59 @@
+"""What was typed: the words of a command that are no settings, and those that are short for one."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from retake.errors import ConfigError
+
+
+def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
+    """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
+    rest = list(overrides or [])
+    return rest if box is None else [*rest, f"masks.box=[{','.join(f'{value:g}' for value in box_of(box))}]"]
+
+
+def box_of(box: str) -> list[float]:
+    """The four numbers of --box. Raises ConfigError E221."""
+    try:
+        corners = [float(part) for part in box.split(",")]
+    except ValueError:
+        corners = []
+    if len(corners) != 4 or not all(map(math.isfinite, corners)):
+        raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.")
+    return corners
+
+
+def check_clip(clip: str) -> None:
+    """Raises ConfigError E201 when a setting stands where the clip belongs."""
+    if "=" in clip and not Path(clip).exists():
+        raise ConfigError("E201", f"the clip is missing: {clip!r} is a setting", "Write retake edit CLIP key=value ...")
+
+
+def split_runner(overrides: list[str]) -> tuple[str, list[str]]:
+    """`runner=prefect` or `runner=local` is about how to run, not about the result."""
+    chosen = [o.partition("=")[2] for o in overrides if o.startswith("runner=")]
+    if chosen and chosen[-1] not in ("auto", "local", "prefect"):
+        raise ConfigError("E205", f"unknown runner {chosen[-1]!r}", "runner is auto, local or prefect.")
+    return (chosen or ["auto"])[-1], [o for o in overrides if not o.startswith("runner=")]
+
+
+def server_answers(say: Any) -> bool:
+    """Whether PREFECT_API_URL names a server that is up. Work never depends on it."""
+    from urllib.parse import urlsplit
+
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return False
+    import socket
+
+    place = urlsplit(url)
+    try:
+        socket.create_connection((place.hostname or "", place.port or 80), timeout=1).close()
+    except OSError:
+        say(f"no Prefect server answers at {url}: running here without it")
+        return False
+    return True
