@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from retake.formats import FlowSeries, MaskSeries, TrackSeries
+from retake.formats import FlowSeries, RegionSeries, TrackSeries
 from retake.priors.threads import single_threaded
 
 STEP = 4  # working pixels between the nodes of the residual grid
@@ -39,7 +39,7 @@ class ObjectMotion:
         span: Iterable[int],
         tracks: TrackSeries,
         flow: FlowSeries,
-        masks: MaskSeries,
+        masks: RegionSeries,
         residual: float,
         scratch: Path,
     ) -> None:
@@ -48,7 +48,7 @@ class ObjectMotion:
         self.height, self.width = flow.height or masks.height, flow.width or masks.width
         for t, matrix in follow(anchor, self.span, tracks, masks):
             self.to_anchor[t] = cv2.invertAffineTransform(matrix)
-        self._residual: np.memmap | None = None
+        self._residual: Path | None = None
         if residual > 0 and self.span:
             self._residual = self._chain(flow, masks, residual, scratch)
 
@@ -58,7 +58,7 @@ class ObjectMotion:
         grid = pixel_grid(x0, y0, x1, y1)
         where = apply(self.to_anchor[t], grid)
         if self._residual is not None and t != self.anchor:
-            nodes = np.asarray(self._residual[self.span.index(t)], np.float32)
+            nodes = self._nodes(t)
             where += cv2.remap(
                 np.dstack([nodes, np.zeros_like(nodes[..., :1])]),  # three channels keep remap's weights exact
                 (grid[..., 0] + 0.5) / STEP - 0.5,
@@ -68,28 +68,41 @@ class ObjectMotion:
             )[..., :2]
         return where
 
-    def _chain(self, flow: FlowSeries, masks: MaskSeries, weight: float, scratch: Path) -> np.memmap:
-        """Residuals of every frame of the span, float16 [n, gh, gw, 2], in working pixels of the anchor frame."""
-        gh, gw = -(-self.height // STEP), -(-self.width // STEP)
-        name = scratch / f"residual-{self.anchor}-{self.span[0]}.bin"
-        stored = np.memmap(name, np.float16, "w+", shape=(len(self.span), gh, gw, 2))
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of the nodes at which residuals are kept."""
+        return -(-self.height // STEP), -(-self.width // STEP)
+
+    def _nodes(self, t: int) -> np.ndarray:
+        """Residual of frame t at the nodes, float32 [gh, gw, 2]."""
+        assert self._residual is not None
+        shape = (*self._grid, 2)
+        size = int(np.prod(shape))
+        stored = np.fromfile(self._residual, np.float16, size, offset=2 * size * self.span.index(t))
+        return stored.reshape(shape).astype(np.float32)
+
+    def _chain(self, flow: FlowSeries, masks: RegionSeries, weight: float, scratch: Path) -> Path:
+        """A file of the residuals of every frame of the span, float16 [n, gh, gw, 2], in working pixels of the anchor
+        frame. Plain reads and writes: a mapped file would stay in this process's memory as the clip goes on."""
+        gh, gw = self._grid
+        path = scratch / f"residual-{self.anchor}-{self.span[0]}.bin"
         nodes = pixel_grid(0, 0, gw, gh) * STEP + (STEP - 1) / 2
         before, previous = np.zeros((gh, gw, 2), np.float32), self.anchor
-        with single_threaded():
-            for k, t in enumerate(self.span):
+        with single_threaded(), open(path, "wb") as stored:
+            for t in self.span:
                 step, hidden = step_towards(flow, t, previous)
                 step, known = at_nodes(step, masks[t] & ~hidden)
                 landed = nodes + step
                 chained = apply(self.to_anchor[previous], landed) + sample(before, (landed + 0.5) / STEP - 0.5)
                 left = without_affine(chained - apply(self.to_anchor[t], nodes), nodes, known)
                 before = FORGET * smoothed(left, known)
-                stored[k] = (weight * beyond_noise(before)).astype(np.float16)
+                stored.write((weight * beyond_noise(before)).astype(np.float16).tobytes())
                 previous = t
-        return stored
+        return path
 
 
 def follow(
-    anchor: int, span: Iterable[int], tracks: TrackSeries, masks: MaskSeries
+    anchor: int, span: Iterable[int], tracks: TrackSeries, masks: RegionSeries
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(t, affine [2,3] from the anchor to t) for each t of the span.
 
@@ -159,7 +172,7 @@ def sane(matrix: np.ndarray) -> bool:
     return bool(np.linalg.det(matrix[:, :2]) > 0 and second > 0.05 and first < 20 and first / second < 3)
 
 
-def mask_motion(masks: MaskSeries, previous: int, t: int) -> np.ndarray:
+def mask_motion(masks: RegionSeries, previous: int, t: int) -> np.ndarray:
     """Where no track is left: the motion of the mask's centre, and of its size. Identity when a mask is empty."""
     before, after = moments(masks[previous]), moments(masks[t])
     if before is None or after is None:
