@@ -5,4 +5,4 @@ The key `table` of a row names the table it belongs to. Figures that are kept st
 `--write` with date, kind of machine and command.
 """
 
-NAMES = ("ground_truth", "depth", "stages", "overhead", "memory", "store")
+NAMES = ("ground_truth", "depth", "stages", "lengths", "overhead", "memory", "store")

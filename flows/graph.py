@@ -182,9 +182,7 @@ def uncorrected(params: Any) -> Any:
 
 def asked_of(p: Settings) -> metrics.Params:
     """The metrics' settings; what the edit was asked for (its reference, its prompt) is what CLIP compares with."""
-    score = getattr(p.metrics, "clip_score", None)
-    if score is None:
-        return p.metrics
+    score = p.metrics.clip_score
     asked = {
         name: getattr(p.edit, name)
         for name in ("reference", "prompt")
