@@ -32,33 +32,42 @@ def matrix(pose: Pose) -> Matrix:
     """The matrix float64 [2, 3] that maps body coordinates to pixels."""
     cos, sin = np.cos(pose.angle), np.sin(pose.angle)
     linear = pose.scale * np.array([[cos, cos * pose.shear - sin], [sin, sin * pose.shear + cos]])
-    return np.column_stack([linear, (pose.x, pose.y)])
+    return _joined(linear, (pose.x, pose.y))
 
 
 def about(pose: Pose, x: float, y: float) -> Matrix:
     """The matrix float64 [2, 3] of a pose that turns and scales about the point (x, y): a camera's view."""
     linear = matrix(pose)[:, :2]
-    return np.column_stack([linear, np.array([x + pose.x, y + pose.y]) - linear @ (x, y)])
+    return _joined(linear, np.array([x + pose.x, y + pose.y]) - linear @ (x, y))
 
 
 def compose(outer: Matrix, inner: Matrix) -> Matrix:
     """The matrix of `inner` first, `outer` second."""
-    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+    return _joined(outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2])
 
 
 def invert(m: Matrix) -> Matrix:
     """The inverse matrix, in closed form: exact where the entries are whole numbers and halves."""
-    (a, b, x), (c, d, y) = m
+    (a, b, x), (c, d, y) = m.tolist()
     inverse = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
-    return np.column_stack([inverse, -(inverse @ (x, y))])
+    return _joined(inverse, -(inverse @ (x, y)))
 
 
 def apply(m: Matrix, points: NDArray) -> NDArray[np.float64]:
     """Map points [..., 2] (x, y), float64 out."""
     x, y = points[..., 0], points[..., 1]
-    return np.stack([m[0, 0] * x + m[0, 1] * y + m[0, 2], m[1, 0] * x + m[1, 1] * y + m[1, 2]], axis=-1)
+    mapped = np.empty(points.shape)
+    mapped[..., 0] = m[0, 0] * x + m[0, 1] * y + m[0, 2]
+    mapped[..., 1] = m[1, 0] * x + m[1, 1] * y + m[1, 2]
+    return mapped
 
 
 def magnification(m: Matrix) -> float:
     """Pixels per body unit: the square root of the area factor."""
     return float(np.sqrt(abs(np.linalg.det(m[:, :2]))))
+
+
+def _joined(linear: NDArray, shift: NDArray | tuple[float, float]) -> Matrix:
+    m = np.empty((2, 3))
+    m[:, :2], m[:, 2] = linear, shift
+    return m

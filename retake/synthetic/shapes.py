@@ -1,7 +1,7 @@
 """Outlines of sprites: signed functions of body coordinates, negative inside.
 
-Each outline has a radius (body units, pixels at scale 1). `disc` and `box` are true distances; `star` and
-`flower` are radial curves divided by their gradient on the outline, so that they are distances near it.
+Each outline has a radius (body units, pixels at scale 1). `disc`, `box` and, outside, `cross` are true distances;
+`star` and `flower` are radial curves divided by their gradient on the outline, so that they are distances near it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Box = tuple[float, float, float, float]
 
 BOX_ASPECT, BOX_CORNER = 0.8, 0.3  # height to width, and corner radius to radius
+CROSS_ARM = 0.34  # half an arm's width to radius
 
 
 def distance(shape: str, radius: float, points: NDArray) -> Floats:
@@ -24,8 +25,10 @@ def distance(shape: str, radius: float, points: NDArray) -> Floats:
         return np.hypot(x, y) - radius
     if shape == "box":
         corner = BOX_CORNER * radius
-        dx, dy = np.abs(x) - (radius - corner), np.abs(y) - (BOX_ASPECT * radius - corner)
-        return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0) - corner
+        return _rectangle(x, y, radius - corner, BOX_ASPECT * radius - corner) - corner
+    if shape == "cross":
+        long, short = radius, CROSS_ARM * radius
+        return np.minimum(_rectangle(x, y, long, short), _rectangle(x, y, short, long))
     rho, slope = _curve(shape, np.arctan2(x, -y))
     return (np.hypot(x, y) - radius * rho) / np.sqrt(1 + (slope / rho) ** 2)
 
@@ -38,7 +41,7 @@ def bounds(shape: str, radius: float) -> Box:
 
 @cache
 def _unit_bounds(shape: str) -> Box:
-    if shape == "disc":
+    if shape in ("disc", "cross"):
         return -1.0, -1.0, 1.0, 1.0
     if shape == "box":
         return -1.0, -BOX_ASPECT, 1.0, BOX_ASPECT
@@ -46,6 +49,11 @@ def _unit_bounds(shape: str) -> Box:
     rho, _ = _curve(shape, theta)
     x, y = rho * np.sin(theta), -rho * np.cos(theta)
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _rectangle(x: NDArray, y: NDArray, half_width: float, half_height: float) -> Floats:
+    dx, dy = np.abs(x) - half_width, np.abs(y) - half_height
+    return np.hypot(np.maximum(dx, 0), np.maximum(dy, 0)) + np.minimum(np.maximum(dx, dy), 0)
 
 
 def _curve(shape: str, theta: Floats) -> tuple[Floats, Floats]:
@@ -57,4 +65,4 @@ def _curve(shape: str, theta: Floats) -> tuple[Floats, Floats]:
     return rho, slope
 
 
-SHAPES = ("disc", "box", "star", "flower")
+SHAPES = ("disc", "box", "star", "flower", "cross")

@@ -6,6 +6,7 @@ keeps bilinear sampling faithful at every scale that the scenes use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,48 +95,65 @@ def ramp(values: Floats, colours: Floats) -> Floats:
     return np.stack([np.interp(values, stops, colours[:, c]) for c in range(3)], axis=-1)
 
 
-def ground(width: int, height: int, palette: str, seed: int) -> Texture:
-    """A periodic terrain seen from above, 1.5 frames wide and high, lit from the upper left."""
-    import cv2
+def skin(shape: str, radius: float, hue: float, seed: int, texture: str = "marbled", nose: float = 0.0) -> Texture:
+    """A sprite's own texture: a name of `SKINS` in its hue with a second, lighter one, and a darker rim.
 
-    rng = np.random.default_rng([seed, 1])
-    w, h = width * 3 // 2, height * 3 // 2
-    size = min(w, h)
-    height_map = noise(rng, h, w, size / 1.6, FINEST, 2.1)
-    stones = noise(rng, h, w, size / 9, 1.5 * FINEST, 1.3)
-    relief = height_map * size / 110 + stones * 0.4
-    light = (np.roll(relief, 1, 1) - np.roll(relief, -1, 1)) + (np.roll(relief, 1, 0) - np.roll(relief, -1, 0))
-    value = 0.5 + 0.45 * np.tanh(0.75 * height_map + 0.2 * stones)
-    stops = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in PALETTES[palette]], float)
-    colour = ramp(value, stops) * np.exp(-0.2 * np.clip(light, -2.5, 2.5))[..., None]
-    pad = 4
-    padded = np.pad(_bytes(colour), ((pad, pad), (pad, pad), (0, 0)), mode="wrap")
-    fx, fy = (w + 2 * pad) * DENSITY, (h + 2 * pad) * DENSITY
-    dense = np.asarray(cv2.resize(padded, (fx, fy), interpolation=cv2.INTER_CUBIC), np.uint8)
-    cut = pad * DENSITY
-    # The extent is centred on the frame, so that the camera at rest looks at the middle of the terrain.
-    x0, y0 = (width - w) / 2 - 0.5, (height - h) / 2 - 0.5
-    return Texture(dense[cut:-cut, cut:-cut].copy(), (x0, y0, x0 + w, y0 + h), periodic=True)
-
-
-def skin(shape: str, radius: float, hue: float, seed: int) -> Texture:
-    """A sprite's own texture: marbled in its hue, with veins in a second hue and a darker rim."""
+    nose: 0..1, how strongly the front (+x) is told from the back: by a light spot, and a back in the shade.
+    """
     rng = np.random.default_rng([seed, 2])
     extent = bounds(shape, radius)
     w, h = (max(8, round(DENSITY * (extent[i + 2] - extent[i]))) for i in (0, 1))
     size = max(w, h)
-    marble = noise(rng, size, size, size / 1.8, FINEST * DENSITY, 1.7)[:h, :w]
-    veins = noise(rng, size, size, size / 2.5, size / 8, 1.5)[:h, :w]
-    stops = np.array([_rgb(hue - 0.03, 0.95, 0.36), _rgb(hue, 0.92, 0.78), _rgb(hue + 0.03, 0.62, 1.0)])
-    colour = ramp(0.5 + 0.42 * np.tanh(1.1 * marble), stops)
-    accent = np.array([_rgb(hue + 0.11, 0.35, 1.0)])
-    vein = np.exp(-((veins / 0.2) ** 2))[..., None]
-    colour = colour + 0.8 * vein * (accent - colour)
     y, x = ((np.arange(n) + 0.5) / n for n in (h, w))
     x, y = extent[0] + x * (extent[2] - extent[0]), extent[1] + y * (extent[3] - extent[1])
-    depth = -distance(shape, radius, np.stack(np.meshgrid(x, y), axis=-1)) / radius
-    rim = 0.55 + 0.45 * np.clip(depth / 0.14, 0, 1) ** 0.7
-    return Texture(_bytes(colour * rim[..., None]), extent)
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    stops = np.array([_rgb(hue - 0.03, 0.95, 0.36), _rgb(hue, 0.92, 0.78), _rgb(hue + 0.03, 0.62, 1.0)])
+    accent = np.array([_rgb(hue + 0.11, 0.35, 1.0)])
+    value, pattern = SKINS[texture](rng, size, grid / radius)
+    colour = ramp(value, stops)
+    colour = colour + 0.8 * pattern * (accent - colour)
+    rim = 0.55 + 0.45 * np.clip(-distance(shape, radius, grid) / radius / 0.14, 0, 1) ** 0.7
+    colour = colour * rim[..., None]
+    if nose:
+        front = grid[..., 0] / radius
+        spot = np.exp(-((((front - 0.45) / 0.3) ** 2 + (grid[..., 1] / radius / 0.36) ** 2) ** 2))[..., None]
+        shade = 1 - 0.45 * nose * np.clip((0.35 - front) / 1.1, 0, 1)[..., None]
+        colour = colour * shade
+        colour = colour + nose * spot * (_rgb(hue, 0.1, 1.0) - colour)
+    return Texture(_bytes(colour), extent)
+
+
+def _marbled(rng: np.random.Generator, size: int, at: Floats) -> tuple[Floats, Floats]:
+    h, w = at.shape[:2]
+    marble = noise(rng, size, size, size / 1.8, FINEST * DENSITY, 1.7)[:h, :w]
+    veins = noise(rng, size, size, size / 2.5, size / 8, 1.5)[:h, :w]
+    return 0.5 + 0.42 * np.tanh(1.1 * marble), np.exp(-((veins / 0.2) ** 2))[..., None]
+
+
+def _plain(rng: np.random.Generator, size: int, at: Floats) -> tuple[Floats, Floats]:
+    return 0.55 - 0.12 * at[..., 1], np.zeros((*at.shape[:2], 1))
+
+
+def _striped(rng: np.random.Generator, size: int, at: Floats) -> tuple[Floats, Floats]:
+    wave = np.sin(2 * np.pi * (at[..., 1] / 0.66 + rng.uniform()))
+    return np.full(at.shape[:2], 0.5), (0.5 + 0.5 * np.tanh(3 * wave))[..., None]
+
+
+def _dotted(rng: np.random.Generator, size: int, at: Floats) -> tuple[Floats, Floats]:
+    u, v = (at[..., k] / 0.62 + rng.uniform() for k in (0, 1))
+    u = u + 0.5 * (np.floor(v) % 2)  # every second row is moved by half a step
+    apart = np.hypot(u % 1 - 0.5, v % 1 - 0.5)
+    return np.full(at.shape[:2], 0.45), (0.5 - 0.5 * np.tanh(12 * (apart - 0.3)))[..., None]
+
+
+# Each gives, for body coordinates [h, w, 2] in radii, the place on the hue's ramp [h, w] and the share of the second
+# colour [h, w, 1].
+SKINS: dict[str, Callable[[np.random.Generator, int, Floats], tuple[Floats, Floats]]] = {
+    "marbled": _marbled,
+    "plain": _plain,
+    "striped": _striped,
+    "dotted": _dotted,
+}
 
 
 def paint(base: Texture, picture: Image) -> Texture:

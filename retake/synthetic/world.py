@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.errors import ConfigError
-from retake.synthetic import motion, shapes, texture
+from retake.synthetic import grounds, motion, shapes, texture
 from retake.synthetic.scene import Scene
 
 Image = NDArray[np.uint8]
@@ -56,17 +56,18 @@ class World:
         """Frame `t`, uint8 [H, W, 3] RGB. Edges carry their coverage, colours are means over each pixel."""
         self._check_frame(t)
         scene = self.scene
-        view = self._colours(texture_of=BACKGROUND, t=t, x0=0, y0=0, width=self.width, height=self.height)
+        view = self._colours(BACKGROUND, self.pose(t), (0, 0, self.width, self.height))
         canvas = view.astype(np.float32) * (1.0 if scene.light is None else scene.light[t])
         for k in self._back_to_front:
-            box = self._reach(k, t)
+            pose = self.pose(t, k)
+            box = self._reach(k, pose)
             if box is None:
                 continue
             x0, y0, x1, y1 = box
             light = scene.sprites[k].light
-            colour = self._colours(k, t, x0, y0, x1 - x0, y1 - y0) * np.float32(1 if light is None else light[t])
-            scale = motion.magnification(self.pose(t, k))
-            cover = np.clip(0.5 - self._distance(k, t, _grid(*box)) * scale, 0, 1).astype(np.float32)[..., None]
+            colour = self._colours(k, pose, box) * np.float32(1 if light is None else light[t])
+            scale = motion.magnification(pose)
+            cover = np.clip(0.5 - self._distance(k, pose, _grid(*box)) * scale, 0, 1).astype(np.float32)[..., None]
             canvas[y0:y1, x0:x1] += cover * (colour - canvas[y0:y1, x0:x1])
         if scene.noise:
             rng = np.random.default_rng([scene.seed, 3, t])
@@ -78,10 +79,11 @@ class World:
         self._check_frame(t)
         top = np.full((self.height, self.width), BACKGROUND, np.int16)
         for k in self._back_to_front:
-            box = self._reach(k, t)
+            pose = self.pose(t, k)
+            box = self._reach(k, pose)
             if box is not None:
                 x0, y0, x1, y1 = box
-                top[y0:y1, x0:x1][self._distance(k, t, _grid(*box)) <= 0] = k
+                top[y0:y1, x0:x1][self._distance(k, pose, _grid(*box)) <= 0] = k
         return top
 
     def mask(self, t: int, sprite: int) -> Bools:
@@ -134,15 +136,47 @@ class World:
         """
         self._check_frame(query)
         points = np.asarray(points, np.float64).reshape(-1, 2)
-        top = np.full(len(points), BACKGROUND, np.int16)
-        for k in self._back_to_front:
-            top[self._distance(k, query, points) <= 0] = k
+        top = self._top(query, points)
         numbers = range(self.frames) if frames is None else frames
         xy = np.empty((len(numbers), len(points), 2), np.float32)
         visible = np.empty((len(numbers), len(points)), bool)
         for n, s in enumerate(numbers):
             at = self._carried(top, points, query, s)
             xy[n], visible[n] = at, self._visible(top, at, s)
+        return xy, visible
+
+    def anchors(self, t: int, points: NDArray) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+        """What points [P, 2] (x, y) in pixels of frame `t` are fixed to, for `follow`.
+
+        Returns the surface on top at each, int16 [P], and the place on it in body coordinates, float64 [P, 2].
+        """
+        self._check_frame(t)
+        points = np.asarray(points, np.float64).reshape(-1, 2)
+        top = self._top(t, points)
+        body = np.empty(points.shape)
+        for k in np.unique(top):
+            body[top == k] = motion.apply(motion.invert(self.pose(t, int(k))), points[top == k])
+        return top, body
+
+    def follow(
+        self, surfaces: NDArray, body: NDArray, frames: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.float32], Bools]:
+        """Follow points by what they are fixed to: a point need not be visible in any frame.
+
+        surfaces: [P] sprites, or `BACKGROUND`; body: [P, 2] coordinates on them. frames: N frame numbers, by default
+        all. Returns positions float32 [N, P, 2] and visibility bool [N, P].
+        """
+        surfaces = np.asarray(surfaces, np.int16).reshape(-1)
+        body = np.asarray(body, np.float64).reshape(-1, 2)
+        present = [int(k) for k in np.unique(surfaces)]
+        numbers = range(self.frames) if frames is None else frames
+        xy = np.empty((len(numbers), len(body), 2), np.float32)
+        visible = np.empty((len(numbers), len(body)), bool)
+        for n, s in enumerate(numbers):
+            at = np.empty(body.shape)
+            for k in present:  # a sprite that does not exist is refused by `pose`
+                at[surfaces == k] = motion.apply(self.pose(s, k), body[surfaces == k])
+            xy[n], visible[n] = at, self._visible(surfaces, at, s)
         return xy, visible
 
     def pose(self, t: int, sprite: int = BACKGROUND) -> motion.Matrix:
@@ -180,9 +214,12 @@ class World:
     @cached_property
     def _textures(self) -> dict[int, texture.Texture]:
         scene = self.scene
-        textures = {BACKGROUND: texture.ground(scene.width, scene.height, scene.palette, scene.seed)}
+        below = grounds.ground(scene.ground, scene.width, scene.height, scene.palette, scene.seed)
+        textures = {BACKGROUND: below}
         for k, sprite in enumerate(scene.sprites):
-            textures[k] = texture.skin(sprite.shape, sprite.radius, sprite.hue, sprite.seed)
+            textures[k] = texture.skin(
+                sprite.shape, sprite.radius, sprite.hue, sprite.seed, sprite.texture, sprite.nose
+            )
             if k in self.pictures:
                 textures[k] = texture.paint(textures[k], self.pictures[k])
         return textures
@@ -191,30 +228,38 @@ class World:
     def _back_to_front(self) -> tuple[int, ...]:
         return tuple(sorted(range(len(self.scene.sprites)), key=lambda k: self.scene.sprites[k].order))
 
-    def _colours(self, texture_of: int, t: int, x0: int, y0: int, width: int, height: int) -> Image:
-        """One surface's colours over a rectangle of the frame, uint8 [height, width, 3]."""
+    def _colours(self, texture_of: int, pose: motion.Matrix, box: tuple[int, int, int, int]) -> Image:
+        """One surface's colours over a rectangle x0, y0, x1, y1 of the frame, uint8 [height, width, 3]."""
         import cv2
 
-        n = SUPERSAMPLE
+        x0, y0, x1, y1 = box
+        n, width, height = SUPERSAMPLE, x1 - x0, y1 - y0
         sample_to_pixel = np.array([[1 / n, 0, x0 + 0.5 / n - 0.5], [0, 1 / n, y0 + 0.5 / n - 0.5]])
-        to_body = motion.compose(motion.invert(self.pose(t, texture_of)), sample_to_pixel)
+        to_body = motion.compose(motion.invert(pose), sample_to_pixel)
         fine = self._textures[texture_of].sample(to_body, width * n, height * n)
         return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
-    def _distance(self, sprite: int, t: int, points: NDArray) -> NDArray[np.float64]:
-        """Signed distance in body units from a sprite's outline, of pixels [..., 2] of frame `t`."""
-        body = motion.apply(motion.invert(self.pose(t, sprite)), points)
+    def _distance(self, sprite: int, pose: motion.Matrix, points: NDArray) -> NDArray[np.float64]:
+        """Signed distance in body units from a sprite's outline, of pixels [..., 2] of a frame that has that pose."""
+        body = motion.apply(motion.invert(pose), points)
         return shapes.distance(self.scene.sprites[sprite].shape, self.scene.sprites[sprite].radius, body)
 
-    def _reach(self, sprite: int, t: int) -> tuple[int, int, int, int] | None:
+    def _reach(self, sprite: int, pose: motion.Matrix) -> tuple[int, int, int, int] | None:
         """The rectangle of the frame that a sprite may touch, one pixel of soft edge included, or None."""
         x0, y0, x1, y1 = shapes.bounds(self.scene.sprites[sprite].shape, self.scene.sprites[sprite].radius)
-        corners = motion.apply(self.pose(t, sprite), np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]))
+        corners = motion.apply(pose, np.array([[x0, y0], [x1, y0], [x0, y1], [x1, y1]]))
         low = np.floor(corners.min(0)).astype(int) - 1
         high = np.ceil(corners.max(0)).astype(int) + 2
         left, top = max(int(low[0]), 0), max(int(low[1]), 0)
         right, bottom = min(int(high[0]), self.width), min(int(high[1]), self.height)
         return (left, top, right, bottom) if left < right and top < bottom else None
+
+    def _top(self, t: int, points: NDArray) -> NDArray[np.int16]:
+        """Which surface is on top at points [P, 2] of frame `t`, int16 [P]."""
+        top = np.full(len(points), BACKGROUND, np.int16)
+        for k in self._back_to_front:
+            top[self._distance(k, self.pose(t, k), points) <= 0] = k
+        return top
 
     def _carried(self, top: NDArray, points: NDArray, t: int, s: int) -> NDArray[np.float64]:
         """Where points [..., 2] of frame `t`, fixed to the surfaces `top` [...], are in frame `s`."""
@@ -233,7 +278,7 @@ class World:
         depth = np.array([place[k] for k in (*range(len(self.scene.sprites)), BACKGROUND)])[top]
         for k in self._back_to_front:
             below = seen & (depth < place[k])
-            seen[below] = self._distance(k, s, at[below]) > 0
+            seen[below] = self._distance(k, self.pose(s, k), at[below]) > 0
         return seen
 
     def _check_frame(self, t: int) -> None:
@@ -249,4 +294,6 @@ class World:
 
 def _grid(x0: int, y0: int, x1: int, y1: int) -> NDArray[np.float64]:
     """Pixel centres (x, y) of a rectangle, float64 [y1 - y0, x1 - x0, 2]."""
-    return np.stack(np.meshgrid(np.arange(x0, x1, dtype=float), np.arange(y0, y1, dtype=float)), axis=-1)
+    grid = np.empty((y1 - y0, x1 - x0, 2))
+    grid[..., 0], grid[..., 1] = np.arange(x0, x1), np.arange(y0, y1)[:, None]
+    return grid
