@@ -1,0 +1,225 @@
+"""The embedded models from nothing: one recipe in two sizes.
+
+    python -m retake.training.embedded --size cpu --folder artifacts/training --minutes 170
+    python -m retake.training.embedded --size gpu --folder artifacts/training --minutes 9      (in slices)
+
+Parts are made in the order of PARTS, each in slices that resume; `--part` makes one of them, so that a second process
+can render latents ahead. `export.py` makes the shipped folders of a finished training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retake.errors import ConfigError, did_you_mean
+from retake.synthetic.clips import Limits
+from retake.training import autoencoder, denoisers, encoders, latents
+from retake.training.denoisers import Lesson, Teacher
+from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
+
+PARTS = ("vae", "clip", "judge", "latents", "unet", "motion", "transformer")
+CLIPS_FROM = 1_000_000  # seed of the first clip; clips below are for tests and scores
+SEED = 20  # of initial weights; parts differ by their place in PARTS
+
+
+@dataclass(frozen=True)
+class Size:
+    """What differs between the sizes: how much is drawn, how long each part learns, tokens of the transformer."""
+
+    pictures: int
+    clips: int
+    vae: Plan
+    vae_batch: int
+    clip: Plan
+    clip_batch: int
+    unet: Plan
+    unet_lessons: tuple[Lesson, ...]
+    motion: Plan
+    motion_lessons: tuple[Lesson, ...]
+    transformer: Plan
+    transformer_lessons: tuple[Lesson, ...]
+    patch: int
+    half: bool = False  # the transformer's products in bfloat16
+
+
+SIZES = {
+    "cpu": Size(
+        pictures=12_000,
+        clips=24_000,
+        vae=Plan(4_500, 1e-3, cooldown=0.5),
+        vae_batch=16,
+        clip=Plan(3_000, 1e-3, cooldown=0.5),
+        clip_batch=128,
+        unet=Plan(12_000, 1e-3),
+        unet_lessons=(Lesson(1.0, 2, 32),),
+        motion=Plan(8_000, 1e-3),
+        motion_lessons=(Lesson(0.7, 8, 12), Lesson(1.0, 16, 6)),
+        transformer=Plan(16_000, 1e-3),
+        transformer_lessons=(Lesson(0.15, 2, 128), Lesson(0.4, 4, 96), Lesson(0.7, 8, 56), Lesson(1.0, 16, 28)),
+        patch=4,
+        half=True,
+    ),
+    "gpu": Size(
+        pictures=40_000,
+        clips=60_000,
+        vae=Plan(20_000, 1e-3, cooldown=0.5),
+        vae_batch=64,
+        clip=Plan(6_000, 1e-3, cooldown=0.5),
+        clip_batch=256,
+        unet=Plan(20_000, 1e-3),
+        unet_lessons=(Lesson(1.0, 2, 128),),
+        motion=Plan(20_000, 1e-3),
+        motion_lessons=(Lesson(0.5, 8, 64), Lesson(1.0, 16, 32)),
+        transformer=Plan(30_000, 1e-3),
+        transformer_lessons=(Lesson(0.15, 2, 512), Lesson(0.3, 4, 256), Lesson(0.5, 8, 128), Lesson(1.0, 16, 64)),
+        patch=2,
+        half=True,
+    ),
+}
+
+
+@dataclass
+class Workshop:
+    """A training in a folder: makes its parts, and hands out those that are finished."""
+
+    folder: Path
+    size: Size
+    device: str
+    share: tuple[int, int] = (0, 1)  # (k, n): the k-th of n processes that render latents together
+    say: Callable[[str], None] = print
+
+    def make(self, part: str, minutes: float) -> bool:
+        """Work on a part for at most so long; whether it is finished."""
+        if part == "latents":
+            self.render()
+            return self.finished(part)
+        model, plan, loss = self.lesson(part)
+        said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
+        self.say(f"{said}, step {progress(self.folder / part)['step']} of {plan.steps}")
+        return train(self.folder / part, model, loss, plan, Slice(minutes), self.say)
+
+    def finished(self, part: str) -> bool:
+        if part == "latents":
+            count = len(list((self.folder / "latents").glob("clips-*.safetensors")))
+            return count * latents.SHARD >= self.size.clips
+        return progress(self.folder / part)["step"] >= self.plan_of(part).steps
+
+    def plan_of(self, part: str) -> Plan:
+        return getattr(self.size, "clip" if part == "judge" else part)
+
+    def render(self) -> None:
+        """Latents of every clip, by the finished autoencoder and encoder."""
+        vae, tower, count = self.vae(), self.trained("clip").vision_model, self.size.clips
+        to = self.folder / "latents"
+        latents.render(to, vae, tower, CLIPS_FROM, count, Limits(), self.device, self.share)
+
+    def lesson(self, part: str) -> tuple[Any, Plan, Any]:
+        """A part's fresh network, its plan and its loss."""
+        size, device = self.size, self.device
+        plan, seed = self.plan_of(part), SEED + PARTS.index(part)
+        model = self.fresh(part)
+        if part == "vae":
+            data = autoencoder.Data(size.pictures, Limits().size, size.vae_batch, seed)
+            return model, plan, autoencoder.loss(model, data, device)
+        if part in ("clip", "judge"):
+            data = encoders.Data(size.pictures, Limits().size, size.clip_batch, seed)
+            return model, plan, encoders.loss(model, encoders.tokenizer(), data, device)
+        teacher = self.teacher(seed)
+        if part == "unet":
+            return model, plan, denoisers.unet_loss(model, teacher, size.unet_lessons, plan.steps)
+        if part == "motion":
+            return model, plan, denoisers.motion_loss(model, teacher, size.motion_lessons, plan.steps)
+        lessons = size.transformer_lessons
+        return model, plan, denoisers.transformer_loss(model, teacher, lessons, plan.steps, size.half)
+
+    def fresh(self, part: str) -> Any:
+        """A part's network with initial weights."""
+        torch.manual_seed(SEED + PARTS.index(part))
+        if part == "vae":
+            model = autoencoder.network().to(memory_format=torch.channels_last)
+        elif part in ("clip", "judge"):
+            towers = encoders.CONDITIONER if part == "clip" else encoders.JUDGE
+            model = encoders.network(towers, len(encoders.tokenizer()))
+        elif part == "unet":
+            model = denoisers.unet()
+        elif part == "motion":
+            model = denoisers.motion(self.trained("unet"))
+        else:
+            model = denoisers.transformer(self.size.patch)
+        return model.to(self.device)
+
+    def trained(self, part: str) -> Any:
+        """A part's network with the moving average of what it has learnt so far, ready to infer."""
+        return averaged(self.folder / part, self.fresh(part)).eval().requires_grad_(False)
+
+    def vae(self) -> Any:
+        """The autoencoder, its latents scaled to unit variance."""
+        vae = self.trained("vae")
+        vae.register_to_config(scaling_factor=round(latents.measured(vae, Limits(), device=self.device), 4))
+        return vae
+
+    def teacher(self, seed: int) -> Teacher:
+        cache = latents.read(self.folder / "latents", self.size.clips)
+        clip = self.trained("clip")
+        return Teacher(cache, clip.text_model, encoders.tokenizer(), seed, self.device, power=0.8)
+
+
+def run(
+    size: str,
+    folder: Path,
+    part: str | None = None,
+    minutes: float = float("inf"),
+    device: str = "cpu",
+    share: tuple[int, int] = (0, 1),
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Train the parts that are not finished, in order, or one of them, for at most so long; whether all is done.
+
+    Raises ConfigError E247 for a size or a part that there is not.
+    """
+    for what, name, known in (("size", size, tuple(SIZES)), ("part", part or PARTS[0], PARTS)):
+        if name not in known:
+            raise ConfigError("E247", f"the embedded models have no {what} {name!r}", did_you_mean(name, list(known)))
+    workshop = Workshop(folder / size, SIZES[size], device, share, say)
+    ends = time.monotonic() + 60 * minutes
+    for name in [part] if part else PARTS:
+        if workshop.finished(name):
+            continue
+        left = (ends - time.monotonic()) / 60
+        if left <= 0 or not workshop.make(name, left):
+            return False
+    return True
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the embedded models; goes on from where it was.")
+    parser.add_argument("--size", choices=sorted(SIZES), default="cpu")
+    parser.add_argument("--folder", type=Path, required=True, help="where the training lives")
+    parser.add_argument("--part", choices=PARTS, help="only this part")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, help="processor threads")
+    parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="of rendering latents")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        done = run(given.size, given.folder, given.part, given.minutes, given.device, tuple(given.share), say)
+    except Stopped:
+        done = False
+    say("finished" if done else "not finished: the same command goes on from here")
+
+
+if __name__ == "__main__":
+    main()

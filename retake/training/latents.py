@@ -1,0 +1,90 @@
+"""Clips as the denoisers read them: latents, reference states and captions, rendered ahead into shards.
+
+A shard is one safetensors file of `SHARD` clips, written whole or not at all, so that a second process can render
+while the first trains and both can be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retake.diffusion.conditioning import image_states
+from retake.synthetic import clips
+from retake.training.autoencoder import tensor
+
+SHARD = 500
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Latents float16 [N, F, C, h, w], already scaled to unit variance; states of the reference picture float16
+    [N, P, D]; captions, one a clip."""
+
+    latents: Tensor
+    references: Tensor
+    captions: list[str]
+
+
+def render(
+    folder: Path,
+    vae: Any,
+    encoder: Any,
+    seed: int,
+    count: int,
+    limits: clips.Limits,
+    device: str,
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Render clips seed .. seed + count, shard by shard; those that are there are kept. share: (k, n) is the k-th of n
+    processes that render together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for first in range(share[0] * SHARD, count, share[1] * SHARD):
+        path = folder / f"clips-{first:06d}.safetensors"
+        if path.exists():
+            continue
+        rows, pictures, captions = [], [], []
+        for n in range(first, min(first + SHARD, count)):
+            scene, _, caption = clips.draw(seed + n, limits)
+            captions.append(caption)
+            with torch.inference_mode():
+                z = vae.encode(tensor(clips.render(scene), device)).latent_dist.mean * vae.config.scaling_factor
+            rows.append(z.half().cpu())
+            pictures.append(clips.portrait(scene, size=limits.size))
+        with torch.inference_mode():
+            states = image_states(encoder, tensor(np.stack(pictures), device)).half().cpu()
+        aside = folder / f"{path.name}.{os.getpid()}.tmp"
+        tensors = {"latents": torch.stack(rows).contiguous(), "references": states.contiguous()}
+        save_file(tensors, aside, {"captions": json.dumps(captions)})
+        aside.rename(path)
+
+
+def read(folder: Path, count: int) -> Cache:
+    """The first `count` clips. Raises FileNotFoundError when they have not all been rendered."""
+    latents, references, captions = [], [], []
+    for first in range(0, count, SHARD):
+        path = folder / f"clips-{first:06d}.safetensors"
+        with safe_open(path, "pt") as file:
+            latents.append(file.get_tensor("latents"))
+            references.append(file.get_tensor("references"))
+            captions += json.loads(file.metadata()["captions"])
+    return Cache(torch.cat(latents)[:count], torch.cat(references)[:count], captions[:count])
+
+
+def measured(vae: Any, limits: clips.Limits, count: int = 64, seed: int = 1 << 30, device: str = "cpu") -> float:
+    """The factor that brings an autoencoder's latents of clips to unit variance."""
+    short, square, total = replace(limits, frames=2), 0.0, 0
+    for n in range(count):
+        with torch.inference_mode():
+            z = vae.encode(tensor(clips.render(clips.draw(seed + n, short).scene), device)).latent_dist.mean
+        square, total = square + float(z.double().square().sum()), total + z.numel()
+    return (square / total) ** -0.5

@@ -1,0 +1,189 @@
+"""One training loop for every network: in slices, killed at any moment, gone on from where it was.
+
+A run is a folder: state.safetensors (weights, their moving average, the optimiser's moments), state.json (step, time
+spent), curve.jsonl (a line every few steps). They are written aside and renamed, so a kill leaves the last whole
+state; the data of a step depends on the step alone, so a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast: `steps` in all, learning rate `rate` after `warmup` steps, falling to nothing over the
+    last share `cooldown`; gradients clipped at `clip`; `average`: decay of the weights' moving average."""
+
+    steps: int
+    rate: float
+    warmup: int = 200
+    cooldown: float = 0.3
+    clip: float = 1.0
+    decay: float = 0.01
+    average: float = 0.999
+
+    def rate_at(self, step: int) -> float:
+        left = (self.steps - step) / max(self.cooldown * self.steps, 1)
+        return self.rate * min(1.0, (step + 1) / self.warmup) * min(1.0, max(left, 0.0))
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One sitting: at most `minutes`, or until the process is told to stop."""
+
+    minutes: float = math.inf
+    log_every: int = 20
+    save_every: float = 120.0  # seconds
+
+
+class Stopped(Exception):
+    """The process was asked to end; the state has been written."""
+
+
+def train(
+    folder: Path,
+    model: nn.Module,
+    loss_of: Callable[[int], tuple[Tensor, dict[str, float]]],
+    plan: Plan,
+    sitting: Slice,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Train the parameters of `model` that require gradients; returns whether all steps are done.
+
+    loss_of: (step) -> loss and figures for the curve; draws its data from the step's number. The folder is made, or
+    gone on from.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
+    average = [p.detach().clone() for p in weights]
+    step, spent = resume(folder, names, weights, average, optimiser)
+    begun, saved, told, sums, count = time.monotonic(), time.monotonic(), _Told(), {}, 0
+    with told:
+        while step < plan.steps:
+            for group in optimiser.param_groups:
+                group["lr"] = plan.rate_at(step)
+            loss, figures = loss_of(step)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(weights, plan.clip)
+            if torch.isfinite(norm):
+                optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            decay = min(plan.average, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for mean, weight in zip(average, weights, strict=True):
+                    mean.lerp_(weight, 1 - decay)
+            step, count = step + 1, count + 1
+            for name, value in {"loss": float(loss.detach()), "norm": float(norm), **figures}.items():
+                sums[name] = sums.get(name, 0.0) + value
+            now = time.monotonic()
+            ends = told.asked or step == plan.steps or now - begun > 60 * sitting.minutes
+            if count >= sitting.log_every or ends:
+                row = {"step": step, "minutes": round((spent + now - begun) / 60, 2)}
+                row |= {name: round(value / count, 5) for name, value in sums.items()}
+                with (folder / "curve.jsonl").open("a") as curve:
+                    curve.write(json.dumps(row) + "\n")
+                say(" ".join(f"{k}={v}" for k, v in row.items()))
+                sums, count = {}, 0
+            if ends or now - saved > sitting.save_every:
+                save(folder, names, weights, average, optimiser, step, spent + now - begun)
+                saved = now
+            if told.asked:
+                raise Stopped
+            if ends:
+                break
+    return step >= plan.steps
+
+
+def averaged(folder: Path, model: nn.Module) -> nn.Module:
+    """Put the moving average of a run's weights into `model`. Raises FileNotFoundError where there is no run."""
+    state = load_file(folder / "state.safetensors")
+    wanted = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in state.items():
+            kind, _, of = name.partition("/")
+            if kind == "average":
+                wanted[of].copy_(value)
+    return model
+
+
+def progress(folder: Path) -> dict[str, Any]:
+    """What state.json says: step and seconds spent; zeros where there is no run."""
+    try:
+        return json.loads((folder / "state.json").read_text())
+    except FileNotFoundError:
+        return {"step": 0, "seconds": 0.0}
+
+
+def resume(
+    folder: Path, names: list[str], weights: Sequence[Tensor], average: Sequence[Tensor], optimiser: torch.optim.AdamW
+) -> tuple[int, float]:
+    """Read a run's state into place; returns its step and the seconds spent so far."""
+    if not (folder / "state.safetensors").exists():
+        return 0, 0.0
+    state = load_file(folder / "state.safetensors")
+    step = int(state["step"])
+    with torch.no_grad():
+        for name, weight, mean in zip(names, weights, average, strict=True):
+            weight.copy_(state[f"weight/{name}"])
+            mean.copy_(state[f"average/{name}"])
+            moments = {k: state[f"{k}/{name}"].to(weight.device) for k in ("exp_avg", "exp_avg_sq")}
+            optimiser.state[weight] = {"step": torch.tensor(float(step)), **moments}
+    return step, float(state["seconds"])
+
+
+def save(
+    folder: Path,
+    names: Iterable[str],
+    weights: Sequence[Tensor],
+    average: Sequence[Tensor],
+    optimiser: torch.optim.AdamW,
+    step: int,
+    seconds: float,
+) -> None:
+    """Write a run's whole state aside, then rename it."""
+    state = {"step": torch.tensor(step), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+    for name, weight, mean in zip(names, weights, average, strict=True):
+        state[f"weight/{name}"], state[f"average/{name}"] = weight.detach(), mean
+        for kind in ("exp_avg", "exp_avg_sq"):
+            state[f"{kind}/{name}"] = optimiser.state[weight][kind] if weight in optimiser.state else 0 * mean
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    aside = folder / f"state.{os.getpid()}.tmp"
+    save_file(state, aside)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.rename(folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}) + "\n")
+
+
+class _Told:
+    """Whether the process was asked to end (SIGTERM, Ctrl-C), without losing the step it is at."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Told:
+        self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)

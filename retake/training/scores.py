@@ -1,0 +1,110 @@
+"""Whether a denoiser does what captions ask, as read by a detector that knows the world; and sheets to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from retake.diffusion.schedule import Schedule
+from retake.synthetic import clips, detector, grammar
+from retake.synthetic.grammar import Subject
+
+Image = NDArray[np.uint8]
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def asked(count: int, seed: int) -> list[Subject]:
+    """Subjects to ask for: everything said but the ground, every direction as often, none at rest."""
+    rng = np.random.default_rng([seed, 16])
+    return [
+        Subject(
+            shape=grammar.SHAPES[n % len(grammar.SHAPES)],
+            hue=str(rng.choice(list(grammar.HUES))),
+            texture=str(rng.choice(grammar.TEXTURES)),
+            direction=grammar.DIRECTIONS[(n // len(grammar.SHAPES)) % len(grammar.DIRECTIONS)],
+            speed=str(rng.choice(grammar.SPEEDS)),
+        )
+        for n in range(count)
+    ]
+
+
+@torch.inference_mode()
+def sample(
+    network: Network,
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    told: Tensor,
+    silent: Tensor,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> Tensor:
+    """Latents [B, F, C, h, w] by DDIM from noise. network: (z, t [B], told [B, L, D]) -> its own output; told and
+    silent: states of the captions and of nothing."""
+    device = told.device
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
+    for t, to in schedule.ladder(steps):
+        times = torch.full((2 * len(z),), t, device=device)
+        out = network(torch.cat([z, z]), times, torch.cat([silent.expand_as(told), told])).float()
+        without, with_ = out.chunk(2)
+        x0, eps = schedule.split(without + guidance * (with_ - without), z, t)
+        z = schedule.step(x0, eps, t, to)
+    return z
+
+
+@torch.inference_mode()
+def pixels(vae: Any, z: Tensor) -> Image:
+    """Frames uint8 [B, F, H, W, 3] of latents [B, F, C, h, w]."""
+    made = [vae.decode(clip / vae.config.scaling_factor).sample for clip in z.float()]
+    frames = torch.stack(made).permute(0, 1, 3, 4, 2).clamp(-1, 1)
+    return ((frames + 1) * 127.5).round().byte().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Shares of clips that show what was asked, of frames that show the object, and speeds (pixels a frame)."""
+
+    clips: int
+    hue: float
+    shape: float
+    direction: float
+    present: float
+    speed: tuple[float, float, float]
+
+    def __str__(self) -> str:
+        low, middle, high = self.speed
+        return (
+            f"{self.clips} clips: hue {self.hue:.0%}, shape {self.shape:.0%}, direction {self.direction:.0%} "
+            f"(chance 12 %), object in {self.present:.0%} of frames, speed {low:.2f} / {middle:.2f} / {high:.2f}"
+        )
+
+
+def score(made: Image, subjects: Sequence[Subject]) -> Scores:
+    """Scores of clips [N, F, H, W, 3] that were made for N subjects. speed: quartiles over the clips."""
+    seen = [detector.read(clip) for clip in made]
+    speeds = np.quantile([s.speed for s in seen], (0.25, 0.5, 0.75))
+    return Scores(
+        len(seen),
+        float(np.mean([s.hue == a.hue for s, a in zip(seen, subjects, strict=True)])),
+        float(np.mean([s.shape == a.shape for s, a in zip(seen, subjects, strict=True)])),
+        float(np.mean([s.direction == a.direction for s, a in zip(seen, subjects, strict=True)])),
+        float(np.mean([s.present for s in seen])),
+        (float(speeds[0]), float(speeds[1]), float(speeds[2])),
+    )
+
+
+def rendered(subjects: Sequence[Subject], seed: int, limits: clips.Limits) -> Image:
+    """What the world itself makes of subjects: the scores of these are the most that a model can have."""
+    rng = np.random.default_rng([seed, 17])
+    return np.stack([clips.render(clips.scene_of(s, seed + n, rng, limits)) for n, s in enumerate(subjects)])
+
+
+def sheet(made: Image, every: int = 2) -> Image:
+    """A row a clip, every second frame of it: uint8 [N * H, F / every * W, 3]."""
+    return np.concatenate([np.concatenate(list(clip[::every]), 1) for clip in made], 0)

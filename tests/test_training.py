@@ -1,0 +1,281 @@
+"""The training of the embedded models: slices that resume, every part on a few steps, and what is exported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from retake.diffusion.schedule import Schedule
+from retake.synthetic import clips, grammar
+from retake.training import autoencoder, denoisers, embedded, encoders, export, latents, scores
+from retake.training.denoisers import Lesson
+from retake.training.embedded import SIZES, Workshop
+from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
+
+FEW = Plan(3, 1e-3, warmup=1)
+LESSONS = (Lesson(0.5, 4, 2), Lesson(1.0, 16, 2))
+TINY = replace(
+    SIZES["cpu"],
+    pictures=48,
+    clips=12,
+    vae=FEW,
+    vae_batch=4,
+    clip=FEW,
+    clip_batch=8,
+    unet=FEW,
+    unet_lessons=LESSONS[:1],
+    motion=FEW,
+    motion_lessons=LESSONS,
+    transformer=FEW,
+    transformer_lessons=LESSONS,
+    half=False,
+)
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A whole training of three steps a part."""
+    shop = Workshop(tmp_path_factory.mktemp("training"), TINY, "cpu", say=quiet)
+    for part in embedded.PARTS:
+        assert not shop.finished(part)
+        assert shop.make(part, 10)
+        assert shop.finished(part)
+    return shop
+
+
+# ---- slices --------------------------------------------------------------------------------------------------------
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+
+
+def task(model, interrupt=None):
+    def loss_of(step):
+        if step == interrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        return (model(x)[:, 0] - x.sum(1)).square().mean(), {"seen": 16.0}
+
+    return loss_of
+
+
+def test_a_stopped_training_goes_on_exactly(tmp_path):
+    plan = Plan(12, 1e-2, warmup=2)
+    whole, parted = small(), small()
+    assert train(tmp_path / "whole", whole, task(whole), plan, Slice(), quiet)
+    with pytest.raises(Stopped):
+        train(tmp_path / "parted", parted, task(parted, interrupt=5), plan, Slice(), quiet)
+    assert progress(tmp_path / "parted")["step"] == 6  # the step at which it was asked is finished
+    again = small()
+    assert train(tmp_path / "parted", again, task(again), plan, Slice(), quiet)
+    a, b = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parted"))
+    for name in a.keys() - {"seconds"}:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_a_killed_training_goes_on_from_its_last_state(tmp_path):
+    plan, model = Plan(10, 1e-2, warmup=2), small()
+    loss_of = task(model)
+
+    def killed(step):
+        if step == 7:
+            raise KeyboardInterrupt  # as good as kill -9: nothing is written on the way out
+        return loss_of(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, model, killed, plan, Slice(save_every=0), quiet)
+    assert progress(tmp_path)["step"] == 7
+    again = small()
+    assert train(tmp_path, again, task(again), plan, Slice(), quiet)
+    rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 10
+    assert {"loss", "norm", "seen", "minutes"} <= rows[-1].keys()
+
+
+def test_a_slice_ends_when_its_time_is_over(tmp_path):
+    model = small()
+    assert not train(tmp_path, model, task(model), Plan(1000, 1e-2), Slice(minutes=0), quiet)
+    assert progress(tmp_path)["step"] == 1
+
+
+def test_the_average_is_what_infers(tmp_path):
+    model = small()
+    train(tmp_path, model, task(model), Plan(50, 1e-1, warmup=1), Slice(), quiet)
+    state, mean = load_file(tmp_path / "state.safetensors"), averaged(tmp_path, small())
+    for name, weight in mean.named_parameters():
+        assert torch.equal(weight, state[f"average/{name}"])
+        assert not torch.equal(weight, state[f"weight/{name}"])
+
+
+def test_a_gradient_that_is_not_finite_is_not_taken(tmp_path):
+    model = small()
+
+    def broken(step):
+        loss, figures = task(model)(step)
+        return loss * (float("nan") if step == 3 else 1.0), figures
+
+    train(tmp_path, model, broken, Plan(6, 1e-2, warmup=1), Slice(), quiet)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+# ---- words ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_word_of_the_grammar_is_one_token():
+    words = encoders.tokenizer()
+    assert words("a red disc").input_ids == [0, 28, 68, 91, 1]  # what the shipped towers were trained with
+    for word in grammar.vocabulary():
+        assert len(words(word).input_ids) == 3, word
+    longest = grammar.Subject("star", "magenta", "striped", "up left", "quickly", "water")
+    assert len(words(str(longest)).input_ids) <= encoders.LENGTH
+    assert len(words("zebra").input_ids) - 2 > 1  # an unknown word is spelt
+    assert words.decode(words("a zebra").input_ids, skip_special_tokens=True).strip() == "a zebra"
+
+
+def test_a_caption_is_true_of_what_it_does_not_contradict():
+    clip = grammar.Subject("disc", "red", "striped", "left", "", "sand")
+    assert encoders.true_of(grammar.Subject("disc", "red"), clip)
+    assert encoders.true_of(replace(clip, ground=""), clip)
+    assert not encoders.true_of(replace(clip, direction="right"), clip)
+    assert not encoders.true_of(replace(clip, hue="blue"), clip)
+    assert not encoders.true_of(clip, replace(clip, texture="plain"))
+
+
+# ---- parts ---------------------------------------------------------------------------------------------------------
+
+
+def test_frames_stand_at_their_own_places_in_time(workshop):
+    model = workshop.trained("transformer")
+    z = torch.randn(1, 16, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    told, t = torch.zeros(1, 33, 64), torch.tensor([500])
+    whole = denoisers.spread(model, z, t, told, torch.arange(16))
+    assert torch.equal(whole, model(z, told, t, return_dict=False)[0])
+    early = denoisers.spread(model, z[:, :4], t, told, torch.arange(4))
+    late = denoisers.spread(model, z[:, :4], t, told, torch.tensor([0, 4, 8, 12]))
+    assert torch.equal(early[:, :0], late[:, :0])
+    assert not torch.allclose(early, late)
+    assert torch.equal(whole, model(z, told, t, return_dict=False)[0])  # nothing stays changed
+
+
+def test_the_motion_modules_begin_as_the_image_model(workshop):
+    unet, motion = workshop.trained("unet"), denoisers.motion(workshop.trained("unet")).eval()
+    z = torch.randn(2, 4, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    told, t = torch.randn(2, 33, 64, generator=torch.Generator().manual_seed(1)), torch.tensor([500, 100])
+    clip = motion(z.transpose(1, 2), t, told.repeat_interleave(4, 0), return_dict=False)[0].transpose(1, 2)
+    frames = unet(z.flatten(0, 1), t.repeat_interleave(4), told.repeat_interleave(4, 0), return_dict=False)[0]
+    assert torch.allclose(clip.flatten(0, 1), frames, atol=1e-5)
+
+
+def test_only_motion_modules_learn_in_the_second_stage(workshop):
+    before, after = workshop.trained("unet").state_dict(), workshop.trained("motion").state_dict()
+    shared = before.keys() & after.keys()
+    assert len(shared) > 100
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+
+
+def test_the_teacher_draws_the_same_for_the_same_step(workshop):
+    one, other = workshop.teacher(1), workshop.teacher(1)
+    a, b, c = one.draw(4, LESSONS[0]), other.draw(4, LESSONS[0]), one.draw(5, LESSONS[0])
+    assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-5) for name in a)
+    assert not torch.equal(a["noise"], c["noise"])
+    assert a["z"].shape == (2, 4, 8, 16, 16)
+    assert a["told"].shape == (2, 33, 64)
+    assert 0.5 < workshop.teacher(1).cache.latents.float().std() < 2
+
+
+def test_latents_that_are_there_are_not_rendered_again(workshop):
+    file = next((workshop.folder / "latents").glob("clips-*.safetensors"))
+    before = file.stat().st_mtime_ns
+    workshop.render()
+    assert file.stat().st_mtime_ns == before
+    assert not list((workshop.folder / "latents").glob("*.tmp"))
+
+
+def test_latents_are_those_of_the_clips(workshop):
+    cache = latents.read(workshop.folder / "latents", 12)
+    vae, limits = workshop.vae(), clips.Limits()
+    scene, _, caption = clips.draw(embedded.CLIPS_FROM + 3, limits)
+    assert cache.captions[3] == caption
+    with torch.inference_mode():
+        z = vae.encode(autoencoder.tensor(clips.render(scene))).latent_dist.mean * vae.config.scaling_factor
+    assert torch.allclose(cache.latents[3].float(), z, atol=2e-3, rtol=2e-3)
+
+
+# ---- scores --------------------------------------------------------------------------------------------------------
+
+
+def test_the_world_itself_scores_full_marks():
+    subjects = scores.asked(32, 0)
+    found = scores.score(scores.rendered(subjects, 5, clips.Limits()), subjects)
+    assert (found.hue, found.direction, found.present) == (1.0, 1.0, 1.0)
+    assert found.shape >= 0.9
+    turned = [
+        replace(s, direction=grammar.DIRECTIONS[(grammar.DIRECTIONS.index(s.direction) + 3) % 8]) for s in subjects
+    ]
+    assert scores.score(scores.rendered(subjects, 5, clips.Limits()), turned).direction == 0
+
+
+def test_every_direction_is_asked_for_as_often():
+    directions = [s.direction for s in scores.asked(64, 1)]
+    assert {directions.count(d) for d in grammar.DIRECTIONS} == {8}
+
+
+def test_sampling_follows_a_network_that_knows_the_answer():
+    schedule = Schedule.from_config(denoisers.SCHEDULE)
+    answer = torch.randn(2, 4, 8, 4, 4, generator=torch.Generator().manual_seed(3))
+
+    def knows(z, t, told):
+        x0 = answer.repeat(2, 1, 1, 1, 1)
+        alpha, sigma = (v.reshape(-1, 1, 1, 1, 1) for v in (schedule.alpha(t), schedule.sigma(t)))
+        return alpha * (z - alpha * x0) / sigma - sigma * x0
+
+    told = torch.zeros(2, 3, 5)
+    made = scores.sample(knows, schedule, tuple(answer.shape), told, told[:1], 10, 3.0, 0)
+    assert torch.allclose(made, answer, atol=1e-3)
+
+
+# ---- what ships ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
+    from diffusers import AnimateDiffPipeline, CogVideoXTransformer3DModel, UNetMotionModel
+    from transformers import CLIPModel
+
+    for name in export.FOLDERS:
+        export.export(workshop, name, tmp_path / name)
+    total = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
+    assert total < 12_000_000
+
+    pipeline = AnimateDiffPipeline.from_pretrained(tmp_path / "embedded", torch_dtype=torch.float32)
+    assert isinstance(pipeline.unet, UNetMotionModel)
+    made = pipeline("a red disc", num_frames=4, height=64, width=64, num_inference_steps=2, output_type="np").frames
+    assert made.shape == (1, 4, 64, 64, 3)
+    assert np.isfinite(made).all()
+
+    motion = workshop.trained("motion")
+    z, t = torch.randn(1, 8, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([300])
+    told = torch.zeros(4, 33, 64)
+    with torch.inference_mode():
+        shipped, trained = (m(z, t, told, return_dict=False)[0] for m in (pipeline.unet, motion))
+    assert torch.allclose(shipped, trained, atol=2e-2)  # half precision
+
+    dit = CogVideoXTransformer3DModel.from_pretrained(tmp_path / "embedded_dit" / "transformer")
+    assert dit.config.max_text_seq_length == 33
+    assert CLIPModel.from_pretrained(tmp_path / "judge").config.vision_config.patch_size == 8
+    card = json.loads((tmp_path / "embedded" / "training.json").read_text())
+    assert card["vae"]["step"] == 3
+    assert card["vae"]["curve"][-1]["step"] == 3
