@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 settings, 4 media refused, 5 environment, 6 integrity, 130
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -330,6 +331,20 @@ def weights(
         show({"weights": found})
     else:
         print("\n".join(checks.table(found)))
+
+
+@app.command()
+def train(
+    target: Annotated[str, typer.Argument(help="What to train: embedded.")],
+    size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",
+    part: Annotated[str | None, typer.Option(help="Only this part, as the help of an unknown one lists them.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; the same command goes on.")] = math.inf,
+    folder: Annotated[Path, typer.Option(help="Where the training lives.")] = Path("artifacts/training"),
+) -> None:
+    """Train the models that ship, in slices. Example: retake train embedded --size gpu --minutes 9"""
+    from flows import train as training
+
+    training.run(target, size, part, minutes, folder)
 
 
 @app.command()

@@ -1,0 +1,33 @@
+"""Training, from the command line: which target, how long, and what to type to go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.console import Console
+from retake.errors import ConfigError, did_you_mean
+
+TARGETS = ("embedded",)
+
+
+def run(target: str, size: str, part: str | None, minutes: float, folder: Path) -> bool:
+    """Train a target for at most so long; whether it is finished. Raises ConfigError E206 for a target that there is
+    not, E247 for a size or part."""
+    if target not in TARGETS:
+        raise ConfigError("E206", f"there is nothing to train that is called {target!r}", did_you_mean(target, list(TARGETS)))
+    import torch
+
+    from retake.training import embedded
+    from retake.training.loop import Stopped
+
+    console = Console(quiet=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        done = embedded.run(size, folder, part, minutes, device, say=console.say)
+    except Stopped:
+        done = False
+    if done:
+        console.say(f"finished: {folder / size}. Write what ships: python -m retake.training.export --size {size}")
+    else:
+        console.say("not finished: the same command goes on from here")
+    return done
