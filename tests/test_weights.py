@@ -26,7 +26,7 @@ from retake.errors import ConfigError, MachineError, RetakeError
 from retake.networks.checkpoint import opened, pretrained, title
 from retake.store import Store, writing_explained
 from retake.weights import fetch, local
-from retake.weights.catalogue import CATALOGUE, Hub, Url, Weights
+from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
 
 COMMIT, NEWER = "1234567890abcdef1234567890abcdef12345678", "f" * 40
 
@@ -211,7 +211,10 @@ def test_a_near_miss_is_named() -> None:
         local.describe("raft_larg")
 
 
-@pytest.mark.parametrize("reference", [*CATALOGUE, "org/tiny", "org/tiny@1a2b3c4", "org/tiny@refs/pr/1"])
+FETCHED = [name for name, entry in CATALOGUE.items() if not isinstance(entry.source, Shipped)]
+
+
+@pytest.mark.parametrize("reference", [*FETCHED, "org/tiny", "org/tiny@1a2b3c4", "org/tiny@refs/pr/1"])
 def test_missing_weights_say_what_to_type(reference: str) -> None:
     assert local.locate(reference) is None
     with pytest.raises(MachineError) as refusal:
@@ -219,6 +222,32 @@ def test_missing_weights_say_what_to_type(reference: str) -> None:
     assert refusal.value.code == "E302"
     assert refusal.value.hint.endswith(f"retake weights {reference}")
     assert local.identity_or_absent(reference, None) == "absent"  # type: ignore[arg-type]  not asked
+
+
+def test_what_ships_is_a_folder_of_the_package_known_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Shipped(f"shipped-{os.getpid()}")
+    assert source.path.parent == Path(local.__file__).parent
+    monkeypatch.setitem(CATALOGUE, "tiny", Weights("tiny", source, 1, "MIT", "a test"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").write_text("a file that happens to be called so")
+    assert local.locate("tiny") is None
+    for ask in (local.require, fetch.fetch):
+        with pytest.raises(MachineError) as refusal:
+            ask("tiny")
+        assert refusal.value.code == "E302"
+        assert "git checkout" in refusal.value.hint
+    monkeypatch.setattr(Shipped, "path", property(lambda self: tmp_path / self.file))
+    (tmp_path / source.file).mkdir()
+    (tmp_path / source.file / "model.safetensors").write_bytes(b"weights")
+    assert fetch.fetch("tiny") == local.require("tiny") == tmp_path / source.file
+    assert title("tiny", local.require("tiny")) == source.file
+    store = Store(tmp_path / "store")
+    before = local.identity("tiny", store)
+    assert before == local.identity(str(tmp_path / source.file), store)
+    (tmp_path / source.file / "model.safetensors").write_bytes(b"retrained")
+    assert local.identity("tiny", store) != before
 
 
 def test_a_local_file_is_known_by_its_content(tmp_path: Path) -> None:
@@ -253,6 +282,68 @@ def test_half_a_repository_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
     (folder / "model.safetensors.index.json").write_text("{")
     assert local.locate("org/tiny") is None
+
+
+def test_a_pipeline_is_whole_when_each_component_is(tmp_path: Path) -> None:
+    repo = tmp_path / "hf/hub/models--org--tiny"
+    folder = repo / "snapshots" / COMMIT
+    (folder / "unet").mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(COMMIT)
+    index = {"_class_name": "X", "unet": ["diffusers", "U"], "vae": ["diffusers", "V"], "image_encoder": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps(index | {"safety_checker": ["other", "S"], "scale": 1.0}))
+    (folder / "all-in-one.safetensors").write_bytes(b"another form of it")
+    assert local.locate("org/tiny") is None
+    (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"x")
+    assert local.locate("org/tiny") is None
+    (folder / "vae").mkdir()
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"x")
+    assert local.locate("org/tiny") == folder
+    (folder / "model_index.json").write_text("[]")
+    assert local.locate("org/tiny") is None
+
+
+PIPELINE = {
+    "model_index.json": json.dumps({"unet": ["diffusers", "U"], "vae": ["diffusers", "V"]}).encode(),
+    "README.md": b"# tiny",
+    "v1-5-pruned.safetensors": b"in one file" * 99,
+    "unet/config.json": b"{}",
+    "unet/diffusion_pytorch_model.safetensors": b"unet" * 99,
+    "unet/diffusion_pytorch_model.fp16.safetensors": b"half" * 99,
+    "unet/diffusion_pytorch_model.non_ema.safetensors": b"other" * 99,
+    "unet/diffusion_pytorch_model.bin": b"pickled" * 99,
+    "vae/config.json": b"{}",
+    "vae/diffusion_pytorch_model.fp16.safetensors": b"half" * 99,
+    "tokenizer/merges.txt": b"a b",
+    "scheduler/scheduler_config.json": b"{}",
+    "safety_checker/model.safetensors": b"not used" * 99,
+}
+
+
+def test_of_a_pipeline_come_its_components_once_and_safe(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.files = dict(PIPELINE)
+    told = fetched("org/tiny", publisher.url)
+    snapshot = Path(told["path"])
+    assert left(snapshot) == [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/merges.txt",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    assert local.locate("org/tiny") == snapshot
+
+
+def test_a_pipeline_with_pickles_alone_is_not_fetched(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.files = {name: data for name, data in PIPELINE.items() if not name.startswith("vae/diff")}
+    publisher.files["vae/diffusion_pytorch_model.bin"] = b"pickled" * 99
+    told = fetched("org/tiny", publisher.url)
+    assert told["code"] == "E307"
+    assert "vae" in told["message"]
+    assert local.locate("org/tiny") is None
+    assert left(tmp_path / "hf") == []
 
 
 @pytest.mark.parametrize("commit", ["{elsewhere}", "../../../../elsewhere", "..", ".", "a/b", "", "\x00", "c" * 300])
@@ -624,7 +715,8 @@ def test_a_fetched_model_loads_from_where_it_lies(safe: bool, publisher: Publish
 # ---- doctor --------------------------------------------------------------------------------------------------------
 
 
-def test_doctor_lists_what_is_here_and_what_is_missing(tmp_path: Path) -> None:
+def test_doctor_lists_what_is_here_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Shipped, "path", property(lambda self: tmp_path / "shipped" / self.file))
     source = CATALOGUE["raft_small"].source
     assert isinstance(source, Url)
     held = tmp_path / "torch/hub/checkpoints" / source.file
@@ -642,8 +734,10 @@ def test_doctor_lists_what_is_here_and_what_is_missing(tmp_path: Path) -> None:
     assert len(lines) == len(CATALOGUE)
     for entry, line in zip(check["entries"], lines, strict=True):
         assert entry["licence"] in line
-        wanted = entry["path"] if entry["present"] else f"retake weights {entry['name']}"
+        wanted = entry["path"] if entry["present"] else entry["command"]
         assert wanted in line
+        if entry["name"] in FETCHED:
+            assert entry["command"] == f"retake weights {entry['name']}"
 
 
 def test_weights_are_got_by_name_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -1,13 +1,14 @@
 """The weights that Retake's own settings name: where they come from, how large they are, and under which licence.
 
-Sizes of hub repositories are those of the network's parameters in float32, which a test counts on the real
-configuration; sizes of single files are the publisher's. A revision is open ("main") until it is fetched: the commit
-that came is then part of every key.
+Sizes of hub repositories are those of the network's parameters in the precision in which they are stored there (half
+for ZeroScope and CogVideoX, else float32), which a test counts on the real configuration; sizes of single files are the
+publisher's. A revision is open ("main") until it is fetched: the commit that came is then part of every key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 TORCH = "https://download.pytorch.org/models/"
 
@@ -37,11 +38,22 @@ class Url:
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """A folder beside this file, which comes with Retake."""
+
+    file: str
+
+    @property
+    def path(self) -> Path:
+        return Path(__file__).resolve().parent / self.file
+
+
+@dataclass(frozen=True)
 class Weights:
     """One entry: `retake weights NAME` gets it."""
 
     name: str
-    source: Hub | Url
+    source: Hub | Url | Shipped
     megabytes: float
     licence: str
     serves: str
@@ -50,6 +62,8 @@ class Weights:
 CATALOGUE: dict[str, Weights] = {
     entry.name: entry
     for entry in (
+        Weights("embedded", Shipped("embedded"), 8, "Apache-2.0", "model=embedded"),
+        Weights("embedded_dit", Shipped("embedded_dit"), 4, "Apache-2.0", "model=embedded_dit"),
         Weights(
             "depth_anything_v2_small",
             Hub("depth-anything/Depth-Anything-V2-Small-hf"),
@@ -133,6 +147,24 @@ CATALOGUE: dict[str, Weights] = {
             "Apache-2.0",
             "metrics fid, of a dataset",
         ),
+        Weights(
+            "stable_diffusion_v1_5",
+            Hub("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+            4265,
+            "CreativeML OpenRAIL-M",
+            "model=animatediff",
+        ),
+        Weights(
+            "animatediff_v1_5_2",
+            Hub("guoyww/animatediff-motion-adapter-v1-5-2"),
+            1813,
+            "Apache-2.0",
+            "model=animatediff",
+        ),
+        Weights("modelscope", Hub("ali-vilab/text-to-video-ms-1.7b"), 7341, "CC-BY-NC-4.0", "model=modelscope"),
+        Weights("zeroscope", Hub("cerspense/zeroscope_v2_576w"), 3671, "CC-BY-NC-4.0", "model=zeroscope"),
+        Weights("cogvideox_2b", Hub("zai-org/CogVideoX-2b"), 13343, "Apache-2.0", "model=cogvideox_2b"),
+        Weights("cogvideox_5b", Hub("zai-org/CogVideoX-5b"), 21096, "CogVideoX licence", "model=cogvideox_5b"),
         Weights("amt_s", Hub("lalala125/AMT", file="amt-s.pth"), 12, "CC-BY-NC-4.0", "metrics smoothness"),
     )
 }

@@ -23,7 +23,7 @@ from typing import Any
 from retake.errors import ConfigError, MachineError
 from retake.store import writing_explained
 from retake.weights import local
-from retake.weights.catalogue import Hub, Url
+from retake.weights.catalogue import Hub, Shipped, Url
 
 Progress = Callable[[int, int], None]
 """(bytes that are here, bytes of all; 0 where the server does not say)"""
@@ -47,6 +47,8 @@ def fetch(reference: str, progress: Progress = lambda done, total: None, say: Sa
     if (here := local.locate(reference)) is not None:
         return here
     source = local.describe(reference).source
+    if isinstance(source, Shipped):
+        return local.require(reference)  # nothing to fetch: it says what to do
     if isinstance(source, Url):
         return from_url(source, local.torch_cache(), progress, say)
     from_hub(source, local.hub_cache(), progress, say)
@@ -171,11 +173,34 @@ def chosen(source: Hub, files: list[Any], server: str) -> list[Any]:
         if not one:
             raise refused(where, f"the repository has no file {source.file}")
         return one
+    if any(file.rfilename == "model_index.json" for file in files):
+        return of_pipeline(where, files)
     kinds = (SAFE, PICKLED)
     weights = next((w for kind in kinds if (w := [f for f in files if matches(f.rfilename, kind)])), [])
     if not weights:
         raise refused(where, "the repository holds no weights, neither safetensors nor pytorch_model.bin")
     return [file for file in files if matches(file.rfilename, DESCRIBES)] + weights
+
+
+def of_pipeline(where: str, files: list[Any]) -> list[Any]:
+    """Files of a pipeline in diffusers' folder format, the weights last: its components, each once and in safetensors.
+
+    Such repositories also hold single-file copies, half-precision and other variants, and networks that are not used
+    here. Raises MachineError E307 where a component comes as a pickle alone.
+    """
+    described, weights = [], []
+    for role in (*local.ROLES, "tokenizer", "scheduler", "feature_extractor"):
+        here = [file for file in files if file.rfilename.rpartition("/")[0] == role]
+        described += [file for file in here if matches(file.rfilename, DESCRIBES)]
+        found = [file for file in here if matches(file.rfilename, SAFE)]
+        # diffusion_pytorch_model.fp16.safetensors: a variant has one part more in its name.
+        plain = [file for file in found if file.rfilename.count(".") == 1]
+        plain = plain or [file for file in found if ".fp16." in file.rfilename]
+        if not plain and any(file.rfilename.endswith((".bin", ".ckpt", ".pt")) for file in here):
+            raise refused(where, f"its {role} is a pickle, and Retake takes diffusion models as safetensors alone")
+        weights += plain
+    index = [file for file in files if file.rfilename == "model_index.json"]
+    return index + described + weights
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

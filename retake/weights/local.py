@@ -2,7 +2,8 @@
 
 A reference is what stands in the settings: a name of the catalogue (`raft_large`), a local file or folder
 (`/models/sam2`), or a hub repository with an optional revision (`org/repo`, `org/repo@1a2b3c4`). Weights that other
-tools fetched are found: files in torch's cache (TORCH_HOME), repositories in the hub's (HF_HOME, HF_HUB_CACHE).
+tools fetched are found: files in torch's cache (TORCH_HOME), repositories in the hub's (HF_HOME, HF_HUB_CACHE). Small
+models that come with Retake lie beside this file.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retake.errors import ConfigError, MachineError, did_you_mean
-from retake.weights.catalogue import CATALOGUE, Hub, Url, Weights
+from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
 
 if TYPE_CHECKING:
     from retake.store import Store
 
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # one component of a path: an organisation, a repository, a commit
 REVISION = re.compile(rf"{NAME.pattern}(?:/{NAME.pattern})*", re.ASCII)  # a branch may hold slashes
+ROLES = ("unet", "transformer", "vae", "text_encoder", "image_encoder", "motion_adapter")  # that have weights
 REPO = re.compile(rf"({NAME.pattern}/{NAME.pattern})(?:@({REVISION.pattern}))?", re.ASCII)
 LONGEST = 200  # characters of a hub reference: its parts name folders of the cache
 ABSENT = "absent"
@@ -54,6 +56,8 @@ def locate(reference: str) -> Path | None:
     if (path := given(reference)) is not None:
         return path
     source = describe(reference).source
+    if isinstance(source, Shipped):
+        return source.path if source.path.is_dir() else None
     if isinstance(source, Url):
         path = torch_cache() / source.file
         return path if path.is_file() else None
@@ -67,11 +71,22 @@ def locate(reference: str) -> Path | None:
 
 def whole(folder: Path) -> bool:
     """Whether a repository's folder holds weights, and every shard that its index names: an interrupted download of
-    another tool leaves some of them."""
+    another tool leaves some of them. In a pipeline (diffusers' model_index.json) that holds for every component."""
+    if (folder / "model_index.json").is_file():
+        return all(whole(folder / role) for role in components(folder))
     for kind in ("safetensors", "bin"):
         if any(file.is_file() for file in folder.glob(f"*.{kind}")):
             return all((folder / shard).is_file() for shard in shards(folder, kind))
     return False
+
+
+def components(folder: Path) -> list[str]:
+    """Roles of a pipeline's networks; the index's own name stands for an index that is none."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text())
+        return [role for role in ROLES if any(index.get(role) or ())]
+    except (ValueError, TypeError, AttributeError, OSError):
+        return ["model_index.json"]
 
 
 def shards(folder: Path, kind: str) -> set[str]:
@@ -106,6 +121,8 @@ def described(reference: str) -> str:
 
 def command(reference: str) -> str:
     """What to type to get them."""
+    if reference in CATALOGUE and isinstance(CATALOGUE[reference].source, Shipped):
+        return "git checkout -- retake/weights"
     return f"retake weights {reference}"
 
 

@@ -1,0 +1,1 @@
+"""The diffusion engine: schedules, backbones over diffusers' classes, sampling, inversion. No Prefect, no Hydra."""

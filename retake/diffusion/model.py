@@ -1,0 +1,97 @@
+"""Which diffusion model is used, and how it runs: settings only, read by plans, so nothing heavy is imported here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from retake.device import INERT, Device, Dtype
+
+Family = Literal["unet_motion", "unet3d", "cogvideox"]
+WEIGHTS = {"weights": ""}  # a name of the catalogue, a folder, or org/repo@revision: see weights/local.py
+
+
+class Noise(BaseModel, frozen=True, extra="forbid"):
+    """What to change in the schedule that stands beside the weights; null leaves it."""
+
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] | None = Field(
+        default=None, description="how noise grows from the first timestep to the last"
+    )
+    spacing: Literal["leading", "trailing", "linspace"] | None = Field(
+        default=None, description="which timesteps a short run takes"
+    )
+    zero_terminal_snr: bool | None = Field(
+        default=None, description="stretch the schedule so that nothing of the clip is left at its last timestep"
+    )
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = Field(
+        default=None, description="what the network predicts"
+    )
+
+
+class Model(BaseModel, frozen=True, extra="forbid"):
+    """A diffusion model: its weights, the clips it works on, and how it runs."""
+
+    name: str = Field(default="embedded", description="what it is called here", json_schema_extra={"inert": "a label"})
+    family: Family = Field(default="unet_motion", description="which classes of diffusers it is made of")
+    weights: str = Field(
+        default="embedded",
+        description="a name, a folder, or org/repo@revision of a pipeline in diffusers' format",
+        json_schema_extra={**WEIGHTS},
+    )
+    parts: str | None = Field(
+        default=None,
+        description="where VAE, encoders and tokenizer are taken from when `weights` lacks them; null: nowhere else",
+        json_schema_extra={**WEIGHTS},
+    )
+    motion: str | None = Field(
+        default=None,
+        description="a motion adapter (AnimateDiff) for the image model in `weights`; null: the one that lies there",
+        json_schema_extra={**WEIGHTS},
+    )
+    image_adapter: str | None = Field(
+        default=None,
+        description="an IP-Adapter (a safetensors file, or a folder with one and its image_encoder), by which an image "
+        "model takes a reference image; null: none",
+        json_schema_extra={**WEIGHTS},
+    )
+    lora: str | None = Field(
+        default=None, description="a LoRA: a safetensors file, or a folder with one", json_schema_extra={**WEIGHTS}
+    )
+    lora_scale: float = Field(default=1.0, ge=-4, le=4, description="how strongly the LoRA counts")
+    checkpoint: str | None = Field(
+        default=None,
+        description="own weights of the network (a safetensors file or folder), laid over those in `weights`",
+        json_schema_extra={**WEIGHTS},
+    )
+    height: int = Field(default=64, ge=8, le=4096, description="of the clips it works on, in pixels")
+    width: int = Field(default=64, ge=8, le=4096, description="of the clips it works on, in pixels")
+    frames: int = Field(default=16, ge=1, le=1024, description="of the clips it works on; longer ones go in windows")
+    schedule: Noise = Field(default=Noise(), description="changes to the schedule of noise; null as the weights say")
+    dtype: Dtype = Field(default="float32", description="precision of the networks")
+    device: Device = Field(default="auto", description="where it runs", json_schema_extra={**INERT})
+    offload: Literal["none", "model", "sequential"] = Field(
+        default="none",
+        description="what waits in main memory: nothing; networks that are not in use; every layer until its turn",
+        json_schema_extra={"inert": "where weights wait does not change what they compute"},
+    )
+    batch: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="clips or windows at once",
+        json_schema_extra={"inert": "batches agree to 1e-5"},
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Model:
+        for name in ("motion", "image_adapter"):
+            if getattr(self, name) is not None and self.family != "unet_motion":
+                raise ValueError(f"{name} belongs to family=unet_motion, not to {self.family}")
+        return self
+
+
+def weights_of(model: Model) -> dict[str, str]:
+    """The references that a model loads, by role: what stands in keys, and what must be on this machine."""
+    roles = ("weights", "parts", "motion", "image_adapter", "lora", "checkpoint")
+    return {role: reference for role in roles if (reference := getattr(model, role)) is not None}
