@@ -18,9 +18,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows import manifest
+from retake.diffusion.model import Model
 from retake.errors import ConfigError, did_you_mean
 from retake.lookup import lookup
-from tasks import decode, frames, metrics, region, report
+from tasks import decode, frames, inversion, latents, metrics, region, report
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_BYTES = 1 << 20
@@ -36,6 +37,9 @@ CHOICES = {
 MODELS: dict[str, type[BaseModel]] = {
     "frames": frames.Params,
     "region": region.Params,
+    "model": Model,
+    "latents": latents.Params,
+    "inversion": inversion.Params,
     "decode": decode.Params,
     "metrics": metrics.Params,
     "report": report.Params,
@@ -55,6 +59,9 @@ class Settings:
     masks: Any
     region: Any
     tracks: Any
+    model: Any
+    latents: Any
+    inversion: Any
     edit: Any
     decode: Any
     metrics: Any

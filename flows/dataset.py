@@ -34,7 +34,7 @@ from tasks.metrics import FEATURES
 
 ALL_CLIPS = "all clips"  # no clip's id: ids hold no space
 OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
-OF_AN_EDIT = {"edit", "decode", "metrics", "report"}
+OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
 
 
 def run_stage(name: str, console: Console) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     clip ─► frames ─┬─► optical_flow ─┬─► depth
                     ├─► masks ◄───────┘
                     │     └─► correction ... ─► region ─► tracks
-                    └──────────── priors the method NEEDS ─► edit ─► decode ─► metrics ─► report
+                    ├─► latents ─► inversion                  (both with the group `model`)
+                    └─── what the method NEEDS of these ─► edit ─► decode ─► metrics ─► report
 
 A runner is called as `run(stage, params, clip=..., **artifacts)` and answers with an artifact, or, when it only
 plans, with a `Promise` of one. Every prior, method and metric names what it NEEDS; what runs is the closure of that.
@@ -16,11 +17,13 @@ from typing import Any, Protocol
 
 from flows.config import CHOICES, Settings
 from retake.clip import Clip
+from retake.diffusion.model import Model, weights_of
 from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
 from retake.stage import Stage
-from retake.weights.local import locate, require
-from tasks import decode, depth, edit, frames, masks, metrics, optical_flow, region, report, tracks
+from retake.weights.local import locate
+from tasks import decode, depth, edit, frames, inversion, latents, masks, metrics, optical_flow, region, report, tracks
+from tasks.modelled import Modelled
 
 STAGES: dict[str, Stage] = {
     "frames": frames.stage_frames,
@@ -29,6 +32,8 @@ STAGES: dict[str, Stage] = {
     "masks": masks.stage_masks,
     "region": region.stage_region,
     "tracks": tracks.stage_tracks,
+    "latents": latents.stage_latents,
+    "inversion": inversion.stage_inversion,
     "edit": edit.stage_edit,
     "decode": decode.stage_decode,
     "metrics": metrics.stage_metrics,
@@ -44,6 +49,8 @@ class Runner(Protocol):
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
     ) -> Any: ...
 
+    def require(self, reference: str) -> None: ...
+
 
 def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> dict[str, Any]:
     """Call the stages of one edit in order; returns what each made, by stage name.
@@ -52,15 +59,20 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
     MachineError E302 before any work when a chosen network's weights are not here.
     """
     need = closure(p, until)
-    require_weights(p, need)
+    require_weights(run, p, need)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
     make_priors(run, p, made, need)
     priors = {name: made[name] for name in PRIORS if name in made}
 
+    if "latents" in need:
+        model = latents.of_latents(p.model)
+        made["latents"] = run(STAGES["latents"], **modelled(p.latents, model), frames=made["frames"])
+    if "inversion" in need:
+        made["inversion"] = run(STAGES["inversion"], **modelled(p.inversion, p.model), latents=made["latents"])
     if "edit" in need:
         wanted = {name: made[name] for name in needs_of(p, "edit")}
-        made["edit"] = run(STAGES["edit"], p.edit, **chosen(p, "edit"), frames=made["frames"], **wanted)
+        made["edit"] = run(STAGES["edit"], **method(p), frames=made["frames"], **wanted)
     if "decode" in need:
         made["decode"] = run(STAGES["decode"], p.decode, clip=clip, frames=made["frames"], edited=made["edit"])
     if "metrics" in need:
@@ -69,6 +81,20 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
         shown = {"result": made["decode"]} if "decode" in made else {}
         made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown, **priors)
     return made
+
+
+def modelled(settings: Any, model: Model) -> dict[str, Any]:
+    """How a stage that runs a diffusion model is called: its own settings beside the model's, and the weights."""
+    return {"params": Modelled(settings=settings, model=model), "weights": weights_of(model)}
+
+
+def method(p: Settings) -> dict[str, Any]:
+    """How the edit is called: with the model, for methods that NEED latents."""
+    own = chosen(p, "edit")
+    if "latents" not in needs_of(p, "edit"):
+        return {"params": p.edit, **own}
+    called = modelled(p.edit, p.model)
+    return {**own, **called, "weights": {**own["weights"], **called["weights"]}}
 
 
 def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) -> None:
@@ -103,7 +129,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
             "these settings need a mask of the edited object",
             "Give --mask MASKS or --box x0,y0,x1,y1; or tracks.queries=grid.",
         )
-    require_weights(p, need | {"metrics"})
+    require_weights(run, p, need | {"metrics"})
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
     comparable(made["frames"], made["result"])
@@ -151,6 +177,8 @@ def closure(p: Settings, until: str = "report") -> set[str]:
     direct: dict[str, tuple[str, ...]] = {
         "frames": (),
         "region": ("masks",),
+        "latents": (),
+        "inversion": ("latents",),
         "decode": ("edit",),
         "metrics": ("decode", *metrics.needs(p.metrics)),
         "report": ("metrics",),
@@ -200,13 +228,17 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
             early(getattr(p, name), meta)
 
 
-def require_weights(p: Settings, need: set[str]) -> None:
-    """Raises MachineError E302, with the command that gets them, for weights of a prior or the method that are not
-    here. Metrics without weights say so in their place; but a name that does not exist is refused, E250."""
+def require_weights(run: Runner, p: Settings, need: set[str]) -> None:
+    """Raises MachineError E302, with the command that gets them, for weights of a prior, the method or the diffusion
+    model that are not here. Metrics without weights say so in their place; but a name that does not exist is refused,
+    E250."""
     for group in CHOICES:
         if group in need:
             for reference in chosen(p, group)["weights"].values():
-                require(reference)
+                run.require(reference)
+    if "latents" in need:
+        for reference in weights_of(p.model).values():
+            run.require(reference)
     if "metrics" in need:
         for reference in metrics.weights(p.metrics).values():
             locate(reference)

@@ -146,7 +146,8 @@ def shown_first(made: Mapping[str, Artifact], layers: Sequence[str]) -> str:
 
 def settings_that_counted(edit: Finished) -> dict[str, Any]:
     """Settings of the stages that were made, and of the metrics that were asked for."""
-    groups = {g: v for g, v in edit.settings.as_json().items() if g in edit.made and g not in NOT_OF_AN_EDIT}
+    made = {*edit.made, *(["model"] if "latents" in edit.made else [])}
+    groups = {g: v for g, v in edit.settings.as_json().items() if g in made and g not in NOT_OF_AN_EDIT}
     if metrics := groups.get("metrics"):
         groups["metrics"] = {k: v for k, v in metrics.items() if k in metrics["names"] or not isinstance(v, dict)}
     return groups

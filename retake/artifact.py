@@ -93,6 +93,20 @@ class Tracks(Artifact):
     kind = "tracks"
 
 
+class Latents(Artifact):
+    """The clip as a diffusion model's autoencoder sees it. meta: count (latent frames), frames, channels, height and
+    width (of a latent), pixels (height, width), time (frames a latent frame)."""
+
+    kind = "latents"
+
+
+class Inversion(Artifact):
+    """Latents at every level of noise, from which sampling comes back to the clip. meta: steps, iterations, overlap,
+    prompt, evaluations, and the latents' own."""
+
+    kind = "inversion"
+
+
 class Edited(Artifact):
     """The edited region at working size, with its opacity, cropped to where it is."""
 
@@ -118,7 +132,8 @@ class Report(Artifact):
 
 
 KINDS: dict[str, type[Artifact]] = {
-    cls.kind: cls for cls in (Frames, Flow, Depth, Masks, Region, Tracks, Edited, Result, Metrics, Report)
+    cls.kind: cls
+    for cls in (Frames, Flow, Depth, Masks, Region, Tracks, Latents, Inversion, Edited, Result, Metrics, Report)
 }
 
 

@@ -13,6 +13,10 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              there, 0..1); and beside each chunk state-<chunk>.safetensors, what a correction goes on from
     region   mask bits [n,H,ceil(W/8)]
     tracks   ids int64 [P] · xy float32 [n,P,2] · visible bool [n,P]
+    latents  z float16 [n,C,h,w] of n latent frames
+    inversion
+             z float16 [g,n,C,h,w]: a group of up to 8 levels of noise of one chunk of latent frames. Levels 1 to 8
+             are the first group; level 0 is the latents themselves. File number = group * chunks + chunk
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
     result   rgb uint8 [n,H,W,3] at the source's size
 """
@@ -38,11 +42,15 @@ VERSION = {
     "masks": 2,
     "region": 1,
     "tracks": 1,
+    "latents": 1,
+    "inversion": 1,
     "edited": 1,
     "result": 1,
     "metrics": 1,
     "report": 1,
 }
+
+GROUP = 8  # levels of an inversion in one file
 
 TIMES = "times.safetensors"
 
@@ -205,6 +213,51 @@ class TrackSeries(Series):
         return chunk["ids"], chunk["xy"][t % CHUNK], chunk["visible"][t % CHUNK]
 
 
+class LatentSeries(Series):
+    """`series[t]` is float32 [C,h,w] of latent frame t; `series.span(range(0, 20))` is float32 [20,C,h,w]."""
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        return self.at(t, "z").astype(np.float32)
+
+    def span(self, frames: range) -> np.ndarray:
+        return np.stack([self[t] for t in frames])
+
+
+class InversionSeries(Series):
+    """`series.level(k, range(0, 20))` is float32 [20,C,h,w]: those latent frames at level k, 1 to `steps`.
+
+    Sampling asks for one level after the other, over the whole clip. So files are hashed once, and then read slice by
+    slice: neither does a level cost the reading of its group, nor does memory grow.
+    """
+
+    def __init__(self, store: Store, artifact: Artifact) -> None:
+        super().__init__(store, artifact)
+        self.steps: int = artifact.meta["steps"]
+        self._checked: set[str] = set()
+
+    def level(self, level: int, frames: range) -> np.ndarray:
+        """Raises IndexError for a level that there is not, DamagedError for a file that is not what it was."""
+        if not 1 <= level <= self.steps:
+            raise IndexError(f"the inversion has levels 1 to {self.steps}, not {level}")
+        group, row = divmod(level - 1, GROUP)
+        found = []
+        for chunk in range(frames.start // CHUNK, -(-frames.stop // CHUNK)):
+            span = chunk_range(chunk, self.count)
+            first, last = max(frames.start, span.start) - span.start, min(frames.stop, span.stop) - span.start
+            found.append(self._rows(chunk_name(group * self.chunks() + chunk), row, slice(first, last)))
+        return np.concatenate(found).astype(np.float32)
+
+    def _rows(self, name: str, row: int, frames: slice) -> np.ndarray:
+        from safetensors import safe_open
+
+        file = self.artifact[name]
+        if name not in self._checked:
+            self.store.verify(file)
+            self._checked.add(name)
+        with safe_open(self.store.object_path(file.sha256), framework="numpy") as opened:
+            return opened.get_slice("z")[row, frames]
+
+
 class EditedSeries(Series):
     """`series[t]` is (box int32 [4], rgb uint8 [h,w,3], alpha uint8 [h,w]); an empty box means nothing is edited."""
 
@@ -220,6 +273,8 @@ READERS: dict[str, type[Series]] = {
     "masks": MaskSeries,
     "region": RegionSeries,
     "tracks": TrackSeries,
+    "latents": LatentSeries,
+    "inversion": InversionSeries,
     "edited": EditedSeries,
     "result": FrameSeries,
 }

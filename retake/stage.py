@@ -27,7 +27,7 @@ from retake.recipe import Recipe, digest, installed, keyed_params
 from retake.store import Record, Store
 
 # Libraries whose versions a record remembers; those that are in a key stand in the stage's `backends`.
-RECORDED = ("retake", "numpy", "torch", "torchvision", "torchmetrics", "transformers", "sam2")
+RECORDED = ("retake", "numpy", "torch", "torchvision", "torchmetrics", "transformers", "diffusers", "sam2")
 RECORDED += ("opencv-python-headless", "av", "decord")
 
 

@@ -7,22 +7,50 @@ from typing import Any
 import numpy as np
 
 from retake.artifact import Artifact, Edited, Frames
+from retake.diffusion.model import Model
 from retake.formats import CHUNK
 from retake.lookup import lookup
 from retake.methods import Inputs
 from retake.stage import Work, stage
+from tasks.modelled import Modelled
 
 
 @stage("edit", version=1, makes="edited", backends=("opencv-python-headless",), group="methods")
-def stage_edit(work: Work, params: Any, frames: Frames, **priors: Artifact) -> Edited:
-    """Every chunk that the method yields is committed at once; a resumed run asks it to start after those."""
+def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None = None, **priors: Artifact) -> Edited:
+    """Every chunk that the method yields is committed at once; a resumed run asks it to start after those. The model is
+    loaded only for methods that NEED latents: their params come with it."""
+    model = params.model if isinstance(params, Modelled) else None
+    settings: Any = params.settings if isinstance(params, Modelled) else params
     series = work.open(frames)
-    method = lookup("methods", params.name)
-    inputs = Inputs(series, work.scratch, first_chunk=len(work.done))
+    method = lookup("methods", settings.name)
+    inputs = Inputs(
+        series, work.scratch, first_chunk=len(work.done), progress=work.progress, batch=model.batch if model else 1
+    )
     opened = {name: work.open(artifact) for name, artifact in priors.items()}
-    patches = method.edit(None, None, opened, inputs, params, np.random.default_rng(0))
+    z = work.open(latents) if latents else None
+    patches = method.edit(z, loaded(model), opened, inputs, settings, np.random.default_rng(0))
     for index, patch in enumerate(patches, start=inputs.first_chunk):
         tensors = {"box": np.array(patch.box, np.int32), "rgb": patch.rgb, "alpha": patch.alpha}
         work.commit(index, tensors)
         work.progress(min((index + 1) * CHUNK, len(series)), len(series))
-    return work.finish(count=len(series), width=series.width, height=series.height, name=params.name)  # type: ignore[return-value]
+    about = {"notes": notes(model)} if model else {}
+    return work.finish(count=len(series), width=series.width, height=series.height, name=settings.name, **about)  # type: ignore[return-value]
+
+
+def loaded(model: Model | None) -> Any:
+    """The backbone, for a method that has one."""
+    if model is None:
+        return None
+    from retake.diffusion.loading import load
+
+    return load(model)
+
+
+def notes(model: Model) -> list[str]:
+    """What stands in for what is always said."""
+    if not model.weights.startswith("embedded"):
+        return []
+    return [
+        "Edited by a small model that ships with Retake and knows sprites only. For real pictures: "
+        "model=animatediff, or another of params/model/."
+    ]

@@ -38,7 +38,7 @@ from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.video import encode
 
-STAGES = tuple(name for name in graph.STAGES if name != "depth")  # which nothing here needs
+STAGES = tuple(name for name in graph.STAGES if name not in ("depth", "latents", "inversion"))  # not needed here
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 HEAVY = [
     "cv2",

@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_diffusion
 import small_sam2
 from command import CHECKOUT
 from test_depth import small as small_depth  # noqa: F401 (a fixture, asked for by name)
 from test_raft import small as small_raft  # noqa: F401
 
 from flows import export, graph
-from flows.config import CHOICES, settings
+from flows.config import CHOICES, Settings, settings
 from flows.runners import Local
 from retake.clip import open_clip
+from retake.diffusion.model import weights_of
 from retake.errors import MachineError
 from retake.store import Store
-from retake.weights.catalogue import CATALOGUE
+from retake.weights.catalogue import CATALOGUE, Shipped
+from retake.weights.local import locate
 
 SMALL = ("frames.last=5", "frames.short_side=64", "report.tile=64", "report.columns=2", "decode.preset=veryfast")
 BOX = "masks.box=[40,40,130,130]"
@@ -29,8 +32,17 @@ NEEDED = {
     "masks/given": ("masks.path={masks}",),
     "masks/sam2": (BOX,),
     "tracks/given": ("tracks.path={tracks}", BOX),
+    "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
+    "inversion/default": ("inversion.steps=2",),
 }
 PROMPTED = {"region", "tracks", "edit", "decode", "metrics", "report"}
+
+
+def references(p: Settings, until: str) -> list[str]:
+    """What a choice loads: its own weights, and the diffusion model's where it needs that."""
+    own = graph.chosen(p, until)["weights"] if until in CHOICES else {}
+    model = weights_of(p.model) if "latents" in graph.closure(p, until) else {}
+    return [*own.values(), *model.values()]
 
 
 def choices() -> list[str]:
@@ -61,17 +73,22 @@ def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, noth
     words = [w.format(**exported) for w in NEEDED.get(choice, (BOX,) if group in PROMPTED or group == "masks" else ())]
     p = settings([f"{group}={name}", *SMALL, EDIT, *words])
     runner = Local(Store(nothing_fetched / "store", lambda line: None))
-    if group in CHOICES and (references := list(graph.chosen(p, group)["weights"].values())):
+    until = "latents" if group == "model" else group
+    if missing := [reference for reference in references(p, until) if locate(reference) is None]:
         # It loads a network: without weights it stops before any work, with the command that gets them.
         with pytest.raises(MachineError) as caught:
-            graph.edit_graph(runner, open_clip("sprites:drift"), p, group)
+            graph.edit_graph(runner, open_clip("sprites:drift"), p, until)
         assert caught.value.code == "E302"
-        assert caught.value.hint == f"Get it: retake weights {references[0]}"
-        assert references[0] in CATALOGUE
+        assert missing[0] in caught.value.message
+        assert missing[0] in CATALOGUE
+        if not isinstance(CATALOGUE[missing[0]].source, Shipped):
+            assert caught.value.hint == f"Get it: retake weights {missing[0]}"
         assert not runner.outcomes
         return
-    made = graph.edit_graph(runner, open_clip("sprites:drift"), p, group)
-    assert group in made
+    made = graph.edit_graph(runner, open_clip("sprites:drift"), p, until)
+    assert until in made
+    if group == "model":
+        return
     assert [o.status for o in runner.outcomes if o.stage == group] == ["ran"]
     if group in CHOICES:
         record = runner.store.find(group, next(o.key for o in runner.outcomes if o.stage == group))
@@ -84,7 +101,14 @@ def small_masks(tmp_path_factory) -> dict[str, Path]:
     return small_sam2.saved(tmp_path_factory.mktemp("sam2"), small_sam2.small_model())
 
 
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory) -> Path:
+    return small_diffusion.save_embedded_like(tmp_path_factory.mktemp("diffusion"))
+
+
+TINY = ("model.weights={}", "model.height=32", "model.width=32", "model.frames=8", "inversion.steps=2")
 WITH_NETWORKS = {
+    "edit=sdedit": ("small_model", *TINY, "edit.prompt=a b", BOX),
     "optical_flow=raft": ("small_raft", "optical_flow.weights={}", "optical_flow.updates=2"),
     "depth=depth_anything": ("small_depth", "depth.weights={}"),
     "masks=sam2": ("small_masks:transformers", "masks.weights={}", BOX),

@@ -19,7 +19,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import small_diffusion
 import zoo
+from diffusers import DDIMScheduler
 
 from flows import graph
 from flows.config import CHECKOUT, Settings, settings
@@ -35,7 +37,7 @@ from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
-STAGES = tuple(name for name in graph.STAGES if name != "depth")  # which nothing here needs
+STAGES = tuple(name for name in graph.STAGES if name not in ("depth", "latents", "inversion"))  # not needed here
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 BALL = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
 QUICK = [BALL, "report.tile=64", "report.columns=2", "decode.preset=veryfast"]
@@ -276,6 +278,33 @@ GOLDEN: dict[str, dict[str, Any]] = {
             "smoothness_source": "0.994345",
         },
     },
+    "latents": {
+        "versions": "latents@1 latents format@1",
+        "values": {
+            "0 z": "16x4x8x8 1.01099 0.165819 0.0874172 0.0857119 0.084348 0.0813149",
+            "1 z": "2x4x8x8 0.948975 0.164365 -0.000804011 0.165059 -0.00015207 0.164947",
+        },
+    },
+    "inversion": {
+        "versions": "inversion@1 inversion format@1",
+        "values": {
+            "0 z": "8x16x4x8x8 3.44922 0.400051 0.119286 0.214 0.291999 0.354392",
+            "1 z": "8x2x4x8x8 2.8623 0.395229 0.116433 0.211102 0.289127 0.351484",
+            "2 z": "1x16x4x8x8 3.62891 0.565506 0.385417 0.387117 0.384884 0.383848",
+            "3 z": "1x2x4x8x8 3.03223 0.556994 0.103728 0.661569 0.104097 0.660521",
+        },
+    },
+    "edit sdedit": {
+        "versions": "edit@1 edited format@1 sdedit@1",
+        "values": {
+            "0 alpha": "16x27x25 255 116.485 133.829 133.829 134.121 135.812",
+            "0 box": "4 27 13.0096 14 13 39 40",
+            "0 rgb": "16x27x25x3 255 55.3525 144.711 147.286 143.42 143.706",
+            "1 alpha": "2x23x24 255 106.894 173.928 159.978 166.536 167.46",
+            "1 box": "4 25 11.7766 16 18 40 41",
+            "1 rgb": "2x23x24x3 255 54.8811 145.704 156.83 140.772 155.638",
+        },
+    },
 }
 # end of GOLDEN
 
@@ -303,13 +332,29 @@ def golden_runs(root: Path) -> list[tuple[str, Calls, tuple[str, ...]]]:
         (" given", given, ("masks",)),
         (" grid", grid, ("tracks",)),
         (" by flow", scored, ("metrics",)),
+        *diffusion_runs(root),
     ]
+
+
+def diffusion_runs(root: Path) -> list[tuple[str, Calls, tuple[str, ...]]]:
+    """The same clip through a tiny diffusion model with random weights: 18 frames in windows of 8."""
+    scheduler = DDIMScheduler(**small_diffusion.SCHEDULE, prediction_type="v_prediction")
+    folder = small_diffusion.save_embedded_like(root / "model", scheduler=scheduler)
+    model = [f"model.{name}={value}" for name, value in small_diffusion.settings(folder).items()]
+    few = ["frames.last=17", "frames.short_side=48", "inversion.steps=9", "inversion.iterations=2"]
+    told = ["edit=sdedit", "edit.prompt=red ball", "edit.guidance=2", *DRIFT]
+    found = run(root / "retake", "sprites:drift", settings([*few, *model, *told]), "edit")
+    return [("", found, ("latents", "inversion")), (" sdedit", found, ("edit",))]
 
 
 def fingerprints(root: Path) -> dict[str, dict[str, Any]]:
     """Of every stage: the versions that its result depends on, and a few numbers for each thing it made."""
+    return of_runs(golden_runs(root))
+
+
+def of_runs(runs: list[tuple[str, Calls, tuple[str, ...]]]) -> dict[str, dict[str, Any]]:
     found = {}
-    for suffix, calls, names in golden_runs(root):
+    for suffix, calls, names in runs:
         for name in names:
             artifact = calls.made[name]
             stage, _, chosen, _ = calls.calls[name]
@@ -352,7 +397,10 @@ def fresh(tmp_path_factory):
     return fingerprints(tmp_path_factory.mktemp("golden"))
 
 
-@pytest.mark.parametrize("name", [*STAGES, "depth", "correction", "masks given", "tracks grid", "metrics by flow"])
+MORE = ("depth", "correction", "masks given", "tracks grid", "metrics by flow", "latents", "inversion", "edit sdedit")
+
+
+@pytest.mark.parametrize("name", [*STAGES, *MORE])
 def test_golden_values_move_only_with_a_version(fresh, name):
     """Equal inputs, equal numbers, within 1e-4 of their range: on this machine and on others."""
     assert fresh[name]["versions"] == GOLDEN[name]["versions"], (

@@ -3,17 +3,21 @@
 A method module states
 
     VERSION   raised by hand when its output changes for equal inputs
-    NEEDS     names of the priors it reads ("optical_flow", "depth", "masks", "region", "tracks")
+    NEEDS     names of the priors it reads ("optical_flow", "depth", "masks", "region", "tracks"), and of what it takes
+              from a diffusion model: "latents", "inversion"
     Params    a frozen pydantic model; fields that hold a path are marked `file`
     edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
+    needs(params)                optional: the part of NEEDS that these settings read
     check(params, frames_meta)   optional: refuse early, before any prior is computed
 
-`latents` and `backbone` are None for methods that work on pixels. Methods never import one another, and their
-modules import nothing heavy at the top: a plan reads VERSION, NEEDS and Params.
+A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and
+priors["inversion"] where it NEEDS that; for methods that work on pixels both are None. Methods never import one
+another, and their modules import nothing heavy at the top: a plan reads VERSION, NEEDS and Params.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -43,3 +47,7 @@ class Inputs:
     """A folder for temporary files, removed after the stage."""
     first_chunk: int = 0
     """Chunks before this one are committed already (a resumed run); the iterator starts here."""
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """(done, of how many), for what a method does before its first chunk."""
+    batch: int = 1
+    """How many windows of a long clip may go through the backbone at once."""

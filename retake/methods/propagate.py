@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.distance import distance
+from retake.edge import Box, box_of, soft_mask
 from retake.errors import ConfigError, MediaError
 from retake.formats import CHUNK, FrameSeries, RegionSeries
 from retake.methods import Inputs, Patch
@@ -29,7 +29,6 @@ VERSION = 1
 NEEDS = ("optical_flow", "region", "tracks")
 
 CHANGED = 10  # of 255: a hand-edited pixel differs from the source by more than this
-Box = tuple[int, int, int, int]
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -245,27 +244,9 @@ def check_shape(path: str, image: np.ndarray, frames: Mapping[str, Any]) -> None
         )
 
 
-def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:
-    """float32 [H,W] in 0..1: the mask with an edge `feather` px wide, moved outwards by `grow` px."""
-    inside, outside = distance(mask), distance(~mask)
-    s = np.clip((np.where(mask, inside - 0.5, 0.5 - outside) + grow) / feather + 0.5, 0, 1)
-    return (s * s * (3 - 2 * s)).astype(np.float32) if mask.any() else np.zeros(mask.shape, np.float32)
-
-
 def edge_reach(p: Params) -> int:
     """How many pixels beyond the mask the soft edge can reach."""
     return max(0, int(np.ceil(p.grow + p.feather / 2 + 1)))
-
-
-def box_of(mask: np.ndarray, margin: int) -> Box | None:
-    """Bounding box of a mask, enlarged by a margin and cut to the frame; None when it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if len(rows) == 0:
-        return None
-    height, width = mask.shape
-    x0, x1 = max(0, int(columns[0]) - margin), min(width, int(columns[-1]) + 1 + margin)
-    y0, y1 = max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + 1 + margin)
-    return x0, y0, x1, y1
 
 
 def free_box(
