@@ -34,8 +34,8 @@ Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pi
 Until = Annotated[
     str,
     typer.Option(
-        help="Stop after frames, optical_flow, depth, masks, region, tracks, edit, decode or metrics; "
-        "the priors make a report."
+        help="Stop after frames, optical_flow, depth, masks, region, tracks, latents, inversion, edit, decode or "
+        "metrics; the priors make a report."
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -94,7 +94,7 @@ def plan(
 ) -> None:
     """Say what `edit` would run, and why; start nothing."""
     from flows import job
-    from flows.console import size
+    from flows.planned import table
 
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
@@ -102,11 +102,7 @@ def plan(
     if as_json:
         show({"edit": identity, "stages": [p.as_json() for p in planned]})
         return
-    for p in planned:
-        saves = (
-            f"saves {p.seconds:.1f} s, {size(p.bytes or 0)}" if p.status == "cached" and p.seconds is not None else ""
-        )
-        print(f"{p.stage:13} {p.status:9} {p.why or saves}")
+    print("\n".join(table(planned)))
 
 
 @app.command()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.forecast import STEPS, Forecast, forecast, frame_count
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import DamagedError
@@ -37,6 +38,8 @@ class Planned:
     key: str | None = None
     seconds: float | None = None  # when cached: what it cost when it was made
     bytes: int | None = None
+    forecast: Forecast | None = None  # when it would run
+    lacks: tuple[str, ...] = ()  # weights that have to be fetched first
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -46,6 +49,8 @@ class Planned:
             "key": self.key,
             "seconds": self.seconds,
             "bytes": self.bytes,
+            "forecast": self.forecast.as_json() if self.forecast else None,
+            "lacks": list(self.lacks),
         }
 
 
@@ -57,12 +62,15 @@ class Chosen:
     weights: Mapping[str, str] = field(default_factory=dict)
 
 
-def recipe_of(store: Store, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Recipe:
+def recipe_of(
+    store: Store, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any], lacking: bool = False
+) -> Recipe:
     """The recipe of a stage call. Clips and artifacts stand in it by content digest, weights by commit or digest.
 
-    Raises MachineError E302 when weights are not here and the stage cannot do without."""
+    Raises MachineError E302 when weights are not here and the stage cannot do without; with `lacking` they stand as
+    absent, for a recipe that is not going to be run."""
     digests = {name: v.digest(store) if isinstance(v, Clip) else v.digest for name, v in inputs.items()}
-    identify = local.identity_or_absent if stage.optional_weights else local.identity
+    identify = local.identity_or_absent if stage.optional_weights or lacking else local.identity
     weights = {role: identify(reference, store) for role, reference in chosen.weights.items()}
     return stage.recipe(params, digests, store.source_digest, chosen.implementation, weights)
 
@@ -73,25 +81,55 @@ class Plan:
 
     store: Store
     planned: list[Planned] = field(default_factory=list)
+    frames: int | None = None  # of the clip, once its frames have been planned
+    steps: int = STEPS  # of the inversion, once it has been planned
 
     def __call__(
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
     ) -> Artifact | Promise:
+        chosen = Chosen(implementation, weights)
+        self._look(stage, params, inputs)
         waits_for = [v.stage for v in inputs.values() if isinstance(v, Promise)]
         if waits_for:
             why = f"depends on {', '.join(waits_for)}; skipped if the same bytes come out again"
-            self.planned.append(Planned(stage.name, "may run", why))
+            recipe = recipe_of(self.store, stage, params, chosen, {}, lacking=True)
+            likely = self._forecast(recipe, params)
+            self.planned.append(Planned(stage.name, "may run", why, forecast=likely, lacks=lacking(stage, chosen)))
             return Promise(stage.name)
-        recipe = recipe_of(self.store, stage, params, Chosen(implementation, weights), inputs)
+        recipe = recipe_of(self.store, stage, params, chosen, inputs, lacking=True)
+        if lacks := lacking(stage, chosen):
+            why = "first time: its weights are not here"
+            likely = self._forecast(recipe, params)
+            self.planned.append(Planned(stage.name, "will run", why, forecast=likely, lacks=lacks))
+            return Promise(stage.name)
         if record := self.store.find(stage.name, recipe.key):
             size = record.artifact.bytes
             self.planned.append(Planned(stage.name, "cached", "", recipe.key, record.seconds, size))
+            self._look(stage, params, {"made": record.artifact})
             return record.artifact
         why = why_missing(self.store, recipe)
         if self.store.partial_path(recipe.key).exists():
             why += "; goes on from the chunks of an interrupted run"
-        self.planned.append(Planned(stage.name, "will run", why, recipe.key))
+        self.planned.append(Planned(stage.name, "will run", why, recipe.key, forecast=self._forecast(recipe, params)))
         return Promise(stage.name)
+
+    def _look(self, stage: Stage, params: Any, inputs: Mapping[str, Any]) -> None:
+        """Remember what later stages' forecasts go by."""
+        if stage.name == "frames":
+            made, clip = inputs.get("made"), inputs.get("clip")
+            if made is not None:
+                self.frames = made.meta["count"]
+            elif isinstance(clip, Clip):
+                self.frames = frame_count(clip, params)
+        elif stage.name == "inversion":
+            self.steps = params.settings.steps
+
+    def require(self, reference: str) -> None:
+        """A plan may name weights that are not here: it says so. Raises ConfigError E250 for a name that is none."""
+        local.locate(reference)
+
+    def _forecast(self, recipe: Recipe, params: Any) -> Forecast:
+        return forecast(self.store, recipe, params, self.frames, self.steps)
 
 
 @dataclass
@@ -111,6 +149,10 @@ class Local:
         self.outcomes.append(outcome)
         self.on_outcome(outcome)
         return outcome.artifact
+
+    def require(self, reference: str) -> None:
+        """Raises MachineError E302 for weights that are not here, E250 for a name that is none."""
+        local.require(reference)
 
     def outcome(self, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Outcome:
         """Find or make one stage's result."""
@@ -161,6 +203,13 @@ class Prefect(Local):
         return self.outcomes[-1].artifact
 
 
+def lacking(stage: Stage, chosen: Chosen) -> tuple[str, ...]:
+    """References of weights that have to be fetched before a stage can run."""
+    if stage.optional_weights:
+        return ()
+    return tuple(reference for reference in chosen.weights.values() if local.locate(reference) is None)
+
+
 def drop_damaged(store: Store, artifact: Artifact) -> None:
     """Set aside every damaged object of an artifact."""
     for file in artifact.files:
@@ -202,7 +251,11 @@ def in_words(stage: str, name: str, new: Any, old: Any) -> str:
     if name.startswith("inputs.") and new and old:
         what = name.removeprefix("inputs.")
         return f"another {what} ({short(old)} -> {short(new)})"
-    typed = f"{stage}.{name.removeprefix('params.')}" if name.startswith("params.") else name
+    typed = name
+    if name.startswith("params."):
+        # Stages that run a diffusion model are called with two groups of settings (tasks/modelled.py).
+        own = name.removeprefix("params.").removeprefix("settings.")
+        typed = own if own.startswith("model.") else f"{stage}.{own}"
     return f"{typed}: {short(old)} -> {short(new)}"
 
 

@@ -14,7 +14,8 @@ def run(target: str, size: str, part: str | None, minutes: float, folder: Path) 
     """Train a target for at most so long; whether it is finished. Raises ConfigError E206 for a target that there is
     not, E247 for a size or part."""
     if target not in TARGETS:
-        raise ConfigError("E206", f"there is nothing to train that is called {target!r}", did_you_mean(target, list(TARGETS)))
+        known = did_you_mean(target, list(TARGETS))
+        raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)
     import torch
 
     from retake.training import embedded

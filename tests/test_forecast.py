@@ -1,0 +1,160 @@
+"""What a plan says a stage will take: time and disk as before, memory and operations as computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from command import Shell, sprite_clip
+
+from flows import graph
+from flows.config import settings
+from flows.forecast import Forecast, forecast, frame_count
+from flows.planned import duration, operations, table
+from flows.runners import Chosen, Plan, Planned, recipe_of
+from retake.artifact import Artifact, Edited, File, Frames
+from retake.clip import open_clip
+from retake.store import Record, Store
+
+FRAMES = Frames((), {"count": 32})
+
+
+def call(words: list[str], stage: str = "edit"):
+    p = settings(words)
+    return graph.method(p) if stage == "edit" else graph.modelled(getattr(p, stage), p.model)
+
+
+def published(store: Store, stage: str, words: list[str], seconds: float, frames: int, size: int) -> None:
+    """A record as a run of that stage would leave it."""
+    how = call(words, stage)
+    chosen = Chosen(how.get("implementation", ""), how.get("weights", {}))
+    recipe = recipe_of(store, graph.STAGES[stage], how["params"], chosen, {}, lacking=True)
+    artifact = Edited((File("a", "0" * 64, "0" * 32, size),), {"count": frames})
+    store.publish(Record(recipe.key, recipe.ingredients(), artifact, seconds, {}))
+
+
+def told(store: Store, stage: str, words: list[str], frames: int) -> Forecast:
+    how = call(words, stage)
+    chosen = Chosen(how.get("implementation", ""), how.get("weights", {}))
+    recipe = recipe_of(store, graph.STAGES[stage], how["params"], chosen, {}, lacking=True)
+    return forecast(store, recipe, how["params"], frames)
+
+
+def test_time_and_disk_grow_with_frames(tmp_path):
+    store = Store(tmp_path)
+    published(store, "edit", ["edit.strength=0.5"], 8.0, 32, 1000)
+    assert told(store, "edit", ["edit.strength=0.9"], 64) == Forecast(16.0, 2000)
+
+
+def test_nothing_is_guessed(tmp_path):
+    store = Store(tmp_path)
+    assert told(store, "edit", [], 64) == Forecast()
+    published(store, "edit", ["edit=sdedit", "edit.prompt=a"], 8.0, 32, 1000)
+    assert told(store, "edit", [], 64).seconds is None  # another method says nothing of this one
+
+
+def test_the_most_similar_result_counts(tmp_path):
+    store = Store(tmp_path)
+    published(store, "edit", ["edit.strength=0.5", "edit.feather=9"], 100.0, 32, 1)
+    published(store, "edit", ["edit.strength=0.5"], 8.0, 32, 1)
+    published(store, "edit", ["edit.strength=0.1", "edit.grow=3"], 50.0, 32, 1)
+    assert told(store, "edit", ["edit.strength=0.6"], 32).seconds == 8.0
+
+
+def test_an_inversion_of_half_the_steps_takes_half_the_time(tmp_path):
+    store = Store(tmp_path)
+    published(store, "inversion", ["inversion.steps=50"], 60.0, 16, 1)
+    assert told(store, "inversion", ["inversion.steps=25"], 16).seconds == 30.0
+
+
+def test_another_size_of_model_says_nothing(tmp_path):
+    store = Store(tmp_path)
+    published(store, "inversion", ["model=animatediff"], 60.0, 16, 1)
+    assert told(store, "inversion", ["model=animatediff", "model.height=256"], 16).seconds is None
+    assert told(store, "inversion", ["model=cogvideox_2b"], 16).seconds is None
+
+
+def test_memory_and_operations_come_from_the_real_configuration(tmp_path):
+    store = Store(tmp_path)
+    words = ["edit=sdedit", "edit.prompt=a", "edit.source=noise", "model=animatediff"]
+    one = told(store, "edit", words, 16)
+    assert one.seconds is None
+    # 35 steps of 50 with guidance, 17.7 TFLOP a frame-window (tests/test_cost.py), and the decoder.
+    assert one.flops == pytest.approx(70 * 17.75e12 + 40.2e12, rel=0.01)
+    assert one.memory is not None
+    assert 2 << 30 < one.memory < 8 << 30
+    three = told(store, "edit", words, 48)
+    assert three.flops is not None
+    assert 3.9 * one.flops < three.flops < 4 * one.flops  # four windows that share frames
+    assert told(store, "edit", [*words, "edit.strength=0.35"], 16).flops < 0.55 * one.flops
+    latents = told(store, "latents", ["model=animatediff"], 16)
+    assert latents.flops == pytest.approx(17.9e12, rel=0.01)
+
+
+def test_frames_are_counted_before_they_are_decoded(tmp_path):
+    clip = open_clip(str(sprite_clip(tmp_path / "clip.mp4", frames=20)))
+    assert frame_count(clip, settings([]).frames) == 20
+    assert frame_count(clip, settings(["frames.first=4", "frames.last=9"]).frames) == 6
+    assert frame_count(clip, settings(["frames.start=99"]).frames) is None
+
+
+def test_a_plan_goes_by_what_ran_before(tmp_path):
+    shell, clip = Shell(tmp_path), sprite_clip(tmp_path / "clip.mp4", frames=18)
+    words = (clip, "--box", "20,20,80,80", "--until", "frames")
+    first = shell("plan", *words, "--json").data["stages"][0]
+    assert first["forecast"] == {"seconds": None, "bytes": None, "memory": None, "flops": None}
+    shell("edit", *words)
+    again = shell("plan", *words, "frames.last=8", "--json").data["stages"][0]
+    took = shell("plan", *words, "--json").data["stages"][0]
+    assert again["status"] == "will run"
+    assert again["forecast"]["seconds"] == pytest.approx(took["seconds"] / 2, rel=0.01)
+    assert "about" in shell("plan", *words, "frames.last=8").out
+
+
+def test_a_plan_says_what_to_fetch_and_goes_on(tmp_path, monkeypatch):
+    for name in ("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "empty"))
+    run = Plan(Store(tmp_path / "store"))
+    p = settings(["edit=sdedit", "edit.prompt=a", "model=animatediff", "masks.box=[1,1,60,60]"])
+    graph.edit_graph(run, open_clip("sprites:drift"), p)
+    lacking = {one.stage for one in run.planned if one.lacks}
+    assert lacking == {"latents", "inversion", "edit"}
+    text = "\n".join(table(run.planned))
+    assert "retake weights stable_diffusion_v1_5 animatediff_v1_5_2" in text
+    assert text.count("4265 MB") == 1
+    assert "GiB on the device" in text
+
+
+def test_a_plan_for_people():
+    ran = Planned("frames", "cached", "", "k", 4.2, 12_000_000)
+    will = Planned(
+        "edit", "will run", "edit.strength: 1 -> 2", "k", forecast=Forecast(200, 10**6, 6 << 30, 44 * 10**15)
+    )
+    may = replace(will, stage="decode", status="may run", forecast=Forecast())
+    lines = list(table([ran, will, may]))
+    assert lines[0] == "frames        cached    saves 4.2 s, 12.0 MB"
+    assert lines[1].startswith(
+        "edit          will run  about 3.3 min, up to 44 PFLOP, at most 6.0 GiB on the device; edit."
+    )
+    assert lines[3].endswith("1 of 2 stages never ran here, so their time is not known")
+    assert list(table([ran])) == lines[:1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "about 0.0 s"), (80, "about 80.0 s"), (100, "about 1.7 min"), (7200, "about 2.0 h")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("flops", "text"), [(5e8, "0.5 GFLOP"), (3.2e12, "3.2 TFLOP"), (2e21, "2e+03 EFLOP")])
+def test_operations(flops, text):
+    assert operations(int(flops)) == text
+
+
+def test_artifacts_without_frames_are_taken_as_they_are(tmp_path):
+    store = Store(tmp_path)
+    how = call([])
+    recipe = recipe_of(store, graph.STAGES["edit"], how["params"], Chosen(how["implementation"]), {})
+    store.publish(Record(recipe.key, recipe.ingredients(), Artifact((), {}), 3.0, {}))
+    assert list(store.records("edit")) == []  # no kind: not a record
