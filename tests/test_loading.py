@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.loading import load
+from retake.diffusion.loading import load, load_coder
 from retake.diffusion.model import Model, Noise, weights_of
 from retake.errors import ConfigError, RetakeError
 from retake.recipe import keyed_params
@@ -498,3 +498,24 @@ def test_unknown_schedules(copy: Path) -> None:
     error = refused(lambda: opened(copy))
     assert isinstance(error, ConfigError)
     assert error.code == "E276"
+
+
+@pytest.mark.parametrize("family", ["unet_motion", "unet3d"])
+def test_a_coder_reads_the_autoencoder_and_no_network(tmp_path, family):
+    save = small.save_animatediff if family == "unet_motion" else small.save_modelscope
+    model = Model(family=family, **small.settings(save(tmp_path / "model")))
+    pixels = torch.rand(1, 5, 3, small.SIZE, small.SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    wanted = load(model).encode(pixels)
+    for weights in (tmp_path / "model" / "unet").glob("*.safetensors"):
+        weights.unlink()
+    coder = load_coder(model)
+    assert torch.equal(coder.encode(pixels), wanted)
+    assert torch.isfinite(coder.decode(wanted)).all()
+    with pytest.raises(ConfigError, match="E281"):
+        load(model)
+
+
+def test_a_coder_of_another_models_autoencoder_is_refused(tmp_path):
+    path = small.save_embedded_like(tmp_path / "model", vae=small.vae(channels=6))
+    with pytest.raises(ConfigError, match="E284"):
+        load_coder(Model(**small.settings(path)))

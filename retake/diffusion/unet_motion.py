@@ -34,8 +34,8 @@ class UNetMotion(UNet):
 
     @property
     def longest(self) -> int:
-        """Frames that the motion modules have positions for."""
-        return int(self.config.motion_max_seq_length)
+        """Frames that the motion modules have positions for; without any (the image model of `load_coder`) no limit."""
+        return int(self.config.get("motion_max_seq_length", 1 << 30))
 
     def __init__(self, parts: Parts, schedule: Schedule, frames: int, height: int, width: int) -> None:
         super().__init__(parts, schedule, frames, height, width)
