@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from command import Shell
 from safetensors.torch import load_file
 from torch import nn
 
@@ -148,11 +149,16 @@ def test_every_word_of_the_grammar_is_one_token():
 
 def test_a_caption_is_true_of_what_it_does_not_contradict():
     clip = grammar.Subject("disc", "red", "striped", "left", "", "sand")
-    assert encoders.true_of(grammar.Subject("disc", "red"), clip)
-    assert encoders.true_of(replace(clip, ground=""), clip)
-    assert not encoders.true_of(replace(clip, direction="right"), clip)
-    assert not encoders.true_of(replace(clip, hue="blue"), clip)
-    assert not encoders.true_of(clip, replace(clip, texture="plain"))
+
+    def holds(said, of=clip):
+        return bool(encoders.true_of(encoders.codes([said]), encoders.codes([of]))[0, 0])
+
+    assert holds(grammar.Subject("disc", "red"))
+    assert holds(replace(clip, ground=""))
+    assert not holds(replace(clip, direction="right"))
+    assert not holds(replace(clip, hue="blue"))
+    assert not holds(clip, of=replace(clip, texture="plain"))
+    assert encoders.true_of(encoders.codes([clip] * 2), encoders.codes([clip] * 3)).shape == (2, 3)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
@@ -279,3 +285,22 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     card = json.loads((tmp_path / "embedded" / "training.json").read_text())
     assert card["vae"]["step"] == 3
     assert card["vae"]["curve"][-1]["step"] == 3
+
+
+def test_clips_are_the_same_whichever_process_draws_them():
+    limits = clips.Limits(frames=2)
+    with latents.drawing(0) as here, latents.drawing(2) as elsewhere:
+        for a, b in zip(here([5, 6, 7], limits), elsewhere([5, 6, 7], limits), strict=True):
+            assert a[0] == b[0]
+            assert np.array_equal(a[1], b[1])
+            assert np.array_equal(a[2], b[2])
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path):
+    shell = Shell(tmp_path)
+    assert "E206" in shell("train", "nothing").err
+    for words in (["--size", "huge"], ["--part", "arm"]):
+        told = shell("train", "embedded", "--folder", str(tmp_path), *words)
+        assert told.code == 2
+        assert "E247" in told.err
+    assert not list(tmp_path.glob("*/state*"))

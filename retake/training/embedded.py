@@ -46,6 +46,7 @@ class Size:
     transformer: Plan
     transformer_lessons: tuple[Lesson, ...]
     patch: int
+    workers: int = 0  # processes that draw clips beside the one that encodes them
     half: bool = False  # the transformer's products in bfloat16
 
 
@@ -67,19 +68,20 @@ SIZES = {
         half=True,
     ),
     "gpu": Size(
-        pictures=40_000,
+        pictures=30_000,
         clips=60_000,
-        vae=Plan(20_000, 1e-3, cooldown=0.5),
+        vae=Plan(6_000, 1e-3, cooldown=0.5),
         vae_batch=64,
-        clip=Plan(6_000, 1e-3, cooldown=0.5),
+        clip=Plan(4_000, 1e-3, cooldown=0.5),
         clip_batch=256,
-        unet=Plan(20_000, 1e-3),
+        unet=Plan(8_000, 1e-3),
         unet_lessons=(Lesson(1.0, 2, 128),),
-        motion=Plan(20_000, 1e-3),
+        motion=Plan(8_000, 1e-3),
         motion_lessons=(Lesson(0.5, 8, 64), Lesson(1.0, 16, 32)),
-        transformer=Plan(30_000, 1e-3),
+        transformer=Plan(12_000, 1e-3),
         transformer_lessons=(Lesson(0.15, 2, 512), Lesson(0.3, 4, 256), Lesson(0.5, 8, 128), Lesson(1.0, 16, 64)),
         patch=2,
+        workers=12,
         half=True,
     ),
 }
@@ -118,7 +120,8 @@ class Workshop:
         """Latents of every clip, by the finished autoencoder and encoder."""
         vae, tower, count = self.vae(), self.trained("clip").vision_model, self.size.clips
         to = self.folder / "latents"
-        latents.render(to, vae, tower, CLIPS_FROM, count, Limits(), self.device, self.share)
+        how = (self.device, self.share, self.size.workers)
+        latents.render(to, vae, tower, CLIPS_FROM, count, Limits(), *how)
 
     def lesson(self, part: str) -> tuple[Any, Plan, Any]:
         """A part's fresh network, its plan and its loss."""

@@ -120,6 +120,7 @@ def loss(model: Any, words: Any, data: Data, device: str) -> Callable[[int], tup
     """(step) -> contrastive loss (CLIP, Radford et al. 2021, fig. 3) in which every caption that is true of a picture
     is right, not just its own."""
     images, subjects = pictures(data)
+    truths = codes(subjects)
 
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([data.seed, step, 15])
@@ -128,7 +129,7 @@ def loss(model: Any, words: Any, data: Data, device: str) -> Callable[[int], tup
         tokens = words([str(s) for s in told], padding="max_length", truncation=True, return_tensors="pt")
         out = model(input_ids=tokens.input_ids.to(device), pixel_values=tensor(images[picked], device))
         logits = out.logits_per_image
-        right = torch.tensor([[true_of(a, subjects[n]) for a in told] for n in picked], device=device).float()
+        right = torch.from_numpy(true_of(codes(told), truths[picked])).T.to(device).float()
         a = -(right / right.sum(1, keepdim=True) * F.log_softmax(logits, 1)).sum(1).mean()
         b = -(right / right.sum(0, keepdim=True) * F.log_softmax(logits, 0)).sum(0).mean()
         found = right.gather(1, logits.argmax(1, keepdim=True)).mean()
@@ -148,12 +149,14 @@ def thinned(subject: Subject, rng: np.random.Generator) -> Subject:
     )
 
 
-def true_of(said: Subject, subject: Subject) -> bool:
-    """Whether everything that is said holds."""
-    pairs: Sequence[tuple[Any, Any]] = [
-        (said.texture, subject.texture),
-        (said.direction, subject.direction),
-        (said.ground, subject.ground),
-    ]
-    same = said.shape == subject.shape and said.hue == subject.hue
-    return same and all(not a or a == b for a, b in pairs)
+def codes(subjects: Sequence[Subject]) -> NDArray[np.int64]:
+    """Subjects as numbers [N, 5]: shape, hue, texture, direction, ground; 0 where nothing is said."""
+    known = (grammar.SHAPES, tuple(grammar.HUES), grammar.TEXTURES, (*grammar.DIRECTIONS, "resting"), grammar.GROUNDS)
+    place = [{"": 0, None: 0, **{word: n for n, word in enumerate(words, 1)}} for words in known]
+    rows = [(s.shape, s.hue, s.texture, s.direction, s.ground) for s in subjects]
+    return np.array([[where[word] for where, word in zip(place, row, strict=True)] for row in rows])
+
+
+def true_of(said: NDArray[np.int64], true: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether all that each of N captions says holds of each of M subjects: bool [N, M], from their `codes`."""
+    return ((said[:, None] == 0) | (said[:, None] == true[None])).all(-1)

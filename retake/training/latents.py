@@ -6,9 +6,14 @@ while the first trains and both can be killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +49,58 @@ def render(
     limits: clips.Limits,
     device: str,
     share: tuple[int, int] = (0, 1),
+    workers: int = 0,
 ) -> None:
     """Render clips seed .. seed + count, shard by shard; those that are there are kept. share: (k, n) is the k-th of n
-    processes that render together."""
+    processes that render together. workers: processes that draw the frames, beside this one, which encodes them."""
     folder.mkdir(parents=True, exist_ok=True)
+    with drawing(workers) as each:
+        _render(folder, vae, encoder, seed, count, limits, device, share, each)
+
+
+Drawn = tuple[str, np.ndarray, np.ndarray]
+
+
+@contextlib.contextmanager
+def drawing(workers: int) -> Iterator[Callable[[list[int], clips.Limits], Iterator[Drawn]]]:
+    """A function that draws the clips of seeds, in order: here, or in so many processes."""
+    if not workers:
+        yield lambda seeds, limits: (drawn(seed, limits) for seed in seeds)
+        return
+    # Not forked: torch has threads by now, and a fork would inherit their locks.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield lambda seeds, limits: pool.map(partial(drawn, limits=limits), seeds, chunksize=8)
+
+
+def drawn(seed: int, limits: clips.Limits) -> Drawn:
+    """Caption, frames uint8 [F, S, S, 3] and portrait uint8 [S, S, 3] of a clip."""
+    scene, _, caption = clips.draw(seed, limits)
+    return caption, clips.render(scene), clips.portrait(scene, size=limits.size)
+
+
+def _render(
+    folder: Path,
+    vae: Any,
+    encoder: Any,
+    seed: int,
+    count: int,
+    limits: clips.Limits,
+    device: str,
+    share: tuple[int, int],
+    each: Callable[[list[int], clips.Limits], Iterator[Drawn]],
+) -> None:
     for first in range(share[0] * SHARD, count, share[1] * SHARD):
         path = folder / f"clips-{first:06d}.safetensors"
         if path.exists():
             continue
         rows, pictures, captions = [], [], []
-        for n in range(first, min(first + SHARD, count)):
-            scene, _, caption = clips.draw(seed + n, limits)
+        seeds = [seed + n for n in range(first, min(first + SHARD, count))]
+        for caption, frames, picture in each(seeds, limits):
             captions.append(caption)
+            pictures.append(picture)
             with torch.inference_mode():
-                z = vae.encode(tensor(clips.render(scene), device)).latent_dist.mean * vae.config.scaling_factor
+                z = vae.encode(tensor(frames, device)).latent_dist.mean * vae.config.scaling_factor
             rows.append(z.half().cpu())
-            pictures.append(clips.portrait(scene, size=limits.size))
         with torch.inference_mode():
             states = image_states(encoder, tensor(np.stack(pictures), device)).half().cpu()
         aside = folder / f"{path.name}.{os.getpid()}.tmp"
