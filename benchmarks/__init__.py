@@ -5,4 +5,16 @@ The key `table` of a row names the table it belongs to. Figures that are kept st
 `--write` with date, kind of machine and command.
 """
 
-NAMES = ("ground_truth", "depth", "stages", "lengths", "overhead", "memory", "store")
+NAMES = (
+    "ground_truth",
+    "depth",
+    "stages",
+    "lengths",
+    "overhead",
+    "memory",
+    "store",
+    "sprites",
+    "embedded",
+    "round_trip",
+    "diffusion",
+)

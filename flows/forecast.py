@@ -46,7 +46,8 @@ def forecast(store: Store, recipe: Recipe, params: Any, frames: int | None, step
     count = frames_of(before)
     scale = frames / count if frames and count else 1.0
     longer = steps_of(recipe.params) / max(steps_of(before.recipe["params"]), 1)
-    return Forecast(before.seconds * scale * longer, round(before.artifact.bytes * scale), memory, flops)
+    wider = longer if recipe.stage == "inversion" else 1.0  # it keeps every level
+    return Forecast(before.seconds * scale * longer, round(before.artifact.bytes * scale * wider), memory, flops)
 
 
 def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predicted | None:

@@ -157,7 +157,8 @@ class Local:
     def outcome(self, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Outcome:
         """Find or make one stage's result."""
         paths = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
-        sources = Sources(self.store, paths)
+        own = [str(path) for reference in chosen.weights.values() if (path := local.given(reference)) is not None]
+        sources = Sources(self.store, paths + own)
         recipe = recipe_of(self.store, stage, params, chosen, inputs)
         outcome = compute(self.store, stage, recipe, params, inputs, self.observer, sources)
         return self.made_before.get(outcome.key, outcome) if outcome.status == "cached" else outcome

@@ -12,7 +12,7 @@ TARGETS = ("embedded",)
 
 def run(target: str, size: str, part: str | None, minutes: float, folder: Path) -> bool:
     """Train a target for at most so long; whether it is finished. Raises ConfigError E206 for a target that there is
-    not, E247 for a size or part."""
+    not, E247 for a size or part, or a part that needs others first, KeyboardInterrupt where it was told to stop."""
     if target not in TARGETS:
         known = did_you_mean(target, list(TARGETS))
         raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)
@@ -25,10 +25,14 @@ def run(target: str, size: str, part: str | None, minutes: float, folder: Path) 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         done = embedded.run(size, folder, part, minutes, device, say=console.say)
-    except Stopped:
-        done = False
+    except Stopped:  # the state has been written; it ends as every command that is interrupted
+        raise KeyboardInterrupt from None
+    except FileNotFoundError as error:
+        found = f"{part or 'training'} needs a part that is not trained yet: {error.filename or error}"
+        raise ConfigError("E247", found, "Leave --part out: parts are then made in their order.") from error
     if done:
-        console.say(f"finished: {folder / size}. Write what ships: python -m retake.training.export --size {size}")
+        export = f"python -m retake.training.export --size {size} --folder {folder}"
+        console.say(f"finished: {folder / size}. Write what ships: {export}")
     else:
         console.say("not finished: the same command goes on from here")
     return done

@@ -101,8 +101,8 @@ class Latents(Artifact):
 
 
 class Inversion(Artifact):
-    """Latents at every level of noise, from which sampling comes back to the clip. meta: steps, iterations, overlap,
-    prompt, evaluations, and the latents' own."""
+    """Latents at every level of noise, from which sampling comes back to the clip. meta: steps, overlap, evaluations,
+    notes, and of the latents' own count, frames, channels, height, width and time."""
 
     kind = "inversion"
 

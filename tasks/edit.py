@@ -12,6 +12,7 @@ from retake.formats import CHUNK
 from retake.lookup import lookup
 from retake.methods import Inputs
 from retake.stage import Work, stage
+from retake.weights.catalogue import CATALOGUE, Shipped
 from tasks.modelled import Modelled
 
 
@@ -48,7 +49,8 @@ def loaded(model: Model | None) -> Any:
 
 def notes(model: Model) -> list[str]:
     """What stands in for what is always said."""
-    if not model.weights.startswith("embedded"):
+    entry = CATALOGUE.get(model.weights)
+    if entry is None or not isinstance(entry.source, Shipped):
         return []
     return [
         "Edited by a small model that ships with Retake and knows sprites only. For real pictures: "

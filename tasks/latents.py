@@ -31,9 +31,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 
 def of_latents(model: Model) -> Model:
-    """The model without what its autoencoder does not depend on: latents are the same for every LoRA, checkpoint,
-    schedule and length of window."""
-    others = ("image_adapter", "lora", "lora_scale", "checkpoint", "schedule")
+    """The model without what its autoencoder does not depend on: latents are the same for every motion adapter, LoRA,
+    checkpoint, schedule and length of window."""
+    others = ("motion", "image_adapter", "lora", "lora_scale", "checkpoint", "schedule")
     plain = {name: Model.model_fields[name].default for name in others}
     return model.model_copy(update={**plain, "frames": 1})
 

@@ -166,6 +166,9 @@ def test_memory_and_operations_of_the_real_models(name, resident, offloaded, ter
         assert low <= max(one.memory(work, offload, batch) for work, batch in works) / GIB <= high
     assert teraflops[0] <= one.works["evaluation"].flops / 1e12 <= teraflops[1]
     assert one.memory("evaluation", "sequential") < one.memory("evaluation", "model") < one.memory("evaluation")
+    # Layer by layer comes the denoiser alone (parts.py).
+    for work in ("text", "decode"):
+        assert one.memory(work, "sequential") == one.memory(work, "model")
     assert one.works["gradient"].peak > 2 * one.works["evaluation"].peak
 
 

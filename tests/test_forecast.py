@@ -61,10 +61,15 @@ def test_the_most_similar_result_counts(tmp_path):
     assert told(store, "edit", ["edit.strength=0.6"], 32).seconds == 8.0
 
 
-def test_an_inversion_of_half_the_steps_takes_half_the_time(tmp_path):
+def test_an_inversion_of_half_the_steps_takes_half_the_time_and_disk(tmp_path):
     store = Store(tmp_path)
-    published(store, "inversion", ["inversion.steps=50"], 60.0, 16, 1)
-    assert told(store, "inversion", ["inversion.steps=25"], 16).seconds == 30.0
+    published(store, "inversion", ["inversion.steps=50"], 60.0, 16, 1000)
+    half = told(store, "inversion", ["inversion.steps=25"], 16)
+    assert (half.seconds, half.bytes) == (30.0, 500)
+    cheap = ["edit=sdedit", "edit.prompt=a", "edit.source=noise"]
+    published(store, "edit", [*cheap, "edit.steps=50"], 60.0, 16, 1000)
+    edit = told(store, "edit", [*cheap, "edit.steps=25"], 16)
+    assert (edit.seconds, edit.bytes) == (30.0, 1000)
 
 
 def test_another_size_of_model_says_nothing(tmp_path):

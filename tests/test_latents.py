@@ -17,7 +17,7 @@ import torch
 from command import CHECKOUT
 from diffusers import DDIMScheduler
 from test_recipe import another
-from test_stages import Calls, StopAfter, run
+from test_stages import Calls, StopAfter, Then, run
 
 from flows import graph
 from flows.config import settings
@@ -29,7 +29,7 @@ from retake.diffusion.loading import load
 from retake.diffusion.model import Model
 from retake.diffusion.sampling import sample
 from retake.diffusion.windows import Windows
-from retake.errors import MachineError
+from retake.errors import IntegrityError, MachineError
 from retake.formats import GROUP, open_series
 from retake.recipe import files_of
 from retake.stage import Work, device_used
@@ -199,7 +199,7 @@ def test_every_field_of_a_model_is_in_the_keys_where_it_counts(name, tmp_path):
     before, after = keys(store, p), keys(store, changed)
     moved = {stage for stage in before if before[stage] != after[stage]}
     marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    beyond = {"image_adapter", "lora", "lora_scale", "checkpoint", "schedule", "frames"}
+    beyond = {"motion", "image_adapter", "lora", "lora_scale", "checkpoint", "schedule", "frames"}
     wanted = (
         set() if "inert" in marks else {"inversion", "edit"} if name in beyond else {"latents", "inversion", "edit"}
     )
@@ -223,6 +223,22 @@ def test_weights_are_keyed_by_content_and_must_be_here(folder, tmp_path, monkeyp
     monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
     with pytest.raises(MachineError, match="E302"):
         run(tmp_path / "s", "sprites:drift", settings([*words(folder), "model.weights=org/nothing"]), "inversion")
+
+
+def test_weights_that_change_during_the_run_are_e601(made, folder, tmp_path):
+    shutil.copytree(made.store.root, tmp_path / "store")
+    calls = replace(made, store=Store(tmp_path / "store"))
+    calls.record("latents").unlink()
+    file = folder / "vae" / "config.json"
+    kept = file.read_bytes()
+    try:
+        with pytest.raises(IntegrityError, match="E601") as caught:
+            calls.again("latents", Then(lambda: file.write_bytes(kept + b" ")))
+        assert folder.name in caught.value.message
+    finally:
+        file.write_bytes(kept)
+    assert not calls.record("latents").exists()
+    assert calls.again("latents").digest == made.made["latents"].digest
 
 
 def test_device_of_a_nested_model_is_recorded(monkeypatch):

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.loading import load, load_coder
 from retake.diffusion.model import Model, Noise, weights_of
+from retake.diffusion.parts import Parts
 from retake.errors import ConfigError, RetakeError
 from retake.recipe import keyed_params
 
@@ -147,9 +148,17 @@ def test_the_older_names_of_a_vaes_attention_load(copy: Path, embedded: Path) ->
 
 
 def test_loading_says_nothing(
-    embedded: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    embedded: Path,
+    animatediff: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    folder = image_adapter(tmp_path / "ip")
+    capfd.readouterr()
+    caplog.clear()
     opened(embedded)
+    opened(animatediff, dtype="bfloat16", image_adapter=str(folder))
     assert capfd.readouterr() == ("", "")
     assert caplog.records == []
 
@@ -180,6 +189,15 @@ def test_half_precision(animatediff: Path, dtype: str) -> None:
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offload_changes_nothing_without_a_gpu(animatediff: Path, offload: str) -> None:
     assert torch.equal(eps(opened(animatediff, offload=offload)), eps(opened(animatediff)))
+
+
+def test_an_outline_has_nothing_to_bring_layer_by_layer() -> None:
+    """What `load_coder` makes of a network, with an offload that only a GPU has."""
+    with torch.device("meta"):
+        network = small.unet2d()
+    parts = Parts({"network": network, "tokenizer": "words"}, "meta", offload="sequential")
+    assert parts.offload == "sequential"
+    assert parts.look("network") is parts.use("network") is network
 
 
 def test_nothing_of_a_random_state_is_used(animatediff: Path) -> None:
@@ -324,6 +342,18 @@ def test_image_adapter_is_diffusers(animatediff: Path, tmp_path: Path) -> None:
     assert only.wanted["image"].shape == (1, 1, 12)
     assert [site.name for site in backbone.sites()] == [site.name for site in opened(animatediff).sites()]
     assert not backbone.joint
+
+
+def test_the_image_encoder_beside_an_adapter_is_part_of_the_key(tmp_path: Path) -> None:
+    folder = image_adapter(tmp_path / "models" / "ip")
+    file = folder / "ip-adapter.safetensors"
+    for reference in (folder, file):
+        assert weights_of(Model(image_adapter=str(reference)))["image_encoder"] == str(folder / "image_encoder")
+    shutil.move(folder / "image_encoder", folder.parent)
+    for reference in (folder, file):
+        assert weights_of(Model(image_adapter=str(reference)))["image_encoder"] == str(folder.parent / "image_encoder")
+    shutil.rmtree(folder.parent / "image_encoder")
+    assert "image_encoder" not in weights_of(Model(image_adapter=str(file)))
 
 
 def test_image_adapters_that_do_not_fit(animatediff: Path, tmp_path: Path) -> None:

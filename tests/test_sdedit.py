@@ -20,6 +20,7 @@ from retake.diffusion.model import Model
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
 from retake.methods import sdedit
+from retake.stage import Sources
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
@@ -134,14 +135,15 @@ def test_a_seed_is_one_result_whatever_the_batch(painted):
     assert painted(*cheap, "edit.seed=1").made["edit"].digest != calls.made["edit"].digest
 
 
-def test_a_killed_edit_goes_on_with_the_chunks_that_it_lacks(painted):
+def test_a_killed_edit_goes_on_with_the_chunks_that_it_lacks(painted, folder):
     calls = painted("edit.seed=2")
     whole = calls.made["edit"].digest
     calls.record("edit").unlink()
     with pytest.raises(KeyboardInterrupt):
         calls.again("edit", StopAfter(4 + 1))  # four steps, then the first chunk
     key = next(o.key for o in calls.outcomes if o.stage == "edit")
-    assert [f["name"] for f in (calls.store.load_partial(key) or {})["files"]] == ["00000.safetensors"]
+    mark = Sources(calls.store, [str(folder)]).mark
+    assert [f["name"] for f in (calls.store.load_partial(key, mark) or {})["files"]] == ["00000.safetensors"]
     assert calls.again("edit").digest == whole
 
 

@@ -304,3 +304,8 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         assert told.code == 2
         assert "E247" in told.err
     assert not list(tmp_path.glob("*/state*"))
+    for part in ("motion", "latents", "transformer"):
+        early = shell("train", "embedded", "--folder", str(tmp_path), "--part", part)
+        assert early.code == 2
+        assert "E247" in early.err
+        assert part in early.err

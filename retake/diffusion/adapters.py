@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from retake.diffusion import components
+from retake.diffusion.model import image_encoder_of
 from retake.errors import ConfigError
-from retake.networks.checkpoint import without_bars
 
 LORA = "retake"
 
@@ -22,7 +22,7 @@ def merge_lora(pipeline: Any, role: str, path: Path, scale: float) -> None:
     """
     state, file = components.tensors(path, "a LoRA")
     try:
-        with without_bars():
+        with components.quiet():
             pipeline.load_lora_weights(dict(state), adapter_name=LORA)
             network = getattr(pipeline, role)
             if LORA not in getattr(network, "peft_config", {}):
@@ -48,9 +48,9 @@ def add_image_adapter(pipeline: Any, path: Path) -> Path | None:
             raise ConfigError("E288", f"{file} is no IP-Adapter: it holds {name}", "Give the file of one.")
         parts[head][rest] = value
     try:
-        with without_bars():
+        with components.quiet():
             pipeline.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None)
     except Exception as error:
         why = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConfigError("E288", f"{file} does not fit this model: {why[:200]}", "Give one made for it.") from error
-    return components.find("image_encoder", file.parent, file.parent.parent)
+    return image_encoder_of(file)

@@ -66,15 +66,15 @@ class Cost:
 
     def memory(self, work: Work, offload: str = "none", batch: int = 1, dtype: str | None = None) -> int:
         """Bytes at the peak of a work on `batch` clips: its activations, and the weights that lie beside them. These
-        are all of them without offload, with `model` those at work, with `sequential` the largest layer of those."""
+        are all of them without offload, with `model` the one at work, with `sequential` the largest layer of the
+        denoiser or the whole of another (parts.py)."""
         size = BYTES[dtype or self.dtype]
         roles = [role for role in ROLES[work] if role in self.parameters]
         if offload == "none":
             weights = sum(self.parameters.values())
-        elif offload == "model":
-            weights = max(self.parameters[role] for role in roles)
         else:
-            weights = max(self.layers[role] for role in roles)
+            streamed = self.layers if offload == "sequential" else {}
+            weights = max(streamed[role] if role == "network" and streamed else self.parameters[role] for role in roles)
         return weights * size + self.works[work].peak * batch * size // BYTES[self.dtype]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from retake.device import INERT, Device, Dtype
+from retake.weights.local import given
 
 Family = Literal["unet_motion", "unet3d", "cogvideox"]
 WEIGHTS = {"weights": ""}  # a name of the catalogue, a folder, or org/repo@revision: see weights/local.py
@@ -94,4 +96,15 @@ class Model(BaseModel, frozen=True, extra="forbid"):
 def weights_of(model: Model) -> dict[str, str]:
     """The references that a model loads, by role: what stands in keys, and what must be on this machine."""
     roles = ("weights", "parts", "motion", "image_adapter", "lora", "checkpoint")
-    return {role: reference for role in roles if (reference := getattr(model, role)) is not None}
+    found = {role: reference for role in roles if (reference := getattr(model, role)) is not None}
+    # The content of an adapter's file says nothing of the encoder that is read with it.
+    if model.image_adapter is not None and (path := given(model.image_adapter)) is not None:
+        encoder = image_encoder_of(path / "any" if path.is_dir() else path)
+        found |= {} if encoder is None else {"image_encoder": str(encoder)}
+    return found
+
+
+def image_encoder_of(adapter: Path) -> Path | None:
+    """The image encoder that lies beside an IP-Adapter's file, or one folder above, as in h94/IP-Adapter."""
+    above = (adapter.parent / "image_encoder", adapter.parent.parent / "image_encoder")
+    return next((folder for folder in above if folder.is_dir()), None)

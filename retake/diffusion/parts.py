@@ -36,9 +36,10 @@ class Parts:
             part.eval().requires_grad_(False)
             if part.device.type != "meta":
                 if part.dtype != dtype:
-                    part.to(dtype)
+                    nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns
                 part.to("cpu" if self.offload != "none" else self.device)
-        if self.offload == "sequential":
+        # An outline without weights (`load_coder`) has nothing to bring.
+        if self.offload == "sequential" and self._parts["network"].device.type != "meta":
             from accelerate import cpu_offload
 
             cpu_offload(self._parts["network"], self.device)

@@ -60,11 +60,12 @@ class Schedule:
         return self.prediction == "epsilon" and float(self.alphas_cumprod[-1]) == 0.0
 
     def ladder(self, steps: int) -> list[tuple[int, int]]:
-        """(t, t of the next step) for each of `steps` denoising steps, noisiest first; the last goes to `END`.
+        """(t, t of the next step) for each of `steps` denoising steps, noisiest first.
 
-        As in diffusers, a step goes to t - T // steps, which need not be the next step's own t. Inversion climbs the
-        same pairs from the other side. Raises ConfigError E275 unless 1 <= steps <= T, E277 where the first step would
-        divide by zero (`blind`).
+        As in diffusers, a step goes to t - T // steps, or to `END` below 0. That need not be the next step's own t, and
+        where `steps` does not divide T the last may end at timestep 0 instead (trailing: 7 of 1000). Inversion climbs
+        the same pairs from the other side. Raises ConfigError E275 unless 1 <= steps <= T, E277 where the first step
+        would divide by zero (`blind`).
         """
         if not 1 <= steps <= self.length:
             raise ConfigError("E275", f"{steps} denoising steps", f"This schedule takes 1 to {self.length}.")

@@ -126,7 +126,8 @@ def silhouette(body: NDArray[np.bool_]) -> Floats:
     scale = UNIT * math.sqrt(math.pi / len(rows))
     middle = CANVAS // 2
     place = np.array([[scale, 0, middle - scale * columns.mean()], [0, scale, middle - scale * rows.mean()]])
-    return cv2.warpAffine(body.astype(np.float64), place, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR)
+    turned = cv2.warpAffine(body.astype(np.float64), place, (CANVAS, CANVAS), flags=cv2.INTER_LINEAR)
+    return np.asarray(turned, np.float64)
 
 
 @cache

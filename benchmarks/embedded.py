@@ -1,0 +1,174 @@
+"""What the shipped diffusion models can do, read off their samples by a detector that knows the sprite world.
+
+Both denoisers make clips of captions that ask for a shape, a hue, a texture, a direction (each as often; chance is one
+in eight) and a speed, through the interface that the methods use: DDIM from noise with guidance. The world's own clips
+of the same captions are the yardstick, as they are and through the autoencoder. *Object in frames* is the share of
+frames that show the object. Speeds are of the object, in pixels a frame; *off* is how far the speeds lie from the
+world's, rank by rank, in pixels a frame.
+
+Samples are written as sheets to artifacts/sheets/, to be looked at: a row a clip, every second frame, and beside them
+the captions in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retake.diffusion.model import Model
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from retake.diffusion.backbone import Backbone
+    from retake.synthetic.grammar import Subject
+
+CLIPS = 64
+STEPS = 50
+GUIDANCE = 4.0
+SEED = 7
+BATCH = 16
+MODELS: dict[str, Model] = {
+    "embedded": Model(),
+    "embedded_dit": Model(name="embedded_dit", family="cogvideox", weights="embedded_dit", parts="embedded"),
+}
+HERE = Path(__file__).resolve().parents[1]
+SHEETS = HERE / "artifacts" / "sheets"
+REAL = HERE.parent / "shared" / "clips"
+SPEEDS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, np.inf)  # bins, pixels a frame
+
+
+def run(
+    models: Mapping[str, Model] = MODELS,
+    clips: int = CLIPS,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    sheets: Path = SHEETS,
+) -> list[dict[str, Any]]:
+    """Rows of three tables: captions, speeds, and what the autoencoder loses."""
+    from retake.diffusion.loading import load
+    from retake.synthetic.clips import Limits
+    from retake.training import scores
+
+    backbones = {name: load(model) for name, model in models.items()}
+    first = next(iter(backbones.values()))  # its autoencoder is everybody's
+    subjects = scores.asked(clips, SEED)
+    truth = scores.rendered(subjects, SEED, Limits())
+    made = {"the world": (truth, 0.0), "the world, encoded and decoded": (through(first, truth), 0.0)}
+    for name, backbone in backbones.items():
+        begun = time.perf_counter()
+        shown = sampled(backbone, [str(subject) for subject in subjects], steps, guidance)
+        made[name] = shown, (time.perf_counter() - begun) / clips
+    for name, (shown, _) in made.items():
+        write(sheets, name.replace(", ", "_").replace(" ", "_"), shown, subjects)
+    title = f"Captions: {clips} clips, {steps} steps, guidance {guidance:g}"
+    rows = [attributes(title, name, shown, subjects, seconds) for name, (shown, seconds) in made.items()]
+    return [*rows, *speeds({name: shown for name, (shown, _) in made.items()}), *reconstructions(first)]
+
+
+def attributes(title: str, name: str, made: np.ndarray, subjects: Sequence[Subject], seconds: float) -> dict[str, Any]:
+    """Shares of clips that show what their captions ask for."""
+    from retake.training import scores
+
+    found = scores.score(made, subjects)
+    return {
+        "table": title,
+        "clips of": name,
+        "hue": found.hue,
+        "shape": found.shape,
+        "direction": found.direction,
+        "object in frames": found.present,
+        "seconds a clip": seconds or None,
+    }
+
+
+def speeds(made: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """Quartiles and histogram of the object's speed; the first clips are those of the data."""
+    from retake.synthetic import detector
+
+    found = {name: np.sort([detector.read(clip).speed for clip in clips]) for name, clips in made.items()}
+    data = next(iter(found.values()))
+    for name, speed in found.items():
+        low, middle, high = np.quantile(speed, (0.25, 0.5, 0.75))
+        counts, _ = np.histogram(speed, SPEEDS)
+        bins = {f"to {end:g}": n / len(speed) for end, n in zip(SPEEDS[1:], counts, strict=True)}
+        bins["above"] = bins.pop("to inf")
+        quartiles = {"lower quartile": float(low), "median": float(middle), "upper quartile": float(high)}
+        off = float(np.abs(speed - data).mean())
+        yield {"table": "Speeds, px a frame: share of clips", "clips of": name, **bins, **quartiles, "off": off}
+
+
+def sampled(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: float) -> np.ndarray:
+    """Clips uint8 [N, F, H, W, 3] of N prompts, from noise."""
+    import torch
+
+    from retake.diffusion.sampling import noise
+
+    grid = backbone.grid(backbone.frames, backbone.height, backbone.width)
+    made = []
+    for first in range(0, len(prompts), BATCH):
+        some = prompts[first : first + BATCH]
+        told = backbone.condition(text=some)
+        numbers = range(first * grid.frames, (first + len(some)) * grid.frames)
+        z = noise(SEED, numbers, grid[1:]).unflatten(0, (-1, grid.frames)).to(backbone.device)
+        with torch.inference_mode():
+            for t, to in backbone.schedule.ladder(steps):
+                z = backbone.schedule.step(*backbone.predict(z, t, told, guidance), t, to)
+            made.append(pixels(backbone.decode(z)))
+    return np.concatenate(made)
+
+
+def write(folder: Path, name: str, made: np.ndarray, subjects: Sequence[Subject], rows: int = 16) -> None:
+    """Sheets of clips, so many on each, and what they should show."""
+    from retake.training import scores
+    from retake.video import write_png
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in range(0, len(made), rows):
+        write_png(folder / f"{name}-{part:02d}.png", scores.sheet(made[part : part + rows]))
+    (folder / "captions.txt").write_text("".join(f"{n:02d} {subject}\n" for n, subject in enumerate(subjects)))
+
+
+def reconstructions(backbone: Backbone) -> Iterator[dict[str, Any]]:
+    """What the autoencoder loses on sprite clips, and on real clips where they are there."""
+    from retake.synthetic import clips
+
+    made = np.stack([clips.render(clips.draw(4_000 + n).scene) for n in range(32)])
+    shown = {"32 sprite clips": made}
+    shown |= {path.stem: every_fifth(path, backbone)[None] for path in sorted(REAL.glob("*.mp4"))}
+    for name, frames in shown.items():
+        error = np.square(through(backbone, frames).astype(float) - frames).mean()
+        row = {"table": "Autoencoder alone", "clip": name, "frames": int(np.prod(frames.shape[:2]))}
+        yield row | {"PSNR, dB": float(10 * np.log10(255**2 / error))}
+
+
+def every_fifth(path: Path, backbone: Backbone) -> np.ndarray:
+    """Every fifth frame of a video at the model's size, uint8 [F, H, W, 3]."""
+    from retake.video import decode
+
+    frames = decode(path, size=(backbone.width, backbone.height))
+    return np.stack([frame for n, (_, frame) in enumerate(frames) if n % 5 == 0])
+
+
+def through(backbone: Backbone, clips: np.ndarray) -> np.ndarray:
+    """Clips uint8 [N, F, H, W, 3], encoded and decoded."""
+    return np.concatenate(
+        [pixels(backbone.decode(backbone.encode(tensor(clip[None], backbone.device)))) for clip in clips]
+    )
+
+
+def tensor(clips: np.ndarray, device: torch.device) -> Tensor:
+    """Pixels float32 [N, F, 3, H, W] in -1..1 of clips uint8 [N, F, H, W, 3]."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(clips)).to(device).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+
+
+def pixels(clips: Tensor) -> np.ndarray:
+    """Clips uint8 [N, F, H, W, 3] of pixels [N, F, 3, H, W] in -1..1."""
+    return ((clips + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2).cpu().numpy()
