@@ -45,7 +45,7 @@ def forecast(store: Store, recipe: Recipe, params: Any, frames: int | None, step
         return Forecast(memory=memory, flops=flops)
     count = frames_of(before)
     scale = frames / count if frames and count else 1.0
-    longer = steps_of(recipe.params) / max(steps_of(before.recipe["params"]), 1)
+    longer = steps_of(recipe.params) / max(steps_of(before.recipe["params"]), 1e-3)
     wider = longer if recipe.stage == "inversion" else 1.0  # it keeps every level
     return Forecast(before.seconds * scale * longer, round(before.artifact.bytes * scale * wider), memory, flops)
 
@@ -94,10 +94,12 @@ def frames_of(record: Record) -> int | None:
     return meta.get("frames") or meta.get("count")
 
 
-def steps_of(params: Mapping[str, Any]) -> int:
-    """Denoising steps in the settings of a record; 1 for stages that make none."""
+def steps_of(params: Mapping[str, Any]) -> float:
+    """Denoising steps in the settings of a record, as far as they say; 1 for stages that make none."""
     settings = params.get("settings") or {}
-    return int(settings.get("steps") or 1)
+    if "steps" not in settings:
+        return 1
+    return (settings["steps"] or STEPS) * settings.get("strength", 1.0)
 
 
 def frame_count(clip: Clip, params: Any) -> int | None:

@@ -72,6 +72,12 @@ def test_an_inversion_of_half_the_steps_takes_half_the_time_and_disk(tmp_path):
     assert (edit.seconds, edit.bytes) == (30.0, 1000)
 
 
+def test_a_weaker_edit_makes_fewer_steps(tmp_path):
+    store, words = Store(tmp_path), ["edit=sdedit", "edit.prompt=a"]
+    published(store, "edit", [*words, "edit.strength=0.8"], 40.0, 16, 1)
+    assert told(store, "edit", [*words, "edit.strength=0.4"], 16).seconds == 20.0
+
+
 def test_another_size_of_model_says_nothing(tmp_path):
     store = Store(tmp_path)
     published(store, "inversion", ["model=animatediff"], 60.0, 16, 1)

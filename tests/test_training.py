@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from retake.diffusion.schedule import Schedule
+from retake.errors import ConfigError
 from retake.synthetic import clips, grammar
 from retake.training import autoencoder, denoisers, embedded, encoders, export, latents, scores
 from retake.training.denoisers import Lesson
@@ -131,6 +132,21 @@ def test_a_gradient_that_is_not_finite_is_not_taken(tmp_path):
 
     train(tmp_path, model, broken, Plan(6, 1e-2, warmup=1), Slice(), quiet)
     assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert float(load_file(tmp_path / "state.safetensors")["taken"]) == 5
+    assert all(np.isfinite(json.loads(line)["loss"]) for line in (tmp_path / "curve.jsonl").read_text().splitlines())
+
+
+def test_a_curve_goes_on_where_the_state_does(tmp_path):
+    model = small()
+    train(tmp_path, model, task(model), Plan(10, 1e-2), Slice(minutes=0), quiet)
+    with (tmp_path / "curve.jsonl").open("a") as curve:
+        curve.write('{"step": 7, "loss": 1.0}\n{"step": 8, "lo')  # reached, and killed before the state was written
+    (tmp_path / "state.json").write_text('{"step": ')
+    assert progress(tmp_path)["step"] == 0
+    again = small()
+    assert train(tmp_path, again, task(again), Plan(10, 1e-2), Slice(), quiet)
+    assert [json.loads(line)["step"] for line in (tmp_path / "curve.jsonl").read_text().splitlines()] == [1, 10]
+    assert progress(tmp_path)["step"] == 10
 
 
 # ---- words ---------------------------------------------------------------------------------------------------------
@@ -201,6 +217,14 @@ def test_the_teacher_draws_the_same_for_the_same_step(workshop):
     assert a["z"].shape == (2, 4, 8, 16, 16)
     assert a["told"].shape == (2, 33, 64)
     assert 0.5 < workshop.teacher(1).cache.latents.float().std() < 2
+
+
+def test_a_part_waits_for_what_it_learns_from(tmp_path):
+    shop = Workshop(tmp_path, TINY, "cpu", say=quiet)
+    for part in ("latents", "unet", "motion", "transformer"):
+        with pytest.raises(ConfigError, match="E247"):
+            shop.make(part, 1)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_latents_that_are_there_are_not_rendered_again(workshop):
@@ -282,7 +306,7 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     dit = CogVideoXTransformer3DModel.from_pretrained(tmp_path / "embedded_dit" / "transformer")
     assert dit.config.max_text_seq_length == 33
     assert CLIPModel.from_pretrained(tmp_path / "judge").config.vision_config.patch_size == 8
-    card = json.loads((tmp_path / "embedded" / "training.json").read_text())
+    card = json.loads((tmp_path / "embedded.training.json").read_text())
     assert card["vae"]["step"] == 3
     assert card["vae"]["curve"][-1]["step"] == 3
 

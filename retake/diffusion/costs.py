@@ -120,7 +120,8 @@ def predicted(
 
     works = cost.works
     if stage == "latents":
-        return Predicted(round(works["encode"].flops * pixels), memory("encode"), 0)
+        alone = cost.memory("encode", "model", dtype=model.dtype)  # only the autoencoder is loaded
+        return Predicted(round(works["encode"].flops * pixels), alone, 0)
     if stage == "inversion":
         asked = windows * steps * (1 + iterations)
         flops = works["text"].flops + asked * works["evaluation"].flops

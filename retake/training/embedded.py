@@ -25,6 +25,12 @@ from retake.training.denoisers import Lesson, Teacher
 from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
 
 PARTS = ("vae", "clip", "judge", "latents", "unet", "motion", "transformer")
+LEARNS_FROM = {
+    "latents": ("vae", "clip"),
+    "unet": ("latents",),
+    "motion": ("latents", "unet"),
+    "transformer": ("latents",),
+}
 CLIPS_FROM = 1_000_000  # seed of the first clip; clips below are for tests and scores
 SEED = 20  # of initial weights; parts differ by their place in PARTS
 
@@ -99,13 +105,24 @@ class Workshop:
 
     def make(self, part: str, minutes: float) -> bool:
         """Work on a part for at most so long; whether it is finished."""
+        self.ready(part)
         if part == "latents":
-            self.render()
+            self.render(time.monotonic() + 60 * minutes)
             return self.finished(part)
         model, plan, loss = self.lesson(part)
         said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
         self.say(f"{said}, step {progress(self.folder / part)['step']} of {plan.steps}")
         return train(self.folder / part, model, loss, plan, Slice(minutes), self.say)
+
+    def ready(self, part: str) -> None:
+        """Raises ConfigError E247 unless the parts that it learns from are finished: what half a network gave would be
+        kept as if it were the whole one's."""
+        if missing := [before for before in LEARNS_FROM.get(part, ()) if not self.finished(before)]:
+            raise ConfigError(
+                "E247",
+                f"{part} needs {' and '.join(missing)}, not finished in {self.folder}",
+                "Leave --part out: parts are then made in their order.",
+            )
 
     def finished(self, part: str) -> bool:
         if part == "latents":
@@ -116,12 +133,12 @@ class Workshop:
     def plan_of(self, part: str) -> Plan:
         return getattr(self.size, "clip" if part == "judge" else part)
 
-    def render(self) -> None:
-        """Latents of every clip, by the finished autoencoder and encoder."""
+    def render(self, until: float = float("inf")) -> None:
+        """Latents of every clip, by the finished autoencoder and encoder, until a moment of time.monotonic()."""
         vae, tower, count = self.vae(), self.trained("clip").vision_model, self.size.clips
         to = self.folder / "latents"
         how = (self.device, self.share, self.size.workers)
-        latents.render(to, vae, tower, CLIPS_FROM, count, Limits(), *how)
+        latents.render(to, vae, tower, CLIPS_FROM, count, Limits(), *how, until)
 
     def lesson(self, part: str) -> tuple[Any, Plan, Any]:
         """A part's fresh network, its plan and its loss."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,13 @@ FOLDERS = {
 
 def export(shop: Workshop, name: str, to: Path) -> None:
     """Write one of FOLDERS from the parts as far as they have been trained."""
-    FOLDER_WRITERS[name](shop, to)
+    aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+    FOLDER_WRITERS[name](shop, aside)
+    shutil.rmtree(to, ignore_errors=True)
+    aside.rename(to)
+    # Beside the folder, not in it: the folder's content is part of every key.
     card = {part: {**progress(shop.folder / part), "curve": curve(shop.folder / part)} for part in FOLDERS[name]}
-    (to / "training.json").write_text(json.dumps(card, indent=1) + "\n")
+    to.with_name(f"{name}.training.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 def curve(folder: Path, points: int = 24) -> list[dict[str, float]]:

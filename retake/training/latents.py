@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -50,12 +51,16 @@ def render(
     device: str,
     share: tuple[int, int] = (0, 1),
     workers: int = 0,
+    until: float = float("inf"),
 ) -> None:
-    """Render clips seed .. seed + count, shard by shard; those that are there are kept. share: (k, n) is the k-th of n
-    processes that render together. workers: processes that draw the frames, beside this one, which encodes them."""
+    """Render clips seed .. seed + count, shard by shard; those that are there are kept.
+
+    share: (k, n) is the k-th of n processes that render together. workers: processes that draw the frames, beside this
+    one, which encodes them. until: a moment of time.monotonic() after which no shard is begun.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with drawing(workers) as each:
-        _render(folder, vae, encoder, seed, count, limits, device, share, each)
+        _render(folder, vae, encoder, seed, count, limits, device, share, each, until)
 
 
 Drawn = tuple[str, np.ndarray, np.ndarray]
@@ -88,11 +93,14 @@ def _render(
     device: str,
     share: tuple[int, int],
     each: Callable[[list[int], clips.Limits], Iterator[Drawn]],
+    until: float,
 ) -> None:
     for first in range(share[0] * SHARD, count, share[1] * SHARD):
         path = folder / f"clips-{first:06d}.safetensors"
         if path.exists():
             continue
+        if time.monotonic() > until:
+            return
         rows, pictures, captions = [], [], []
         seeds = [seed + n for n in range(first, min(first + SHARD, count))]
         for caption, frames, picture in each(seeds, limits):

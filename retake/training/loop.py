@@ -7,6 +7,7 @@ state; the data of a step depends on the step alone, so a resumed run sees what 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -73,7 +74,7 @@ def train(
     optimiser = torch.optim.AdamW(weights, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
     average = [p.detach().clone() for p in weights]
     step, spent = resume(folder, names, weights, average, optimiser)
-    begun, saved, told, sums, count = time.monotonic(), time.monotonic(), _Told(), {}, 0
+    begun, saved, told, sums, count, done = time.monotonic(), time.monotonic(), _Told(), {}, 0, 0
     with told:
         while step < plan.steps:
             for group in optimiser.param_groups:
@@ -88,18 +89,21 @@ def train(
             with torch.no_grad():
                 for mean, weight in zip(average, weights, strict=True):
                     mean.lerp_(weight, 1 - decay)
-            step, count = step + 1, count + 1
-            for name, value in {"loss": float(loss.detach()), "norm": float(norm), **figures}.items():
-                sums[name] = sums.get(name, 0.0) + value
+            step += 1
+            if torch.isfinite(norm):  # a step that was not taken has no place in the curve
+                for name, value in {"loss": float(loss.detach()), "norm": float(norm), **figures}.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                count += 1
+            done += 1
             now = time.monotonic()
             ends = told.asked or step == plan.steps or now - begun > 60 * sitting.minutes
-            if count >= sitting.log_every or ends:
+            if done >= sitting.log_every or ends:
                 row = {"step": step, "minutes": round((spent + now - begun) / 60, 2)}
-                row |= {name: round(value / count, 5) for name, value in sums.items()}
+                row |= {name: round(value / max(count, 1), 5) for name, value in sums.items()}
                 with (folder / "curve.jsonl").open("a") as curve:
                     curve.write(json.dumps(row) + "\n")
                 say(" ".join(f"{k}={v}" for k, v in row.items()))
-                sums, count = {}, 0
+                sums, count, done = {}, 0, 0
             if ends or now - saved > sitting.save_every:
                 save(folder, names, weights, average, optimiser, step, spent + now - begun)
                 saved = now
@@ -126,7 +130,7 @@ def progress(folder: Path) -> dict[str, Any]:
     """What state.json says: step and seconds spent; zeros where there is no run."""
     try:
         return json.loads((folder / "state.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {"step": 0, "seconds": 0.0}
 
 
@@ -138,12 +142,14 @@ def resume(
         return 0, 0.0
     state = load_file(folder / "state.safetensors")
     step = int(state["step"])
+    taken = float(state.get("taken", state["step"]))  # steps that were not finite are not Adam's
+    trim(folder / "curve.jsonl", step)
     with torch.no_grad():
         for name, weight, mean in zip(names, weights, average, strict=True):
             weight.copy_(state[f"weight/{name}"])
             mean.copy_(state[f"average/{name}"])
             moments = {k: state[f"{k}/{name}"].to(weight.device) for k in ("exp_avg", "exp_avg_sq")}
-            optimiser.state[weight] = {"step": torch.tensor(float(step)), **moments}
+            optimiser.state[weight] = {"step": torch.tensor(taken), **moments}
     return step, float(state["seconds"])
 
 
@@ -157,7 +163,9 @@ def save(
     seconds: float,
 ) -> None:
     """Write a run's whole state aside, then rename it."""
-    state = {"step": torch.tensor(step), "seconds": torch.tensor(seconds, dtype=torch.float64)}
+    taken = max((float(optimiser.state[w]["step"]) for w in weights if w in optimiser.state), default=0.0)
+    state = {"step": torch.tensor(step), "taken": torch.tensor(taken)}
+    state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
     for name, weight, mean in zip(names, weights, average, strict=True):
         state[f"weight/{name}"], state[f"average/{name}"] = weight.detach(), mean
         for kind in ("exp_avg", "exp_avg_sq"):
@@ -168,7 +176,21 @@ def save(
     with aside.open("rb") as file:
         os.fsync(file.fileno())
     aside.rename(folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}) + "\n")
+    aside.write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}) + "\n")
+    aside.rename(folder / "state.json")
+
+
+def trim(curve: Path, step: int) -> None:
+    """Drop rows after a step from a curve, which a killed run had reached and its successor reaches again; and half a
+    row."""
+    kept = []
+    for line in curve.read_text().splitlines() if curve.exists() else []:
+        with contextlib.suppress(ValueError):
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+    aside = curve.with_name(f"curve.{os.getpid()}.tmp")
+    aside.write_text("".join(kept))
+    aside.rename(curve)
 
 
 class _Told:
