@@ -82,8 +82,9 @@ def invert(
             moved = 0.0
             for frames, made in swept(windows, batch, partial(rise, asked=asked)):
                 span = slice(frames.start, frames.stop)
-                change = made - asked[span].to(made.device, torch.float32)
-                moved = max(moved, float(change.square().mean((1, 2, 3)).max().sqrt()))
+                if iterations:  # nobody asks how far plain inversion moved; on a GPU it would wait for the answer
+                    change = made - asked[span].to(made.device, torch.float32)
+                    moved = max(moved, float(change.square().mean((1, 2, 3)).max().sqrt()))
                 guess[span] = made  # no later window reads these frames
             asked, evaluations = guess, evaluations + 1
             if moved <= tolerance:
