@@ -8,7 +8,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-BLOCKED = ("prefect", "dvc", "hydra", "omegaconf", "typer", "rich", "decord", "av", "sam2", "torchvision")
+BLOCKED = (
+    "prefect",
+    "dvc",
+    "hydra",
+    "omegaconf",
+    "typer",
+    "rich",
+    "decord",
+    "av",
+    "sam2",
+    "torchvision",
+    "flows",
+    "tasks",
+)
 
 
 def main() -> None:

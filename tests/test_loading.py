@@ -80,16 +80,6 @@ def test_settings_need_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True)
 
 
-def test_the_engine_needs_none_of_the_orchestration() -> None:
-    code = """
-import sys
-for name in ("prefect", "dvc", "hydra", "typer", "rich", "av", "cv2", "flows", "tasks"):
-    sys.modules[name] = None
-import retake.diffusion.loading, retake.diffusion.unet_motion, retake.diffusion.unet3d
-"""
-    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True)
-
-
 def test_references_by_role() -> None:
     assert weights_of(Model()) == {"weights": "embedded"}
     model = Model(weights="a", parts="b", motion="c", image_adapter="d", lora="e", checkpoint="f")

@@ -76,6 +76,11 @@ class Backbone(ABC):
     height: int
     width: int
 
+    @property
+    def length(self) -> int:
+        """Latent frames of the clips that it was trained on: longer clips go in windows of so many."""
+        return 1 + (self.frames - 1) // self.time
+
     # ---- pixels and latents ----------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from retake.diffusion.backbone import Backbone
 from retake.diffusion.windows import Latents
+from retake.formats import CHUNK
 
-CHUNK = 16  # frames, as artifacts are packed (retake/formats.py)
 WARM = 12, 8  # latent frames, even: of encoding, of decoding
 
 

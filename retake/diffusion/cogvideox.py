@@ -21,12 +21,11 @@ from torch import Tensor
 from retake.diffusion import attention, cogvideox_network, cogvideox_vae, components, features, vae
 from retake.diffusion.adapters import merge_lora
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
-from retake.diffusion.conditioning import image_states, text_states
+from retake.diffusion.conditioning import joined, prompts, text_states
 from retake.diffusion.grid import cells
 from retake.diffusion.model import Model
 from retake.diffusion.parts import Parts
 from retake.diffusion.schedule import Schedule
-from retake.diffusion.unet import image_tokens
 from retake.errors import ConfigError
 from retake.weights.local import require
 
@@ -97,7 +96,7 @@ class CogVideoX(Backbone):
         return found
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        coder = self._need("vae")
+        coder = self.parts.need("vae")
         if not self.causal:
             return vae.encode(coder, pixels, generator)
         self.grid(pixels.shape[1], *pixels.shape[-2:])
@@ -105,7 +104,7 @@ class CogVideoX(Backbone):
         return finite(latents, "the VAE's encoder", self.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        coder = self._need("vae")
+        coder = self.parts.need("vae")
         if not self.causal:
             return vae.decode(coder, latents)
         pixels = cogvideox_vae.decode(coder, latents, self.device)
@@ -130,29 +129,16 @@ class CogVideoX(Backbone):
                 "this model takes no reference image: it was trained on text alone",
                 "Give a prompt alone, or take a model that reads images: model=embedded_dit.",
             )
-        if text is None and image is None:
-            raise ConfigError("E273", "a condition of neither text nor image", 'Give text=[""] for none.')
-        count = len(text) if text is not None else len(image if image is not None else ())
-        if image is not None and len(image) != count:
-            raise ConfigError("E273", f"{count} prompts for {len(image)} images", "Give one of each a clip.")
-        wanted = self._text(list(text) if text is not None else [""] * count)
-        without = self._text([unwanted]).expand(count, -1, -1)
+        said = prompts(text, image)
+        wanted, without = self._text(said), self._text([unwanted]).expand(len(said), -1, -1)
         if "image_encoder" in self.parts:
-            encoder = self._need("image_encoder")
-            blank = wanted.new_zeros(count, image_tokens(encoder), wanted.shape[-1])
-            seen = blank if image is None else image_states(encoder, image).to(blank)
-            wanted, without = torch.cat([wanted, seen], dim=1), torch.cat([without, blank], dim=1)
+            part = self.parts.look if image is None else self.parts.need
+            wanted, without = joined(wanted, without, part("image_encoder"), image)
         return Condition({"states": wanted}, {"states": without})
 
-    def _text(self, prompts: Sequence[str]) -> Tensor:
-        states = text_states(self._need("text_encoder"), self.parts.look("tokenizer"), prompts)
+    def _text(self, said: Sequence[str]) -> Tensor:
+        states = text_states(self.parts.need("text_encoder"), self.parts.look("tokenizer"), said)
         return states.to(self.device, self.dtype)
-
-    def _need(self, role: str) -> Any:
-        """A part, ready to run. Raises ConfigError E281 where the model has none."""
-        if role not in self.parts:
-            raise ConfigError("E281", f"this model has no {role}", "Give the folder that has one: model.parts=FOLDER.")
-        return self.parts.use(role)
 
     # ---- the network -------------------------------------------------------------------------------------------------
 

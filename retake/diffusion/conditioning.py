@@ -13,6 +13,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retake.errors import ConfigError
+
+
+def prompts(text: Sequence[str] | None, image: Tensor | None) -> list[str]:
+    """One prompt a clip, "" where only images are given. Raises ConfigError E273 for neither text nor image, and for
+    another number of one than of the other."""
+    if text is None and image is None:
+        raise ConfigError("E273", "a condition of neither text nor image", 'Give text=[""] for none.')
+    count = len(text) if text is not None else len(image if image is not None else ())
+    if image is not None and len(image) != count:
+        raise ConfigError("E273", f"{count} prompts for {len(image)} images", "Give one of each a clip.")
+    return list(text) if text is not None else [""] * count
+
+
+def joined(wanted: Tensor, unwanted: Tensor, encoder: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    """States of text [B, L, D], wanted and unwanted, with those of images [B, 3, H, W] behind them: [B, L + N, D] each.
+    No image, and the unwanted one, are zeros."""
+    tokens = (encoder.config.image_size // encoder.config.patch_size) ** 2 + 1  # patches and the class token
+    blank = wanted.new_zeros(len(wanted), tokens, wanted.shape[-1])
+    seen = blank if image is None else image_states(encoder, image).to(blank)
+    return torch.cat([wanted, seen], dim=1), torch.cat([unwanted, blank], dim=1)
+
 
 def text_states(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     """States [B, L, D] of B prompts; L is the tokenizer's full length, longer prompts are cut."""

@@ -63,13 +63,13 @@ class Diagonal:
         pairs, start = tuple(reversed(backbone.schedule.ladder(steps))), steps if start is None else start
         if not 1 <= start <= steps:
             raise ConfigError("E275", f"a queue of {start} levels, of {steps} steps", f"Give 1 to {steps}.")
-        window = length(backbone)
+        window = backbone.length
         return Diagonal(pairs[:start], window, window // 2 if lookahead is None else lookahead)
 
     @staticmethod
     def published(backbone: Backbone, partitions: int = 4, lookahead: int | None = None) -> Diagonal:
         """As published: as many levels as `partitions` windows hold, and their own timesteps (`evenly`)."""
-        window = length(backbone)
+        window = backbone.length
         pairs = evenly(backbone.schedule, partitions * window)
         return Diagonal(tuple(pairs), window, window // 2 if lookahead is None else lookahead)
 
@@ -95,11 +95,6 @@ class Diagonal:
         first = head - self.lookahead if repeat else 0
         reads = sum(len(span.reads) for at in range(head, count) for span in self.spans(at, first, count))
         return reads * (2 if guided else 1)
-
-
-def length(backbone: Backbone) -> int:
-    """Latent frames of the clips that a model works on."""
-    return 1 + (backbone.frames - 1) // backbone.time
 
 
 def evenly(schedule: Schedule, levels: int) -> list[tuple[int, int]]:

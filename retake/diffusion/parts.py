@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from retake.errors import ConfigError
+
 Offload = Literal["none", "model", "sequential"]
 
 
@@ -61,6 +63,12 @@ class Parts:
             if not brought and (other.device.type == self.device.type) != (other is part):
                 other.to(self.device if other is part else "cpu")
         return part
+
+    def need(self, role: str) -> Any:
+        """`use`, for a part that a model may lack. Raises ConfigError E281 where it does."""
+        if role not in self:
+            raise ConfigError("E281", f"this model has no {role}", "Give the folder that has one: model.parts=FOLDER.")
+        return self.use(role)
 
     def _networks(self) -> dict[str, Any]:
         return {role: part for role, part in self._parts.items() if isinstance(part, nn.Module)}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from retake.diffusion import attention, features, vae
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, times
-from retake.diffusion.conditioning import image_states, text_states
+from retake.diffusion.conditioning import joined, prompts, text_states
 from retake.diffusion.parts import Parts
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
@@ -61,10 +61,10 @@ class UNet(Backbone):
 
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         self.grid(pixels.shape[1], pixels.shape[3], pixels.shape[4])
-        return vae.encode(self._need("vae"), pixels, generator)
+        return vae.encode(self.parts.need("vae"), pixels, generator)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return vae.decode(self._need("vae"), latents)
+        return vae.decode(self.parts.need("vae"), latents)
 
     # ---- what it is told -------------------------------------------------------------------------------------------
 
@@ -73,11 +73,7 @@ class UNet(Backbone):
     ) -> Condition:
         """`states` [B, L, D]: the text's, then, where images are read so, the image's. `image` [B, 1, ...] otherwise:
         what an IP-Adapter projects. Without a text the prompt is "", without an image its states are zeros."""
-        if text is None and image is None:
-            raise ConfigError("E273", "a condition of neither text nor image", 'Give text=[""] for none.')
-        count = len(text) if text is not None else len(image if image is not None else ())
-        if image is not None and len(image) != count:
-            raise ConfigError("E273", f"{count} prompts for {len(image)} images", "Give one of each a clip.")
+        said = prompts(text, image)
         if image is not None and not self.joint and not adapted(self.network):
             raise ConfigError(
                 "E273",
@@ -85,16 +81,12 @@ class UNet(Backbone):
                 "Give a prompt alone, or an IP-Adapter for the model: model.image_adapter=...",
             )
         with torch.no_grad():
-            encoder, tokenizer = self._need("text_encoder"), self.parts.look("tokenizer")
-            states = text_states(encoder, tokenizer, list(text) if text is not None else [""] * count)
-            without = text_states(encoder, tokenizer, [unwanted]).expand(count, -1, -1)
+            encoder, tokenizer = self.parts.need("text_encoder"), self.parts.look("tokenizer")
+            states = text_states(encoder, tokenizer, said)
+            without = text_states(encoder, tokenizer, [unwanted]).expand(len(said), -1, -1)
             if self.joint:
-                shape = (count, image_tokens(self.parts.look("image_encoder")), states.shape[-1])
-                seen = states.new_zeros(shape)
-                if image is not None:
-                    seen = image_states(self._need("image_encoder"), image).to(states)
-                states = torch.cat([states, seen], dim=1)
-                without = torch.cat([without, without.new_zeros(shape)], dim=1)
+                part = self.parts.look if image is None else self.parts.need
+                states, without = joined(states, without, part("image_encoder"), image)
             wanted, dropped = {"states": states}, {"states": without}
             if image is not None and not self.joint:
                 wanted["image"], dropped["image"] = self._embedded(image)
@@ -103,12 +95,6 @@ class UNet(Backbone):
     def _embedded(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What an IP-Adapter reads of images, and of none of them (as diffusers' pipelines prepare it)."""
         raise NotImplementedError
-
-    def _need(self, role: str) -> Any:
-        """A part, ready to run. Raises ConfigError E281 where the model has none."""
-        if role not in self.parts:
-            raise ConfigError("E281", f"this model has no {role}", "Give the folder that has one: model.parts=FOLDER.")
-        return self.parts.use(role)
 
     # ---- the network -----------------------------------------------------------------------------------------------
 
@@ -193,11 +179,6 @@ def text_width(config: Any) -> int:
     """Width of the states that the network attends to."""
     width = config.cross_attention_dim
     return width if isinstance(width, int) else width[0]
-
-
-def image_tokens(encoder: Any) -> int:
-    """Tokens of a CLIP vision tower: its patches and the class token."""
-    return (encoder.config.image_size // encoder.config.patch_size) ** 2 + 1
 
 
 def places(network: nn.Module) -> list[str]:

@@ -59,7 +59,7 @@ class UNetMotion(UNet):
         return blank(lambda: UNetMotionModel.from_config(config))
 
     def _embedded(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        encoder, projection = self._need("image_encoder"), self.network.encoder_hid_proj
+        encoder, projection = self.parts.need("image_encoder"), self.network.encoder_hid_proj
         size = encoder.config.image_size
         pixels = image.to(self.device, torch.float32)
         if pixels.shape[-2:] != (size, size):

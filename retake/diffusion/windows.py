@@ -86,7 +86,7 @@ class Windows:
     @staticmethod
     def of(backbone: Backbone, count: int, overlap: int) -> Windows:
         """Windows of the length that a model works at."""
-        return Windows(count, 1 + (backbone.frames - 1) // backbone.time, overlap)
+        return Windows(count, backbone.length, overlap)
 
     @cached_property
     def spans(self) -> tuple[range, ...]:
