@@ -27,9 +27,6 @@ def run(target: str, size: str, part: str | None, minutes: float, folder: Path) 
         done = embedded.run(size, folder, part, minutes, device, say=console.say)
     except Stopped:  # the state has been written; it ends as every command that is interrupted
         raise KeyboardInterrupt from None
-    except FileNotFoundError as error:
-        found = f"{part or 'training'} needs a part that is not trained yet: {error.filename or error}"
-        raise ConfigError("E247", found, "Leave --part out: parts are then made in their order.") from error
     if done:
         export = f"python -m retake.training.export --size {size} --folder {folder}"
         console.say(f"finished: {folder / size}. Write what ships: {export}")

@@ -14,7 +14,6 @@ from command import Shell
 from safetensors.torch import load_file
 from torch import nn
 
-from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 from retake.synthetic import clips, grammar
 from retake.training import autoencoder, denoisers, embedded, encoders, export, latents, scores
@@ -185,12 +184,14 @@ def test_frames_stand_at_their_own_places_in_time(workshop):
     z = torch.randn(1, 16, 8, 16, 16, generator=torch.Generator().manual_seed(0))
     told, t = torch.zeros(1, 33, 64), torch.tensor([500])
     whole = denoisers.spread(model, z, t, told, torch.arange(16))
-    assert torch.equal(whole, model(z, told, t, return_dict=False)[0])
+    assert torch.allclose(whole, model(z, told, t, return_dict=False)[0], atol=1e-5)
     early = denoisers.spread(model, z[:, :4], t, told, torch.arange(4))
     late = denoisers.spread(model, z[:, :4], t, told, torch.tensor([0, 4, 8, 12]))
-    assert torch.equal(early[:, :0], late[:, :0])
-    assert not torch.allclose(early, late)
-    assert torch.equal(whole, model(z, told, t, return_dict=False)[0])  # nothing stays changed
+    assert torch.allclose(early, model(z[:, :4], told, t, return_dict=False)[0], atol=1e-5)
+    assert not torch.allclose(early, late, atol=1e-3)
+    # Attention knows of order only by positions: frames and their places exchanged together change nothing else.
+    swapped = denoisers.spread(model, z[:, [0, 2, 1, 3]], t, told, torch.tensor([0, 8, 4, 12]))
+    assert torch.allclose(swapped[:, [0, 2, 1, 3]], late, atol=1e-5)
 
 
 def test_the_motion_modules_begin_as_the_image_model(workshop):
@@ -262,20 +263,6 @@ def test_the_world_itself_scores_full_marks():
 def test_every_direction_is_asked_for_as_often():
     directions = [s.direction for s in scores.asked(64, 1)]
     assert {directions.count(d) for d in grammar.DIRECTIONS} == {8}
-
-
-def test_sampling_follows_a_network_that_knows_the_answer():
-    schedule = Schedule.from_config(denoisers.SCHEDULE)
-    answer = torch.randn(2, 4, 8, 4, 4, generator=torch.Generator().manual_seed(3))
-
-    def knows(z, t, told):
-        x0 = answer.repeat(2, 1, 1, 1, 1)
-        alpha, sigma = (v.reshape(-1, 1, 1, 1, 1) for v in (schedule.alpha(t), schedule.sigma(t)))
-        return alpha * (z - alpha * x0) / sigma - sigma * x0
-
-    told = torch.zeros(2, 3, 5)
-    made = scores.sample(knows, schedule, tuple(answer.shape), told, told[:1], 10, 3.0, 0)
-    assert torch.allclose(made, answer, atol=1e-3)
 
 
 # ---- what ships ----------------------------------------------------------------------------------------------------

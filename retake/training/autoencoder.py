@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,20 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from retake.training.pictures import pool, varied
+from retake.training.pictures import Data, pool, varied
 
 WIDTHS = (32, 48, 64)  # a quarter of the size, after two halvings
 CHANNELS = 8
-
-
-@dataclass(frozen=True)
-class Data:
-    """Pictures rendered before training: `count` of them, drawn again and again, each time varied."""
-
-    count: int
-    size: int
-    batch: int
-    seed: int = 1
 
 
 def network() -> Any:

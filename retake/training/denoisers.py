@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from retake.diffusion.cogvideox_network import evaluate, positions
 from retake.diffusion.conditioning import text_states
 from retake.diffusion.schedule import Schedule
 from retake.training.autoencoder import CHANNELS
@@ -212,13 +213,7 @@ def transformer_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], 
 
 def spread(model: Any, z: Tensor, t: Tensor, told: Tensor, at: Tensor) -> Tensor:
     """The transformer's output for frames that stand at the places `at` [f] of its clip rather than at 0 .. f - 1."""
-    embed = model.patch_embed
-    whole = embed.pos_embedding
-    text = told.shape[1]
-    frames = whole[:, text:].reshape(FRAMES, -1, whole.shape[-1])[at].reshape(1, -1, whole.shape[-1])
-    embed.pos_embedding = torch.cat([whole[:, :text], frames], 1)
-    kept, embed.sample_frames = embed.sample_frames, len(at)
-    try:
-        return model(z, told, t, return_dict=False)[0]
-    finally:
-        embed.pos_embedding, embed.sample_frames = whole, kept
+    whole = positions(model, FRAMES, SIDE, SIDE, z.device)
+    assert isinstance(whole, Tensor), "the embedded transformer has sines for positions"
+    places = whole.unflatten(1, (FRAMES, -1))[:, at].flatten(1, 2)
+    return evaluate(model, z, t[:, None].expand(z.shape[:2]), told, places)

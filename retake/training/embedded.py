@@ -23,6 +23,7 @@ from retake.synthetic.clips import Limits
 from retake.training import autoencoder, denoisers, encoders, latents
 from retake.training.denoisers import Lesson, Teacher
 from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
+from retake.training.pictures import Data
 
 PARTS = ("vae", "clip", "judge", "latents", "unet", "motion", "transformer")
 LEARNS_FROM = {
@@ -146,10 +147,10 @@ class Workshop:
         plan, seed = self.plan_of(part), SEED + PARTS.index(part)
         model = self.fresh(part)
         if part == "vae":
-            data = autoencoder.Data(size.pictures, Limits().size, size.vae_batch, seed)
+            data = Data(size.pictures, Limits().size, size.vae_batch, seed)
             return model, plan, autoencoder.loss(model, data, device)
         if part in ("clip", "judge"):
-            data = encoders.Data(size.pictures, Limits().size, size.clip_batch, seed)
+            data = Data(size.pictures, Limits().size, size.clip_batch, seed)
             return model, plan, encoders.loss(model, encoders.tokenizer(), data, device)
         teacher = self.teacher(seed)
         if part == "unet":

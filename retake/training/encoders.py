@@ -21,6 +21,7 @@ from retake.synthetic import clips, grammar
 from retake.synthetic.grammar import Subject
 from retake.synthetic.world import World
 from retake.training.autoencoder import tensor
+from retake.training.pictures import Data
 
 END = "</w>"  # of a word, as CLIP's tokenizer marks it
 LENGTH = 16  # tokens of a caption, start and end included
@@ -39,16 +40,6 @@ class Towers:
 
 CONDITIONER = Towers(width=WIDTH, layers=3, patch=16)
 JUDGE = Towers(width=48, layers=4, patch=8)
-
-
-@dataclass(frozen=True)
-class Data:
-    """Pictures rendered before training: `count` of them, drawn again and again."""
-
-    count: int
-    size: int
-    batch: int
-    seed: int
 
 
 def tokenizer() -> Any:

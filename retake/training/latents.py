@@ -60,7 +60,26 @@ def render(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with drawing(workers) as each:
-        _render(folder, vae, encoder, seed, count, limits, device, share, each, until)
+        for first in range(share[0] * SHARD, count, share[1] * SHARD):
+            path = folder / f"clips-{first:06d}.safetensors"
+            if path.exists():
+                continue
+            if time.monotonic() > until:
+                return
+            rows, pictures, captions = [], [], []
+            seeds = [seed + n for n in range(first, min(first + SHARD, count))]
+            for caption, frames, picture in each(seeds, limits):
+                captions.append(caption)
+                pictures.append(picture)
+                with torch.inference_mode():
+                    z = vae.encode(tensor(frames, device)).latent_dist.mean * vae.config.scaling_factor
+                rows.append(z.half().cpu())
+            with torch.inference_mode():
+                states = image_states(encoder, tensor(np.stack(pictures), device)).half().cpu()
+            aside = folder / f"{path.name}.{os.getpid()}.tmp"
+            tensors = {"latents": torch.stack(rows).contiguous(), "references": states.contiguous()}
+            save_file(tensors, aside, {"captions": json.dumps(captions)})
+            aside.rename(path)
 
 
 Drawn = tuple[str, np.ndarray, np.ndarray]
@@ -81,40 +100,6 @@ def drawn(seed: int, limits: clips.Limits) -> Drawn:
     """Caption, frames uint8 [F, S, S, 3] and portrait uint8 [S, S, 3] of a clip."""
     scene, _, caption = clips.draw(seed, limits)
     return caption, clips.render(scene), clips.portrait(scene, size=limits.size)
-
-
-def _render(
-    folder: Path,
-    vae: Any,
-    encoder: Any,
-    seed: int,
-    count: int,
-    limits: clips.Limits,
-    device: str,
-    share: tuple[int, int],
-    each: Callable[[list[int], clips.Limits], Iterator[Drawn]],
-    until: float,
-) -> None:
-    for first in range(share[0] * SHARD, count, share[1] * SHARD):
-        path = folder / f"clips-{first:06d}.safetensors"
-        if path.exists():
-            continue
-        if time.monotonic() > until:
-            return
-        rows, pictures, captions = [], [], []
-        seeds = [seed + n for n in range(first, min(first + SHARD, count))]
-        for caption, frames, picture in each(seeds, limits):
-            captions.append(caption)
-            pictures.append(picture)
-            with torch.inference_mode():
-                z = vae.encode(tensor(frames, device)).latent_dist.mean * vae.config.scaling_factor
-            rows.append(z.half().cpu())
-        with torch.inference_mode():
-            states = image_states(encoder, tensor(np.stack(pictures), device)).half().cpu()
-        aside = folder / f"{path.name}.{os.getpid()}.tmp"
-        tensors = {"latents": torch.stack(rows).contiguous(), "references": states.contiguous()}
-        save_file(tensors, aside, {"captions": json.dumps(captions)})
-        aside.rename(path)
 
 
 def read(folder: Path, count: int) -> Cache:

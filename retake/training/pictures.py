@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,11 +14,20 @@ from retake.synthetic.world import World
 Image = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Data:
+    """Pictures that a part learns from: `count` of them, `size` pixels wide and high, rendered before training and
+    drawn again and again, `batch` at a time."""
+
+    count: int
+    size: int
+    batch: int
+    seed: int
+
+
 def pool(seed: int, count: int, size: int) -> Image:
     """`count` pictures uint8 [count, size, size, 3]: two in five frames of clips, one in twenty a portrait, the rest
     natural_image. The same arguments give the same bytes."""
-    from dataclasses import replace
-
     made = np.empty((count, size, size, 3), np.uint8)
     for n in range(count):
         rng = np.random.default_rng([seed, n, 12])

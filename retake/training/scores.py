@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from retake.diffusion.schedule import Schedule
 from retake.synthetic import clips, detector, grammar
 from retake.synthetic.grammar import Subject
 
 Image = NDArray[np.uint8]
-Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def asked(count: int, seed: int) -> list[Subject]:
@@ -32,38 +27,6 @@ def asked(count: int, seed: int) -> list[Subject]:
         )
         for n in range(count)
     ]
-
-
-@torch.inference_mode()
-def sample(
-    network: Network,
-    schedule: Schedule,
-    shape: tuple[int, ...],
-    told: Tensor,
-    silent: Tensor,
-    steps: int,
-    guidance: float,
-    seed: int,
-) -> Tensor:
-    """Latents [B, F, C, h, w] by DDIM from noise. network: (z, t [B], told [B, L, D]) -> its own output; told and
-    silent: states of the captions and of nothing."""
-    device = told.device
-    z = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
-    for t, to in schedule.ladder(steps):
-        times = torch.full((2 * len(z),), t, device=device)
-        out = network(torch.cat([z, z]), times, torch.cat([silent.expand_as(told), told])).float()
-        without, with_ = out.chunk(2)
-        x0, eps = schedule.split(without + guidance * (with_ - without), z, t)
-        z = schedule.step(x0, eps, t, to)
-    return z
-
-
-@torch.inference_mode()
-def pixels(vae: Any, z: Tensor) -> Image:
-    """Frames uint8 [B, F, H, W, 3] of latents [B, F, C, h, w]."""
-    made = [vae.decode(clip / vae.config.scaling_factor).sample for clip in z.float()]
-    frames = torch.stack(made).permute(0, 1, 3, 4, 2).clamp(-1, 1)
-    return ((frames + 1) * 127.5).round().byte().cpu().numpy()
 
 
 @dataclass(frozen=True)
