@@ -12,11 +12,9 @@ from flows.config import settings
 from flows.forecast import Forecast, forecast, frame_count
 from flows.planned import duration, operations, table
 from flows.runners import Chosen, Plan, Planned, recipe_of
-from retake.artifact import Artifact, Edited, File, Frames
+from retake.artifact import Edited, File
 from retake.clip import open_clip
 from retake.store import Record, Store
-
-FRAMES = Frames((), {"count": 32})
 
 
 def call(words: list[str], stage: str = "edit"):
@@ -163,9 +161,8 @@ def test_operations(flops, text):
     assert operations(int(flops)) == text
 
 
-def test_artifacts_without_frames_are_taken_as_they_are(tmp_path):
-    store = Store(tmp_path)
-    how = call([])
+def test_results_without_frames_are_taken_as_they_are(tmp_path):
+    store, how = Store(tmp_path), call([])
     recipe = recipe_of(store, graph.STAGES["edit"], how["params"], Chosen(how["implementation"]), {})
-    store.publish(Record(recipe.key, recipe.ingredients(), Artifact((), {}), 3.0, {}))
-    assert list(store.records("edit")) == []  # no kind: not a record
+    store.publish(Record(recipe.key, recipe.ingredients(), Edited((), {}), 3.0, {}))
+    assert told(store, "edit", [], 64).seconds == 3.0
