@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -201,6 +202,28 @@ def test_the_motion_modules_begin_as_the_image_model(workshop):
     clip = motion(z.transpose(1, 2), t, told.repeat_interleave(4, 0), return_dict=False)[0].transpose(1, 2)
     frames = unet(z.flatten(0, 1), t.repeat_interleave(4), told.repeat_interleave(4, 0), return_dict=False)[0]
     assert torch.allclose(clip.flatten(0, 1), frames, atol=1e-5)
+
+
+def test_frames_of_short_lessons_stand_at_their_own_places_for_motion_modules_too():
+    torch.manual_seed(0)
+    motion = denoisers.motion(denoisers.unet()).eval()
+    for name, weight in motion.named_parameters():
+        if name.endswith("proj_out.weight"):
+            torch.nn.init.normal_(weight, std=0.1)
+    z = torch.randn(1, 8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    told, t = torch.zeros(4, 33, 64), torch.tensor([500])
+
+    def out(z, at=None):
+        with torch.no_grad(), denoisers.placed(motion, torch.tensor(at)) if at else nullcontext():
+            return motion(z, t, told, return_dict=False)[0]
+
+    assert torch.equal(out(z, [0, 1, 2, 3]), out(z))
+    late = out(z, [0, 4, 8, 12])
+    assert not torch.allclose(late, out(z), atol=1e-3)
+    # Attention knows of order by places alone: frames and places exchanged together change nothing else.
+    swapped = out(z[:, :, [0, 2, 1, 3]], [0, 8, 4, 12])
+    assert torch.allclose(swapped[:, :, [0, 2, 1, 3]], late, atol=1e-5)
+    assert torch.equal(out(z), out(z, [0, 1, 2, 3]))  # nothing stays changed
 
 
 def test_only_motion_modules_learn_in_the_second_stage(workshop):

@@ -1,8 +1,8 @@
 """The two denoisers of the embedded models, and what they are taught.
 
 The motion U-Net is taught as AnimateDiff is (Guo et al. 2024, sec. 4): first a U-Net on single frames, then, with that
-frozen, motion modules on clips. The video transformer is taught on clips at once, from two frames up: objects and
-their places are learnt on few frames, where a clip costs little.
+frozen, motion modules on clips. The video transformer is taught on clips at once. Clips have few frames at first, two
+or four: objects and their ways are learnt on these, where a clip costs little.
 
 Both predict v under a schedule without signal at its end; its noise is strong for long, because a clip repeats its
 object in every frame, and where it is and which way it goes is decided while little of it can be seen.
@@ -10,7 +10,8 @@ object in every frame, and where it is and which way it goes is decided while li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,15 +189,33 @@ def unet_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], steps: 
 
 
 def motion_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], steps: int) -> Loss:
-    """Clips, one timestep each."""
+    """Clips, one timestep each; of fewer frames, each stands at its own place in time."""
 
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         drawn = teacher.draw(step, lesson_of(lessons, step, steps))
         told = drawn["told"].repeat_interleave(drawn["z"].shape[1], 0)
-        out = model(drawn["z"].transpose(1, 2), drawn["t"], told, return_dict=False)[0]
+        with placed(model, drawn["at"]):
+            out = model(drawn["z"].transpose(1, 2), drawn["t"], told, return_dict=False)[0]
         return teacher.loss(out.transpose(1, 2), drawn)
 
     return of
+
+
+@contextmanager
+def placed(model: Any, at: Tensor) -> Iterator[None]:
+    """Within it, the motion modules take the frames that they are given for those with the numbers `at` [f]."""
+    from diffusers.models.embeddings import SinusoidalPositionalEmbedding
+
+    def place(module: Any, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return given[0] + module.pe[:, at]
+
+    clocks = [module for module in model.modules() if isinstance(module, SinusoidalPositionalEmbedding)]
+    hooks = [module.register_forward_hook(place) for module in clocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def transformer_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], steps: int, half: bool) -> Loss:
