@@ -225,7 +225,8 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
         return  # only planned: the size is not known yet
     for name in CHOICES:
         if name in need and (early := getattr(implementation(p, name), "check", None)):
-            early(getattr(p, name), meta)
+            beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
+            early(getattr(p, name), meta, *beside)
 
 
 def require_weights(run: Runner, p: Settings, need: set[str]) -> None:

@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -115,10 +115,10 @@ class Work:
 
     def __post_init__(self) -> None:
         self._files: list[File] = []
-        self._state: File | None = None
+        self._states: list[File] = []
         if partial := self.store.load_partial(self.key, self.mark):
             self._files = [File(**f) for f in partial["files"]]
-            self._state = File(**partial["state"]) if partial["state"] else None
+            self._states = [File(**f) for f in partial["states"]]
 
     def open(self, artifact: Artifact) -> Any:
         """Reader of an upstream artifact (see formats.py)."""
@@ -130,13 +130,24 @@ class Work:
         return {int(f.name[:5]) for f in self._files if f.name[:5].isdigit()}
 
     def state(self) -> Tensors | None:
-        """State committed with the last chunk, or None at the start."""
-        return unpack(self.store.read(self._state)) if self._state else None
+        """State committed with a chunk, the last there was, or None at the start."""
+        return next(self.kept(), None)
+
+    def kept(self) -> Iterator[Tensors]:
+        """What `keep` was given last, part by part."""
+        return (unpack(self.store.read(file)) for file in self._states)
+
+    def keep(self, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Make the state to go on from durable where no chunk is done yet. All parts replace all earlier ones at once;
+        only one at a time is in memory."""
+        self._states = [self.store.put("state", pack(part)) for part in parts]
+        self.store.save_partial(self.key, self._files, self._states, self.mark)
 
     def commit(
         self, index: int, tensors: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray] | None = None
     ) -> None:
-        """Make a chunk (and the state to go on from) durable. Raises IntegrityError E603 on NaN or infinity."""
+        """Make a chunk durable, and the state to go on from, without one the state that was there stays. Raises
+        IntegrityError E603 on NaN or infinity."""
         for name, array in tensors.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise IntegrityError(
@@ -144,9 +155,10 @@ class Work:
                     f"{self.stage.name}: {name} of chunk {index} holds NaN or infinity",
                     "Nothing was stored. Please report the clip and the settings.",
                 )
-        self._state = self.store.put("state", pack(state)) if state is not None else None
+        if state is not None:
+            self._states = [self.store.put("state", pack(state))]
         self._files.append(self.store.put(chunk_name(index), pack(tensors)))
-        self.store.save_partial(self.key, self._files, self._state, self.mark)
+        self.store.save_partial(self.key, self._files, self._states, self.mark)
 
     def read(self, index: int) -> Tensors:
         """Tensors of a chunk that is committed already, as stored."""
@@ -160,7 +172,7 @@ class Work:
         """Stored files of an upstream artifact become files of this one; nothing is copied."""
         names = {f.name for f in self._files}
         self._files += [f for f in files if f.name not in names]
-        self.store.save_partial(self.key, self._files, self._state, self.mark)
+        self.store.save_partial(self.key, self._files, self._states, self.mark)
 
     def add(self, name: str, content: bytes | Path) -> None:
         """Add a file that is not a chunk: bytes, or a path inside `scratch` (it is moved away)."""

@@ -275,18 +275,14 @@ class Store:
         if body is None or body.get("mark") != mark:
             return None
         try:
-            for file in [*body["files"], *([body["state"]] if body["state"] else [])]:
+            for file in [*body["files"], *body["states"]]:
                 self.verify(File(**file))
-        except DamagedError:
+        except (DamagedError, KeyError):  # without "states": of an earlier version
             return None
         return body
 
-    def save_partial(self, key: str, files: list[File], state: File | None, mark: str = "") -> None:
-        body = {
-            "files": [f.as_json() for f in files],
-            "state": state.as_json() if state else None,
-            "mark": mark,
-        }
+    def save_partial(self, key: str, files: list[File], states: list[File], mark: str = "") -> None:
+        body = {"files": [f.as_json() for f in files], "states": [f.as_json() for f in states], "mark": mark}
         self._write_sealed(self.partial_path(key), body)
 
     # ---- locks -------------------------------------------------------------------------------------------------

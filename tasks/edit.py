@@ -25,7 +25,13 @@ def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None
     series = work.open(frames)
     method = lookup("methods", settings.name)
     inputs = Inputs(
-        series, work.scratch, first_chunk=len(work.done), progress=work.progress, batch=model.batch if model else 1
+        series,
+        work.scratch,
+        first_chunk=len(work.done),
+        progress=work.progress,
+        batch=model.batch if model else 1,
+        keep=work.keep,
+        kept=work.kept,
     )
     opened = {name: work.open(artifact) for name, artifact in priors.items()}
     z = work.open(latents) if latents else None

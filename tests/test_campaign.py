@@ -425,8 +425,7 @@ def test_damage_to_the_chunks_of_an_interrupted_stage_does_no_harm(ward, tmp_pat
         partial = json.loads(store.partial_path(key).read_text().splitlines()[0])
         assert sum(file["name"][:5].isdigit() for file in partial["files"]) == 1  # beside masks stands their state
         wounds = [store.partial_path(key), *(store.object_path(file["sha256"]) for file in partial["files"])]
-        if partial["state"]:
-            wounds.append(store.object_path(partial["state"]["sha256"]))
+        wounds += [store.object_path(state["sha256"]) for state in partial["states"]]
         ward.hurt(wounds[trial // len(CHUNKED) % len(wounds)], cut=ward.rng.random() < 0.5)
         assert ward.heal(tmp_path) == expected
         assert ward.heard, f"nobody noticed: {name}"

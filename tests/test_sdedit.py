@@ -20,7 +20,7 @@ from retake.diffusion.model import Model
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
 from retake.methods import sdedit
-from retake.stage import Sources
+from retake.stage import Silent, Sources
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
@@ -147,6 +147,27 @@ def test_a_killed_edit_goes_on_with_the_chunks_that_it_lacks(painted, folder):
     assert calls.again("edit").digest == whole
 
 
+def test_a_killed_edit_goes_on_with_its_denoising(painted, folder):
+    calls = painted("edit.seed=3", "inversion.steps=20")  # 16 steps; what 8 of them made is kept
+    whole = calls.made["edit"].digest
+    calls.record("edit").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        calls.again("edit", StopAfter(11))
+    seen = Told()
+    assert calls.again("edit", seen).digest == whole
+    assert seen.steps[:2] == [(9, 16), (10, 16)]
+
+
+class Told(Silent):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        self.steps.append((done, total))
+
+
 # ---- every family --------------------------------------------------------------------------------------------------
 
 
@@ -176,7 +197,8 @@ def test_it_runs_on_every_family(family, painted, tmp_path):
     [
         (["edit.prompt=null"], "E230", "edit.reference=IMAGE"),
         (["edit.prompt="], "E230", "edit.prompt="),
-        (["edit.strength=0"], "E291", "0.02 or more"),
+        (["edit.strength=0"], "E291", "0.2 or more"),
+        (["edit.strength=0.05"], "E291", "0.2 or more"),
         (["edit.strength=0.1", "edit.source=noise", "edit.steps=4"], "E291", "0.25 or more"),
         (["edit.steps=20"], "E292", "inversion.steps=20"),
         (["edit.overlap=2"], "E292", "inversion.overlap=2"),
@@ -190,15 +212,16 @@ def test_what_cannot_work_is_refused_before_anything_is_computed(painted, words,
     assert hint in caught.value.hint
 
 
-def test_a_strength_below_one_step_of_the_inversion_is_e291(painted):
-    with pytest.raises(ConfigError, match="E291"):
-        painted("edit.strength=0.05")
-
-
 def test_a_model_of_text_alone_takes_no_reference(painted, tmp_path):
     plain = small.save_embedded_like(tmp_path / "plain", joint=False)
+    words = (f"model.weights={plain}", f"edit.reference={reference(tmp_path / 'picture.png')}")
+    with pytest.raises(ConfigError, match="E273") as caught:
+        painted(*words)
+    assert "edit.reference" in str(caught.value)
+    assert not (plain / "image_encoder").exists()
+    backbone = load(Model(**small.settings(plain)))
     with pytest.raises(ConfigError, match="E273"):
-        painted(f"model.weights={plain}", f"edit.reference={reference(tmp_path / 'picture.png')}")
+        backbone.condition(["a ball"], torch.zeros(1, 3, 8, 8))
 
 
 def test_a_reference_is_laid_square_on_grey(tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from retake.device import INERT, Device, Dtype
-from retake.weights.local import given
+from retake.weights.local import given, locate
 
 Family = Literal["unet_motion", "unet3d", "cogvideox"]
 WEIGHTS = {"weights": ""}  # a name of the catalogue, a folder, or org/repo@revision: see weights/local.py
@@ -102,6 +103,25 @@ def weights_of(model: Model) -> dict[str, str]:
         encoder = image_encoder_of(path / "any" if path.is_dir() else path)
         found |= {} if encoder is None else {"image_encoder": str(encoder)}
     return found
+
+
+def takes_images(model: Model) -> bool:
+    """Whether it reads reference images: through an adapter, or an image encoder as wide as its text encoder beside it.
+    True also where its weights are not on this machine."""
+    if model.image_adapter is not None:
+        return True
+    folders = [locate(reference) for reference in (model.weights, model.parts) if reference is not None]
+    if None in folders:
+        return True
+    widths = []
+    for role in ("image_encoder", "text_encoder"):
+        files = [folder / role / "config.json" for folder in folders if folder is not None]
+        file = next((file for file in files if file.is_file()), None)
+        try:
+            widths.append(json.loads(file.read_text()).get("hidden_size") if file else None)
+        except ValueError:
+            return True  # loading says what is wrong with it
+    return widths[0] is not None and widths[0] == widths[1]
 
 
 def image_encoder_of(adapter: Path) -> Path | None:

@@ -8,7 +8,8 @@ A method module states
     Params    a frozen pydantic model; fields that hold a path are marked `file`
     edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
     needs(params)                optional: the part of NEEDS that these settings read
-    check(params, frames_meta)   optional: refuse early, before any prior is computed
+    check(params, frames_meta, beside)   optional: refuse early, before any prior is computed; `beside` holds the
+                                 settings of the groups "model" and "inversion"
 
 A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and
 priors["inversion"] where it NEEDS that; for methods that work on pixels both are None. Methods never import one
@@ -17,14 +18,14 @@ another, and their modules import nothing heavy at the top: a plan reads VERSION
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from retake.formats import FrameSeries
+from retake.formats import FrameSeries, Tensors
 
 
 class Patch(NamedTuple):
@@ -51,3 +52,7 @@ class Inputs:
     """(done, of how many), for what a method does before its first chunk."""
     batch: int = 1
     """How many windows of a long clip may go through the backbone at once."""
+    keep: Callable[[Iterable[Tensors]], None] = lambda parts: None
+    """Makes what a method needs to go on from where it is durable, in parts of which one at a time is in memory."""
+    kept: Callable[[], Iterator[Tensors]] = lambda: iter(())
+    """What a run that was killed gave `keep` last, part by part; nothing at the start."""

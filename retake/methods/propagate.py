@@ -53,7 +53,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     residual: float = Field(1.0, ge=0, le=1, description="weight of the flow residual on top of the affine")
 
 
-def check(params: Params, frames: Mapping[str, Any]) -> None:
+def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
     """Raises ConfigError E230 (nothing to carry), E231 (a frame that the clip does not have), MediaError E431 (an
     anchor of another shape) and what reading the images raises."""
     if not params.reference and not params.anchors:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from retake.diffusion.model import takes_images
 from retake.edge import box_of, soft_mask
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 
     from retake.diffusion.backbone import Backbone
     from retake.diffusion.sampling import Mask, Source
+    from retake.diffusion.windows import Reel
 
 VERSION = 1
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 50
+KEPT = 8  # denoising steps that a kill costs at most
 OVERLAP = 4
 BEHIND = 127  # grey behind a transparent reference, and around one that is not square
 
@@ -75,9 +78,10 @@ def needs(params: Params) -> tuple[str, ...]:
     return tuple(name for name in NEEDS if name not in unread)
 
 
-def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 (nothing to paint), E291 (a strength that makes no step), E292 (steps or overlap beside
-    an inversion, which has its own), and what reading the reference raises."""
+def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+    """Raises ConfigError E230 (nothing to paint), E273 (a reference for a model of text alone), E291 (a strength that
+    makes no step), E292 (steps or overlap beside an inversion, which has its own), and what reading the reference
+    raises."""
     if not params.prompt and not params.reference:
         raise ConfigError(
             "E230", "sdedit has nothing to paint", 'Give edit.prompt="a red disc", edit.reference=IMAGE, or both.'
@@ -90,10 +94,17 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
                     f"edit.{name} stands beside an inversion, which has its own",
                     f"Set inversion.{name}={getattr(params, name)}, or edit.source=noise.",
                 )
-    if params.strength == 0 or (params.steps and round(params.strength * params.steps) == 0):
-        raise too_weak(params, params.steps or STEPS)
+    steps = beside["inversion"].steps if params.source == "inversion" else params.steps or STEPS
+    if round(params.strength * steps) == 0:
+        raise too_weak(params, steps)
     if params.reference:
         read_image(params.reference)
+        if not takes_images(beside["model"]):
+            raise ConfigError(
+                "E273",
+                "edit.reference: this model takes no reference image",
+                "Give edit.prompt alone, another model (model=embedded), or an IP-Adapter: model.image_adapter=...",
+            )
 
 
 def edit(
@@ -106,8 +117,7 @@ def edit(
 ) -> Iterator[Patch]:
     """One Patch a chunk of 16 frames. The noise is drawn frame by frame from `params.seed`.
 
-    Raises ConfigError E291 where the strength makes no step of the inversion's, E273 where the model takes no such
-    prompt or reference.
+    Every few steps the clip's latents are kept, and a killed edit goes on from these. Raises what the network raises.
     """
     from retake.diffusion.coding import decoded
     from retake.diffusion.sampling import sample
@@ -117,26 +127,29 @@ def edit(
     region: RegionSeries | None = priors.get("region")
     steps = inversion.steps if inversion else params.steps or STEPS
     overlap = inversion.meta["overlap"] if inversion else OVERLAP if params.overlap is None else params.overlap
-    if (start := round(params.strength * steps)) == 0:
-        raise too_weak(params, steps)
+    start = round(params.strength * steps)
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
     source = source_of(latents, inversion, backbone, steps, params.seed)
     z = Reel(inputs.scratch / "z.latents", shape)
-    for at in range(0, shape[0], CHUNK):
-        span = range(at, min(at + CHUNK, shape[0]))
-        z[span.start : span.stop] = source(start, span)
+    level = begun(z, inputs, source, start)
+
+    def stepped(done: int, todo: int) -> None:
+        inputs.progress(start - todo + done, start)
+        if (todo - done) % KEPT == 0:
+            inputs.keep({"level": np.array(todo - done), "z": z[at : at + CHUNK].numpy()} for at in chunk_starts(z))
+
     sample(
         backbone,
         z,
         told(backbone, params),
         steps=steps,
-        start=start,
+        start=level,
         guidance=params.guidance,
         windows=Windows.of(backbone, shape[0], overlap),
         batch=inputs.batch,
         source=source,
         mask=free_cells(latents, region, params, inputs.scratch) if region else None,
-        progress=inputs.progress,
+        progress=stepped,
     )
     frames = inputs.frames
     pictures = decoded(backbone, z, len(frames), inputs.first_chunk)
@@ -144,6 +157,24 @@ def edit(
         span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
         rgb = [resize(picture, (frames.width, frames.height)) for picture in as_rgb(pixels)]
         yield patch(np.stack(rgb), [edge(region[t], params) for t in span] if region else None)
+
+
+def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
+    """Fill z [F, C, h, w] with what a killed run kept, else with the source at level `start`; returns z's level."""
+    import torch
+
+    level, at = start, 0
+    for part in inputs.kept():
+        z[at : at + len(part["z"])] = torch.from_numpy(part["z"])
+        level, at = int(part["level"]), at + len(part["z"])
+    if at == 0:
+        for first in chunk_starts(z):
+            z[first : first + CHUNK] = source(start, range(first, min(first + CHUNK, z.shape[0])))
+    return level
+
+
+def chunk_starts(z: Reel) -> range:
+    return range(0, z.shape[0], CHUNK)
 
 
 def source_of(
