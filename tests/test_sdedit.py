@@ -15,11 +15,11 @@ from diffusers import DDIMScheduler
 from test_stages import Calls, StopAfter, run, seen
 
 from flows.config import settings
+from retake import canvas
 from retake.diffusion.loading import load
 from retake.diffusion.model import Model
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
-from retake.methods import sdedit
 from retake.stage import Silent, Sources
 from retake.synthetic import scenes
 from retake.synthetic.world import World
@@ -109,7 +109,7 @@ def test_with_nothing_to_change_it_gives_back_what_the_autoencoder_does(painted,
     decoded = backbone.decode(torch.from_numpy(latents.span(range(COUNT)))[None])[0]
     from retake.video import resize
 
-    coded = np.stack([resize(rgb, (frames.width, frames.height)) for rgb in sdedit.as_rgb(decoded)])
+    coded = np.stack([resize(rgb, (frames.width, frames.height)) for rgb in canvas.as_rgb(decoded)])
     source, back = np.stack(list(frames)), whole_frames(calls)
     assert psnr(back, coded) > 40
     assert abs(psnr(back, source) - psnr(coded, source)) < 0.5
@@ -231,7 +231,7 @@ def test_a_reference_is_laid_square_on_grey(tmp_path):
     image[..., 0] = 255
     image[:, :4, 3] = 255
     write_png(tmp_path / "a.png", image)
-    seen_ = sdedit.reference(str(tmp_path / "a.png"))
+    seen_ = canvas.shown(str(tmp_path / "a.png"))
     assert seen_.shape == (1, 3, 8, 8)
     assert torch.allclose(seen_[0, :, 3, 1], torch.tensor([1.0, -1, -1]))
     assert torch.allclose(seen_[0, :, [0, 3], [1, 6]], torch.tensor(127 / 127.5 - 1))

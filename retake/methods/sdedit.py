@@ -10,24 +10,21 @@ left in it. It is the baseline of the methods that use a diffusion model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from retake.canvas import chunk_starts, edge, patch, shown, source_of, touched_cells
 from retake.diffusion.model import takes_images
-from retake.edge import box_of, soft_mask
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.video import read_image, resize
+from retake.video import read_image
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from retake.diffusion.backbone import Backbone
-    from retake.diffusion.sampling import Mask, Source
+    from retake.diffusion.sampling import Source
     from retake.diffusion.windows import Reel
 
 VERSION = 1
@@ -36,7 +33,6 @@ NEEDS = ("latents", "inversion", "region")
 STEPS = 50
 KEPT = 8  # denoising steps that a kill costs at most
 OVERLAP = 4
-BEHIND = 127  # grey behind a transparent reference, and around one that is not square
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -148,15 +144,15 @@ def edit(
         windows=Windows.of(backbone, shape[0], overlap),
         batch=inputs.batch,
         source=source,
-        mask=free_cells(latents, region, params, inputs.scratch) if region else None,
+        mask=touched_cells(latents, region, params, params.margin, inputs.scratch) if region else None,
         progress=stepped,
     )
     frames = inputs.frames
     pictures = decoded(backbone, z, len(frames), inputs.first_chunk)
     for index, pixels in enumerate(pictures, inputs.first_chunk):
         span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
-        rgb = [resize(picture, (frames.width, frames.height)) for picture in as_rgb(pixels)]
-        yield patch(np.stack(rgb), [edge(region[t], params) for t in span] if region else None)
+        alpha = [edge(region[t], params) for t in span] if region else None
+        yield patch(pixels, (frames.width, frames.height), alpha)
 
 
 def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
@@ -173,84 +169,10 @@ def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
     return level
 
 
-def chunk_starts(z: Reel) -> range:
-    return range(0, z.shape[0], CHUNK)
-
-
-def source_of(
-    latents: LatentSeries, inversion: InversionSeries | None, backbone: Backbone, steps: int, seed: int
-) -> Source:
-    """The source clip at every level, from its inversion or by adding noise."""
-    import torch
-
-    from retake.diffusion.sampling import forward
-
-    clean = lambda frames: torch.from_numpy(latents.span(frames))  # noqa: E731
-    if inversion is None:
-        return forward(backbone.schedule, clean, steps, seed)
-    return lambda level, frames: torch.from_numpy(inversion.level(level, frames)) if level else clean(frames)
-
-
 def told(backbone: Backbone, params: Params) -> Any:
     """The condition for one clip. Raises ConfigError E273 for a kind that the model does not take."""
     text = [params.prompt] if params.prompt else None
-    return backbone.condition(text, reference(params.reference) if params.reference else None, params.unwanted)
-
-
-def reference(path: str) -> Tensor:
-    """A picture as float32 [1, 3, H, W] in -1..1: square, so that nothing of it is stretched or cut."""
-    import torch
-
-    image = read_image(path)
-    rgb = image[..., :3].astype(np.float32)
-    if image.shape[2] == 4:
-        rgb = BEHIND + (rgb - BEHIND) * (image[..., 3:].astype(np.float32) / 255)
-    side, (height, width) = max(rgb.shape[:2]), rgb.shape[:2]
-    square = np.full((side, side, 3), BEHIND, np.float32)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = rgb
-    return torch.from_numpy(square.transpose(2, 0, 1)[None].copy()) / 127.5 - 1
-
-
-def free_cells(latents: LatentSeries, region: RegionSeries, params: Params, scratch: Path) -> Mask:
-    """Latent cells that may change: all that the soft edge touches, and `margin` around them. In a scratch file."""
-    import torch
-
-    from retake.diffusion.grid import to_grid
-    from retake.diffusion.windows import Reel
-
-    meta = latents.meta
-    reel = Reel(scratch / "mask.latents", (len(latents), 1, meta["height"], meta["width"]), torch.uint8)
-    for t in range(len(region)):
-        touched = np.where(edge(region[t], params) > 0, 255, 0).astype(np.uint8)
-        pixels = torch.from_numpy(resize(touched, (meta["pixels"][1], meta["pixels"][0])) > 0)
-        cells = (to_grid(pixels[None], "masks", meta["space"], 1) > 0).float()
-        grown = torch.nn.functional.max_pool2d(cells[None], 2 * params.margin + 1, 1, params.margin)
-        k = -(-t // meta["time"])  # the latent frame that holds frame t
-        reel[k : k + 1] = torch.maximum(reel[k : k + 1], grown.to(torch.uint8))
-    return lambda frames: reel[frames.start : frames.stop].float()
-
-
-def edge(mask: np.ndarray, params: Params) -> np.ndarray:
-    """Opacity of one frame's edit, uint8 [H, W]."""
-    return np.rint(255 * soft_mask(mask, params.feather, params.grow)).astype(np.uint8)
-
-
-def as_rgb(pixels: Tensor) -> np.ndarray:
-    """uint8 [n, H, W, 3] of float32 [n, 3, H, W] in -1..1."""
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def patch(rgb: np.ndarray, alpha: list[np.ndarray] | None) -> Patch:
-    """A chunk cropped to where its edit is seen; without alpha, all of it."""
-    count, height, width = rgb.shape[:3]
-    if alpha is None:
-        return Patch((0, 0, width, height), rgb, np.full((count, height, width), 255, np.uint8))
-    box = box_of(np.logical_or.reduce([a > 0 for a in alpha]), 0)
-    if box is None:
-        return Patch((0, 0, 0, 0), np.zeros((count, 0, 0, 3), np.uint8), np.zeros((count, 0, 0), np.uint8))
-    x0, y0, x1, y1 = box
-    return Patch(box, rgb[:, y0:y1, x0:x1], np.stack(alpha)[:, y0:y1, x0:x1])
+    return backbone.condition(text, shown(params.reference) if params.reference else None, params.unwanted)
 
 
 def too_weak(params: Params, steps: int) -> ConfigError:
