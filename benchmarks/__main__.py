@@ -1,4 +1,5 @@
-"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md."""
+"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md. One that cannot run here
+says why on stderr, and its section stays."""
 
 from __future__ import annotations
 
@@ -6,27 +7,37 @@ import argparse
 import datetime
 import importlib
 import re
+import sys
 import time
 from pathlib import Path
 
 from benchmarks import NAMES
 from benchmarks.table import load, machine, markdown
+from retake.errors import RetakeError
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 
-def main() -> None:
+def main() -> int:
+    """Run what was asked for; the exit status of the first benchmark that could not run, 0 where all could."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all by default")
     parser.add_argument("--write", action="store_true", help="put the results into docs/benchmarks.md")
     args = parser.parse_args()
     if unknown := sorted(set(args.names) - set(NAMES)):
         parser.error(f"there is no benchmark {unknown[0]!r}; choose from {', '.join(NAMES)}")
+    status = 0
     for name in args.names or NAMES:
-        text = section(name)
+        try:
+            text = section(name)
+        except RetakeError as error:
+            print(f"{name}: {error}\n", file=sys.stderr, flush=True)
+            status = status or error.exit_code
+            continue
         print(f"## {name}\n\n{text}\n", flush=True)
         if args.write:
             PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+    return status
 
 
 def section(name: str) -> str:
@@ -51,4 +62,4 @@ def replaced(page: str, name: str, text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -227,6 +227,8 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
         if name in need and (early := getattr(implementation(p, name), "check", None)):
             beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
             early(getattr(p, name), meta, *beside)
+    if "latents" in need:
+        latents.check(p.latents, (meta["width"], meta["height"]))
 
 
 def require_weights(run: Runner, p: Settings, need: set[str]) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from retake.artifact import Frames, Latents
 from retake.diffusion.model import Model
+from retake.errors import ConfigError
 from retake.formats import FrameSeries
 from retake.stage import Work, stage
 from retake.video import resize
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CELLS = 8  # a side that is not the model's is a multiple of so many latent cells: networks halve their grid three times
+LONGEST = 4  # as long as the short side, at most: no film was wider, and time and memory grow faster than the side
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -26,7 +28,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     fit: Literal["stretch", "short_side"] = Field(
         "stretch",
         description="stretch: to the model's height and width; short_side: the clip's shape stays, its short side is "
-        "the model's (the longer side costs more)",
+        "the model's (the longer side costs more; it may be four times as long)",
     )
 
 
@@ -67,6 +69,19 @@ def stage_latents(work: Work, params: Modelled, frames: Frames) -> Latents:
         space=backbone.space,
         time=backbone.time,
     )  # type: ignore[return-value]
+
+
+def check(settings: Params, size: tuple[int, int]) -> None:
+    """Refuse frames of `size`, (width, height) in pixels, whose shape short_side would keep at a size out of all
+    proportion to the model's. Raises ConfigError E295."""
+    width, height = size
+    if settings.fit == "short_side" and max(size) > LONGEST * min(size):
+        raise ConfigError(
+            "E295",
+            f"frames of {width}x{height} are {max(size) / min(size):.3g} times as long as wide, and latents.fit="
+            f"short_side takes them up to {LONGEST} times",
+            "latents.fit=stretch, or crop the clip first.",
+        )
 
 
 def fitted(params: Modelled, size: tuple[int, int], space: int) -> tuple[int, int]:

@@ -200,6 +200,29 @@ def test_a_folder_costs_what_its_configurations_say(tmp_path):
     assert 0 < one.works["evaluation"].flops < one.works["gradient"].flops * 2
 
 
+def test_a_prompt_is_as_long_as_the_configurations_say(tmp_path):
+    """T5 has no positions to count: the transformer says what it reads."""
+    folder, size = small.save(tmp_path), {"frames": 9, "height": 32, "width": 48, "site": "transformer_blocks.1"}
+    made = cost.of_folder("cogvideox", folder, **size, dtype="float32")
+    assert made.states == 6
+    short = cost.cost(made, ("text", "evaluation"))
+    config = json.loads((folder / "transformer/config.json").read_text())
+    for length, states in ((60, 60), (None, 226)):
+        config["max_text_seq_length"] = length
+        kept = {name: value for name, value in config.items() if value is not None}
+        (folder / "transformer/config.json").write_text(json.dumps(kept))
+        longer = cost.of_folder("cogvideox", folder, **size, dtype="float32")
+        assert longer.states == states
+    found = cost.cost(longer, ("text", "evaluation"))
+    for work in ("text", "evaluation"):
+        assert found.works[work].flops > short.works[work].flops
+
+
+@pytest.mark.parametrize("name", cost.PUBLISHED)
+def test_the_published_prompts_are_those_of_the_configurations(name):
+    assert cost.PUBLISHED[name].states == cost.prompt_states(cost.PUBLISHED[name].parts)
+
+
 # ---- what stages take ------------------------------------------------------------------------------------------------
 
 

@@ -29,12 +29,13 @@ from retake.diffusion.loading import load
 from retake.diffusion.model import Model
 from retake.diffusion.sampling import sample
 from retake.diffusion.windows import Windows
-from retake.errors import IntegrityError, MachineError
+from retake.errors import ConfigError, IntegrityError, MachineError
 from retake.formats import GROUP, open_series
 from retake.recipe import files_of
 from retake.stage import Work, device_used
 from retake.store import Store
-from tasks.latents import as_pixels, fitted, of_latents
+from retake.video import write_png
+from tasks.latents import as_pixels, check, fitted, of_latents
 from tasks.modelled import Modelled
 
 COUNT, STEPS = 21, 10
@@ -124,6 +125,34 @@ def test_frames_are_brought_to_the_models_size(fit, frame, size):
 
     model = Model(width=64, height=48) if fit == "stretch" else Model(width=48, height=48)
     assert fitted(Modelled(settings=Params(fit=fit), model=model), frame, 4) == size
+
+
+@pytest.mark.parametrize(
+    ("frame", "refused"), [((64, 16), False), ((16, 64), False), ((66, 16), True), ((64, 8192), True)]
+)
+def test_a_shape_that_would_make_giant_latents_is_refused(frame, refused):
+    from tasks.latents import Params
+
+    model = Model(width=48, height=48)
+    for fit in ("stretch", "short_side"):
+        asked = Modelled(settings=Params(fit=fit), model=model)
+        if refused and fit == "short_side":
+            with pytest.raises(ConfigError, match="E295") as caught:
+                check(Params(fit=fit), frame)
+            assert "latents.fit=stretch" in caught.value.hint
+        else:
+            check(Params(fit=fit), frame)
+            assert max(fitted(asked, frame, 4)) <= 4 * 48
+
+
+def test_the_refusal_comes_before_the_model_is_read(tmp_path):
+    (tmp_path / "model").mkdir()  # which holds none: E280, were it read
+    (tmp_path / "clip").mkdir()
+    for n in range(2):
+        write_png(tmp_path / "clip" / f"{n}.png", np.full((16, 80, 3), 90, np.uint8))
+    p = settings(["latents.fit=short_side", f"model.weights={tmp_path / 'model'}"])
+    with pytest.raises(ConfigError, match="E295"):
+        run(tmp_path / "store", str(tmp_path / "clip"), p, "latents")
 
 
 # ---- resume --------------------------------------------------------------------------------------------------------

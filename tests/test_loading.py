@@ -268,6 +268,104 @@ def test_loras_that_do_not_fit(animatediff: Path, modelscope: Path, tmp_path: Pa
     assert refused(lambda: opened(animatediff, lora=str(tmp_path))).code == "E281"  # three of them
 
 
+def test_loras_that_fit_in_part_are_refused_with_what_does_not(
+    animatediff: Path, modelscope: Path, tmp_path: Path
+) -> None:
+    """diffusers takes what fits, and says the rest in its log."""
+    from diffusers import UNet2DConditionModel
+
+    deeper = UNet2DConditionModel.from_config(dict(small.unet2d().config) | {"layers_per_block": 2})
+    folder = lora(small.animatediff(), tmp_path / "deeper", r".*attentions.*to_[qv]", deeper)
+    names = list(load_file(next(folder.glob("*.safetensors"))))
+    there = {f"unet.{name}" for name, _ in small.unet_motion().named_modules()}
+    beyond = [name for name in names if name.partition(".lora_")[0] not in there]
+    assert 0 < len(beyond) < len(names)
+    error = refused(lambda: opened(animatediff, lora=str(folder)))
+    assert error.code == "E287"
+    assert f"{len(beyond)} of its {len(names)} weights have no place" in error.message
+    assert any(name in error.message for name in beyond)
+
+    video = lora(small.animatediff(), tmp_path / "video", r".*attentions.*to_[qv]", small.unet3d())
+    error = refused(lambda: opened(animatediff, lora=str(video)))
+    assert error.code == "E287"
+    assert "temp_attentions" in error.message
+    motion = lora(small.animatediff(), tmp_path / "motion", r".*motion_modules.*to_[kv]", small.unet_motion())
+    error = refused(lambda: opened(modelscope, family="unet3d", lora=str(motion)))
+    assert error.code == "E287"
+    assert "none of its" in error.message
+    assert "motion_modules" in error.message
+
+
+def without_a_factor(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if "attn1.to_q.lora_A" not in name}
+
+
+def with_scales(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return state | {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.dora_scale": torch.ones(16)}
+
+
+def with_another_encoder(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    own = "encoder.layers.0.self_attn.q_proj.lora_A.weight"
+    return state | {f"text_encoder_2.{own}": torch.ones(3, small.WIDTH)}
+
+
+def with_words_too_deep(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    own = "text_encoder.text_model.encoder.layers.{}.self_attn.q_proj.lora_{}.weight"
+    return state | {
+        own.format(layer, half): torch.ones(shape)
+        for layer in (1, 9)
+        for half, shape in (("A", (3, small.WIDTH)), ("B", (small.WIDTH, 3)))
+    }
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (without_a_factor, "layers lack a factor"),
+        (with_scales, "attn1.to_q.dora_scale"),
+        (with_another_encoder, "text_encoder_2.encoder.layers.0"),
+        (with_words_too_deep, "text_encoder.encoder.layers.9"),
+    ],
+)
+def test_loras_of_which_something_would_be_left_out(
+    animatediff: Path, tmp_path: Path, spoil: Callable, said: str
+) -> None:
+    folder = lora(small.animatediff(), tmp_path / "lora", r".*attentions.*to_[qv]")
+    file = next(folder.glob("*.safetensors"))
+    state = {name: value.clone() for name, value in load_file(file).items()}
+    save_file(spoil(state), file)
+    error = refused(lambda: opened(animatediff, lora=str(file)))
+    assert error.code == "E287"
+    assert said in error.message
+
+
+@pytest.mark.parametrize("form", ["older", "kohya"])
+def test_loras_in_other_formats_are_the_same_lora(animatediff: Path, tmp_path: Path, form: str) -> None:
+    """Of network and text encoder: as diffusers saved them before peft, and as kohya's trainer saves them."""
+    folder = lora(small.animatediff(), tmp_path / "lora", r".*attentions.*to_[qv]")
+    file = next(folder.glob("*.safetensors"))
+    words = "text_encoder.encoder.layers.1.self_attn.{}_proj.lora_{}.weight"
+    shapes = {"A": (3, small.WIDTH), "B": (small.WIDTH, 3)}
+    state = {name: value.clone() for name, value in load_file(file).items()}
+    state |= {words.format(layer, half): torch.full(shapes[half], 0.1) for layer in ("q", "out") for half in "AB"}
+    save_file(state, file)
+
+    def renamed(name: str) -> str:
+        half = "down" if "lora_A" in name else "up"
+        part, _, layer = name.rpartition(".lora_")[0].partition(".")
+        layer = layer if part == "unet" else f"text_model.{layer}"
+        if form == "kohya":
+            prefix = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[part]
+            return f"{prefix}{layer.replace('.', '_')}.lora_{half}.weight"
+        return f"{part}.{layer}.{'lora' if part == 'unet' else 'lora_linear_layer'}.{half}.weight"
+
+    other = tmp_path / f"{form}.safetensors"
+    save_file({renamed(name): value for name, value in state.items()}, other)
+    one, two = (opened(animatediff, lora=str(path)) for path in (file, other))
+    assert torch.equal(eps(one), eps(two))
+    assert (eps(one) - eps(opened(animatediff))).abs().max() > 1e-3
+
+
 # ---- IP-Adapter ----------------------------------------------------------------------------------------------------
 
 

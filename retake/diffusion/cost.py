@@ -30,6 +30,7 @@ from retake.diffusion.tally import tally
 
 CONFIGURATIONS = Path(__file__).with_name("configurations")
 META = torch.device("meta")
+LONGEST = 226  # states of a prompt in CogVideoX, and the default of its class
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _modelscope(frames: int, height: int, width: int) -> Architecture:
 
 def _cogvideox(name: str, dtype: str, site: int) -> Architecture:
     parts = {"transformer": name, "vae": f"{name}_vae", "text_encoder": "t5_xxl_encoder"}
-    return Architecture("cogvideox", parts, 226, 49, 480, 720, dtype, f"transformer_blocks.{site}")
+    return Architecture("cogvideox", parts, LONGEST, 49, 480, 720, dtype, f"transformer_blocks.{site}")
 
 
 PUBLISHED: dict[str, Architecture] = {
@@ -83,12 +84,21 @@ def of_folder(family: str, *folders: Path, frames: int, height: int, width: int,
     if family == "cogvideox":
         parts.pop("unet", None)
         parts.pop("motion_adapter", None)
-    words = configuration(parts["text_encoder"])["config"]
-    states = words.get("max_position_embeddings", 226)
+    states = prompt_states(parts)
     if "image_encoder" in parts:
         shown = configuration(parts["image_encoder"])["config"]
         states += (shown["image_size"] // shown["patch_size"]) ** 2 + 1
     return Architecture(family, parts, states, frames, height, width, dtype, site)
+
+
+def prompt_states(parts: Mapping[str, str | Path]) -> int:
+    """States of a prompt: as many as the text encoder has positions for, T5 has no limit, and no more than a video
+    transformer reads (diffusers' own default where its configuration does not say)."""
+    limit = configuration(parts["text_encoder"])["config"].get("max_position_embeddings")
+    if "transformer" not in parts:
+        return limit or LONGEST
+    reads = configuration(parts["transformer"])["config"].get("max_text_seq_length", LONGEST)
+    return min(limit or reads, reads)
 
 
 def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
