@@ -9,11 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from retake.errors import ConfigError
+
+
+class Around(Protocol):
+    """Makes a processor for a layer that hands on to the one that stands there."""
+
+    def around(self, before: Callable[..., Tensor], /) -> Callable[..., Tensor]: ...
 
 
 def layers(network: nn.Module) -> dict[str, Any]:
@@ -22,10 +28,10 @@ def layers(network: nn.Module) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def replaced(network: nn.Module, replace: Mapping[str, Callable[..., Tensor]]) -> Iterator[None]:
+def replaced(network: nn.Module, replace: Mapping[str, Callable[..., Tensor] | Around]) -> Iterator[None]:
     """Within the block, layers whose path matches a pattern (`up_blocks.1.attentions.*.attn1`, in the shell's sense,
-    where * also crosses dots) use its processor; the first pattern that matches counts. Afterwards, and after an
-    error, every layer has the very processor that it had.
+    where * also crosses dots) use its processor, or what an `Around` makes of theirs; the first pattern that matches
+    counts. Afterwards, and after an error, every layer has the very processor that it had.
 
     Raises ConfigError E274 for a pattern that matches no layer; nothing has been changed then.
     """
@@ -40,7 +46,8 @@ def replaced(network: nn.Module, replace: Mapping[str, Callable[..., Tensor]]) -
             processor = next((new for pattern, new in replace.items() if fnmatchcase(name, pattern)), None)
             if processor is not None:
                 before.append((layer, layer.processor))
-                layer.set_processor(processor)
+                around: Any = getattr(processor, "around", None)
+                layer.set_processor(around(layer.processor) if around else processor)
         yield
     finally:
         for layer, processor in before:

@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from retake.diffusion import grid
+from retake.diffusion import attention, grid
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 
 Times = Tensor | int
-Attention = Callable[..., Tensor]
+Attention = Callable[..., Tensor] | attention.Around
 
 
 class Predicted(NamedTuple):
@@ -117,11 +117,22 @@ class Backbone(ABC):
         text: Sequence[str] | None = None,
         image: Tensor | None = None,
         unwanted: str = "",
+        behind: Sequence[str] = (),
     ) -> Condition:
         """Encode prompts (B of them), reference images [B, 3, H, W] in -1..1, or both, and the unwanted prompt.
 
+        behind: further prompts, whose states follow the first's; the unwanted prompt is then repeated as often.
         Raises ConfigError E273 for a kind of conditioning that the model was not trained on.
         """
+
+    @property
+    @abstractmethod
+    def reads_images(self) -> bool:
+        """Whether `condition` takes reference images."""
+
+    @abstractmethod
+    def tokens_of(self, prompt: str, part: str) -> list[int]:
+        """Where the tokens of a part of a prompt stand in its states. Raises ConfigError E294 where there are none."""
 
     # ---- the network -----------------------------------------------------------------------------------------------
 

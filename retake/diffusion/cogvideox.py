@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from retake.diffusion import attention, cogvideox_network, cogvideox_vae, components, features, vae
+from retake.diffusion import attention, cogvideox_network, cogvideox_vae, components, conditioning, features, vae
 from retake.diffusion.adapters import merge_lora
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
 from retake.diffusion.conditioning import joined, prompts, text_states
@@ -118,27 +118,36 @@ class CogVideoX(Backbone):
         text: Sequence[str] | None = None,
         image: Tensor | None = None,
         unwanted: str = "",
+        behind: Sequence[str] = (),
     ) -> Condition:
         """States [B, L, D] of text, and where the model has an image encoder, [B, N, D] of images behind them.
 
         What is unwanted is `unwanted` as text, and no image (zeros).
         """
-        if image is not None and "image_encoder" not in self.parts:
+        if image is not None and not self.reads_images:
             raise ConfigError(
                 "E273",
                 "this model takes no reference image: it was trained on text alone",
                 "Give a prompt alone, or take a model that reads images: model=embedded_dit.",
             )
         said = prompts(text, image)
-        wanted, without = self._text(said), self._text([unwanted]).expand(len(said), -1, -1)
+        wanted = self._text(said, behind)
+        without = self._text([unwanted], [unwanted] * len(behind)).expand(len(said), -1, -1)
         if "image_encoder" in self.parts:
             part = self.parts.look if image is None else self.parts.need
             wanted, without = joined(wanted, without, part("image_encoder"), image)
         return Condition({"states": wanted}, {"states": without})
 
-    def _text(self, said: Sequence[str]) -> Tensor:
-        states = text_states(self.parts.need("text_encoder"), self.parts.look("tokenizer"), said)
+    def _text(self, said: Sequence[str], behind: Sequence[str]) -> Tensor:
+        states = text_states(self.parts.need("text_encoder"), self.parts.look("tokenizer"), said, behind)
         return states.to(self.device, self.dtype)
+
+    @property
+    def reads_images(self) -> bool:
+        return "image_encoder" in self.parts
+
+    def tokens_of(self, prompt: str, part: str) -> list[int]:
+        return conditioning.tokens_of(self.parts.look("tokenizer"), prompt, part)
 
     # ---- the network -------------------------------------------------------------------------------------------------
 

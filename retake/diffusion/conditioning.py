@@ -36,16 +36,30 @@ def joined(wanted: Tensor, unwanted: Tensor, encoder: Any, image: Tensor | None)
     return torch.cat([wanted, seen], dim=1), torch.cat([unwanted, blank], dim=1)
 
 
-def text_states(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Tensor:
-    """States [B, L, D] of B prompts; L is the tokenizer's full length, longer prompts are cut."""
+def text_states(encoder: Any, tokenizer: Any, prompts: Sequence[str], behind: Sequence[str] = ()) -> Tensor:
+    """States [B, L, D] of B prompts; L is the tokenizer's full length, longer prompts are cut. The states of K prompts
+    `behind` follow those of every one: [B, (1 + K) L, D]."""
     tokens = tokenizer(
-        list(prompts),
+        [*prompts, *behind],
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     )
-    return encoder(tokens.input_ids.to(next(encoder.parameters()).device)).last_hidden_state
+    states = encoder(tokens.input_ids.to(next(encoder.parameters()).device)).last_hidden_state
+    more = states[len(prompts) :].flatten(0, 1).expand(len(prompts), -1, -1)
+    return torch.cat([states[: len(prompts)], more], dim=1)
+
+
+def tokens_of(tokenizer: Any, prompt: str, part: str) -> list[int]:
+    """Where the tokens of a part of the prompt stand among the prompt's. Raises ConfigError E294 where they do not
+    stand there one behind the other, or are cut off."""
+    whole = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    some = tokenizer(part, add_special_tokens=False).input_ids
+    for first in range(len(whole) - len(some) + 1):
+        if some and whole[first : first + len(some)] == some:
+            return list(range(first, first + len(some)))
+    raise ConfigError("E294", f"{part!r} does not stand in the prompt {prompt!r}", "Give words of the prompt.")
 
 
 def image_states(encoder: Any, pixels: Tensor) -> Tensor:

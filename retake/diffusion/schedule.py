@@ -129,15 +129,22 @@ class Schedule:
 
         eta: 0 is deterministic, 1 is DDPM's variance; then `noise` [B, F, ...] is read.
         """
-        now, then = self._bar(t), self._bar(to)
-        spread = 0.0 * now
-        if eta:
-            spread = eta * ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
+        then = self._bar(to)
+        spread = eta * self._spread(t, to) if eta else 0.0 * then
         rest = (1 - then - spread**2).clamp(min=0).sqrt()
         z = like(then.sqrt().float(), x0) * x0 + like(rest.float(), x0) * eps
         if eta and noise is not None:
             z = z + like(spread.float(), x0) * noise
         return z
+
+    def spread(self, t: Tensor | int, to: Tensor | int) -> Tensor:
+        """Standard deviation of the noise that a step from `t` to `to` adds with eta=1 (DDIM eq. 16), float32; 0 for a
+        step that stays where it is."""
+        return self._spread(t, to).float()
+
+    def _spread(self, t: Tensor | int, to: Tensor | int) -> Tensor:
+        now, then = self._bar(t), self._bar(to)
+        return ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
 
     def _bar(self, t: Tensor | int) -> Tensor:
         t = torch.as_tensor(t)

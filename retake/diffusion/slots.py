@@ -127,10 +127,12 @@ class Queue:
 
 @dataclass(frozen=True, eq=False)
 class Slots:
-    """The slots that take a step, as a method sees them: n frames in the order of their numbers."""
+    """The slots that take a step, as a method sees them: n frames in the order of their numbers. spans: the windows in
+    which they went through the network."""
 
     queue: Queue
     frames: range
+    spans: Sequence[Span]
     pairs: Pairs
     schedule: Schedule
     eta: float
@@ -166,7 +168,7 @@ class Slots:
 
     def noise(self, which: int = 1) -> Tensor:
         """Noise for a method's own use, float32 [n, C, h, w]: independent of the step's and of that of any other
-        `which` (1 or more)."""
+        `which`; 0 is the step's."""
         return self._drawn(which * STREAMS)
 
     def step(self, x0: Tensor, eps: Tensor) -> Tensor:
@@ -236,7 +238,8 @@ def advance(
             kept = slice(span.writes.start - span.reads.start, span.writes.stop - span.reads.start)
             x0.append(clean[kept])
             eps.append(noisy[kept])
-    slots = Slots(queue, range(spans[0].writes.start, spans[-1].writes.stop), pairs, backbone.schedule, eta, seed)
+    written = range(spans[0].writes.start, spans[-1].writes.stop)
+    slots = Slots(queue, written, spans, pairs, backbone.schedule, eta, seed)
     made, part = step(torch.cat(x0), torch.cat(eps), slots), queue.part(slots.frames)
     queue.z[part] = made
     queue.levels[part] = [level - 1 for level in queue.levels[part]]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retake.diffusion import attention, features, vae
+from retake.diffusion import attention, conditioning, features, vae
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, times
 from retake.diffusion.conditioning import joined, prompts, text_states
 from retake.diffusion.parts import Parts
@@ -69,12 +69,16 @@ class UNet(Backbone):
     # ---- what it is told -------------------------------------------------------------------------------------------
 
     def condition(
-        self, text: Sequence[str] | None = None, image: Tensor | None = None, unwanted: str = ""
+        self,
+        text: Sequence[str] | None = None,
+        image: Tensor | None = None,
+        unwanted: str = "",
+        behind: Sequence[str] = (),
     ) -> Condition:
         """`states` [B, L, D]: the text's, then, where images are read so, the image's. `image` [B, 1, ...] otherwise:
         what an IP-Adapter projects. Without a text the prompt is "", without an image its states are zeros."""
         said = prompts(text, image)
-        if image is not None and not self.joint and not adapted(self.network):
+        if image is not None and not self.reads_images:
             raise ConfigError(
                 "E273",
                 "this model takes no reference image: it was trained on text alone",
@@ -82,8 +86,8 @@ class UNet(Backbone):
             )
         with torch.no_grad():
             encoder, tokenizer = self.parts.need("text_encoder"), self.parts.look("tokenizer")
-            states = text_states(encoder, tokenizer, said)
-            without = text_states(encoder, tokenizer, [unwanted]).expand(len(said), -1, -1)
+            states = text_states(encoder, tokenizer, said, behind)
+            without = text_states(encoder, tokenizer, [unwanted], [unwanted] * len(behind)).expand(len(said), -1, -1)
             if self.joint:
                 part = self.parts.look if image is None else self.parts.need
                 states, without = joined(states, without, part("image_encoder"), image)
@@ -95,6 +99,13 @@ class UNet(Backbone):
     def _embedded(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What an IP-Adapter reads of images, and of none of them (as diffusers' pipelines prepare it)."""
         raise NotImplementedError
+
+    @property
+    def reads_images(self) -> bool:
+        return self.joint or adapted(self.network)
+
+    def tokens_of(self, prompt: str, part: str) -> list[int]:
+        return conditioning.tokens_of(self.parts.look("tokenizer"), prompt, part)
 
     # ---- the network -----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,244 @@
+"""MoCA-Video: mix what a picture shows into an object of the clip, without training.
+
+Frames are denoised diagonally (retake/diffusion/fifo.py): each enters a queue with noise on it, and once its noise is
+low enough every step moves the object, found by its mask, towards the reference's latents, corrected by a momentum.
+Zhang et al. 2025, https://arxiv.org/abs/2506.01004. Text and published code of it disagree, so there are presets
+(rule.py holds their numbers, mixing.py their formulas):
+
+    recommended   the paper's parts with units that agree; the queue holds the levels that the edit needs and no others
+    paper         the text, letter by letter
+    code          the newest published revision, in which the reference hardly reaches the picture
+
+Each part is switched off by one setting: iou=0 (the gate), kappa=0 (momentum), gamma=0 (residual noise), weight=0 (the
+injection), diagonal=false (all frames at one level at a time, as ordinary sampling does).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.canvas import covered_cells, edge, patch, shown, source_of, touched_cells
+from retake.diffusion.model import takes_images
+from retake.errors import ConfigError
+from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
+from retake.methods import Inputs, Patch
+from retake.methods.moca.rule import TIMESTEPS, Masks, Place, Preset, Rule, rule_of
+from retake.video import read_image
+
+if TYPE_CHECKING:
+    from retake.diffusion.backbone import Backbone, Condition
+    from retake.diffusion.concepts import Concepts
+
+VERSION = 1
+NEEDS = ("latents", "inversion", "region")
+
+STEPS = 64
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """What is mixed into what, and how. null: as the preset has it. Timesteps are of 1000."""
+
+    name: Literal["moca"] = "moca"
+    preset: Preset = Field("recommended", description="recommended, paper (the text), code (the published code)")
+    prompt: str = Field("", description="text that describes the clip; empty: none")
+    object: str | None = Field(None, description="words of the prompt that name the object, for masks=attention")
+    unwanted: str = Field("", description="text that describes what it should not be")
+    reference: str | None = Field(
+        None, description="picture of what to mix in (PNG, JPEG; alpha is honoured)", json_schema_extra={"file": ""}
+    )
+    reference_text: str | None = Field(None, description="text that describes the reference, put behind the prompt")
+    below: float | None = Field(None, ge=0, le=1000, description="timestep from which on it is mixed (the paper's t')")
+    enter: float | None = Field(
+        None, gt=0, le=1000, description="timestep at which source frames enter the queue; the lower, the quicker"
+    )
+    masks: Masks | None = Field(
+        None,
+        description="where masks come from: region (the masks prior), segmenter (GrabCut on the estimate), attention",
+    )
+    iou: float | None = Field(None, ge=0, le=1, description="overlap above which a new mask is taken; 0: always")
+    compare: Literal["itself", "neighbour"] = Field(
+        "itself", description="what a new mask is compared with: the frame's own, or the frame's before it"
+    )
+    weight: float | None = Field(None, ge=0, le=4, description="lambda of the injection; 0: none")
+    falling: bool | None = Field(None, description="lambda falls with the timestep (times t/1000); false: constant")
+    beta: float | None = Field(None, ge=0, lt=1, description="how long the momentum remembers")
+    kappa: float | None = Field(None, ge=0, le=10, description="strength of the momentum; 0: none")
+    drift: float | None = Field(None, ge=0, le=10, description="share of the step's direction in the momentum")
+    gamma: float | None = Field(None, ge=0, le=4, description="residual noise at the mask's edge; 0: none")
+    place: Place | None = Field(
+        None, description="where the reference lies: over the object's box in every frame, or over the whole frame"
+    )
+    hold: bool | None = Field(None, description="outside the edge the source's own latents, at every level")
+    look: bool | None = Field(None, description="show the model the reference, where it reads pictures")
+    eta: float | None = Field(None, ge=0, le=1, description="noise of a step: 0 none, 1 as much as DDPM")
+    guidance: float | None = Field(None, ge=0, le=50, description="weight of the prompt; 1: none")
+    source: Literal["noise", "inversion"] = Field(
+        "noise", description="how frames get their level: noise is added, or by inversion (dearer)"
+    )
+    steps: int | None = Field(
+        None, ge=1, le=1000, description="denoising steps from pure noise on; null: 64, or the inversion's"
+    )
+    lookahead: int | None = Field(
+        None, ge=0, le=512, description="cleaner frames that are looked at beside; null: half a window"
+    )
+    diagonal: bool = Field(True, description="false: all frames at one level at a time; the clip is then in memory")
+    grow: float = Field(1.0, ge=-50, le=50, description="how far the edge is moved outwards, working pixels")
+    feather: float = Field(3.0, ge=0.5, le=100, description="width of the soft edge, working pixels")
+    margin: int = Field(1, ge=0, le=64, description="latent cells around the edge that may change, with hold")
+    seed: int = Field(0, ge=0, description="of the noise")
+    keep: int = Field(
+        16,
+        ge=1,
+        le=4096,
+        description="frames between two states that a killed edit goes on from",
+        json_schema_extra={"inert": "a resumed edit is the same"},
+    )
+
+
+def needs(params: Params) -> tuple[str, ...]:
+    """No inversion where noise is added."""
+    return tuple(name for name in NEEDS if name != "inversion" or params.source == "inversion")
+
+
+def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+    """Raises ConfigError E230 (nothing to mix in), E273 (a picture to look at for a model of text alone), E292 (steps
+    beside an inversion, which has its own), E294 (masks by attention without words), and what reading the reference
+    raises."""
+    if not params.reference and not params.reference_text:
+        raise ConfigError(
+            "E230", "moca has nothing to mix in", "Give edit.reference=IMAGE, edit.reference_text='a cat', or both."
+        )
+    if params.source == "inversion" and params.steps is not None:
+        raise ConfigError(
+            "E292",
+            "edit.steps stands beside an inversion, which has its own",
+            f"Set inversion.steps={params.steps}, or edit.source=noise.",
+        )
+    rule = rule_of(params.preset, numbers(params))
+    if rule.masks == "attention" and not (params.object and params.object in params.prompt):
+        raise ConfigError(
+            "E294",
+            "masks by attention need the object's words, and they must stand in the prompt",
+            'Give edit.prompt="a red disc moves right" edit.object="disc", or edit.masks=region.',
+        )
+    if params.reference:
+        read_image(params.reference)
+        if params.look and not takes_images(beside["model"]):
+            raise ConfigError(
+                "E273",
+                "edit.look: this model takes no reference image",
+                "Leave edit.look out, give edit.reference_text, or an IP-Adapter: model.image_adapter=...",
+            )
+
+
+def numbers(params: Params) -> dict[str, Any]:
+    """The settings that stand in a preset's place."""
+    return {name: getattr(params, name) for name in Rule.__dataclass_fields__}
+
+
+def edit(
+    latents: LatentSeries,
+    backbone: Backbone,
+    priors: Mapping[str, Any],
+    inputs: Inputs,
+    params: Params,
+    rng: np.random.Generator,
+) -> Iterator[Patch]:
+    """One Patch a chunk of 16 frames; output k is made of source frame k.
+
+    The queue is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds the queue, not the
+    clip (with diagonal=false: the clip's latents). Raises ConfigError E275 where no level lies below `enter`, E290 for
+    a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
+    """
+    from retake.diffusion.coding import decoded
+    from retake.diffusion.fifo import Diagonal
+    from retake.diffusion.slots import inside
+    from retake.methods.moca.masks import from_attention, from_estimate, from_region, gated
+    from retake.methods.moca.mixing import mixing
+    from retake.methods.moca.queue import Stream
+
+    rule = rule_of(params.preset, numbers(params))
+    rule = rule if params.reference else replace(rule, weight=0)
+    inversion: InversionSeries | None = priors.get("inversion")
+    region: RegionSeries = priors["region"]
+    steps = inversion.steps if inversion else params.steps or STEPS
+    diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, rule.enter), params.lookahead)
+    source = source_of(latents, inversion, backbone, steps, params.seed)
+    where, concepts = covered_cells(latents, region, inputs.scratch), None
+    if rule.masks == "attention":
+        concepts = listener(backbone, latents, params, rule)
+        candidate = from_attention(concepts)
+    else:
+        candidate = from_region(where) if rule.masks == "region" else from_estimate(backbone, where)
+    step = mixing(
+        params.preset,
+        rule,
+        partial(gated, candidate, rule.iou, params.compare),
+        reference_of(backbone, latents, inputs, region, params, rule),
+    )
+    if rule.hold:
+        free = touched_cells(latents, region, params, params.margin, inputs.scratch)
+        step = inside(free, source, step)
+    stream = Stream(
+        backbone,
+        diagonal,
+        told(backbone, params, rule),
+        source,
+        step,
+        inputs,
+        shape=tuple(latents.meta[name] for name in ("count", "channels", "height", "width")),
+        guidance=rule.guidance,
+        eta=rule.eta,
+        seed=params.seed,
+        keep=params.keep,
+        diagonally=params.diagonal,
+    )
+    size = inputs.frames.width, inputs.frames.height
+    with backbone.attention({"*": concepts}) if concepts else contextlib.nullcontext():
+        pictures = decoded(backbone, stream, len(inputs.frames), inputs.first_chunk)
+        for index, pixels in enumerate(pictures, inputs.first_chunk):
+            span = range(index * CHUNK, min((index + 1) * CHUNK, len(inputs.frames)))
+            yield patch(pixels, size, [edge(region[t], params) for t in span])
+
+
+def reference_of(
+    backbone: Backbone, latents: LatentSeries, inputs: Inputs, region: RegionSeries, params: Params, rule: Rule
+) -> Any:
+    """The reference's latents, frames -> [n, C, h, w]."""
+    from retake.methods.moca.reference import over_frame, over_object
+
+    if not params.reference or not rule.weight:
+        return None
+    image = read_image(params.reference)
+    if rule.place == "frame":
+        return over_frame(backbone, latents, image)
+    return over_object(backbone, latents, inputs.frames, region, image, inputs.scratch)
+
+
+def listener(backbone: Backbone, latents: LatentSeries, params: Params, rule: Rule) -> Concepts:
+    """What hears where the network looks for the object."""
+    from retake.diffusion.concepts import Concepts
+
+    words = backbone.tokens_of(params.prompt, params.object or "")
+    frames = min(backbone.length, latents.meta["count"])
+    return Concepts(words, (frames, latents.meta["height"], latents.meta["width"]), rule.guidance != 1)
+
+
+def levels_below(backbone: Backbone, steps: int, enter: float) -> int:
+    """The highest level whose timestep is not above `enter`. 0 is refused by the queue, E275."""
+    share = TIMESTEPS / backbone.schedule.length
+    return sum(t * share <= enter for t, _ in backbone.schedule.ladder(steps))
+
+
+def told(backbone: Backbone, params: Params, rule: Rule) -> Condition:
+    """The condition: the prompt, behind it the reference's text, and the picture where the model looks at it."""
+    image = shown(params.reference) if params.reference and rule.look and backbone.reads_images else None
+    behind = [params.reference_text] if params.reference_text else []
+    return backbone.condition([params.prompt], image, params.unwanted, behind)

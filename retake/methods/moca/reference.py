@@ -1,0 +1,87 @@
+"""The reference as latents of the clip: a picture laid over every source frame, or over the whole canvas, encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retake.edge import box_of
+from retake.formats import CHUNK, FrameSeries, LatentSeries, RegionSeries
+from retake.video import resize
+
+if TYPE_CHECKING:
+    from retake.diffusion.backbone import Backbone
+    from retake.methods.moca.mixing import Reference
+
+
+def over_frame(backbone: Backbone, latents: LatentSeries, image: np.ndarray) -> Reference:
+    """The picture in the middle of the canvas, which it fills; what reaches over is cut. The same in every frame."""
+    height, width = latents.meta["pixels"]
+    rgb = filled(image, (width, height))[..., :3]
+    z = encoded(backbone, rgb[None])
+    return lambda frames: z.expand(len(frames), -1, -1, -1)
+
+
+def over_object(
+    backbone: Backbone,
+    latents: LatentSeries,
+    frames: FrameSeries,
+    region: RegionSeries,
+    image: np.ndarray,
+    scratch: Path,
+) -> Reference:
+    """The picture over the object's box in every frame, and the frame around it, so that nothing outside the object is
+    foreign to it. A latent frame of several frames has the last of them. In a scratch file."""
+    from retake.diffusion.windows import Reel
+
+    meta = latents.meta
+    height, width = meta["pixels"]
+    reel = Reel(scratch / "reference.latents", (len(latents), meta["channels"], meta["height"], meta["width"]))
+    for first in range(0, len(latents), CHUNK):
+        numbers = range(first, min(first + CHUNK, len(latents)))
+        shown = [min(k * meta["time"], len(frames) - 1) for k in numbers]
+        canvas, boxes = (width, height), [scaled_box(region[t], (width, height)) for t in shown]
+        pictures = [laid(resize(frames[t], canvas), box, image) for t, box in zip(shown, boxes, strict=True)]
+        reel[numbers.start : numbers.stop] = encoded(backbone, np.stack(pictures))
+    return lambda frames: reel[frames.start : frames.stop]
+
+
+def encoded(backbone: Backbone, rgb: np.ndarray) -> Tensor:
+    """Latents float32 [n, C, h, w] on the CPU of pictures uint8 [n, H, W, 3], each a clip of one frame."""
+    pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    return torch.cat([backbone.encode(one[None, None].to(backbone.device))[0].float().cpu() for one in pixels])
+
+
+def laid(frame: np.ndarray, box: tuple[int, int, int, int] | None, image: np.ndarray) -> np.ndarray:
+    """A frame uint8 [H, W, 3] with the picture over a box; through its alpha the frame is seen."""
+    if box is None:
+        return frame
+    x0, y0, x1, y1 = box
+    part = filled(image, (x1 - x0, y1 - y0))
+    alpha = part[..., 3:].astype(np.float32) / 255 if part.shape[2] == 4 else np.float32(1)
+    out = frame.copy()
+    out[y0:y1, x0:x1] = np.rint(part[..., :3] * alpha + frame[y0:y1, x0:x1] * (1 - alpha))
+    return out
+
+
+def filled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture uint8 [H, W, C] scaled so that it just fills (width, height), cut evenly on both sides."""
+    width, height = size
+    scale = max(width / image.shape[1], height / image.shape[0])
+    wide, high = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
+    large = resize(image, (wide, high))
+    left, top = (wide - width) // 2, (high - height) // 2
+    return large[top : top + height, left : left + width]
+
+
+def scaled_box(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """Bounding box of a mask bool [H, W] on a grid of (width, height) pixels, rounded outwards."""
+    if (box := box_of(mask, 0)) is None:
+        return None
+    across, down = size[0] / mask.shape[1], size[1] / mask.shape[0]
+    x0, y0, x1, y1 = box
+    return int(x0 * across), int(y0 * down), int(np.ceil(x1 * across)), int(np.ceil(y1 * down))
