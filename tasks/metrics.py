@@ -15,6 +15,7 @@ from retake.formats import FlowSeries, FrameSeries, RegionSeries, TrackSeries, c
 from retake.lookup import lookup
 from retake.metrics import fid, flicker, motion_fidelity, warp_error
 from retake.metrics import region as unedited
+from retake.metrics.cass import Params as CassParams
 from retake.metrics.clip_score import Params as ClipScoreParams
 from retake.metrics.consistency import Params as ConsistencyParams
 from retake.metrics.dynamics import Params as DynamicsParams
@@ -26,6 +27,7 @@ from retake.metrics.motion_fidelity import Params as MotionFidelityParams
 from retake.metrics.region import Params as RegionParams
 from retake.metrics.sample import NO_REGION, Sample
 from retake.metrics.smoothness import Params as SmoothnessParams
+from retake.metrics.ssim import Params as SsimParams
 from retake.metrics.summary import frame_rows, summarise, write_tsv
 from retake.metrics.temporal_consistency import Params as TemporalConsistencyParams
 from retake.metrics.warp_error import Params as WarpErrorParams
@@ -40,8 +42,10 @@ Name = Literal[
     "region",
     "flicker",
     "motion_fidelity",
+    "ssim",
     "lpips",
     "clip_score",
+    "cass",
     "temporal_consistency",
     "consistency",
     "smoothness",
@@ -69,8 +73,10 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     region: RegionParams = of_metric(RegionParams)
     flicker: FlickerParams = of_metric(FlickerParams)
     motion_fidelity: MotionFidelityParams = of_metric(MotionFidelityParams)
+    ssim: SsimParams = of_metric(SsimParams)
     lpips: LpipsParams = of_metric(LpipsParams)
     clip_score: ClipScoreParams = of_metric(ClipScoreParams)
+    cass: CassParams = of_metric(CassParams)
     temporal_consistency: TemporalConsistencyParams = of_metric(TemporalConsistencyParams)
     consistency: ConsistencyParams = of_metric(ConsistencyParams)
     smoothness: SmoothnessParams = of_metric(SmoothnessParams)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from retake.metrics import (
+    cass,
     clip_score,
     consistency,
     dynamics,
@@ -24,6 +25,7 @@ from retake.metrics import (
     motion_fidelity,
     region,
     smoothness,
+    ssim,
     summary,
     temporal_consistency,
     warp_error,
@@ -140,6 +142,8 @@ def scored(column: str, folder: str) -> dict[str, float | None]:
         smoothness.Metric(smoothness.Params(), interpolator=Mean()),
         lpips.Metric(lpips.Params(), lpips=Levels()),
         clip_score.Metric(clip_score.Params(reference=reference), clip=Grid()),
+        cass.Metric(cass.Params(reference=reference, source_prompt="green", where="edit"), clip=Grid()),
+        ssim.Metric(ssim.Params()),
         dynamics.Metric(dynamics.Params()),
         inception,
     ]
@@ -199,6 +203,17 @@ MATRIX: dict[tuple[str, str], Callable] = {
     ("background", "frozen"): lambda at: (
         at("psnr_unedited") < 30 and at("ssim_unedited") < 0.5 and at("l1_unedited") > 0.05
     ),
+    ("ssim", "static"): lambda at: at("ssim") == at("ssim_edit") == 1,
+    ("ssim", "motion"): lambda at: at("ssim") == at("ssim_edit") == 1,
+    ("ssim", "noise"): lambda at: (
+        at("ssim", "more noise") < at("ssim") < 1 and at("ssim_edit", "more noise") < at("ssim_edit") < 1
+    ),
+    ("ssim", "frozen"): lambda at: at("ssim") < 0.5 > at("ssim_edit"),
+    ("cass", "static"): lambda at: at("cass") == pytest.approx(0, abs=1e-4) == at("relcass"),
+    ("cass", "motion"): lambda at: at("cass") == pytest.approx(0, abs=1e-4) == at("relcass"),
+    # the reference is the clean crop of the first frame: noise leads away from it, the frozen cheat back to it
+    ("cass", "noise"): lambda at: at("cass_image", "more noise") < at("cass_image") < 0,
+    ("cass", "frozen"): lambda at: at("cass_image") > 1,  # fooled: it asks for the reference, not for motion
     ("motion fidelity", "static"): lambda at: at("motion_fidelity") == 1 and at("track_error") == 0,
     ("motion fidelity", "motion"): lambda at: (
         at("motion_fidelity") == pytest.approx(1, abs=1e-6) and at("track_error") == pytest.approx(0, abs=1e-5)

@@ -15,7 +15,8 @@ import pytest
 from pydantic import ValidationError
 
 from retake.errors import ConfigError, MediaError
-from retake.metrics import flicker, motion_fidelity, region, summary, warp_error
+from retake.metrics import flicker, motion_fidelity, region, ssim, summary, warp_error
+from retake.metrics.sample import NO_REGION, Result, Sample
 
 H, W = 48, 64
 
@@ -253,6 +254,75 @@ def test_psnr_is_capped():
 def test_frozen_frame_is_seen_by_background_preservation():
     first, second = (levels(frame) for frame in shifted(4, 2))
     assert region.frame(second, first, box(0, 0, W, H)).psnr < 30
+
+
+# SSIM of the whole frame
+
+
+def structure(*frames: tuple[np.ndarray, np.ndarray, np.ndarray | None]) -> Result:
+    """The metric over frames of (source, result, edited region)."""
+    metric = ssim.Metric(ssim.Params())
+    for t, (source, result, edited) in enumerate(frames):
+        metric.update(Sample(t, source, result, edited))
+    return metric.result()
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (37, 51), (11, 90)])
+def test_ssim_equals_torchmetrics_where_the_window_fits(height: int, width: int):
+    import torch
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    first = levels(texture(0, height, width))
+    noise = np.random.default_rng(1).integers(-20, 20, first.shape)
+    second = np.clip(first.astype(int) + noise, 0, 255).astype(np.uint8)
+    a, b = (torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255 for image in (first, second))
+    whole = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)[1]
+    expected = float(whole[..., 5:-5, 5:-5].mean())  # its own mean counts the rim too, mirrored
+    assert 0.3 < expected < 0.95
+    assert structure((first, second, None)).summary()["ssim"] == pytest.approx(expected, abs=1e-5)
+
+
+def slow_ssim(a: np.ndarray, b: np.ndarray, x: int, y: int) -> float:
+    """One place: Wang et al., eq. 13, with weighted moments of the window around it, mean over channels."""
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    w = np.outer(taps, taps)[..., None] / taps.sum() ** 2
+    a, b = (image[y - 5 : y + 6, x - 5 : x + 6].astype(np.float64) / 255 for image in (a, b))
+    means = [(w * image).sum((0, 1)) for image in (a, b)]
+    va, vb, cov = ((w * p * q).sum((0, 1)) for p, q in ((a, a), (b, b), (a, b)))
+    va, vb, cov = va - means[0] ** 2, vb - means[1] ** 2, cov - means[0] * means[1]
+    upper = (2 * means[0] * means[1] + 0.01**2) * (2 * cov + 0.03**2)
+    return float((upper / ((means[0] ** 2 + means[1] ** 2 + 0.01**2) * (va + vb + 0.03**2))).mean())
+
+
+def test_ssim_edit_is_the_mean_of_a_slow_direct_map_over_the_region():
+    first, second = levels(texture(1)), levels(texture(2))
+    edited = box(0, 30, 9, 46)  # into the rim, where no window fits
+    places = [(x, y) for x in range(5, 9) for y in range(30, H - 5)]
+    expected = np.mean([slow_ssim(first, second, x, y) for x, y in places])
+    assert structure((first, second, edited)).summary()["ssim_edit"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_ssim_of_a_copy_is_one_and_an_edit_costs_inside_what_it_does_not_cost_outside():
+    source, edited = levels(texture()), box(20, 15, 40, 35)
+    assert structure((source, source.copy(), edited)).summary() == {"ssim": 1.0, "ssim_edit": 1.0}
+    small, large = (np.where(box(20, 15, x, 35)[..., None], 255 - source, source) for x in (30, 40))
+    some, all_of_it = (structure((source, result, edited)).summary() for result in (small, large))
+    assert all_of_it["ssim_edit"] < some["ssim_edit"] < some["ssim"] < 1
+    assert all_of_it["ssim"] < some["ssim"]
+    assert all_of_it["ssim_edit"] < 0
+    outside = np.where(edited[..., None], source, 255 - source)
+    assert structure((source, outside, box(25, 20, 35, 30))).summary()["ssim_edit"] == pytest.approx(1, abs=1e-6)
+
+
+def test_ssim_has_a_reason_where_it_has_no_place():
+    source, tiny = levels(texture()), levels(texture(0, 10, 60))
+    rim = structure((source, source, box(0, 0, W, 5)), (source, source, None))
+    assert rim.summary()["ssim"] == 1
+    assert rim.reasons() == {"ssim_edit": NO_REGION}
+    assert list(rim.per_frame()["ssim"]) == [0, 1]
+    assert set(structure((tiny, tiny, None)).reasons().values()) == {ssim.TOO_SMALL}
+    with pytest.raises(MediaError, match="E440"):
+        structure((source, tiny, None))
 
 
 # Flicker
@@ -552,7 +622,7 @@ def test_bad_input_is_refused_with_a_code():
 
 def test_modules_name_what_a_graph_must_know_and_import_nothing_heavy():
     known = {"optical_flow", "region", "tracks"}
-    for module in (warp_error, region, flicker, motion_fidelity):
+    for module in (warp_error, region, flicker, motion_fidelity, ssim):
         assert isinstance(module.VERSION, int)
         assert set(module.NEEDS) <= known
         assert module.DIRECTION in ("lower", "higher")

@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from retake.errors import ConfigError
+from retake.networks import clip
 from retake.synthetic import clips, grammar
 from retake.training import autoencoder, denoisers, embedded, encoders, export, latents, scores
 from retake.training.denoisers import Lesson
 from retake.training.embedded import SIZES, Workshop
 from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
+from retake.weights.catalogue import CATALOGUE
 
 FEW = Plan(3, 1e-3, warmup=1)
 LESSONS = (Lesson(0.5, 4, 2), Lesson(1.0, 16, 2))
@@ -316,9 +318,39 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     dit = CogVideoXTransformer3DModel.from_pretrained(tmp_path / "embedded_dit" / "transformer")
     assert dit.config.max_text_seq_length == 33
     assert CLIPModel.from_pretrained(tmp_path / "judge").config.vision_config.patch_size == 8
+    looks_like(workshop.trained("judge"), tmp_path / "judge")
     card = json.loads((tmp_path / "embedded.training.json").read_text())
     assert card["vae"]["step"] == 3
     assert card["vae"]["curve"][-1]["step"] == 3
+
+
+def looks_like(trained, folder, tolerance=2e-2):
+    """The metrics' CLIP makes of an exported folder what training made of the same pictures and captions."""
+    network = clip.load(str(folder), "cpu")
+    frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+    told = ["a red disc", "a magenta striped star moving quickly up left over water", "a zebra"]
+    tokens = encoders.tokenizer()(told, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        out = trained.float()(input_ids=tokens, pixel_values=autoencoder.tensor(frames))
+    for ours, theirs in ((network.images(frames), out.image_embeds), (network.texts(told), out.text_embeds)):
+        unit = ours / np.linalg.norm(ours, axis=1, keepdims=True)
+        np.testing.assert_allclose(unit, theirs.numpy(), atol=tolerance)
+    assert network.images(frames[:, :48, :40]).shape == (3, 64)  # any shape is resized to what it was trained on
+
+
+def test_a_judge_that_is_exported_is_a_clip_that_metrics_load(tmp_path):
+    torch.manual_seed(0)
+    model = encoders.network(encoders.JUDGE, len(encoders.tokenizer())).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # random, yet far from each other
+            weight.add_(0.1 * torch.randn(weight.shape))
+    export.whole_clip(model, tmp_path / "judge")
+    looks_like(model, tmp_path / "judge", tolerance=1e-5)  # both are of half precision now
+    size = sum(f.stat().st_size for f in (tmp_path / "judge").iterdir())
+    assert size / 1e6 < CATALOGUE["judge"].megabytes
+    told = ["a red disc", "a blue star"]
+    found = [clip.load(str(tmp_path / "judge"), "cpu").texts([one])[0] for one in told]
+    assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
 def test_clips_are_the_same_whichever_process_draws_them():

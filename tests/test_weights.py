@@ -250,6 +250,36 @@ def test_what_ships_is_a_folder_of_the_package_known_by_its_content(
     assert local.identity("tiny", store) != before
 
 
+def test_a_judge_that_is_not_here_is_missed_by_name_and_found_once_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clip_folder: Path, capsys: Any
+) -> None:
+    """The folder comes with Retake, and a checkout may lack it: everything that lists weights goes on."""
+    from retake.metrics import cass, clip_score, temporal_consistency
+
+    asked = [
+        (clip_score, clip_score.Params(prompt="a b", weights="judge", device="cpu")),
+        (cass, cass.Params(source_prompt="a b", weights="judge", device="cpu")),
+        (temporal_consistency, temporal_consistency.Params(weights="judge", device="cpu")),
+    ]
+    monkeypatch.setattr(Shipped, "path", property(lambda self: tmp_path / self.file))
+    entry = next(entry for entry in doctor.inventory() if entry["name"] == "judge")
+    assert (entry["present"], entry["bytes"]) == (False, None)
+    assert entry["command"] == "git checkout -- retake/weights"
+    assert any("git checkout" in line and "weights=judge" in line for line in doctor.table(doctor.inventory()))
+    for ask in (local.require, fetch.fetch, lambda name: doctor.get([name], Console(quiet=True))):
+        with pytest.raises(MachineError, match="E302"):
+            ask("judge")
+    for module, params in asked:
+        assert local.identity_or_absent("judge", Store(tmp_path / "store")) == "absent"
+        with pytest.raises(MachineError, match="E302"):
+            module.networks(params)
+    shutil.copytree(clip_folder, tmp_path / "judge")
+    assert doctor.get(["judge"], Console(quiet=True))[0]["present"]
+    for module, params in asked:
+        metric = module.Metric(params, **module.networks(params))
+        assert set(metric.networks().values()) == {"CLIP judge"}
+
+
 def test_a_local_file_is_known_by_its_content(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     first, second = tmp_path / "a.pth", tmp_path / "b.pth"

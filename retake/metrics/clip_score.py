@@ -13,16 +13,15 @@ package computes it; CLIP-I as in Ruiz et al., DreamBooth, CVPR 2023.
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, Field
 
 from retake import device
 from retake.device import Device
-from retake.metrics.crop import square, whole
-from retake.metrics.sample import NO_REGION, ImagesAndTexts, Result, Sample, cosine
+from retake.metrics.crop import square
+from retake.metrics.likeness import Likeness, scores
+from retake.metrics.sample import NO_REGION, ImagesAndTexts, Result, Sample
 from retake.metrics.values import same_size
 
 VERSION = 1
@@ -79,13 +78,7 @@ class Metric:
     def __init__(self, params: Params, *, clip: ImagesAndTexts | None = None) -> None:
         self.params, self.clip = params, clip
         self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS}
-        self._reference = self._prompt = None
-        if clip is not None and params.reference:
-            from retake.video import read_image
-
-            self._reference = clip.images(whole(read_image(params.reference))[None])[0]
-        if clip is not None and params.prompt:
-            self._prompt = clip.texts([params.prompt])[0]
+        self._likeness = Likeness(clip, params.reference, params.prompt)
 
     def networks(self) -> dict[str, str]:
         """Value name -> the network that it comes from."""
@@ -94,23 +87,16 @@ class Metric:
     def update(self, sample: Sample) -> None:
         """Take the next frame, in order. Raises MediaError E440 when sizes differ."""
         same_size(source=sample.source, result=sample.result, region=sample.region)
-        frames = self._embedded(sample.result, sample.source) if self._prompt is not None else None
-        crops = self._embedded(*(square(frame, sample.region, blank=False) for frame in (sample.result, sample.source)))
+        like, both = self._likeness, (sample.result, sample.source)
+        frames = like.vectors(*both) if like.words is not None else None
+        crops = like.vectors(*(square(frame, sample.region, blank=False) for frame in both))
         for name, seen, wanted in (
-            ("clip_i", crops, self._reference),
-            ("clip_t", frames, self._prompt),
-            ("clip_t_edit", crops, self._prompt),
+            ("clip_i", crops, like.reference),
+            ("clip_t", frames, like.words),
+            ("clip_t_edit", crops, like.words),
         ):
-            scores = [math.nan, math.nan]
-            if seen is not None and wanted is not None:
-                scores = [100 * cosine(vector, wanted) for vector in seen]
-            for end, score in zip(("", "_source"), scores, strict=True):
-                self._values[name + end][sample.t] = score
-
-    def _embedded(self, mine: Any, source: Any) -> np.ndarray | None:
-        if self.clip is None or mine is None or source is None:
-            return None
-        return self.clip.images(np.stack([mine, source]))
+            mine, source = scores(seen, wanted)
+            self._values[name][sample.t], self._values[name + "_source"][sample.t] = mine, source
 
     def result(self) -> Result:
         """Everything taken so far; `reasons` says what was not given."""

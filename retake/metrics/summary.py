@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from retake.metrics import (
+    cass,
     clip_score,
     consistency,
     dynamics,
@@ -17,6 +18,7 @@ from retake.metrics import (
     motion_fidelity,
     region,
     smoothness,
+    ssim,
     temporal_consistency,
     warp_error,
 )
@@ -31,8 +33,10 @@ DESCRIPTIONS: dict[str, tuple[str, str]] = {
     **temporal_consistency.DESCRIPTIONS,
     **consistency.DESCRIPTIONS,
     **smoothness.DESCRIPTIONS,
+    **ssim.DESCRIPTIONS,
     **lpips.DESCRIPTIONS,
     **clip_score.DESCRIPTIONS,
+    **cass.DESCRIPTIONS,
     **fid.DESCRIPTIONS,
 }
 

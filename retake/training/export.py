@@ -85,7 +85,12 @@ def embedded_dit(shop: Workshop, to: Path) -> None:
 
 
 def judge(shop: Workshop, to: Path) -> None:
-    save(shop.trained("judge"), to)
+    whole_clip(shop.trained("judge"), to)
+
+
+def whole_clip(clip: Any, to: Path) -> None:
+    """Both towers, their tokenizer and their processor in one folder, as retake/networks/clip.py reads it."""
+    save(clip, to)
     encoders.tokenizer().save_pretrained(to)
     processor().save_pretrained(to)
 

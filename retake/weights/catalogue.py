@@ -65,6 +65,13 @@ CATALOGUE: dict[str, Weights] = {
         Weights("embedded", Shipped("embedded"), 8, "Apache-2.0", "model=embedded"),
         Weights("embedded_dit", Shipped("embedded_dit"), 4, "Apache-2.0", "model=embedded_dit"),
         Weights(
+            "judge",
+            Shipped("judge"),
+            1,
+            "Apache-2.0",
+            "metrics clip_score, cass, temporal_consistency, metrics.clip_score.weights=judge",
+        ),
+        Weights(
             "depth_anything_v2_small",
             Hub("depth-anything/Depth-Anything-V2-Small-hf"),
             99,
@@ -119,7 +126,7 @@ CATALOGUE: dict[str, Weights] = {
             Hub("openai/clip-vit-base-patch32"),
             605,
             "MIT",
-            "metrics clip_score, temporal_consistency, consistency",
+            "metrics clip_score, cass, temporal_consistency, consistency",
         ),
         Weights("dino_vit_b_16", Hub("facebook/dino-vitb16"), 343, "Apache-2.0", "metrics consistency"),
         Weights("lpips_alex", Url(TORCH + "alexnet-owt-7be5be79.pth"), 244, "BSD-3-Clause", "metrics lpips"),
