@@ -209,14 +209,14 @@ def uncorrected(params: Any) -> Any:
 
 
 def asked_of(p: Settings) -> metrics.Params:
-    """The metrics' settings; what the edit was asked for (its reference, its prompt) is what CLIP compares with."""
-    score = p.metrics.clip_score
-    asked = {
-        name: getattr(p.edit, name)
-        for name in ("reference", "prompt")
-        if getattr(score, name) is None and getattr(p.edit, name, None) is not None
-    }
-    return p.metrics.model_copy(update={"clip_score": score.model_copy(update=asked)}) if asked else p.metrics
+    """The metrics' settings; what the edit was told (its reference, its prompts) is what CLIP compares with."""
+    told = {}
+    for name in ("clip_score", "cass"):
+        score = getattr(p.metrics, name)
+        unset = [what for what in ("reference", "prompt", "source_prompt") if getattr(score, what, "") is None]
+        own = {what: value for what in unset if (value := getattr(p.edit, what, None))}
+        told |= {name: score.model_copy(update=own)} if own else {}
+    return p.metrics.model_copy(update=told) if told else p.metrics
 
 
 def check(p: Settings, made: Any, need: set[str]) -> None:

@@ -18,6 +18,7 @@ from test_fifo import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 from test_stages import Calls, StopAfter, run, seen
 
 from flows.config import settings
+from flows.graph import asked_of
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.concepts import Concepts
 from retake.diffusion.fifo import begin, emitted
@@ -319,7 +320,7 @@ def test_numbers_that_are_given_take_the_presets_places():
 # ---- the whole -------------------------------------------------------------------------------------------------------
 
 CLIP_WORDS = [f"frames.last={COUNT - 1}", "frames.short_side=48", "masks.box=[40,40,130,130]"]
-QUICK = ["edit=moca", "edit.prompt=a b", "edit.steps=24", "edit.guidance=3", "decode.preset=veryfast"]
+QUICK = ["edit=moca", "edit.source_prompt=a b", "edit.steps=24", "edit.guidance=3", "decode.preset=veryfast"]
 
 
 @pytest.fixture(scope="module")
@@ -449,6 +450,18 @@ def test_a_second_prompt_stands_behind_the_first(folder):
     assert torch.allclose(two.wanted["states"][:, length : 2 * length], b, atol=1e-6)
     nothing = backbone.condition([""]).wanted["states"][:, :length]
     assert torch.allclose(two.unwanted["states"][:, length : 2 * length], nothing, atol=1e-6)
+
+
+def test_metrics_compare_with_what_the_edit_was_told(tmp_path):
+    image = str(reference(tmp_path / "a.png"))
+    told = [f"edit.reference={image}", "edit.source_prompt=a b"]
+    asked = asked_of(settings(["edit=moca", *told]))
+    assert (asked.clip_score.reference, asked.clip_score.prompt) == (image, None)
+    assert (asked.cass.reference, asked.cass.source_prompt) == (image, "a b")
+    asked = asked_of(settings(["edit=moca", *told, "metrics.cass.source_prompt=c"]))
+    assert asked.cass.source_prompt == "c"
+    asked = asked_of(settings(["edit=sdedit", "edit.prompt=a b"]))
+    assert (asked.clip_score.prompt, asked.cass.source_prompt) == ("a b", None)
 
 
 def test_the_inversion_is_asked_for_only_where_it_is_read():

@@ -47,13 +47,13 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["moca"] = "moca"
     preset: Preset = Field("recommended", description="recommended, paper (the text), code (the published code)")
-    prompt: str = Field("", description="text that describes the clip; empty: none")
-    object: str | None = Field(None, description="words of the prompt that name the object, for masks=attention")
+    source_prompt: str = Field("", description="text that describes the clip as it is; empty: none")
+    object: str | None = Field(None, description="words of source_prompt that name the object, for masks=attention")
     unwanted: str = Field("", description="text that describes what it should not be")
     reference: str | None = Field(
         None, description="picture of what to mix in (PNG, JPEG; alpha is honoured)", json_schema_extra={"file": ""}
     )
-    reference_text: str | None = Field(None, description="text that describes the reference, put behind the prompt")
+    reference_text: str | None = Field(None, description="text that describes the reference, put behind source_prompt")
     below: float | None = Field(None, ge=0, le=1000, description="timestep from which on it is mixed (the paper's t')")
     enter: float | None = Field(
         None, gt=0, le=1000, description="timestep at which source frames enter the queue; the lower, the quicker"
@@ -122,11 +122,11 @@ def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) 
             f"Set inversion.steps={params.steps}, or edit.source=noise.",
         )
     rule = rule_of(params.preset, numbers(params))
-    if rule.masks == "attention" and not (params.object and params.object in params.prompt):
+    if rule.masks == "attention" and not (params.object and params.object in params.source_prompt):
         raise ConfigError(
             "E294",
-            "masks by attention need the object's words, and they must stand in the prompt",
-            'Give edit.prompt="a red disc moves right" edit.object="disc", or edit.masks=region.',
+            "masks by attention need the object's words, and they must stand in edit.source_prompt",
+            'Give edit.source_prompt="a red disc moves right" edit.object="disc", or edit.masks=region.',
         )
     if params.reference:
         read_image(params.reference)
@@ -226,7 +226,7 @@ def listener(backbone: Backbone, latents: LatentSeries, params: Params, rule: Ru
     """What hears where the network looks for the object."""
     from retake.diffusion.concepts import Concepts
 
-    words = backbone.tokens_of(params.prompt, params.object or "")
+    words = backbone.tokens_of(params.source_prompt, params.object or "")
     frames = min(backbone.length, latents.meta["count"])
     return Concepts(words, (frames, latents.meta["height"], latents.meta["width"]), rule.guidance != 1)
 
@@ -241,4 +241,4 @@ def told(backbone: Backbone, params: Params, rule: Rule) -> Condition:
     """The condition: the prompt, behind it the reference's text, and the picture where the model looks at it."""
     image = shown(params.reference) if params.reference and rule.look and backbone.reads_images else None
     behind = [params.reference_text] if params.reference_text else []
-    return backbone.condition([params.prompt], image, params.unwanted, behind)
+    return backbone.condition([params.source_prompt], image, params.unwanted, behind)
