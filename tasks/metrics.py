@@ -58,8 +58,9 @@ FEATURES = "features.safetensors"  # of fid: what a dataset's score is made of
 
 
 def of_metric(model: type[BaseModel]) -> Any:
-    """A field that holds the settings of one metric, by default its defaults."""
-    return Field(default_factory=model, description=f"see {model.__module__.replace('.', '/')}.py")
+    """A field that holds the settings of one metric, by default its defaults; in keys where `names` asks for it."""
+    about = f"see {model.__module__.replace('.', '/')}.py"
+    return Field(default_factory=model, description=about, json_schema_extra={"listed": "names"})
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
