@@ -138,8 +138,8 @@ class Work:
         return (unpack(self.store.read(file)) for file in self._states)
 
     def keep(self, parts: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Make the state to go on from durable where no chunk is done yet. All parts replace all earlier ones at once;
-        only one at a time is in memory."""
+        """Make the state to go on from durable between chunks, or before the first. All parts replace all earlier ones
+        at once; only one at a time is in memory."""
         self._states = [self.store.put("state", pack(part)) for part in parts]
         self.store.save_partial(self.key, self._files, self._states, self.mark)
 

@@ -20,7 +20,7 @@ from retake.diffusion.inversion import invert
 from retake.diffusion.parts import Parts
 from retake.diffusion.sampling import forward, noise, sample
 from retake.diffusion.schedule import END, Schedule
-from retake.diffusion.slots import Queue, inside
+from retake.diffusion.slots import Queue, Span, cut, inside
 from retake.diffusion.unet_motion import UNetMotion
 from retake.diffusion.windows import Windows
 from retake.errors import ConfigError
@@ -302,6 +302,11 @@ def test_frames_enter_from_the_stored_inversion_at_its_level(backbone, condition
     assert sorted(number for _, frames in asked for number in frames) == list(range(12))
     apart = [(one.z - clip[k]).square().mean().item() for one in found for k in range(12)]
     assert np.array(apart).reshape(12, 12).argmin(1).tolist() == list(range(12))
+
+
+def test_the_network_is_never_asked_twice_about_the_same_frames():
+    assert cut(range(16), 16, 8, 0, 16) == [Span(range(16), range(16))]
+    assert cut(range(20), 16, 8, 0, 20) == [Span(range(16), range(16)), Span(range(4, 20), range(16, 20))]
 
 
 def test_outside_a_mask_the_source_stays(backbone, condition, clip):

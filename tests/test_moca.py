@@ -15,6 +15,7 @@ import torch
 from command import reference
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from test_fifo import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
+from test_sdedit import Told
 from test_stages import Calls, StopAfter, run, seen
 
 from flows.config import settings
@@ -31,8 +32,9 @@ from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
 from retake.methods import moca
 from retake.methods.moca import masks, mixing
-from retake.methods.moca.reference import filled, laid
+from retake.methods.moca.reference import filled, laid, scaled_box
 from retake.methods.moca.rule import CODE, PAPER, RECOMMENDED, RULES, rule_of
+from retake.picture import with_alpha
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
@@ -138,16 +140,12 @@ def test_momentum_is_the_average_over_a_frames_own_levels():
 
 def test_residual_noise_lies_along_the_edge_and_ends_with_the_last_step():
     noisy = replace(RECOMMENDED, weight=0.0, kappa=0.0, gamma=0.5)
+    band = (square(range(1), 1, 7) - square(range(1), 3, 5))[0, 0]
     for level in (5, 1):
         slots, x0, eps = slots_of(level), random(3, *GRID), random(3, *GRID, seed=1)
         added = mixed("recommended", noisy)(x0, eps, slots) - slots.step(x0, eps)
-        touched = (added.abs() > 1e-6).any(0).any(0)
-        if level == 1 and SCHEDULE.spread(slots.t, slots.to)[0] == 0:
-            assert not touched.any()
-            continue
-        band = square(range(1), 1, 7)[0, 0] - square(range(1), 3, 5)[0, 0]
-        assert torch.equal(touched, band > 0)
-        assert 0.3 < added[:, :, band > 0].std() / (0.5 * SCHEDULE.spread(slots.t, slots.to)[0]) < 1.5
+        wanted = 0.5 * SCHEDULE.spread(slots.t, slots.to)[0] * band * slots.noise() * (level > 1)
+        assert torch.allclose(added, wanted, atol=1e-6)
 
 
 def test_nothing_is_mixed_above_its_timestep(backbone, condition, clip):
@@ -165,8 +163,26 @@ def test_the_paper_puts_the_reference_in_the_latents_place():
     alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
     wanted = torch.where(m > 0, (x_mix - sigma * eps) / alpha, x0)
     assert torch.allclose(mixed("paper", rule)(x0, eps, slots), slots.step(wanted, eps), atol=1e-5)
-    pushed = mixed("paper", replace(rule, kappa=0.1))(x0, eps, slots_of(5)) - slots.step(wanted, eps)
-    assert (pushed[m.expand(3, *GRID) == 0].abs() > 1e-6).float().mean() > 0.9
+    ahead = mixing.direction(eps, slots)
+    v = 0.1 * (slots.z - slots.step(wanted, eps) + t / 1000 * ahead)
+    pushed = slots.step(wanted + 0.1 * (1 - t / 1000) * v.clamp(-2, 2), eps)
+    assert torch.allclose(mixed("paper", replace(rule, kappa=0.1))(x0, eps, slots_of(5)), pushed, atol=1e-5)
+    later = slots_of(5)  # a second step from the same slots: v is an average over both
+    step = mixed("paper", replace(rule, kappa=0.1))
+    step(x0, eps, later)
+    assert torch.allclose(
+        step(x0, eps, later), slots.step(wanted + 0.1 * (1 - t / 1000) * (1.9 * v).clamp(-2, 2), eps), atol=1e-5
+    )
+
+
+def test_dirs_length_is_what_the_noise_of_the_step_leaves():
+    slots, eps = slots_of(6), random(3, *GRID, seed=1)
+    stays = SCHEDULE.sigma(slots.to)[0] ** 2 - SCHEDULE.spread(slots.t, slots.to)[0] ** 2
+    assert torch.allclose(mixing.direction(eps, slots), stays.sqrt() * eps, atol=1e-6)
+    assert torch.allclose(
+        slots.step(0 * eps, eps), mixing.direction(eps, slots) + SCHEDULE.spread(slots.t, slots.to)[0] * slots.noise(0),
+        atol=1e-5,
+    )  # fmt: skip
 
 
 def test_in_the_published_code_the_reference_reaches_the_next_frames_momentum_alone_and_repels():
@@ -185,6 +201,24 @@ def test_in_the_published_code_the_reference_reaches_the_next_frames_momentum_al
     assert torch.equal(moved[~inside], torch.zeros(int((~inside).sum())))
 
 
+def test_the_published_codes_momentum_runs_along_the_frames():
+    slots, x0, eps = slots_of(4), random(3, *GRID), random(3, *GRID, seed=1)
+    t, m = slots.t[0], square(range(1))[0]
+    noisy = 0.5 * SCHEDULE.spread(slots.t, slots.to)[0] * slots.noise(0)
+    edited_ = [x0[i] * (1 - m) + 0.8 * m + noisy[i] for i in range(2)]
+    ahead = mixing.direction(eps, slots)
+    v1 = 0.1 * (x0[1] - edited_[0] + 0.05 * ahead[1])
+    v2 = 0.9 * v1 + 0.1 * (x0[2] - edited_[1] + 0.05 * ahead[2])
+    corrected = x0 + 0.1 * (1 - t / 1000) * torch.stack([torch.zeros(GRID), v1, v2])
+    found = mixed("code", CODE)(x0, eps, slots)
+    assert torch.allclose(found, slots.step(corrected, eps), atol=1e-5)
+    above = mixed("code", replace(CODE, below=0.0))(x0, eps, slots_of(4))  # nothing is injected, no noise
+    plainly = [0.1 * (x0[1] - x0[0] + 0.05 * ahead[1])]
+    plainly.append(0.9 * plainly[0] + 0.1 * (x0[2] - x0[1] + 0.05 * ahead[2]))
+    corrected = x0 + 0.1 * (1 - t / 1000) * torch.stack([torch.zeros(GRID), *plainly])
+    assert torch.allclose(above, slots.step(corrected, eps), atol=1e-5)
+
+
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
@@ -201,9 +235,11 @@ def found(news: list[torch.Tensor], iou: float = 0.5, compare: Any = "itself") -
 def test_a_new_mask_is_taken_where_it_overlaps_enough_with_the_one_that_is_kept():
     first, near, far = square([0])[0], square([0], 2, 7)[0], square([0], 5, 8)[0]
     empty, whole = torch.zeros_like(first), torch.ones_like(first)
-    taken = found([empty, first, far, near, whole, empty])
+    taken = found([empty, first, far, near, masks.believed(whole), empty])
     for mask, wanted in zip(taken, [empty, first, first, near, near, near], strict=True):
         assert torch.equal(mask, wanted)
+    assert torch.equal(found([whole])[0], whole)  # what a person marked is taken, however large
+    assert torch.equal(found([0.3 * first])[0], 0.3 * first)  # or thin
     assert torch.equal(found([first, far], iou=0.0)[1], far)  # the gate is off
     assert masks.overlap(first, near) == pytest.approx(16 / 25)
 
@@ -274,6 +310,14 @@ def test_attention_to_words_is_read_frame_by_frame_and_nothing_else_changes(back
     assert not torch.allclose(others.masks(spans[1:]), one, atol=1e-2)
 
 
+def test_attention_is_read_on_sides_that_do_not_halve_evenly(backbone):
+    concepts = Concepts([2], (FRAMES, 9, 12), guided=False)
+    told = Condition({"states": random(1, small.LENGTH, 16)})
+    with torch.no_grad(), backbone.attention({"*": concepts}):
+        backbone.predict(random(1, FRAMES, 4, 9, 12), 300, told)
+    assert concepts.masks([Span(range(8), range(8))]).shape == (FRAMES, 1, 9, 12)
+
+
 @pytest.mark.parametrize("rotary", [False, True])
 def test_a_transformer_is_listened_to_in_its_joint_attention(rotary):
     network = small_cogvideox.transformer(
@@ -306,8 +350,21 @@ def test_a_picture_fills_the_objects_box_and_shows_the_frame_through():
     assert np.array_equal(out[20:30, 10:18], frame[20:30, 10:18])
     out[20:30, 10:30] = 9
     assert np.array_equal(out, frame)
-    assert filled(image, (33, 50)).shape == (50, 33, 4)
+    assert filled(with_alpha(image), (33, 50)).shape == (50, 33, 4)
     assert laid(frame, None, image) is frame
+    white = np.full((20, 20, 4), 255, np.uint8)
+    white[:10] = 0  # black where it is not seen
+    assert laid(np.full((40, 60, 3), 255, np.uint8), (3, 5, 20, 16), white).min() > 250
+
+
+@pytest.mark.parametrize("width", [169, 31, 200, 1001])
+def test_a_box_at_the_frames_edge_stays_within(width):
+    mask = np.zeros((90, width), bool)
+    mask[40:, width - 20 :] = True
+    x0, y0, x1, y1 = scaled_box(mask, (720, 480))
+    assert (x1, y1) == (720, 480)
+    assert abs(x0 - 720 * (width - 20) / width) <= 1
+    assert abs(y0 - 480 * 40 / 90) <= 1
 
 
 def test_numbers_that_are_given_take_the_presets_places():
@@ -359,14 +416,15 @@ def test_outside_the_region_every_pixel_is_the_sources(mix):
         assert (result[t][opaque] != world.frame(t)[opaque]).any(axis=1).mean() > 0.9
 
 
-def test_another_reference_changes_the_inside_alone(mix, tmp_path):
+def test_another_reference_changes_the_inside_through_its_latents_alone(mix, tmp_path):
     from retake.video import write_png
 
     write_png(tmp_path / "other.png", np.full((20, 20, 3), (250, 30, 30), np.uint8))
-    first, other = (chunks(mix(*words)) for words in ((), (f"edit.reference={tmp_path / 'other.png'}",)))
-    for a, b in zip(first, other, strict=True):
-        assert np.array_equal(a["alpha"], b["alpha"])
-        assert not np.array_equal(a["rgb"], b["rgb"])
+    other = f"edit.reference={tmp_path / 'other.png'}"
+    for words, same in ((("edit.look=false",), False), (("edit.look=false", "edit.weight=0"), True)):
+        for a, b in zip(chunks(mix(*words)), chunks(mix(*words, other)), strict=True):
+            assert np.array_equal(a["alpha"], b["alpha"])
+            assert np.array_equal(a["rgb"], b["rgb"]) == same
 
 
 def test_every_part_can_be_switched_off(mix):
@@ -384,6 +442,9 @@ def test_every_part_can_be_switched_off(mix):
             ("edit.reference_text=c",),
             ("edit.preset=code", "edit.object=a"),
             ("edit.preset=paper", "edit.steps=12"),
+            ("edit.masks=segmenter",),
+            ("edit.masks=segmenter", "edit.iou=0"),
+            ("edit.compare=neighbour", "edit.iou=0.99"),
         ]
     }
     assert len(set(looks.values())) == len(looks)
@@ -392,11 +453,15 @@ def test_every_part_can_be_switched_off(mix):
 def test_a_killed_edit_goes_on_bit_equal(mix, folder):
     calls = mix("edit.seed=2", "edit.keep=4")
     whole = calls.made["edit"].digest
-    for stop in (6, 16 + 2):  # in the first chunk, and behind it
+    for stop in (2, 7, 16 + 1 + 2):  # soon, in the first chunk, and behind it
         calls.record("edit").unlink()
         with pytest.raises(KeyboardInterrupt):
             calls.again("edit", StopAfter(stop))
-        assert calls.again("edit").digest == whole
+        resumed = Told()
+        assert calls.again("edit", resumed).digest == whole
+        first = resumed.steps[0][0]
+        assert stop - 5 <= first <= stop + 1
+        assert stop < 7 or first > 1
 
 
 @pytest.mark.parametrize("family", ["unet3d", "cogvideox", "cogvideox with an image autoencoder"])
@@ -410,8 +475,11 @@ def test_it_runs_on_every_family(family, mix, tmp_path):
         path, parts = small_cogvideox.save_embedded(tmp_path)
         model = {"weights": path, "parts": parts, "height": 64, "width": 64, "frames": 16, "device": "cpu"}
     words = [f"model.{name}={value}" for name, value in model.items()]
-    calls = mix(*words, f"model.family={family.partition(' ')[0]}", "edit.reference_text=b", "edit.steps=12")
+    words += [f"model.family={family.partition(' ')[0]}", "edit.reference_text=b", "edit.steps=12", "edit.look=false"]
+    calls = mix(*words)
     assert sum(len(chunk["rgb"]) for chunk in chunks(calls)) == COUNT
+    for a, b in zip(chunks(calls), chunks(mix(*words, "edit.weight=0")), strict=True):
+        assert not np.array_equal(a["rgb"], b["rgb"])
 
 
 @pytest.mark.parametrize(
@@ -421,6 +489,7 @@ def test_it_runs_on_every_family(family, mix, tmp_path):
         (["edit.reference=nowhere.png"], "E400", ""),
         (["edit.masks=attention"], "E294", "edit.object"),
         (["edit.masks=attention", "edit.object=z"], "E294", "edit.object"),
+        (["edit.masks=attention", "edit.object=a", "edit.source_prompt=ab"], "E294", "edit.object"),
         (["edit.source=inversion"], "E292", "inversion.steps=24"),
         (["edit.enter=0.5"], "E275", ""),
         (["edit.lookahead=8"], "E290", ""),

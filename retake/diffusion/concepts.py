@@ -11,7 +11,6 @@ words as MoCA-Video's code does, which averages over frames too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import isqrt
 from typing import Any
 
 import torch
@@ -69,13 +68,19 @@ class Concepts:
             query = apply_rotary_emb(query, rotary)
         looked = (query.float() @ key.float().transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
         maps = looked[..., self.places].mean(-1).mean(1)  # over words, over heads
-        scale = isqrt(height * width // tokens)
-        maps = maps.reshape(-1, 1, height // scale, width // scale)
+        maps = maps.reshape(-1, 1, *halved(height, width, tokens))
         maps = F.interpolate(maps, (height, width), mode="bilinear").reshape(-1, frames, height, width)
         if self._layer is None or attn is self._layer:
             self._layer = attn
             self._sums.append(torch.zeros_like(maps))
         self._sums[-1] += tokens * maps
+
+
+def halved(height: int, width: int, tokens: int) -> tuple[int, int]:
+    """The grid of so many tokens that halving (height, width), rounding up, leads to."""
+    while height * width > tokens:
+        height, width = -(-height // 2), -(-width // 2)
+    return height, width
 
 
 def split(states: Tensor, heads: int) -> Tensor:

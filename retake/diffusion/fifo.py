@@ -20,7 +20,7 @@ The paper counts ranks from 0; a frame of rank r is here at level r + 1, before 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,15 +163,17 @@ def emitted(
     eta: float = 0.0,
     seed: int = 0,
     step: Step = plain,
+    between: Callable[[], None] = lambda: None,
 ) -> Iterator[Emitted]:
     """Frames as they are done, in order, each after one iteration of the queue, which is changed in place.
 
     condition: of one clip (B = 1). source: what enters, asked for its noisiest level alone. count: of the clip; nothing
     enters behind its last frame, and the queue runs empty. Endless by default (what enters behind the last frame that
     is wanted is then work for nothing, as published). batch: windows through the network at once, all by default. eta:
-    of the DDIM step, 1 as published. step: a method's edit.
+    of the DDIM step, 1 as published. step: a method's edit. between: called between iterations, also while the queue
+    warms up and nothing comes out of it.
 
-    Between two frames `queue.snapshot()` holds all that is needed to go on. Memory: the queue's slots and up to a
+    Between two iterations `queue.snapshot()` holds all that is needed to go on. Memory: the queue's slots and up to a
     window of frames on either side, and the network's for `batch` windows; results for different batches agree to
     rounding. Raises what Backbone.predict raises.
     """
@@ -199,6 +201,7 @@ def emitted(
         queue.leave(queue.head - diagonal.window + 1)  # the last window of a clip looks back so far
         if done is not None:
             yield done
+        between()
 
 
 def together(

@@ -50,11 +50,14 @@ def cut(live: range, window: int, lookahead: int, first: int, last: int) -> list
     before, it takes in frames behind instead: all windows are equally long, and shorter only where there are fewer
     frames than `window`.
     """
-    found = []
+    found: list[Span] = []
     for at in range(live.start, live.stop, window - lookahead):
         writes = range(at, min(at + window - lookahead, live.stop))
         stop = min(max(writes.stop, first + window), last)
-        found.append(Span(range(max(first, stop - window), stop), writes))
+        reads = range(max(first, stop - window), stop)
+        if found and found[-1].reads == reads:  # the network sees the same twice: it is asked once
+            writes = range(found.pop().writes.start, writes.stop)
+        found.append(Span(reads, writes))
     return found
 
 

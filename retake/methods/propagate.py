@@ -22,6 +22,7 @@ from retake.errors import ConfigError, MediaError
 from retake.formats import CHUNK, FrameSeries, RegionSeries
 from retake.methods import Inputs, Patch
 from retake.motion import ObjectMotion, apply
+from retake.picture import premultiplied_resize, with_alpha
 from retake.priors.threads import single_threaded
 from retake.video import read_image, resize
 
@@ -277,16 +278,3 @@ def look_up(picture: np.ndarray, where: np.ndarray, outside: float | None = None
     fill = 0.0 if outside is None else outside
     x, y = np.ascontiguousarray(where[..., 0]), np.ascontiguousarray(where[..., 1])
     return cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=mode, borderValue=fill)
-
-
-def with_alpha(image: np.ndarray) -> np.ndarray:
-    """float32 RGBA: colours in 0..255, alpha in 0..1 (1 where the image has none)."""
-    alpha = image[..., 3:] / np.float32(255) if image.shape[2] == 4 else np.ones((*image.shape[:2], 1), np.float32)
-    return np.dstack([image[..., :3].astype(np.float32), alpha.astype(np.float32)])
-
-
-def premultiplied_resize(rgba: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Area resampling in which transparent pixels lend no colour."""
-    product = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
-    small = cv2.resize(product, size, interpolation=cv2.INTER_AREA)
-    return np.dstack([small[..., :3] / np.maximum(small[..., 3:], 1e-4), small[..., 3]])

@@ -6,16 +6,18 @@ Zhang et al. 2025, https://arxiv.org/abs/2506.01004. Text and published code of 
 (rule.py holds their numbers, mixing.py their formulas):
 
     recommended   the paper's parts with units that agree; the queue holds the levels that the edit needs and no others
-    paper         the text, letter by letter
+    paper         the text, as far as it gives formulas
     code          the newest published revision, in which the reference hardly reaches the picture
 
-Each part is switched off by one setting: iou=0 (the gate), kappa=0 (momentum), gamma=0 (residual noise), weight=0 (the
-injection), diagonal=false (all frames at one level at a time, as ordinary sampling does).
+Each part is switched off by one setting: iou=0 (the gate, which has work where masks are found anew in every step, or
+with compare=neighbour), kappa=0 (momentum), gamma=0 (residual noise), weight=0 (the injection), diagonal=false (all
+frames at one level at a time, as ordinary sampling does).
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -97,7 +99,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         16,
         ge=1,
         le=4096,
-        description="frames between two states that a killed edit goes on from",
+        description="frames (steps of the queue) between two states that a killed edit goes on from",
         json_schema_extra={"inert": "a resumed edit is the same"},
     )
 
@@ -108,9 +110,9 @@ def needs(params: Params) -> tuple[str, ...]:
 
 
 def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 (nothing to mix in), E273 (a picture to look at for a model of text alone), E292 (steps
-    beside an inversion, which has its own), E294 (masks by attention without words), and what reading the reference
-    raises."""
+    """Raises ConfigError E230 (nothing to mix in), E273 (a picture to look at for a model of text alone), E290 (a
+    lookahead as long as a window), E292 (steps beside an inversion, which has its own), E294 (masks by attention
+    without words), and what reading the reference raises."""
     if not params.reference and not params.reference_text:
         raise ConfigError(
             "E230", "moca has nothing to mix in", "Give edit.reference=IMAGE, edit.reference_text='a cat', or both."
@@ -121,8 +123,14 @@ def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) 
             "edit.steps stands beside an inversion, which has its own",
             f"Set inversion.steps={params.steps}, or edit.source=noise.",
         )
+    if params.lookahead is not None and params.lookahead >= beside["model"].frames:
+        raise ConfigError(
+            "E290",
+            f"edit.lookahead={params.lookahead} of windows of {beside['model'].frames} frames leaves none to denoise",
+            "Give less than a window's latent frames, or leave it out: half of them.",
+        )
     rule = rule_of(params.preset, numbers(params))
-    if rule.masks == "attention" and not (params.object and params.object in params.source_prompt):
+    if rule.masks == "attention" and not (params.object and within(params.object, params.source_prompt)):
         raise ConfigError(
             "E294",
             "masks by attention need the object's words, and they must stand in edit.source_prompt",
@@ -136,6 +144,11 @@ def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) 
                 "edit.look: this model takes no reference image",
                 "Leave edit.look out, give edit.reference_text, or an IP-Adapter: model.image_adapter=...",
             )
+
+
+def within(words: str, prompt: str) -> bool:
+    """Whether whole words of a prompt are these."""
+    return re.search(rf"\b{re.escape(words)}\b", prompt) is not None
 
 
 def numbers(params: Params) -> dict[str, Any]:

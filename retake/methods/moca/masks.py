@@ -39,8 +39,7 @@ def gated(candidate: Candidate, iou: float, compare: Compare, below: Tensor, x0:
     rows = below.nonzero().flatten().tolist()
     for row, new in zip(rows, candidate(x0, slots, rows), strict=True):
         new = new.to(kept)
-        area = float((new > 0.5).float().mean())
-        if not 0 < area <= LARGEST:
+        if not new.any():
             continue
         beside = row - 1 if compare == "neighbour" and row > 0 and known[row - 1] else row
         if not known[beside] or overlap(new, kept[beside]) > iou or iou == 0:
@@ -52,16 +51,20 @@ def gated(candidate: Candidate, iou: float, compare: Compare, below: Tensor, x0:
 
 
 def overlap(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two masks 0..1; 0 where both are empty."""
-    a, b = a > 0.5, b > 0.5
-    return float((a & b).sum() / (a | b).sum().clamp(min=1))
+    """Intersection over union of two masks 0..1, of which cells may be part; 0 where both are empty."""
+    return float(torch.minimum(a, b).sum() / torch.maximum(a, b).sum().clamp(min=1e-6))
+
+
+def believed(mask: Tensor) -> Tensor:
+    """The mask; nothing where it covers so much that no object was found."""
+    return mask if float((mask > 0.5).float().mean()) <= LARGEST else torch.zeros_like(mask)
 
 
 # ---- new masks -------------------------------------------------------------------------------------------------------
 
 
 def from_region(region: Mask) -> Candidate:
-    """The masks prior's region: the same at every level."""
+    """The masks prior's region: the same at every level, so that only `neighbour` ever refuses it."""
     return lambda x0, slots, rows: (region(frame_of(slots, row))[0] for row in rows)
 
 
@@ -77,7 +80,7 @@ def from_estimate(backbone: Backbone, region: Mask) -> Candidate:
             seen = region(frame_of(slots, row))[0, 0]
             picture = as_rgb(backbone.decode(x0[row][None, None].to(backbone.device))[0].float().cpu())[0]
             mask = segmented(picture, seen.numpy() > 0, backbone.space)
-            yield to_grid(torch.from_numpy(mask)[None], "masks", backbone.space, 1)
+            yield believed(to_grid(torch.from_numpy(mask)[None], "masks", backbone.space, 1))
 
     return cut
 
@@ -101,7 +104,11 @@ def segmented(picture: np.ndarray, cells: np.ndarray, space: int) -> np.ndarray:
 
 def from_attention(concepts: Concepts) -> Candidate:
     """Where the network looked for the object's words while it predicted this step."""
-    return lambda x0, slots, rows: (concepts.masks(slots.spans)[rows] > BINARY).float()
+
+    def looked(x0: Tensor, slots: Slots, rows: list[int]) -> Iterator[Tensor]:
+        return map(believed, (concepts.masks(slots.spans)[rows] > BINARY).float())
+
+    return looked
 
 
 def frame_of(slots: Slots, row: int) -> range:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retake.diffusion.schedule import END
 from retake.diffusion.slots import Slots, Step
 from retake.methods.moca.rule import TIMESTEPS, Preset, Rule
 
@@ -46,7 +47,7 @@ def recommended(rule: Rule, masked: Masked, reference: Reference) -> Step:
         m = masked(slots_below(rule, slots), x0, slots)
         weight = injection(rule, slots)
         mixed = x0 + weight * m * (reference(slots.frames).to(x0) - x0) if rule.weight else x0
-        drift = weight if rule.drift is None else rule.drift
+        drift = share if rule.drift is None else rule.drift
         v = momentum(rule, slots, (mixed - x0) + drift * m * direction(eps, slots))
         z = slots.step(mixed + rule.kappa * (1 - share) * v, eps)
         return z + residual(rule, m, slots) if rule.gamma else z
@@ -57,7 +58,8 @@ def recommended(rule: Rule, masked: Masked, reference: Reference) -> Step:
 def paper(rule: Rule, masked: Masked, reference: Reference) -> Step:
     """The text as it stands: x_mix = x_t (1 - m) + lambda x_ref m takes the place of x_t, and g = x_t - x_{t-1} +
     lambda dir, where x_{t-1} is what the plain step makes of x_mix. All of the frame has momentum from t' on. Of the
-    residual noise the text gives no formula; it is `recommended`'s."""
+    residual noise the text gives no formula; it is `recommended`'s. Where the source's levels come from is a setting of
+    its own: the text inverts (source=inversion)."""
 
     def step(x0: Tensor, eps: Tensor, slots: Slots) -> Tensor:
         t, below = timestep(slots), slots_below(rule, slots)
@@ -68,8 +70,8 @@ def paper(rule: Rule, masked: Masked, reference: Reference) -> Step:
             alpha, sigma = (column(of(slots.t)) for of in (slots.schedule.alpha, slots.schedule.sigma))
             x_mix = slots.z * (1 - m) + weight * reference(slots.frames).to(x0) * m
             x0_mix = torch.where(m > 0, (x_mix - sigma * eps) / alpha.clamp(min=1e-3), x0)
-        drift = weight if rule.drift is None else rule.drift
-        moved = slots.z - slots.schedule.step(x0_mix, eps, slots.t, slots.to) + drift * direction(eps, slots)
+        drift = t / TIMESTEPS if rule.drift is None else rule.drift
+        moved = slots.z - slots.step(x0_mix, eps) + drift * direction(eps, slots)
         v = momentum(rule, slots, moved * column(below))
         z = slots.step(x0_mix + rule.kappa * (1 - t / TIMESTEPS) * v, eps)
         return z + residual(rule, m, slots) if rule.gamma else z
@@ -90,11 +92,11 @@ def code(rule: Rule, masked: Masked, reference: Reference) -> Step:
         m = masked(below.flatten() > 0, x0, slots)
         weight = injection(rule, slots)
         injected = torch.where(m > 0.5, weight * reference(slots.frames).to(x0), x0) if rule.weight else x0
-        spread = column(slots.schedule.spread(slots.t, slots.to))
+        spread = slots.eta * column(slots.schedule.spread(slots.t, slots.to))
         edited = injected + rule.gamma * below * spread * slots.noise(0) if rule.gamma else injected
         ahead = direction(eps, slots)
         v = torch.zeros_like(x0)
-        drift = weight if rule.drift is None else torch.full_like(weight, rule.drift)
+        drift = t / TIMESTEPS if rule.drift is None else torch.full_like(t, rule.drift)
         for i in range(1, len(x0)):
             g = x0[i] - edited[i - 1] + drift[i] * ahead[i]
             v[i] = (rule.beta * v[i - 1] + (1 - rule.beta) * g).clamp(-CLAMP, CLAMP)
@@ -120,9 +122,10 @@ def momentum(rule: Rule, slots: Slots, moved: Tensor) -> Tensor:
 
 
 def residual(rule: Rule, m: Tensor, slots: Slots) -> Tensor:
-    """gamma sigma_t n in a band of a cell on either side of the mask's edge; in the last step sigma is 0."""
+    """gamma sigma_t n in a band of a cell on either side of the mask's edge, sigma_t being that of eta=1 whatever eta
+    is. None in the step that ends clean."""
     band = F.max_pool2d(m, 3, 1, 1) + F.max_pool2d(1 - m, 3, 1, 1) - 1
-    there = (m.flatten(1).amax(1) > 0)[:, None, None, None]
+    there = column((m.flatten(1).amax(1) > 0) & (slots.to != END))
     return rule.gamma * column(slots.schedule.spread(slots.t, slots.to)) * band * there * slots.noise()
 
 

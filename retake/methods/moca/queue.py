@@ -21,8 +21,8 @@ from retake.methods import Inputs
 class Stream:
     """Latents [F, C, h, w] of the edited clip, to be read from front to back: a slice runs the queue up to its end.
 
-    Every `keep` frames the queue is kept, and with it the latents that the reader may ask for again. diagonally: False
-    takes all frames down together; nothing is then kept on the way.
+    Every `keep` iterations, and when the last frame is done, the queue is kept, and with it the latents that the reader
+    may ask for again. diagonally: False takes all frames down together, and keeps nothing before they are done.
     """
 
     backbone: Backbone
@@ -41,19 +41,20 @@ class Stream:
 
     def __post_init__(self) -> None:
         self._reel = Reel(self.inputs.scratch / "edited.latents", self.shape)
-        self._queue = self._restored() or begin(self.diagonal, self.source)
-        self._done = max(0, self._queue.head)
+        self._first, self._done, self._iterations = 0, 0, 0
+        self._queue = self._restored()
         self._running = self._run()
 
     def __getitem__(self, frames: slice) -> Tensor:
-        first, last, _ = frames.indices(self.shape[0])
+        self._first, last, _ = frames.indices(self.shape[0])
         while self._done < last:
             one = next(self._running)
             self._reel[one.frame : one.frame + 1] = one.z[None]
             self._done = one.frame + 1
-            self.inputs.progress(self._done, self.shape[0])
-            if self.diagonally and self._done % self.keep == 0:
-                self.inputs.keep(self._parts(first))
+            shown = len(self.inputs.frames)
+            self.inputs.progress(min(1 + (self._done - 1) * self.backbone.time, shown), shown)
+            if self._done == self.shape[0]:
+                self.inputs.keep(self._parts())
         return self._reel[frames]
 
     def __setitem__(self, frames: slice, values: Tensor) -> None:
@@ -67,21 +68,31 @@ class Stream:
             "seed": self.seed,
             "step": self.step,
         }
-        count = self.shape[0]
+        start = self.backbone, self.diagonal, self.condition, self.source
         if not self.diagonally:
-            return together(self.backbone, self.diagonal, self.condition, self.source, count, **told)
-        return emitted(self.backbone, self._queue, self.diagonal, self.condition, self.source, count=count, **told)
+            return together(*start, self.shape[0], **told)
+        self._queue = self._queue or begin(self.diagonal, self.source)
+        start = self.backbone, self._queue, self.diagonal, self.condition, self.source
+        return emitted(*start, count=self.shape[0], between=self._between, **told)
 
-    def _parts(self, first: int) -> Iterator[dict[str, np.ndarray]]:
-        """What a killed run goes on from: the queue, and the latents from the reader's place on."""
-        yield self._queue.snapshot()
-        yield {"first": np.array(first), "z": self._reel[first : self._done].numpy()}
+    def _between(self) -> None:
+        self._iterations += 1
+        if self._iterations % self.keep == 0:
+            self.inputs.keep(self._parts())
+
+    def _parts(self) -> Iterator[dict[str, np.ndarray]]:
+        """What a killed run goes on from: the latents from the reader's place on, and the queue."""
+        yield {"first": np.array(self._first), "z": self._reel[self._first : self._done].numpy()}
+        if self._queue is not None:
+            yield self._queue.snapshot()
 
     def _restored(self) -> Queue | None:
-        parts = list(self.inputs.kept())
-        if not parts:
-            return None
-        queue, tail = parts
-        first = int(tail["first"])
-        self._reel[first : first + len(tail["z"])] = torch.from_numpy(tail["z"])
-        return Queue.restore(queue)
+        queue = None
+        for part in self.inputs.kept():
+            if "first" in part:
+                first, z = int(part["first"]), torch.from_numpy(part["z"])
+                self._done = first + len(z)
+                self._reel[first : self._done] = z
+            else:
+                queue = Queue.restore(part)
+        return queue

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retake.canvas import BEHIND
 from retake.edge import box_of
 from retake.formats import CHUNK, FrameSeries, LatentSeries, RegionSeries
+from retake.picture import premultiplied_resize, with_alpha
 from retake.video import resize
 
 if TYPE_CHECKING:
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 
 
 def over_frame(backbone: Backbone, latents: LatentSeries, image: np.ndarray) -> Reference:
-    """The picture in the middle of the canvas, which it fills; what reaches over is cut. The same in every frame."""
+    """The picture in the middle of the canvas, which it fills, on grey; what reaches over is cut. The same in every
+    frame."""
     height, width = latents.meta["pixels"]
-    rgb = filled(image, (width, height))[..., :3]
-    z = encoded(backbone, rgb[None])
+    grey = np.full((height, width, 3), BEHIND, np.uint8)
+    z = encoded(backbone, laid(grey, (0, 0, width, height), image)[None])
     return lambda frames: z.expand(len(frames), -1, -1, -1)
 
 
@@ -61,19 +64,18 @@ def laid(frame: np.ndarray, box: tuple[int, int, int, int] | None, image: np.nda
     if box is None:
         return frame
     x0, y0, x1, y1 = box
-    part = filled(image, (x1 - x0, y1 - y0))
-    alpha = part[..., 3:].astype(np.float32) / 255 if part.shape[2] == 4 else np.float32(1)
-    out = frame.copy()
-    out[y0:y1, x0:x1] = np.rint(part[..., :3] * alpha + frame[y0:y1, x0:x1] * (1 - alpha))
+    part = filled(with_alpha(image), (x1 - x0, y1 - y0))
+    out, alpha = frame.copy(), part[..., 3:]
+    out[y0:y1, x0:x1] = np.rint(part[..., :3] * alpha + frame[y0:y1, x0:x1] * (1 - alpha)).clip(0, 255)
     return out
 
 
-def filled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture uint8 [H, W, C] scaled so that it just fills (width, height), cut evenly on both sides."""
+def filled(rgba: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture float32 [H, W, 4] scaled so that it just fills (width, height), cut evenly on both sides."""
     width, height = size
-    scale = max(width / image.shape[1], height / image.shape[0])
-    wide, high = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
-    large = resize(image, (wide, high))
+    scale = max(width / rgba.shape[1], height / rgba.shape[0])
+    wide, high = max(width, round(rgba.shape[1] * scale)), max(height, round(rgba.shape[0] * scale))
+    large = premultiplied_resize(rgba, (wide, high))
     left, top = (wide - width) // 2, (high - height) // 2
     return large[top : top + height, left : left + width]
 
@@ -82,6 +84,5 @@ def scaled_box(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, 
     """Bounding box of a mask bool [H, W] on a grid of (width, height) pixels, rounded outwards."""
     if (box := box_of(mask, 0)) is None:
         return None
-    across, down = size[0] / mask.shape[1], size[1] / mask.shape[0]
-    x0, y0, x1, y1 = box
-    return int(x0 * across), int(y0 * down), int(np.ceil(x1 * across)), int(np.ceil(y1 * down))
+    (x0, y0, x1, y1), (width, height), (rows, columns) = box, size, mask.shape
+    return x0 * width // columns, y0 * height // rows, -(-x1 * width // columns), -(-y1 * height // rows)

@@ -20,9 +20,9 @@ class Rule:
     below: frames at this timestep and cleaner ones are mixed (the paper's t'). enter: the timestep at which source
     frames enter the queue. masks, iou: where masks come from, and the overlap above which a new one is taken; 0 takes
     every one. weight, falling: lambda, times t/1000 or constant. beta, kappa, drift: of the momentum, its average, its
-    strength and the share of the step's direction in it; None: lambda. gamma: residual noise. place: where in the
-    frame the reference lies. hold: whether what the edge does not touch is the source's at every level. look: whether
-    the model is shown the reference, where it reads pictures. eta: of the DDIM step.
+    strength and the share of the step's direction in it; None: t/1000, the text's lambda. gamma: residual noise.
+    place: where in the frame the reference lies. hold: whether what the edge does not touch is the source's at every
+    level. look: whether the model is shown the reference, where it reads pictures. eta: of the DDIM step.
     """
 
     below: float
@@ -42,7 +42,7 @@ class Rule:
     guidance: float
 
 
-# From the paper's text alone; what it leaves open (drift, gamma, guidance) as its first code has it.
+# From the paper's text alone; what it leaves open (gamma, guidance) as its first code has it.
 PAPER = Rule(
     below=300,
     enter=1000,
