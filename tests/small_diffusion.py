@@ -6,7 +6,6 @@ Clips of 32x32 pixels and 8 frames; latents of 4 channels at 8x8 (a VAE of strid
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +208,6 @@ def save_modelscope(path: Path) -> Path:
     """What diffusers' TextToVideoSDPipeline saves."""
     modelscope().save_pretrained(path)
     return path
-
-
-def one_thread() -> Iterator[None]:
-    """Body of a fixture: networks this small are slower on several threads, much slower when the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(weights: Path, **more: Any) -> dict[str, Any]:

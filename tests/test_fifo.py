@@ -34,11 +34,6 @@ def random(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    yield from small.one_thread()
-
-
 @pytest.fixture(scope="module", params=FAMILIES)
 def backbone(request) -> Backbone:
     schedule = Schedule.from_config(small.SCHEDULE | {"prediction_type": "v_prediction"} | FAMILIES[request.param])

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -23,11 +23,6 @@ from retake.diffusion.model import Model, Noise, weights_of
 from retake.diffusion.parts import Parts
 from retake.errors import ConfigError, RetakeError
 from retake.recipe import keyed_params
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from small.one_thread()
 
 
 @pytest.fixture(scope="module")

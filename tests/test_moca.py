@@ -42,11 +42,6 @@ NOTHING = {"weight": 0.0, "kappa": 0.0, "gamma": 0.0}
 COUNT = 18
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    yield from small.one_thread()
-
-
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return UNetMotion(Parts({"network": small.unet_motion()}), SCHEDULE, FRAMES, small.SIZE, small.SIZE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,6 @@ from retake.errors import ConfigError
 
 def latents(frames: int = 8) -> torch.Tensor:
     return torch.randn(2, frames, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from small.one_thread()
 
 
 @pytest.fixture(scope="module")

@@ -31,11 +31,6 @@ def latents(seed: int = 0, frames: int = 8) -> torch.Tensor:
     return noise(seed, 2, frames, 4, 8, 8)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    yield from small.one_thread()
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small.save_animatediff(tmp_path_factory.mktemp("animatediff"))
