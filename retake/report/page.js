@@ -50,6 +50,8 @@
   video.addEventListener("seeked", () => {
     const target = asked;
     if (target === null) return;
+    // Without callbacks nobody says when the frame can be drawn: it may be a little after the seek.
+    if (!exact) setTimeout(() => shown === target && draw(), 250);
     if (!exact || ahead === target) return arrive(target);
     // A browser that presents no new frame after a seek has been inside the right one all along.
     setTimeout(() => asked === target && !video.seeking && arrive(target), 250);
