@@ -98,7 +98,9 @@ def segmented(picture: np.ndarray, cells: np.ndarray, space: int) -> np.ndarray:
     box = tuple(float(space * edge) for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
     try:
         return first_mask(picture, Prompt(box=box), grabcut.Params())  # type: ignore[arg-type]
-    except ConfigError:  # E220: nothing separates from its surroundings
+    except ConfigError as error:
+        if error.code not in ("E220", "E221"):  # nothing separates from its surroundings; a box of few pixels
+            raise
         return nothing
 
 

@@ -3,7 +3,7 @@ recommend. All are said in the preset's formulas (mixing.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Preset = Literal["recommended", "paper", "code"]
@@ -61,23 +61,7 @@ PAPER = Rule(
     guidance=12.0,
 )
 # The newest published revision, its order of things included: see mixing.code.
-CODE = Rule(
-    below=300,
-    enter=1000,
-    masks="attention",
-    iou=0.0,
-    weight=0.8,
-    falling=False,
-    beta=0.9,
-    kappa=0.1,
-    drift=0.05,
-    gamma=0.5,
-    place="frame",
-    hold=False,
-    look=False,
-    eta=1.0,
-    guidance=12.0,
-)
+CODE = replace(PAPER, masks="attention", iou=0.0, weight=0.8, falling=False, drift=0.05)
 RECOMMENDED = Rule(
     below=300,
     enter=300,
@@ -105,4 +89,4 @@ def rule_of(preset: Preset, given: dict[str, Any]) -> Rule:
     own = {name: value for name, value in given.items() if value is not None}
     if "below" in own and "enter" not in own and base.enter == base.below:
         own["enter"] = own["below"]
-    return Rule(**{**base.__dict__, **own})
+    return replace(base, **own)
