@@ -55,6 +55,8 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
     if not isinstance(params, Modelled) or not frames or stage not in ("latents", "inversion", "edit"):
         return None
     settings: Any = params.settings
+    if stage == "edit" and not hasattr(settings, "strength"):
+        return None  # only sampling from a strength down is counted: a queue's work is not, and no figure is better
     asked, overlap = getattr(settings, "steps", None) or steps, getattr(settings, "overlap", None)
     return predicted(
         params.model,

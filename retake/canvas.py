@@ -12,6 +12,7 @@ import numpy as np
 from retake.edge import box_of, soft_mask
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Patch
+from retake.picture import with_alpha
 from retake.video import read_image, resize
 
 if TYPE_CHECKING:
@@ -52,10 +53,8 @@ def shown(path: str) -> Tensor:
     cut."""
     import torch
 
-    image = read_image(path)
-    rgb = image[..., :3].astype(np.float32)
-    if image.shape[2] == 4:
-        rgb = BEHIND + (rgb - BEHIND) * (image[..., 3:].astype(np.float32) / 255)
+    rgba = with_alpha(read_image(path))
+    rgb = BEHIND + (rgba[..., :3] - BEHIND) * rgba[..., 3:]
     side, (height, width) = max(rgb.shape[:2]), rgb.shape[:2]
     square = np.full((side, side, 3), BEHIND, np.float32)
     top, left = (side - height) // 2, (side - width) // 2

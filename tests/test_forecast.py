@@ -9,7 +9,7 @@ from command import Shell, sprite_clip
 
 from flows import graph
 from flows.config import settings
-from flows.forecast import Forecast, forecast, frame_count
+from flows.forecast import Forecast, forecast, frame_count, of_model
 from flows.planned import duration, operations, table
 from flows.runners import Chosen, Plan, Planned, recipe_of
 from retake.artifact import Edited, File
@@ -159,6 +159,12 @@ def test_durations(seconds, text):
 @pytest.mark.parametrize(("flops", "text"), [(5e8, "0.5 GFLOP"), (3.2e12, "3.2 TFLOP"), (2e21, "2e+03 EFLOP")])
 def test_operations(flops, text):
     assert operations(int(flops)) == text
+
+
+def test_work_that_cannot_be_counted_is_not_guessed():
+    for words, known in ((["edit=sdedit", "edit.prompt=a"], True), (["edit=moca", "edit.reference_text=a"], False)):
+        how = call(["model=animatediff", *words])
+        assert (of_model("edit", how["params"], 64, 50) is not None) == known
 
 
 def test_results_without_frames_are_taken_as_they_are(tmp_path):
