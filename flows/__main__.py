@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from flows.ending import INTERRUPTED, command_path, fail, interrupted, show, stop_at_once, told_stopped
-from flows.words import box_of, check_clip, server_answers, split_runner, with_box
+from flows.words import box_of, check_clip, server_answers, split_evaluation, split_runner, with_box
 from retake.errors import ConfigError, RetakeError
 
 app = typer.Typer(
@@ -196,13 +196,35 @@ def dataset(
     commit: Annotated[bool, typer.Option(help="Record the outs in dvc.lock.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Make every edit of every clip of the dataset through Prefect, and record the outs for DVC."""
+    """Make every edit of every clip of the dataset through Prefect, and record the outs for DVC. With evaluation=moca:
+    compare methods over a manifest of pairs."""
+    name, rest = split_evaluation(list(overrides or []))
+    if name is not None:
+        compare(name, rest, as_json)
+        return
     from flows.nightly import process_dataset
 
     stop_at_once()
     done = process_dataset(list(overrides or []), commit)
     if as_json:
         show(done)
+
+
+def compare(name: str, overrides: list[str], as_json: bool) -> None:
+    from flows import evaluation, job
+    from flows.console import Console
+    from flows.runners import Local
+
+    console = Console(quiet=as_json)
+    done = evaluation.evaluate(Local(job.open_store(), console, console.outcome), console, name, overrides)
+    if as_json:
+        show(done)
+    else:
+        print("\n".join(evaluation.lines(done)))
+        for what, path in done["outputs"].items():
+            print(f"{what:8} {path}")
+    if done["failed"]:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -336,11 +358,12 @@ def train(
     part: Annotated[str | None, typer.Option(help="Only this part, as the help of an unknown one lists them.")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; the same command goes on.")] = math.inf,
     folder: Annotated[Path, typer.Option(help="Where the training lives.")] = Path("artifacts/training"),
+    on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Take the parts that ship as finished.")] = False,
 ) -> None:
     """Train the models that ship, in slices. Example: retake train embedded --size gpu --minutes 9"""
     from flows import train as training
 
-    training.run(target, size, part, minutes, folder)
+    training.run(target, size, part, minutes, folder, on_shipped)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -25,6 +25,7 @@ from tasks import decode, frames, inversion, latents, metrics, region, report
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MAX_BYTES = 1 << 20
+M = TypeVar("M", bound=BaseModel)
 
 # Groups whose files name a module (its Params validate them) and groups with one model of their own.
 CHOICES = {
@@ -146,6 +147,11 @@ def _model(group: str, values: Mapping[str, Any]) -> BaseModel:
     if model is None:
         model = lookup(CHOICES[group], str(values.get("name", ""))).Params
     assert model is not None
+    return checked_model(group, model, values)
+
+
+def checked_model(group: str, model: type[M], values: Mapping[str, Any]) -> M:
+    """A model of plain values. Raises ConfigError E205 with the key's place and what to type."""
     try:
         made = model.model_validate(dict(values))
     except ValidationError as error:

@@ -10,7 +10,7 @@ from retake.errors import ConfigError, did_you_mean
 TARGETS = ("embedded",)
 
 
-def run(target: str, size: str, part: str | None, minutes: float, folder: Path) -> bool:
+def run(target: str, size: str, part: str | None, minutes: float, folder: Path, on_shipped: bool) -> bool:
     """Train a target for at most so long; whether it is finished. Raises ConfigError E206 for a target that there is
     not, E247 for a size or part, or a part that needs others first, KeyboardInterrupt where it was told to stop."""
     if target not in TARGETS:
@@ -24,7 +24,7 @@ def run(target: str, size: str, part: str | None, minutes: float, folder: Path) 
     console = Console(quiet=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        done = embedded.run(size, folder, part, minutes, device, say=console.say)
+        done = embedded.run(size, folder, part, minutes, device, on_shipped=on_shipped, say=console.say)
     except Stopped:  # the state has been written; it ends as every command that is interrupted
         raise KeyboardInterrupt from None
     if done:

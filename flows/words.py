@@ -41,6 +41,15 @@ def split_runner(overrides: list[str]) -> tuple[str, list[str]]:
     return (chosen or ["auto"])[-1], [o for o in overrides if not o.startswith("runner=")]
 
 
+def split_evaluation(overrides: list[str]) -> tuple[str | None, list[str]]:
+    """`evaluation=NAME` asks for a comparison of methods; the rest are settings. None where it is not asked for."""
+    names = [o.partition("=")[2] for o in overrides if o.startswith("evaluation=")]
+    rest = [o for o in overrides if not o.startswith("evaluation=")]
+    if not names and (stray := [o for o in rest if o.startswith("evaluation.")]):
+        raise ConfigError("E296", f"{stray[0]} of which evaluation?", "Name it, too: evaluation=moca")
+    return (names[-1] if names else None), rest
+
+
 def server_answers(say: Any) -> bool:
     """Whether PREFECT_API_URL names a server that is up. Work never depends on it."""
     from urllib.parse import urlsplit

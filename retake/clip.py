@@ -4,6 +4,7 @@
     frames/                a folder of images, in the order of their names
     /data/DAVIS:bear       the sequence `bear` of a DAVIS tree (JPEGImages/480p/bear)
     sprites:drift          a scene of the sprite world (also sprites:drift:7, with a seed)
+    sprites:captioned:7    the clip of that seed that the embedded models are trained on: 64x64, 16 frames
 
 A clip is known by the digest of its content; its name is for people and folder names only.
 """
@@ -28,6 +29,7 @@ from retake.video import Selection, VideoInfo, decode, local_file, probe, read_i
 
 PROTOCOLS = {"concat", "crypto", "data", "file", "ftp", "http", "https", "pipe", "rtmp", "rtsp", "srt", "tcp", "udp"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CAPTIONED = "captioned"  # clips of retake/synthetic/clips.py
 Frame = tuple[float, np.ndarray]
 
 
@@ -155,17 +157,22 @@ class SpriteClip(Clip):
 
     @cached_property
     def world(self) -> Any:
-        from retake.synthetic import scenes
+        from retake.synthetic import clips, scenes
         from retake.synthetic.world import World
 
-        _, name, *seed = self.spec.split(":")
-        return World(scenes.scene(name, seed=int(seed[0]) if seed else 0))
+        name, seed = self._named
+        return World(clips.draw(seed).scene if name == CAPTIONED else scenes.scene(name, seed))
 
     def digest(self, store: Store) -> str:
-        from retake.synthetic import scenes
+        from retake.synthetic import clips, scenes
 
+        name, seed = self._named
+        return digest(["sprites", clips.VERSION if name == CAPTIONED else scenes.VERSION, name, seed])
+
+    @property
+    def _named(self) -> tuple[str, int]:
         _, name, *seed = self.spec.split(":")
-        return digest(["sprites", scenes.VERSION, name, int(seed[0]) if seed else 0])
+        return name, int(seed[0]) if seed else 0
 
     def info(self, folder_fps: float) -> ClipInfo:
         return ClipInfo(self.world.width, self.world.height, self.world.frames, self.world.fps)

@@ -47,7 +47,7 @@ def references(p: Settings, until: str) -> list[str]:
 
 def choices() -> list[str]:
     files = (CHECKOUT / "params").glob("*/*.yaml")
-    return sorted(f"{p.parent.name}/{p.stem}" for p in files if p.parent.name != "dataset")
+    return sorted(f"{p.parent.name}/{p.stem}" for p in files if p.parent.name not in ("dataset", "evaluation"))
 
 
 @pytest.fixture(scope="module")

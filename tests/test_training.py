@@ -18,11 +18,12 @@ from torch import nn
 from retake.errors import ConfigError
 from retake.networks import clip
 from retake.synthetic import clips, grammar
-from retake.training import autoencoder, denoisers, embedded, encoders, export, latents, scores
+from retake.training import autoencoder, denoisers, embedded, encoders, export, latents, scores, shipped
 from retake.training.denoisers import Lesson
 from retake.training.embedded import SIZES, Workshop
 from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
 from retake.weights.catalogue import CATALOGUE
+from retake.weights.local import whole
 
 FEW = Plan(3, 1e-3, warmup=1)
 LESSONS = (Lesson(0.5, 4, 2), Lesson(1.0, 16, 2))
@@ -297,8 +298,8 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     from diffusers import AnimateDiffPipeline, CogVideoXTransformer3DModel, UNetMotionModel
     from transformers import CLIPModel
 
-    for name in export.FOLDERS:
-        export.export(workshop, name, tmp_path / name)
+    for part in export.WRITERS:
+        export.export(workshop, part, tmp_path)
     total = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
     assert total < 12_000_000
 
@@ -320,8 +321,34 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     assert CLIPModel.from_pretrained(tmp_path / "judge").config.vision_config.patch_size == 8
     looks_like(workshop.trained("judge"), tmp_path / "judge")
     card = json.loads((tmp_path / "embedded.training.json").read_text())
+    assert card.keys() == {"vae", "clip", "unet", "motion"}
     assert card["vae"]["step"] == 3
     assert card["vae"]["curve"][-1]["step"] == 3
+
+
+def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
+    weights = tmp_path / "weights"
+    monkeypatch.setattr(shipped, "HERE", weights)
+    for part in ("vae", "clip", "unet"):
+        assert not shipped.ships(part)
+        export.export(workshop, part, weights)
+        assert shipped.ships(part)
+    assert not whole(weights / "embedded")  # motion modules are wanting: nothing takes it for a model
+    export.export(workshop, "motion", weights)
+    export.export(workshop, "transformer", weights)
+    assert whole(weights / "embedded")
+    assert whole(weights / "embedded_dit")
+
+    shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
+    assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
+    assert shop.finished("unet")
+    shop.render()
+    assert shop.finished("latents")
+    here, there = (latents.read(one.folder / "latents", TINY.clips) for one in (workshop, shop))
+    assert torch.allclose(here.latents, there.latents, atol=2e-2)  # half precision
+    assert torch.allclose(here.references, there.references, atol=2e-2)
+    shop.make("vae", 10)  # begun here, it is no longer taken as it ships
+    assert not shop.as_shipped("vae")
 
 
 def looks_like(trained, folder, tolerance=2e-2):

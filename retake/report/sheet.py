@@ -25,11 +25,17 @@ class Sheet:
         self.picks = pick(frames, columns)
         self._columns: dict[int, tuple[str, list[np.ndarray]]] = {}
 
-    def add(self, index: int, views: Sequence[np.ndarray], seconds: float | None = None) -> None:
-        """Offers the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`."""
+    def add(
+        self, index: int, views: Sequence[np.ndarray], seconds: float | None = None, caption: str | None = None
+    ) -> None:
+        """Offers the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`; under them the
+        caption, else the frame's number and time."""
         if index in self.picks:
-            caption = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
-            self._columns[index] = caption, [_thumbnail(view, self.thumb) for view in views]
+            told = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
+            self._columns[index] = (
+                told if caption is None else caption,
+                [_thumbnail(view, self.thumb) for view in views],
+            )
 
     def image(self) -> np.ndarray:
         """The sheet as uint8 RGB [H, W, 3]. Raises ValueError when no frame was added."""

@@ -19,12 +19,14 @@ from retake.synthetic.motion import Pose
 from retake.synthetic.scene import Scene, Sprite
 from retake.synthetic.world import World
 
+VERSION = 1  # the pixels of a clip are part of cache keys: raise it when they change
 Image = NDArray[np.uint8]
 
 TRAVEL = {"slowly": (0.16, 0.24), "": (0.27, 0.38), "quickly": (0.42, 0.56)}
 """How far the sprite comes from the first frame to the last, in widths of the frame."""
 RADIUS = (0.15, 0.2)
 """Of the sprite, in widths of the frame."""
+GREY = 128  # behind a portrait
 RESTING = 0.06  # share of clips in which it does not move
 PANNING = 0.25  # share of clips in which the camera pans
 KINDS = {"sky": 0.85, "terrain": 0.15}  # of grounds.GROUNDS: broad bands leave a small network's eyes to the sprite
@@ -107,6 +109,20 @@ def scene_of(subject: Subject, seed: int, rng: np.random.Generator, limits: Limi
 
 def portrait(scene: Scene, sprite: int = 0, size: int = 64) -> Image:
     """One sprite alone, uint8 [size, size, 3]: upright as it faces right, on grey. A reference image."""
+    shown, _ = _alone(scene, sprite, size)
+    return shown
+
+
+def cutout(scene: Scene, sprite: int = 0, size: int = 64) -> Image:
+    """The portrait with alpha in place of its grey, uint8 [size, size, 4]."""
+    shown, inside = _alone(scene, sprite, size)
+    share = inside[..., None].astype(np.float64)
+    colour = (shown - GREY * (1 - share)) / np.maximum(share, 1 / 255)
+    return np.concatenate([np.rint(colour).clip(0, 255), np.rint(255 * share)], -1).astype(np.uint8)
+
+
+def _alone(scene: Scene, sprite: int, size: int) -> tuple[Image, NDArray[np.float64]]:
+    """The portrait, and how much of each pixel the sprite covers, 0..1."""
     import cv2
 
     body = scene.sprites[sprite]
@@ -114,8 +130,10 @@ def portrait(scene: Scene, sprite: int = 0, size: int = 64) -> Image:
     pose = Pose(size - 0.5, size - 0.5, 0.0, 0.78 * size / body.radius)
     alone = replace(body, poses=(pose,), light=None)
     world = World(Scene(twice, twice, 1, 1.0, (alone,), (Pose(),), scene.palette, 0))
-    shown = np.where(world.mask(0, 0)[..., None], world.frame(0), np.uint8(128))
-    return np.asarray(cv2.resize(shown, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+    mask = world.mask(0, 0)
+    shown = np.where(mask[..., None], world.frame(0), np.uint8(GREY))
+    small, covered = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (shown, mask.astype(float)))
+    return np.asarray(small, np.uint8), np.asarray(covered, np.float64)
 
 
 def render(scene: Scene) -> Image:

@@ -4,7 +4,8 @@
     python -m retake.training.embedded --size gpu --folder artifacts/training --minutes 9      (in slices)
 
 Parts are made in the order of PARTS, each in slices that resume; `--part` makes one of them, so that a second process
-can render latents ahead. `export.py` makes the shipped folders of a finished training.
+can work beside the first. `--on-shipped` takes the parts that ship as finished and trains the others on them.
+`export.py` makes the shipped folders of a finished training, or of its finished parts.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 
 from retake.errors import ConfigError, did_you_mean
 from retake.synthetic.clips import Limits
-from retake.training import autoencoder, denoisers, encoders, latents
+from retake.training import autoencoder, denoisers, encoders, latents, shipped
 from retake.training.denoisers import Lesson, Teacher
 from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
 from retake.training.pictures import Data
@@ -61,15 +62,15 @@ SIZES = {
     "cpu": Size(
         pictures=12_000,
         clips=24_000,
-        vae=Plan(4_500, 1e-3, cooldown=0.5),
+        vae=Plan(3_000, 1e-3, cooldown=0.5),
         vae_batch=16,
         clip=Plan(3_000, 1e-3, cooldown=0.5),
         clip_batch=128,
-        unet=Plan(12_000, 1e-3),
+        unet=Plan(5_000, 1e-3),
         unet_lessons=(Lesson(1.0, 2, 32),),
-        motion=Plan(6_000, 1e-3),
+        motion=Plan(2_500, 1e-3),
         motion_lessons=(Lesson(0.35, 4, 28), Lesson(0.7, 8, 14), Lesson(1.0, 16, 7)),
-        transformer=Plan(16_000, 1e-3),
+        transformer=Plan(6_000, 1e-3),
         transformer_lessons=(Lesson(0.15, 2, 128), Lesson(0.4, 4, 96), Lesson(0.7, 8, 56), Lesson(1.0, 16, 28)),
         patch=4,
         half=True,
@@ -102,6 +103,7 @@ class Workshop:
     size: Size
     device: str
     share: tuple[int, int] = (0, 1)  # (k, n): the k-th of n processes that render latents together
+    on_shipped: bool = False  # parts that ship count as finished
     say: Callable[[str], None] = print
 
     def make(self, part: str, minutes: float) -> bool:
@@ -129,14 +131,18 @@ class Workshop:
         if part == "latents":
             count = len(list((self.folder / "latents").glob("clips-*.safetensors")))
             return count * latents.SHARD >= self.size.clips
-        return progress(self.folder / part)["step"] >= self.plan_of(part).steps
+        return progress(self.folder / part)["step"] >= self.plan_of(part).steps or self.as_shipped(part)
+
+    def as_shipped(self, part: str) -> bool:
+        """Whether a part is taken as it ships: it may be, and was not begun here."""
+        return self.on_shipped and not progress(self.folder / part)["step"] and shipped.ships(part)
 
     def plan_of(self, part: str) -> Plan:
         return getattr(self.size, "clip" if part == "judge" else part)
 
     def render(self, until: float = float("inf")) -> None:
         """Latents of every clip, by the finished autoencoder and encoder, until a moment of time.monotonic()."""
-        vae, tower, count = self.vae(), self.trained("clip").vision_model, self.size.clips
+        vae, tower, count = self.vae(), self.taught("clip").vision_model, self.size.clips
         to = self.folder / "latents"
         how = (self.device, self.share, self.size.workers)
         latents.render(to, vae, tower, CLIPS_FROM, count, Limits(), *how, until)
@@ -171,7 +177,7 @@ class Workshop:
         elif part == "unet":
             model = denoisers.unet()
         elif part == "motion":
-            model = denoisers.motion(self.trained("unet"))
+            model = denoisers.motion(self.taught("unet"))
         else:
             model = denoisers.transformer(self.size.patch)
         return model.to(self.device)
@@ -180,15 +186,20 @@ class Workshop:
         """A part's network with the moving average of what it has learnt so far, ready to infer."""
         return averaged(self.folder / part, self.fresh(part)).eval().requires_grad_(False)
 
+    def taught(self, part: str) -> Any:
+        """A finished part that others learn from: as trained here, else as it ships."""
+        return shipped.load(part).to(self.device) if self.as_shipped(part) else self.trained(part)
+
     def vae(self) -> Any:
         """The autoencoder, its latents scaled to unit variance."""
-        vae = self.trained("vae")
-        vae.register_to_config(scaling_factor=round(latents.measured(vae, Limits(), device=self.device), 4))
+        vae = self.taught("vae")
+        if not self.as_shipped("vae"):  # which says its factor
+            vae.register_to_config(scaling_factor=round(latents.measured(vae, Limits(), device=self.device), 4))
         return vae
 
     def teacher(self, seed: int) -> Teacher:
         cache = latents.read(self.folder / "latents", self.size.clips)
-        clip = self.trained("clip")
+        clip = self.taught("clip")
         return Teacher(cache, clip.text_model, encoders.tokenizer(), seed, self.device, power=0.8)
 
 
@@ -199,6 +210,7 @@ def run(
     minutes: float = float("inf"),
     device: str = "cpu",
     share: tuple[int, int] = (0, 1),
+    on_shipped: bool = False,
     say: Callable[[str], None] = print,
 ) -> bool:
     """Train the parts that are not finished, in order, or one of them, for at most so long; whether all is done.
@@ -208,7 +220,7 @@ def run(
     for what, name, known in (("size", size, tuple(SIZES)), ("part", part or PARTS[0], PARTS)):
         if name not in known:
             raise ConfigError("E247", f"the embedded models have no {what} {name!r}", did_you_mean(name, list(known)))
-    workshop = Workshop(folder / size, SIZES[size], device, share, say)
+    workshop = Workshop(folder / size, SIZES[size], device, share, on_shipped, say)
     ends = time.monotonic() + 60 * minutes
     for name in [part] if part else PARTS:
         if workshop.finished(name):
@@ -228,6 +240,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="processor threads")
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="of rendering latents")
+    parser.add_argument("--on-shipped", action="store_true", help="take the parts that ship as finished")
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -236,7 +249,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(line, flush=True)
 
     try:
-        done = run(given.size, given.folder, given.part, given.minutes, given.device, tuple(given.share), say)
+        how = (given.device, tuple(given.share), given.on_shipped)
+        done = run(given.size, given.folder, given.part, given.minutes, *how, say)
     except Stopped:
         done = False
     say("finished" if done else "not finished: the same command goes on from here")

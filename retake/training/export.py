@@ -1,6 +1,7 @@
 """From a training's folder to the folders that ship: libraries' own format, float16, each with a card.
 
-python -m retake.training.export --size cpu --folder artifacts/training
+python -m retake.training.export --size cpu --folder artifacts/training               every part that is finished
+python -m retake.training.export --size cpu --folder artifacts/training --part vae    this one, as far as it is
 
 retake/weights/embedded/      a pipeline as AnimateDiffPipeline saves it: VAE, towers, U-Net, motion adapter
 retake/weights/embedded_dit/  the video transformer and its schedule; VAE and towers are those of embedded/
@@ -13,57 +14,21 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from retake.training import encoders
+from retake.training import encoders, shipped
 from retake.training.denoisers import ADAPTER, SCHEDULE
 from retake.training.embedded import SIZES, Workshop
 from retake.training.loop import progress
 
-HERE = Path(__file__).resolve().parent.parent / "weights"
-FOLDERS = {
-    "embedded": ("vae", "clip", "unet", "motion"),
-    "embedded_dit": ("transformer",),
-    "judge": ("judge",),
-}
-
-
-def export(shop: Workshop, name: str, to: Path) -> None:
-    """Write one of FOLDERS from the parts as far as they have been trained."""
-    aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
-    FOLDER_WRITERS[name](shop, aside)
-    shutil.rmtree(to, ignore_errors=True)
-    aside.rename(to)
-    # Beside the folder, not in it: the folder's content is part of every key.
-    card = {part: {**progress(shop.folder / part), "curve": curve(shop.folder / part)} for part in FOLDERS[name]}
-    to.with_name(f"{name}.training.json").write_text(json.dumps(card, indent=1) + "\n")
-
-
-def curve(folder: Path, points: int = 24) -> list[dict[str, float]]:
-    """At most so many rows of a training's curve, the last among them."""
-    rows = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
-    stride = max(1, -(-len(rows) // points))
-    return rows[::-1][::stride][::-1]
-
-
-def embedded(shop: Workshop, to: Path) -> None:
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    vae, clip, words = shop.vae(), shop.trained("clip"), encoders.tokenizer()
-    unet, motion = shop.trained("unet"), shop.trained("motion")
-    save(vae, to / "vae")
-    save(text_tower(clip), to / "text_encoder")
-    save(image_tower(clip), to / "image_encoder")
-    words.save_pretrained(to / "tokenizer")
-    processor().save_pretrained(to / "feature_extractor")
-    save(unet, to / "unet")
-    save(adapter(motion), to / "motion_adapter")
-    DDIMScheduler(**SCHEDULE).save_pretrained(to / "scheduler")
-    index = {
+INDEX: dict[str, Any] = {
+    "embedded": {
         "_class_name": "AnimateDiffPipeline",
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],
@@ -73,19 +38,87 @@ def embedded(shop: Workshop, to: Path) -> None:
         "scheduler": ["diffusers", "DDIMScheduler"],
         "feature_extractor": ["transformers", "CLIPImageProcessor"],
         "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    },
+    "embedded_dit": {
+        "_class_name": "CogVideoXPipeline",
+        "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
+        "scheduler": ["diffusers", "CogVideoXDDIMScheduler"],
+    },
+}
+"""model_index.json of the folders that are pipelines."""
+
+
+def export(shop: Workshop, part: str, weights: Path) -> None:
+    """Write the folders of one part as far as it has been trained, each aside and then renamed, and its card."""
+    for place, write in WRITERS[part](shop).items():
+        to = weights / place
+        to.parent.mkdir(parents=True, exist_ok=True)
+        aside = to.with_name(f"{to.name}.{os.getpid()}.tmp")
+        write(aside)
+        shutil.rmtree(to, ignore_errors=True)
+        aside.rename(to)
+    folder = shipped.PLACES[part][0].partition("/")[0]
+    if folder in INDEX:
+        (weights / folder / "model_index.json").write_text(json.dumps(INDEX[folder], indent=2) + "\n")
+    # Beside the folder, not in it: the folder's content is part of every key.
+    card = weights / f"{folder}.training.json"
+    parts = json.loads(card.read_text()) if card.exists() else {}
+    parts[part] = {**progress(shop.folder / part), "curve": curve(shop.folder / part)}
+    card.write_text(json.dumps(parts, indent=1) + "\n")
+
+
+def curve(folder: Path, points: int = 24) -> list[dict[str, float]]:
+    """At most so many rows of a training's curve, the last among them."""
+    rows = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+    stride = max(1, -(-len(rows) // points))
+    return rows[::-1][::stride][::-1]
+
+
+Writers = dict[str, Callable[[Path], Any]]
+"""What writes a folder, by its place under retake/weights."""
+
+
+def vae(shop: Workshop) -> Writers:
+    return {"embedded/vae": partial(save, shop.vae())}
+
+
+def clip(shop: Workshop) -> Writers:
+    whole = shop.trained("clip")
+    return {
+        "embedded/text_encoder": partial(save, text_tower(whole)),
+        "embedded/image_encoder": partial(save, image_tower(whole)),
+        "embedded/tokenizer": encoders.tokenizer().save_pretrained,
+        "embedded/feature_extractor": processor().save_pretrained,
     }
-    (to / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def embedded_dit(shop: Workshop, to: Path) -> None:
+def unet(shop: Workshop) -> Writers:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    return {
+        "embedded/unet": partial(save, shop.trained("unet")),
+        "embedded/scheduler": DDIMScheduler(**SCHEDULE).save_pretrained,
+    }
+
+
+def motion(shop: Workshop) -> Writers:
+    return {"embedded/motion_adapter": partial(save, adapter(shop.trained("motion")))}
+
+
+def transformer(shop: Workshop) -> Writers:
     from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
-    save(shop.trained("transformer"), to / "transformer")
-    CogVideoXDDIMScheduler(**SCHEDULE, snr_shift_scale=1.0).save_pretrained(to / "scheduler")
+    return {
+        "embedded_dit/transformer": partial(save, shop.trained("transformer")),
+        "embedded_dit/scheduler": CogVideoXDDIMScheduler(**SCHEDULE, snr_shift_scale=1.0).save_pretrained,
+    }
 
 
-def judge(shop: Workshop, to: Path) -> None:
-    whole_clip(shop.trained("judge"), to)
+def judge(shop: Workshop) -> Writers:
+    return {"judge": partial(whole_clip, shop.trained("judge"))}
+
+
+WRITERS = {"vae": vae, "clip": clip, "judge": judge, "unet": unet, "motion": motion, "transformer": transformer}
 
 
 def whole_clip(clip: Any, to: Path) -> None:
@@ -93,9 +126,6 @@ def whole_clip(clip: Any, to: Path) -> None:
     save(clip, to)
     encoders.tokenizer().save_pretrained(to)
     processor().save_pretrained(to)
-
-
-FOLDER_WRITERS = {"embedded": embedded, "embedded_dit": embedded_dit, "judge": judge}
 
 
 def save(model: nn.Module, to: Path) -> None:
@@ -149,14 +179,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write the folders that ship from a training.")
     parser.add_argument("--size", choices=sorted(SIZES), default="cpu")
     parser.add_argument("--folder", type=Path, required=True, help="where the training lives")
-    parser.add_argument("--to", type=Path, default=HERE)
-    parser.add_argument("--only", choices=sorted(FOLDERS))
+    parser.add_argument("--to", type=Path, default=shipped.HERE)
+    parser.add_argument("--part", choices=sorted(WRITERS), nargs="+")
     given = parser.parse_args(arguments)
     shop = Workshop(given.folder / given.size, SIZES[given.size], "cpu")
-    for name in [given.only] if given.only else FOLDERS:
-        export(shop, name, given.to / name)
-        size = sum(f.stat().st_size for f in (given.to / name).rglob("*") if f.is_file())
-        print(f"{given.to / name}: {size / 1e6:.2f} MB of {', '.join(FOLDERS[name])}")
+    for part in given.part or filter(shop.finished, WRITERS):
+        export(shop, part, given.to)
+        files = [file for place in shipped.PLACES[part] for file in (given.to / place).rglob("*") if file.is_file()]
+        print(f"{part}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB in {', '.join(shipped.PLACES[part])}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def locate(reference: str) -> Path | None:
         return path
     source = describe(reference).source
     if isinstance(source, Shipped):
-        return source.path if source.path.is_dir() else None
+        return source.path if whole(source.path) else None
     if isinstance(source, Url):
         path = torch_cache() / source.file
         return path if path.is_file() else None

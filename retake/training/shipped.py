@@ -1,0 +1,60 @@
+"""Parts of the embedded models as they ship, for others to learn from: a training need not make them anew.
+
+What a shipped part gives differs from what its training's folder gives by half precision alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent.parent / "weights"
+
+PLACES = {
+    "vae": ("embedded/vae",),
+    "clip": ("embedded/text_encoder", "embedded/image_encoder"),
+    "unet": ("embedded/unet",),
+    "motion": ("embedded/motion_adapter",),
+    "transformer": ("embedded_dit/transformer",),
+    "judge": ("judge",),
+}
+"""Folders of weights by part; the parts of retake/training/embedded.py but the latents, which are no network."""
+
+
+def ships(part: str) -> bool:
+    """Whether all of a part's folders hold weights."""
+    return part in PLACES and all(any((HERE / place).glob("*.safetensors")) for place in PLACES[part])
+
+
+def load(part: str) -> Any:
+    """The network of a part that others learn from: vae, clip (text_model and vision_model) or unet; float32.
+
+    Raises KeyError for a part that nothing learns from, OSError where it does not ship.
+    """
+    return LOADERS[part](*(HERE / place for place in PLACES[part])).eval().requires_grad_(False)
+
+
+def vae(folder: Path) -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder, low_cpu_mem_usage=False).float()
+
+
+def clip(text: Path, image: Path) -> Any:
+    from torch import nn
+    from transformers import CLIPTextModel, CLIPVisionModelWithProjection
+
+    both = nn.Module()
+    written = CLIPTextModel.from_pretrained(text).float()
+    both.text_model = getattr(written, "text_model", written)
+    both.vision_model = CLIPVisionModelWithProjection.from_pretrained(image).float().vision_model
+    return both
+
+
+def unet(folder: Path) -> Any:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    return UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False).float()
+
+
+LOADERS = {"vae": vae, "clip": clip, "unet": unet}
