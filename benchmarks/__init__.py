@@ -17,4 +17,5 @@ NAMES = (
     "embedded",
     "round_trip",
     "diffusion",
+    "moca",
 )

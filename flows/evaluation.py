@@ -23,17 +23,22 @@ from flows.console import Console
 from flows.pairs import Pair, read_pairs
 from flows.runners import Local
 from retake.artifact import Artifact
-from retake.clip import SpriteClip, open_clip
-from retake.errors import ConfigError, RetakeError, did_you_mean
+from retake.clip import Clip, SpriteClip, open_clip
+from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
+from retake.lookup import lookup
+from retake.metrics.crop import whole
 from retake.metrics.summary import DESCRIPTIONS
+from retake.recipe import digest
 from retake.report import comparison, standings
 from retake.report.sheet import Sheet, write
 from retake.store import Store
+from retake.video import read_image, resize
 
 HOME = CHECKOUT / "artifacts" / "evaluations"
-OURS = {"mask_iou": ("overlap of the region with the sprite's true mask", "higher")}
-SHOWN = 160  # px, longest side of a picture on the sheet
+OURS = {"mask_iou": ("overlap of the region (of the masks prior) with the first sprite's true mask", "higher")}
+SHOWN = 160  # px, side of a picture on the sheet
+SOURCE, REFERENCE = "source", "reference"  # its first rows
 
 
 class Evaluation(BaseModel, frozen=True, extra="forbid"):
@@ -73,19 +78,32 @@ class Found:
 def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Run an evaluation and write its folder; what `retake dataset evaluation=NAME --json` prints.
 
-    Raises ConfigError E296 (an evaluation, arm or value that there is not), E297 (a manifest), and what composing
-    settings raises, before anything runs.
+    Raises ConfigError E296 (an evaluation, arm or value that there is not), E297 (a manifest), MachineError E302
+    (weights of an arm), and what composing settings raises, before anything runs. An interrupted one leaves the table
+    of what was done.
     """
     evaluation, pairs, jobs = prepared(name, overrides)
-    found = Found()
-    for job in jobs:
-        run_job(runner, job, found, console)
     arms = [arm for arm in evaluation.arms if any(job.arm == arm for job in jobs)]
-    among = {pair.id: pair.category for pair in pairs}
-    table = standings.table(found.values, among, arms, evaluation.values, evaluation.against)
-    folder = HOME / name
-    outputs = write_folder(folder, name, found, pairs, arms, table, evaluation)
-    return {"evaluation": name, "pairs": len(pairs), "table": table, "failed": found.failed, "outputs": outputs}
+    for arm in arms:
+        p = next(job.settings for job in jobs if job.arm == arm)
+        graph.require_weights(runner, p, graph.closure(p, "metrics"))
+    if evaluation.against is None:
+        console.say("note: no differences are taken; evaluation.against=ARM says to which arm")
+    found = Found()
+    # What was typed is part of the name: a quick look must not replace the table of a long run.
+    folder = HOME / (f"{name}-{digest(list(overrides))[:8]}" if overrides else name)
+    done: dict[str, Any] = {"evaluation": name, "overrides": list(overrides), "pairs": len(pairs)}
+    try:
+        for n, job in enumerate(jobs):
+            console.say(f"\n{n + 1}/{len(jobs)}  {job.pair.id} × {job.arm} × seed {job.seed}")
+            run_job(runner, job, found, console)
+    finally:
+        among = {pair.id: pair.category for pair in pairs}
+        done["table"] = standings.table(found.values, among, arms, evaluation.values, evaluation.against)
+        done["failed"] = found.failed
+        with handout.writing_explained(folder):
+            done["outputs"] = write_folder(folder, done, found, pairs, arms, evaluation)
+    return done
 
 
 def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Pair], list[Job]]:
@@ -95,32 +113,47 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Pair
     known = sorted(path.stem for path in (CHECKOUT / "params" / "evaluation").glob("*.yaml"))
     if name not in known:
         raise ConfigError("E296", f"there is no evaluation {name!r}", did_you_mean(name, known))
-    composed = compose([f"+evaluation={name}", *own])
-    evaluation = checked_model("evaluation", Evaluation, composed["evaluation"])
+    for text in own:
+        if (key := text.partition("=")[0].split(".")[1]) not in Evaluation.model_fields:
+            raise ConfigError("E205", f"unknown key evaluation.{key}", did_you_mean(key, list(Evaluation.model_fields)))
+    evaluation = checked_model("evaluation", Evaluation, compose([f"+evaluation={name}", *own])["evaluation"])
     arms = chosen("evaluation.only", evaluation.only, tuple(evaluation.arms))
     if evaluation.against:
         chosen("evaluation.against", (evaluation.against,), tuple(evaluation.arms))
         if evaluation.against not in arms:
             evaluation = evaluation.model_copy(update={"against": None})
-    chosen("evaluation.values", evaluation.values, (*DESCRIPTIONS, *OURS))
-    pairs = read_pairs(CHECKOUT / Path(evaluation.pairs).expanduser())
+    pairs = read_pairs(manifest_of(evaluation.pairs))
     wanted = chosen("evaluation.categories", evaluation.categories, tuple(dict.fromkeys(p.category for p in pairs)))
     pairs = [pair for pair in pairs if pair.category in wanted][: evaluation.first]
     bases = {arm: base_of(evaluation, arm, common) for arm in evaluation.arms}
-    keys = {key: [arm for arm, base in bases.items() if takes(base, key)] for pair in pairs for key in pair.settings}
-    for text in common:
-        if text.startswith("edit.") and not any(takes(base, text.partition("=")[0]) for base in bases.values()):
-            raise ConfigError("E205", f"no arm has the setting {text.partition('=')[0]}", "See params/edit/.")
-    if strange := sorted(key for key, takers in keys.items() if not takers):
-        raise ConfigError("E297", f"no arm has the setting {strange[0]}", "A column is a setting: edit.reference, ...")
+    typed = {text.partition("=")[0] for text in common}
+    columns = {key for pair in pairs for key in pair.settings}
+    for key in sorted(typed | columns):
+        if key == "edit.seed":
+            raise ConfigError("E296", "edit.seed is set by the evaluation", "Write evaluation.seeds=[0,1,2].")
+        if (key in columns or key.startswith("edit.")) and not any(takes(base, key) for base in bases.values()):
+            raise ConfigError("E205", f"no arm has the setting {key}", "A setting has a full name: edit.reference")
+    names = {metric for base in bases.values() for metric in base["metrics"]["names"]}
+    measured = [value for metric in sorted(names) for value in lookup("metrics", metric).DESCRIPTIONS]
+    chosen("evaluation.values", evaluation.values, (*measured, *OURS))
     jobs = []
     for pair in pairs:
         for arm in arms:
-            base = bases[arm]
+            base, of_arm = bases[arm], {text.partition("=")[0] for text in evaluation.arms[arm]}
+            settings = {k: v for k, v in pair.settings.items() if takes(base, k) and k not in of_arm}
             for seed in evaluation.seeds if takes(base, "edit.seed") else evaluation.seeds[:1]:
-                own_settings = {key: value for key, value in pair.settings.items() if arm in keys[key]}
-                jobs.append(Job(pair, arm, seed, validate(laid(base, own_settings, seed))))
+                try:
+                    jobs.append(Job(pair, arm, seed, validate(laid(base, pair, settings, seed))))
+                except ConfigError as error:
+                    where = f"the pair {pair.id}, arm {arm}: {error.message}"
+                    raise ConfigError(error.code, where, error.hint) from error
     return evaluation, pairs, jobs
+
+
+def manifest_of(path: str) -> Path:
+    """Where the manifest lies: as it is typed, else from the checkout."""
+    here = Path(path).expanduser() if path.startswith(("~/", "/")) else Path(path)
+    return here if here.exists() else CHECKOUT / here
 
 
 def chosen(place: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -150,46 +183,69 @@ def takes(base: Mapping[str, Any], key: str) -> bool:
     return name in base.get(group, {})
 
 
-def laid(base: Mapping[str, Any], own: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Composed settings with a pair's own and the seed laid over them."""
+def laid(base: Mapping[str, Any], pair: Pair, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Composed settings with a pair's own and the seed laid over them. Metrics compare every arm with the same: what
+    the pair says, whatever the arm's method reads of it."""
     merged = {group: dict(values) for group, values in base.items()}
-    for key, value in own.items():
+    for key, value in settings.items():
         group, _, name = key.partition(".")
         merged[group][name] = value
     if "seed" in merged["edit"]:
         merged["edit"]["seed"] = seed
+    for metric in ("clip_score", "cass"):
+        of = merged["metrics"][metric]
+        told = {what: pair.settings.get(f"edit.{what}") for what in ("reference", "prompt", "source_prompt")}
+        merged["metrics"][metric] = of | {k: v for k, v in told.items() if v and k in of and of[k] is None}
     return merged
 
 
 def run_job(runner: Local, job: Job, found: Found, console: Console) -> None:
-    """Make one edit up to its metrics and note what came of it; a failure is noted, too."""
-    console.say(f"\n{job.pair.id} × {job.arm} × seed {job.seed}")
-    clip = open_clip(job.pair.clip)
+    """Make one edit up to its metrics and note what came of it; a failure of the pair is noted, too. Raises
+    MachineError: what is wrong with the machine is wrong for every pair."""
     runner.outcomes.clear()
     try:
-        made = runner.healed(lambda: graph.edit_graph(runner, clip, job.settings, until="metrics"))
+        clip = open_clip(job.pair.clip)
+        values, networks, pictures = runner.healed(lambda: measured(runner, job, clip))
+    except MachineError:
+        raise
     except RetakeError as error:
         found.failed.append({"pair": job.pair.id, "arm": job.arm, "seed": str(job.seed), "error": str(error)})
         console.say(f"failed: {error}")
         return
-    values = json.loads(runner.store.read(made["metrics"]["metrics.json"]))
-    if isinstance(clip, SpriteClip) and "region" in made:
-        values["mask_iou"] = overlap(runner.store, made["region"], clip)
     found.values[job.pair.id, job.arm, job.seed] = values
-    found.networks |= made["metrics"].meta.get("networks", {})
-    found.pictures.setdefault((job.pair.id, job.arm), middle(runner.store, made["decode"]))
-    found.pictures.setdefault((job.pair.id, "source"), middle(runner.store, made["frames"]))
+    found.networks |= networks
+    for what, picture in pictures.items():
+        found.pictures.setdefault((job.pair.id, what), picture)
+
+
+def measured(runner: Local, job: Job, clip: Clip) -> tuple[dict[str, float | None], dict[str, str], dict[str, Any]]:
+    """Values, the networks behind them, and middle frames of one job."""
+    store = runner.store
+    made = graph.edit_graph(runner, clip, job.settings, until="metrics")
+    values = json.loads(store.read(made["metrics"]["metrics.json"]))
+    if isinstance(clip, SpriteClip) and "region" in made:
+        values["mask_iou"] = overlap(store, made["region"], clip)
+    pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
+    if given := job.pair.settings.get("edit.reference"):
+        pictures[REFERENCE] = boxed(whole(read_image(given)))
+    return values, made["metrics"].meta.get("networks", {}), pictures
 
 
 def middle(store: Store, frames: Artifact) -> np.ndarray:
-    """The middle frame, no larger than the sheet shows it: those of all jobs are in memory at the end."""
-    from retake.video import resize
-
+    """The middle frame as the sheet shows it: those of all jobs are in memory at the end."""
     series = open_series(store, frames)
-    frame = series[series.count // 2]
-    height, width = frame.shape[:2]
-    share = min(1.0, SHOWN / max(height, width))
-    return resize(frame, (max(1, round(width * share)), max(1, round(height * share))))
+    return boxed(series[series.count // 2])
+
+
+def boxed(rgb: np.ndarray) -> np.ndarray:
+    """A picture in a square of SHOWN pixels, whatever its shape."""
+    height, width = rgb.shape[:2]
+    share = SHOWN / max(height, width)
+    small = resize(rgb, (max(1, round(width * share)), max(1, round(height * share))))
+    square = np.full((SHOWN, SHOWN, 3), 22, np.uint8)
+    top, left = (SHOWN - small.shape[0]) // 2, (SHOWN - small.shape[1]) // 2
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return square
 
 
 def overlap(store: Store, region: Artifact, clip: SpriteClip) -> float | None:
@@ -203,55 +259,46 @@ def overlap(store: Store, region: Artifact, clip: SpriteClip) -> float | None:
         here, true = series[t], world.mask(t, 0)
         if (here | true).any():
             found.append((here & true).sum() / (here | true).sum())
-    return float(np.mean(found))
+    return float(np.mean(found)) if found else None
 
 
 def write_folder(
     folder: Path,
-    name: str,
+    done: Mapping[str, Any],
     found: Found,
     pairs: Sequence[Pair],
     arms: Sequence[str],
-    table: Sequence[Mapping[str, Any]],
     evaluation: Evaluation,
 ) -> dict[str, str]:
     """index.html, the sheet, every value as TSV, the summary as JSON; paths by what they are."""
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {"report": folder / "index.html", "table": folder / "values.tsv", "summary": folder / "summary.json"}
     columns = sorted({value for values in found.values.values() for value in values})
-    lines = ["\t".join(["pair", "category", "arm", "seed", *columns])]
-    category = {pair.id: pair.category for pair in pairs}
+    rows = ["\t".join(["pair", "category", "arm", "seed", *columns])]
+    category = {pair.id: " ".join(pair.category.split()) for pair in pairs}
     for (pair, arm, seed), values in found.values.items():
         cells = ["" if (v := values.get(c)) is None else f"{v:.6g}" for c in columns]
-        lines.append("\t".join([pair, category[pair], arm, str(seed), *cells]))
-    handout.write_text(outputs["table"], "\n".join(lines) + "\n")
-    told = {"evaluation": evaluation.model_dump(), "table": table, "failed": found.failed, "networks": found.networks}
+        rows.append("\t".join([pair, category[pair], arm, str(seed), *cells]))
+    handout.write_text(outputs["table"], "\n".join(rows) + "\n")
+    told = {**done, "settings": evaluation.model_dump(), "networks": found.networks}
     handout.write_text(outputs["summary"], json.dumps(told, indent=1) + "\n")
     if found.pictures:
         outputs["sheet"] = write(folder / "sheet.png", sheet(found, pairs, arms))
     about = {value: ({**DESCRIPTIONS, **OURS}[value], found.networks.get(value, "")) for value in evaluation.values}
-    page = comparison.page(name, table, about, found.failed, evaluation.against, "sheet" in outputs)
+    name = " ".join([f"evaluation={done['evaluation']}", *done["overrides"]])
+    page = comparison.page(name, done["table"], about, found.failed, evaluation.against, "sheet" in outputs)
     handout.write_text(outputs["report"], page)
     return {what: str(path) for what, path in outputs.items()}
 
 
 def sheet(found: Found, pairs: Sequence[Pair], arms: Sequence[str]) -> np.ndarray:
     """A column a pair: the middle frame of the source, the reference, and what each arm made of it."""
-    from retake.metrics.crop import whole
-    from retake.video import read_image, resize
-
-    shown = [pair for pair in pairs if (pair.id, "source") in found.pictures]
-    board = Sheet(["source", "reference", *arms], len(shown), len(shown), SHOWN)
+    rows = [SOURCE, REFERENCE, *arms]
+    shown = [pair for pair in pairs if (pair.id, SOURCE) in found.pictures]
+    board = Sheet(rows, len(shown), len(shown), SHOWN)
+    blank = np.full((SHOWN, SHOWN, 3), 40, np.uint8)
     for n, pair in enumerate(shown):
-        source = found.pictures[pair.id, "source"]
-        size = source.shape[1], source.shape[0]
-        blank = np.full_like(source, 40)
-        given = pair.settings.get("edit.reference")
-        reference = resize(whole(read_image(given)), size) if given else blank
-        made = [found.pictures.get((pair.id, arm), blank) for arm in arms]
-        board.add(
-            n, [source, reference, *(m if m.shape == source.shape else resize(m, size) for m in made)], caption=pair.id
-        )
+        board.add(n, [found.pictures.get((pair.id, row), blank) for row in rows], caption=pair.id)
     return board.image()
 
 

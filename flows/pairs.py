@@ -11,20 +11,24 @@ there, whatever the folder it is called from.
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from flows.config import MAX_BYTES, parse_yaml
 from flows.manifest import NAME
 from retake.clip import open_clip
 from retake.errors import ConfigError, RetakeError
+from retake.video import read_image
 
 MUST = ("id", "clip")
 MOST = 8  # problems that are told; the rest are counted
+LONGEST = 1000  # characters of a cell that is read as more than text
+PATHS = ("reference", "path")  # settings that name files
+PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false|null|\[.*\]|\{.*\}", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,14 @@ class Pair:
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs of a manifest, which is checked whole: raises ConfigError E297 with every problem and its line."""
     try:
-        text = path.read_bytes()[: MAX_BYTES + 1].decode()
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        text = raw.decode("utf-8-sig")  # spreadsheets write a mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("E297", f"cannot read the manifest {path}: {error}", "A manifest is a CSV file.") from error
-    if len(text) > MAX_BYTES:
+    if len(raw) > MAX_BYTES:
         raise ConfigError("E297", f"{path} is larger than {MAX_BYTES} bytes", "Split it.")
-    reader = csv.DictReader(text.splitlines(), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     problems: list[str] = []
     pairs: list[Pair] = []
     seen: dict[str, int] = {}
@@ -53,17 +59,23 @@ def read_pairs(path: Path) -> list[Pair]:
         columns = reader.fieldnames or []
         problems += [f"line 1: no column {name}" for name in MUST if name not in columns]
         problems += [f"line 1: {name!r} is neither id, category, clip nor a setting" for name in columns if odd(name)]
+        problems += [
+            f"line 1: the column {name} stands twice" for name in sorted({c for c in columns if columns.count(c) > 1})
+        ]
         for row in reader if not problems else ():
             found = problem_of(row, seen, reader.line_num) if None not in row else "more cells than columns"
             if found:
                 problems.append(f"line {reader.line_num}: {found}")
                 continue
-            settings = {key: value(row[key], path.parent) for key in columns if "." in key and row[key]}
+            settings = {key: value(key, row[key], path.parent) for key in columns if "." in key and row[key]}
             clip = beside(row["clip"], path.parent)
             try:
                 open_clip(clip)
+                read_pictures(settings)
             except RetakeError as error:
                 problems.append(f"line {reader.line_num}: {error.message}")
+            except (OSError, RuntimeError) as error:  # a name too long, a home that nobody has
+                problems.append(f"line {reader.line_num}: {clip[:40]!r} is no clip: {error}"[:200])
             pairs.append(Pair(row["id"], row.get("category") or "", clip, settings))
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
@@ -92,16 +104,28 @@ def problem_of(row: Mapping[str, Any], seen: dict[str, int], line: int) -> str |
     return None
 
 
-def value(cell: str, folder: Path) -> Any:
-    """A cell as YAML reads a value: numbers and lists are such, the rest is text; a path as `beside` has it."""
+def value(key: str, cell: str, folder: Path) -> Any:
+    """A cell: a number, a list, a mapping, true, false or null where it reads as one, else text; a path as `beside` has
+    it where the setting is one."""
+    if key.rpartition(".")[2] in PATHS:
+        return beside(cell, folder)
+    if len(cell) > LONGEST or not PLAIN.fullmatch(cell):
+        return cell
     try:
-        found = parse_yaml(f"value: {cell}", "a cell")["value"]
-    except (ConfigError, yaml.YAMLError):
-        found = cell
-    return beside(found, folder) if isinstance(found, str) else found
+        return parse_yaml(f"value: {cell}", "a cell")["value"]
+    except (ConfigError, RecursionError):
+        return cell
 
 
 def beside(text: str, folder: Path) -> str:
     """The path of a file that lies beside the manifest, else the text itself."""
-    path = folder / text
-    return str(path) if not Path(text).is_absolute() and "\0" not in text and path.exists() else text
+    try:
+        return str(folder / text) if not Path(text).is_absolute() and (folder / text).exists() else text
+    except (OSError, ValueError):
+        return text
+
+
+def read_pictures(settings: Mapping[str, Any]) -> None:
+    """Raises what reading the reference raises: it must not fail after an hour."""
+    if given := settings.get("edit.reference"):
+        read_image(given)

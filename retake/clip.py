@@ -4,7 +4,7 @@
     frames/                a folder of images, in the order of their names
     /data/DAVIS:bear       the sequence `bear` of a DAVIS tree (JPEGImages/480p/bear)
     sprites:drift          a scene of the sprite world (also sprites:drift:7, with a seed)
-    sprites:captioned:7    the clip of that seed that the embedded models are trained on: 64x64, 16 frames
+    sprites:captioned:7    a clip of the kind that the embedded models are trained on: 64x64, 16 frames
 
 A clip is known by the digest of its content; its name is for people and folder names only.
 """

@@ -17,12 +17,12 @@ from flows.evaluation import prepared
 from flows.pairs import read_pairs
 from flows.runners import Local
 from retake.clip import open_clip
-from retake.errors import ConfigError
+from retake.errors import ConfigError, MachineError
 from retake.report import comparison
 from retake.report.standings import interval, table
 from retake.store import Store
 from retake.synthetic import clips, mixes
-from retake.video import read_image
+from retake.video import read_image, write_png
 
 SPRITES = CHECKOUT / "params" / "evaluation" / "sprites"
 HEAD = "id,category,clip,masks.box,edit.reference\n"
@@ -68,7 +68,7 @@ def test_a_cutout_on_grey_is_the_portrait():
 
 
 def test_paths_beside_the_manifest_are_found_there(tmp_path, monkeypatch):
-    (tmp_path / "a b.png").write_bytes(b"")
+    write_png(tmp_path / "a b.png", np.zeros((4, 4, 3), np.uint8))
     monkeypatch.chdir("/")
     (pair,) = read_pairs(manifest(tmp_path, HEAD + 'one,,sprites:drift,"[1,2,30,40]",a b.png\n'))
     assert pair.settings == {"masks.box": [1, 2, 30, 40], "edit.reference": str(tmp_path / "a b.png")}
@@ -90,19 +90,42 @@ def test_all_problems_of_a_manifest_are_told_at_once(tmp_path):
         "name,clip\nx,sprites:drift\n",
         "id,clip,box\nx,sprites:drift,3\n",
         "id,clip\nx,sprites:drift,more\n",
+        "id,clip,edit.iou,edit.iou\nx,sprites:drift,1,1\n",
         'id,clip\n"x,sprites:drift\n',
     ],
-    ids=["empty", "no row", "no id", "no setting", "too many cells", "open quote"],
+    ids=["empty", "no row", "no id", "no setting", "too many cells", "a column twice", "open quote"],
 )
 def test_what_is_no_manifest_is_refused(tmp_path, text):
     with pytest.raises(ConfigError, match="E297"):
         read_pairs(manifest(tmp_path, text))
 
 
-def test_a_cell_calls_nothing(tmp_path):
-    text = HEAD + "one,,sprites:drift,!!python/object:os.system ls,${oc.env:HOME}\n"
+def test_a_cell_is_what_it_reads_as_and_calls_nothing(tmp_path):
+    (tmp_path / "bear").mkdir()
+    cells = {
+        "edit.object": "bear",
+        "edit.prompt": "player #7 runs",
+        "edit.unwanted": "yes",
+        "edit.iou": "0.5",
+        "masks.box": "!!python/object:os.system ls",
+        "edit.source_prompt": "${oc.env:HOME}",
+        "edit.reference_text": "[" * 5000 + "]" * 5000,
+        "masks.path": "bear",
+    }
+    text = f"\ufeffid,clip,{','.join(cells)}\none,sprites:drift,{','.join(cells.values())}\n"
     (pair,) = read_pairs(manifest(tmp_path, text))
-    assert pair.settings == {"masks.box": "!!python/object:os.system ls", "edit.reference": "${oc.env:HOME}"}
+    assert pair.settings == cells | {"edit.iou": 0.5, "masks.path": str(tmp_path / "bear")}
+
+
+@pytest.mark.parametrize("clip", ["x" * 5000, "~nobody/x.mp4", "sprites:nope nope", "\0"])
+def test_a_clip_that_cannot_be_is_told_with_its_line(tmp_path, clip):
+    with pytest.raises(ConfigError, match=r"E297.*line 2"):
+        read_pairs(manifest(tmp_path, f"id,clip\none,{clip}\n"))
+
+
+def test_a_reference_that_cannot_be_read_is_told_before_anything_runs(tmp_path):
+    with pytest.raises(ConfigError, match=r"E297.*line 2"):
+        read_pairs(manifest(tmp_path, HEAD + "one,,sprites:drift,,nowhere.png\n"))
 
 
 # ---- jobs ----------------------------------------------------------------------------------------------------------
@@ -119,6 +142,21 @@ def test_every_arm_of_the_evaluation_that_ships_is_valid():
     assert paper.settings.edit.source_prompt == pairs[0].settings["edit.source_prompt"]
 
 
+def test_metrics_compare_every_arm_with_the_same():
+    _, (pair,), jobs = prepared("moca", ["evaluation.first=1"])
+    told = {(job.settings.metrics.cass.source_prompt, job.settings.metrics.clip_score.reference) for job in jobs}
+    assert told == {(pair.settings["edit.source_prompt"], pair.settings["edit.reference"])}
+
+
+def test_no_column_changes_what_an_arm_sets(tmp_path):
+    path = manifest(tmp_path, "id,clip,edit.masks,edit.iou\none,sprites:drift,region,0.25\n")
+    _, _, jobs = prepared("moca", [f"evaluation.pairs={path}", "evaluation.only=[gate,no_gate]"])
+    assert [(job.settings.edit.masks, job.settings.edit.iou) for job in jobs] == [
+        ("segmenter", 0.25),
+        ("segmenter", 0.0),
+    ]
+
+
 def test_what_is_typed_beside_goes_to_the_arms_that_have_it():
     _, _, jobs = prepared("moca", ["edit.steps=5", "evaluation.first=1", "evaluation.only=[propagate,sdedit]"])
     assert [getattr(job.settings.edit, "steps", None) for job in jobs] == [None, 5]
@@ -131,6 +169,9 @@ def test_what_is_typed_beside_goes_to_the_arms_that_have_it():
         (["evaluation.values=[beauty]"], "E296"),
         (["evaluation.categories=[cats]"], "E296"),
         (["evaluation.against=none"], "E296"),
+        (["evaluation.values=[lpips]"], "E296"),
+        (["edit.seed=3"], "E296"),
+        (["evaluation.frst=3"], "E205"),
         (["evaluation.first=0"], "E205"),
         (["edit.stps=5"], "E205"),
         (["evaluation.pairs=nowhere.csv"], "E297"),
@@ -146,7 +187,7 @@ def test_bad_evaluations_are_refused_before_anything_runs(overrides, code):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """Two pairs and a broken one by three arms on a small model."""
+    """Two pairs, a wide one and a broken one by three arms on a small model."""
     folder = tmp_path_factory.mktemp("evaluation")
     small_diffusion.save_embedded_like(folder / "model")
     rows = [mix.row() for mix in mixes.mixes(2)]
@@ -155,6 +196,7 @@ def ran(tmp_path_factory):
     for row in rows:
         row["edit.reference"] = str(SPRITES / row["edit.reference"])
         lines.append(",".join(f'"{row[c]}"' for c in columns))
+    lines.append('wide,hue,sprites:drift,"[40,40,130,130]",' + str(SPRITES / "hue-00.png"))
     lines.append('broken,hue,sprites:drift,"[5000,1,5010,20]",' + str(SPRITES / "hue-00.png"))
     overrides = [
         f"evaluation.pairs={manifest(folder, chr(10).join(lines))}",
@@ -180,10 +222,10 @@ def test_a_bad_pair_is_told_and_the_others_go_on(ran):
     assert {one["pair"] for one in done["failed"]} == {"broken"}
     assert len(done["failed"]) == 3
     rows = {row["arm"]: row["values"] for row in done["table"] if row["category"] == "all pairs"}
-    assert {values["ssim"]["pairs"] for values in rows.values()} == {2}
+    assert {values["ssim"]["pairs"] for values in rows.values()} == {3}
     assert rows["propagate"]["psnr_unedited"]["mean"] == 100.0
     assert rows["sdedit"]["mask_iou"]["mean"] == rows["recommended"]["mask_iou"]["mean"]  # the same region
-    assert rows["propagate"]["clip_i"]["mean"] is None  # no judge here: no number
+    assert rows["propagate"]["clip_i"]["mean"] > rows["sdedit"]["clip_i"]["mean"] + 5  # random weights paint noise
 
 
 def test_arms_share_what_they_can_and_a_second_run_makes_nothing(ran):
@@ -199,13 +241,13 @@ def test_arms_share_what_they_can_and_a_second_run_makes_nothing(ran):
 def test_the_folder_holds_every_value_and_a_page(ran):
     _, done, _, _ = ran
     lines = Path(done["outputs"]["table"]).read_text().splitlines()
-    assert len(lines) == 1 + 2 * 3
+    assert len(lines) == 1 + 3 * 3
     assert lines[0].split("\t")[:4] == ["pair", "category", "arm", "seed"]
     assert json.loads(Path(done["outputs"]["summary"]).read_text())["table"] == done["table"]
     page = Path(done["outputs"]["report"]).read_text()
     assert "broken × sdedit" in page
     assert "http" not in page
-    assert read_image(Path(done["outputs"]["sheet"])).shape[0] > 5 * 100
+    assert read_image(Path(done["outputs"]["sheet"])).shape[0] > 5 * 160
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -236,6 +278,25 @@ def test_differences_are_taken_pair_by_pair_over_means_of_seeds():
     assert rows["all pairs", "arm"]["difference"] == {"mean": 2.0, "low": 2.0, "high": 2.0, "pairs": 3}
     assert (rows["far", "arm"]["pairs"], rows["near", "arm"]["mean"]) == (1, 7.5)
     assert "difference" not in rows["all pairs", "base"]
+
+
+def test_a_difference_that_rests_on_few_pairs_has_no_colour():
+    about = {"ssim": (("structure", "higher"), "")}
+    for count, coloured in ((5, False), (6, True)):
+        found = {
+            (str(n), arm, 0): {"ssim": 1.0 + plus} for n in range(count) for arm, plus in (("a", 0.0), ("b", 0.004))
+        }
+        rows = table(found, {str(n): "" for n in range(count)}, ["a", "b"], ["ssim"], "a")
+        page = comparison.page("x", rows, about, [], "a", False)
+        assert ("class='better'>+0.004" in page) == coloured
+        assert (f" of {count}" in page) != coloured
+
+
+def test_missing_weights_stop_an_evaluation_before_anything_runs(tmp_path):
+    runner = Local(Store(tmp_path / "store", lambda line: None))
+    with pytest.raises(MachineError, match="E302"):
+        evaluation.evaluate(runner, Console(quiet=True), "moca", ["model=cogvideox_2b", "evaluation.first=1"])
+    assert not runner.outcomes
 
 
 def test_the_page_escapes_what_it_is_told():

@@ -342,7 +342,12 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
     assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
     assert shop.finished("unet")
+    assert shop.wanted(None) == ["judge", "latents"]
+    assert shop.wanted("motion") == ["latents", "motion"]  # it ships, but was asked for
     shop.render()
+    assert shop.wanted("motion") == ["motion"]
+    assert shop.make("motion", 10)
+    export.export(shop, "motion", weights)
     assert shop.finished("latents")
     here, there = (latents.read(one.folder / "latents", TINY.clips) for one in (workshop, shop))
     assert torch.allclose(here.latents, there.latents, atol=2e-2)  # half precision

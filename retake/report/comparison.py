@@ -17,6 +17,9 @@ tbody tr:nth-child(even) { background: #1f1f1f; } small { color: #a0a0a0; displa
 """
 
 
+ENOUGH = 6  # pairs; the bootstrap of fewer says too little to colour a difference
+
+
 def page(
     name: str,
     table: Sequence[Mapping[str, Any]],
@@ -30,7 +33,11 @@ def page(
     parts = [f"<!doctype html><meta charset=utf-8><title>{escape(name)}</title><style>{STYLE}</style>"]
     parts.append(f"<h1>{escape(name)}</h1>")
     base = f"; the difference to <b>{escape(against)}</b>, pair by pair, below it" if against else ""
-    parts.append(f"<p>Means over pairs with their 95 % intervals (bootstrap over pairs){base}.</p>")
+    parts.append(
+        f"<p>Means over pairs with their 95 % intervals (bootstrap over pairs){base}. A difference has a "
+        f"colour where its interval leaves out zero and it rests on {ENOUGH} pairs or more; "
+        "where nothing differs, one in twenty has one all the same.</p>"
+    )
     for category in dict.fromkeys(row["category"] for row in table):
         parts.append(f"<h2>{escape(category)}</h2><div class=scroll><table><thead><tr><th>arm</th>")
         parts += [heading(value, *what) for value, what in about.items()]
@@ -62,16 +69,18 @@ def cell(value: Mapping[str, Any], direction: str) -> str:
     if difference and difference["mean"] is not None:
         low, high = difference["low"], difference["high"]
         sure = (low > 0) - (high < 0)
+        sure = sure if difference["pairs"] >= ENOUGH else 0
         kind = {1: "better", -1: "worse"}.get(sure if direction == "higher" else -sure, "")
-        below = f"<small class='{kind}'>{difference['mean']:+.2f} [{low:+.2f}, {high:+.2f}]</small>"
-    return f"<td>{escape(told(value))}{below}</td>"
+        below = f"<small class='{kind}'>{difference['mean']:+.3g} [{low:+.3g}, {high:+.3g}]</small>"
+    return f"<td title='{value['pairs']} pairs'>{escape(told(value))}{below}</td>"
 
 
 def told(value: Mapping[str, Any]) -> str:
-    """`0.82 [0.80, 0.84]`, or a dash where nothing was measured."""
+    """`0.82 [0.80, 0.84]`, or a dash where nothing was measured; of few pairs, how many."""
     if value["mean"] is None:
         return "-"
-    return f"{value['mean']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    few = "" if value["pairs"] >= ENOUGH else f" of {value['pairs']}"
+    return f"{value['mean']:.3g} [{value['low']:.3g}, {value['high']:.3g}]{few}"
 
 
 def failures(failed: Sequence[Mapping[str, str]]) -> Iterator[str]:

@@ -105,9 +105,9 @@ def changed(subject: Subject, category: str) -> Subject:
 def manifest(found: list[Mix]) -> str:
     """CSV of mixes."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(mix.row() for mix in found)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(mix.row().values() for mix in found)
     return text.getvalue()
 
 

@@ -117,6 +117,13 @@ class Workshop:
         self.say(f"{said}, step {progress(self.folder / part)['step']} of {plan.steps}")
         return train(self.folder / part, model, loss, plan, Slice(minutes), self.say)
 
+    def wanted(self, part: str | None) -> list[str]:
+        """The parts to be made, in order. One that is named is made though it ships, on latents of its own."""
+        if part is None:
+            return [name for name in PARTS if not self.finished(name)]
+        first = ["latents"] if self.on_shipped and "latents" in LEARNS_FROM.get(part, ()) else []
+        return [name for name in (*first, part) if not self.finished(name) or (name == part and self.as_shipped(name))]
+
     def ready(self, part: str) -> None:
         """Raises ConfigError E247 unless the parts that it learns from are finished: what half a network gave would be
         kept as if it were the whole one's."""
@@ -222,9 +229,7 @@ def run(
             raise ConfigError("E247", f"the embedded models have no {what} {name!r}", did_you_mean(name, list(known)))
     workshop = Workshop(folder / size, SIZES[size], device, share, on_shipped, say)
     ends = time.monotonic() + 60 * minutes
-    for name in [part] if part else PARTS:
-        if workshop.finished(name):
-            continue
+    for name in workshop.wanted(part):
         left = (ends - time.monotonic()) / 60
         if left <= 0 or not workshop.make(name, left):
             return False

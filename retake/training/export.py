@@ -181,9 +181,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where the training lives")
     parser.add_argument("--to", type=Path, default=shipped.HERE)
     parser.add_argument("--part", choices=sorted(WRITERS), nargs="+")
+    parser.add_argument("--on-shipped", action="store_true", help="of a training on parts that ship")
     given = parser.parse_args(arguments)
-    shop = Workshop(given.folder / given.size, SIZES[given.size], "cpu")
-    for part in given.part or filter(shop.finished, WRITERS):
+    shop = Workshop(given.folder / given.size, SIZES[given.size], "cpu", on_shipped=given.on_shipped)
+    made = [part for part in WRITERS if shop.finished(part) and not shop.as_shipped(part)]
+    for part in given.part or made:
         export(shop, part, given.to)
         files = [file for place in shipped.PLACES[part] for file in (given.to / place).rglob("*") if file.is_file()]
         print(f"{part}: {sum(file.stat().st_size for file in files) / 1e6:.2f} MB in {', '.join(shipped.PLACES[part])}")
