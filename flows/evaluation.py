@@ -28,7 +28,7 @@ from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.lookup import lookup
 from retake.metrics.crop import whole
-from retake.metrics.summary import DESCRIPTIONS
+from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import comparison, standings
 from retake.report.sheet import Sheet, write
@@ -44,7 +44,7 @@ SOURCE, REFERENCE = "source", "reference"  # its first rows
 class Evaluation(BaseModel, frozen=True, extra="forbid"):
     """What is compared, on what, by what."""
 
-    pairs: str = Field(description="manifest of pairs, CSV; relative to the checkout")
+    pairs: str = Field(description="manifest of pairs, CSV; from here, else from the checkout")
     first: int | None = Field(None, ge=1, description="only so many pairs, from the top")
     categories: tuple[str, ...] = Field((), description="only pairs of these; empty: all")
     settings: tuple[str, ...] = Field((), description="settings of every arm, as they are typed")
@@ -134,8 +134,8 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Pair
         if (key in columns or key.startswith("edit.")) and not any(takes(base, key) for base in bases.values()):
             raise ConfigError("E205", f"no arm has the setting {key}", "A setting has a full name: edit.reference")
     names = {metric for base in bases.values() for metric in base["metrics"]["names"]}
-    measured = [value for metric in sorted(names) for value in lookup("metrics", metric).DESCRIPTIONS]
-    chosen("evaluation.values", evaluation.values, (*measured, *OURS))
+    known = [value for metric in sorted(names) for value in lookup("metrics", metric).DESCRIPTIONS]
+    chosen("evaluation.values", evaluation.values, (*known, *OURS))
     jobs = []
     for pair in pairs:
         for arm in arms:
@@ -273,13 +273,14 @@ def write_folder(
     """index.html, the sheet, every value as TSV, the summary as JSON; paths by what they are."""
     folder.mkdir(parents=True, exist_ok=True)
     outputs = {"report": folder / "index.html", "table": folder / "values.tsv", "summary": folder / "summary.json"}
-    columns = sorted({value for values in found.values.values() for value in values})
-    rows = ["\t".join(["pair", "category", "arm", "seed", *columns])]
-    category = {pair.id: " ".join(pair.category.split()) for pair in pairs}
-    for (pair, arm, seed), values in found.values.items():
-        cells = ["" if (v := values.get(c)) is None else f"{v:.6g}" for c in columns]
-        rows.append("\t".join([pair, category[pair], arm, str(seed), *cells]))
-    handout.write_text(outputs["table"], "\n".join(rows) + "\n")
+    category = {pair.id: pair.category for pair in pairs}
+    write_tsv(
+        outputs["table"],
+        [
+            {"pair": pair, "category": category[pair], "arm": arm, "seed": seed, **dict(sorted(values.items()))}
+            for (pair, arm, seed), values in found.values.items()
+        ],
+    )
     told = {**done, "settings": evaluation.model_dump(), "networks": found.networks}
     handout.write_text(outputs["summary"], json.dumps(told, indent=1) + "\n")
     if found.pictures:
