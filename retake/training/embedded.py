@@ -61,7 +61,7 @@ class Size:
 SIZES = {
     "cpu": Size(
         pictures=12_000,
-        clips=24_000,
+        clips=16_000,
         vae=Plan(3_000, 1e-3, cooldown=0.5),
         vae_batch=16,
         clip=Plan(3_000, 1e-3, cooldown=0.5),
