@@ -1,6 +1,6 @@
 """The command line. Data on stdout, messages on stderr, `--json` for machines; imports are lazy so that help is quick.
 
-Exit codes: 0 done, 2 settings, 4 media refused, 5 environment, 6 integrity, 130 interrupted.
+Exit codes: 0 done, 2 settings, 3 some clips failed, 4 media refused, 5 environment, 6 integrity, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import Annotated
 import typer
 
 from flows.ending import INTERRUPTED, command_path, fail, interrupted, show, stop_at_once, told_stopped
-from flows.words import box_of, check_clip, server_answers, split_evaluation, split_runner, with_box
+from flows.words import (
+    box_of,
+    check_clip,
+    server_answers,
+    split_evaluation,
+    split_manifest,
+    split_runner,
+    with_box,
+)
 from retake.errors import ConfigError, RetakeError
 
 app = typer.Typer(
@@ -192,22 +200,54 @@ def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], as_
 
 @app.command()
 def dataset(
-    overrides: Overrides = None,
-    commit: Annotated[bool, typer.Option(help="Record the outs in dvc.lock.")] = True,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MANIFEST] [SETTINGS]...",
+            help="A CSV, JSON lines, a DAVIS tree or a folder of videos; settings: key=value.",
+            show_default=False,
+        ),
+    ] = None,
+    commit: Annotated[
+        bool | None,
+        typer.Option(
+            help="Write params.yaml, hand out under artifacts/ and record it in dvc.lock; by default where no manifest "
+            "is named. Else all of it stands in artifacts/datasets/NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    retry: Annotated[str, typer.Option(help="quarantined: try those again, too.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Make every edit of every clip of the dataset through Prefect, and record the outs for DVC. With evaluation=moca:
-    compare methods over a manifest of pairs."""
-    name, rest = split_evaluation(list(overrides or []))
+    """Make every edit of every clip of a dataset; bad clips are set aside. Example: retake dataset clips.csv
+    edit.reference=cat.png. With evaluation=moca: compare methods over a manifest of pairs."""
+    from flows.console import Console
+
+    chosen, rest = split_runner(split_manifest(list(words or [])))
+    record = all("=" in word or word.startswith("~") for word in words or []) if commit is None else commit
+    name, rest = split_evaluation(rest)
     if name is not None:
         compare(name, rest, as_json)
         return
-    from flows.nightly import process_dataset
+    if retry not in ("", "quarantined"):
+        raise ConfigError("E215", f"--retry takes 'quarantined', not {retry!r}", "What failed is tried again anyway.")
+    console = Console(quiet=as_json)
+    if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
+        from flows.nightly import process_dataset
 
-    stop_at_once()
-    done = process_dataset(list(overrides or []), commit)
+        stop_at_once()
+        done = process_dataset(rest, record, retry)
+    else:
+        from flows import dataset as room
+        from flows import job
+        from flows.runners import Local
+
+        runner = Local(job.open_store(), console)
+        done = room.process(runner, console, rest, record, [retry] if retry else [])
     if as_json:
         show(done)
+    if done["counts"].keys() & {"failed", "quarantined"}:
+        raise typer.Exit(3)
 
 
 def compare(name: str, overrides: list[str], as_json: bool) -> None:

@@ -1,45 +1,37 @@
-"""The dataset: every edit of every clip of params/dataset, one node of the graph at a time.
+"""The dataset: every edit of every clip of params/dataset, or of a manifest.
 
-`run_stage` is the command of a dvc.yaml stage; `process_dataset` is the Prefect flow over all of them, and commits
-what it made to dvc.lock, so that the two fronts never repeat each other's work.
+`run_stage` is the command of a dvc.yaml stage; `process` makes all of it, clip by clip (batch.py), and commits what it
+made to dvc.lock, so that the two fronts never repeat each other's work.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from flows import graph, handout
-from flows.config import CHECKOUT, Settings, compose, read_params, validate
+from flows import gallery, graph, handout, outs
+from flows.batch import GOOD, OUTS, Batch, handed, home_of, shown
+from flows.config import CHECKOUT, compose, read_params, validate
 from flows.console import Console
 from flows.job import open_store
-from flows.manifest import overlaid
+from flows.jobs import Marks, work_of
 from flows.runners import Local
+from flows.states import State, States
 from retake import dvc
 from retake.artifact import Artifact
-from retake.clip import Clip, open_clip
 from retake.errors import ConfigError, did_you_mean
-from retake.formats import unpack
-from retake.metrics import fid
+from retake.recipe import digest
 from retake.stage import Outcome
-from retake.store import Store
-from tasks.metrics import FEATURES
 
-ALL_CLIPS = "all clips"  # no clip's id: ids hold no space
-OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
-OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
+TOLD = 10  # bad jobs at the end of a run
 
 
 def run_stage(name: str, console: Console) -> dict[str, Any]:
     """Make one stage of the whole dataset and hand it out to artifacts/<name>. Reads root params.yaml; never composes.
-    Raises ConfigError E209 for an unknown stage."""
+    Jobs that are quarantined are left out. Raises ConfigError E209 for an unknown stage, and the error of a clip that
+    is not set aside yet: `retake dataset` does that."""
     if name not in graph.STAGES:
         raise ConfigError("E209", f"there is no stage {name!r}", did_you_mean(name, list(graph.STAGES)))
 
@@ -49,148 +41,128 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
 
     runner = Local(open_store(), console, tell)
     with contextlib.chdir(CHECKOUT):  # paths in the dataset are relative to the checkout, wherever this was called
-        return runner.healed(lambda: made_of_stage(name, runner))
-
-
-def made_of_stage(name: str, runner: Local) -> dict[str, Any]:
-    """The stage's artifacts by clip (and edit), handed out. A stage that no edit needs says so in its folder."""
-    common = read_params()
-    made: dict[tuple[str, ...], Artifact] = {}
-    edits: dict[tuple[str, ...], handout.Finished] = {}
-    for clip, edit, opened, p in jobs(common, with_edits=name not in OF_A_CLIP):
-        if name in graph.closure(p):
-            place = (clip,) if edit is None else (clip, edit)
-            edits[place] = finished(runner, edit or "", opened, p, until=name)
-            made[place] = edits[place].made[name]
-    hand_out_stage(runner.store, name, made, edits)
-    dvc.seed(CHECKOUT, runner.store, [file for artifact in made.values() for file in artifact.files])
+        work = work_of(read_params())
+        states, marks = States(home_of(work) / "states.jsonl"), Marks(runner.store)
+        made: dict[outs.Place, Artifact] = {}
+        for job in work.jobs:
+            place = outs.place_of(name, job.clip, job.edit)
+            known = states.of(job.name, marks.of(job, work.dataset.skip))
+            if place in made or name not in graph.closure(job.settings):
+                continue
+            if known is not None and known.state in ("quarantined", "skipped"):
+                console.say(f"{job.name} is left out, {known.state}: {known.reason}")
+                continue
+            made[place] = handed(runner, job, job.open(), OUTS, name)[name]
+        outs.tidy(OUTS / name, name, made)
+        if name == "metrics" and made:
+            outs.write_scores(OUTS / name, made, work.fid_params())
+        dvc.seed(CHECKOUT, runner.store, [file for artifact in made.values() for file in artifact.files])
     return {"stage": name, "artifacts": {"/".join(place): artifact.digest for place, artifact in made.items()}}
 
 
-def finished(runner: Local, name: str, clip: Clip, p: Settings, until: str = "report") -> handout.Finished:
-    """Run one edit. Its page says of every stage that it stands in the store: the same page whichever front made it."""
-    before = len(runner.outcomes)
-    made = graph.edit_graph(runner, clip, p, until)
-    outcomes = [replace(outcome, status="cached") for outcome in runner.outcomes[before:]]
-    return handout.Finished(name, clip, p, made, outcomes)
+def process(
+    runner: Local, console: Console, overrides: list[str], record: bool, anew: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Make every edit of every clip with a runner, hand everything out, and record it for DVC.
 
-
-def jobs(common: Mapping[str, Any], with_edits: bool = True) -> Iterator[tuple[str, str | None, Clip, Settings]]:
-    """(clip id, edit id, clip, settings) of the dataset. Without edits: the clip's own settings, for its priors.
-
-    Raises ConfigError E213 when an edit sets what belongs to a clip.
+    What comes of a job is in its state; raises only what concerns all of them: settings, the manifest, the machine.
     """
-    dataset = validate(common).dataset
-    for edit in dataset.edits:
-        if strange := sorted(set(edit.settings) - OF_AN_EDIT):
-            raise ConfigError(
-                "E213",
-                f"the edit {edit.id!r} sets {strange[0]}, which belongs to clips",
-                "Priors are shared by all edits of a clip: put it under the clip's settings.",
-            )
-    for clip in dataset.clips:
-        opened = open_clip(clip.clip)
-        for edit in dataset.edits if with_edits else dataset.edits[:1]:
-            yield clip.id, edit.id if with_edits else None, opened, validate(overlaid(common, clip, edit))
+    common = settings_of(console, overrides, record)
+    with contextlib.chdir(CHECKOUT):
+        batch = Batch(runner, console, work_of(common), record, anew)
+        for name in batch.work.waiting:
+            console.say(f"{name} is still being written: left for the next run")
+        try:
+            batch.all()
+        finally:  # also of what was done until Ctrl-C
+            if batch.worked or not (batch.home / "index.html").exists():
+                gallery.write_page(batch.home, batch.work.name, batch.results)
+        finish(batch)
+    counts = Counter(state.state for state in batch.results.values())
+    for line in ending(batch, counts):
+        console.say(line)
+    index = batch.home / "index.html"
+    console.say(f"gallery  {shown(index)}")
+    good = {job: state for job, state in batch.results.items() if state.state in GOOD}
+    return {
+        "dataset": batch.work.name,
+        "counts": dict(counts),
+        "stages": dict(batch.stages),
+        "waiting": list(batch.work.waiting),
+        "gallery": str(index),
+        "jobs": [summary(job, state) for job, state in batch.results.items()],
+        "artifacts": artifacts(good),
+    }
 
 
-def hand_out_stage(
-    store: Store, name: str, made: Mapping[tuple[str, ...], Artifact], edits: Mapping[tuple[str, ...], handout.Finished]
-) -> None:
-    """Fill artifacts/<name> anew: tensors by hard link, what people open by copy."""
-    folder = CHECKOUT / "artifacts" / name
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    if not made:
-        handout.write_text(folder / "not-needed.txt", f"No edit of the dataset needs {name}.\n")
-    for place, artifact in made.items():
-        target = folder.joinpath(*place)
-        for file in artifact.files:
-            hand = store.link_out if file.name.endswith(".safetensors") else store.copy_out
-            hand(file, target / file.name)
-        meta = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
-        handout.write_text(target / "artifact.json", json.dumps(meta, indent=1, sort_keys=True) + "\n")
-        if name == "report":
-            handout.write_page(store, edits[place], target)
-    if name == "metrics" and made:
-        write_scores(store, made, folder, {place[1]: edits[place].settings.metrics.fid for place in made})
+def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
+    """What a person reads last: how many of each, and what is wrong with those that are not good."""
+    bad = [(job, state) for job, state in batch.results.items() if state.state in ("failed", "quarantined")]
+    yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    for job, state in bad[:TOLD]:
+        yield f"{state.state:11}  {job}  {state.code} {state.reason[:200]}".rstrip()
+    if len(bad) > TOLD:
+        yield f"and {len(bad) - TOLD} more"
+    if bad:
+        yield f"errors in full: {shown(batch.home / 'logs')}; to try what is quarantined again: --retry quarantined"
 
 
-def write_scores(
-    store: Store, made: Mapping[tuple[str, ...], Artifact], folder: Path, params: Mapping[str, fid.Params]
-) -> None:
-    """scores.json (clip -> edit -> metric) for `dvc metrics`, frames.tsv (all rows) for `dvc plots`. What only a whole
-    dataset has, FID and KID, stands under "all clips"; what to know about it in notes.json. `params`: by edit."""
-    scores: dict[str, dict[str, Any]] = {}
-    rows: list[str] = []
-    features: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for (clip, edit), artifact in made.items():
-        scores.setdefault(clip, {})[edit] = json.loads(store.read(artifact["metrics.json"]))
-        header, *lines = store.read(artifact["metrics.tsv"]).decode().splitlines()
-        rows = rows or [f"clip\tedit\t{header}"]
-        rows += [f"{clip}\t{edit}\t{line}" for line in lines]
-        if FEATURES in artifact:
-            found = unpack(store.read(artifact[FEATURES]))
-            features.setdefault(edit, []).append((found["source"], found["result"]))
-    notes = {}
-    for edit, pairs in features.items():
-        values, notes[edit] = fid_of(pairs, params[edit])
-        scores.setdefault(ALL_CLIPS, {})[edit] = values
-    if features:
-        handout.write_text(folder / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
-    handout.write_text(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
-    handout.write_text(folder / "frames.tsv", "\n".join(rows) + "\n")
-
-
-def fid_of(
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]], params: fid.Params
-) -> tuple[dict[str, float | None], dict[str, str]]:
-    """FID and KID of one edit over all clips, and notes on them: features of the sources and of the results by clip."""
-    source, result = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    return fid.score(source, result, params)
-
-
-def commit(console: Console, made: Mapping[str, Mapping[tuple[str, ...], Artifact]], store: Store) -> None:
-    """Tell DVC what stands under artifacts/: its cache gets the objects by hard link, dvc.lock the stages."""
-    files = [file for artifacts in made.values() for artifact in artifacts.values() for file in artifact.files]
-    links = dvc.seed(CHECKOUT, store, files)
-    dvc.commit_stages(CHECKOUT, list(graph.STAGES))
-    console.say(f"dvc.lock is current; {links} objects linked into DVC's cache")
-
-
-def process(runner: Local, console: Console, overrides: list[str], record: bool) -> dict[str, Any]:
-    """Make every edit of every clip with a runner, hand everything out, and record it for DVC."""
-    if overrides:
+def settings_of(console: Console, overrides: list[str], record: bool) -> dict[str, Any]:
+    """Composed settings: those of params.yaml where DVC is to record what they make, with overrides written into it."""
+    if overrides and record:
         validate(compose(overrides))
         dvc.compose(CHECKOUT, overrides)
+    if overrides and not record:
+        return compose(overrides)
     common = read_params()
     if not overrides and common != compose([]):
         console.say("note: params.yaml is not what params/ composes to (retake params writes it anew)")
+    return common
 
-    def build() -> dict[str, dict[tuple[str, ...], Artifact]]:
-        made: dict[str, dict[tuple[str, ...], Artifact]] = {name: {} for name in graph.STAGES}
-        edits: dict[tuple[str, ...], handout.Finished] = {}
-        for clip, edit, opened, p in jobs(common):
-            assert edit is not None
-            console.say(f"\n{clip} × {edit}")
-            edits[clip, edit] = finished(runner, edit, opened, p)
-            for name, artifact in edits[clip, edit].made.items():
-                made[name][(clip,) if name in OF_A_CLIP else (clip, edit)] = artifact
-        for name, artifacts in made.items():
-            hand_out_stage(runner.store, name, artifacts, edits)
-        return made
 
-    with contextlib.chdir(CHECKOUT):
-        made = runner.healed(build)
-    if record:
-        commit(console, made, runner.store)
-    for clip, edit in made["report"]:
-        console.say(f"report  artifacts/report/{clip}/{edit}/report.html")
-    return {
-        "stages": [o.as_json() for o in runner.outcomes],
-        "artifacts": {
-            name: {"/".join(place): artifact.digest for place, artifact in artifacts.items()}
-            for name, artifacts in made.items()
-        },
-    }
+def finish(batch: Batch) -> None:
+    """What is written once all jobs have ended: tables, DVC's record. Nothing where nothing has changed since."""
+    mark = batch.home / "finished"
+    if not batch.worked and mark.exists() and mark.read_text() == as_it_is(batch):
+        return
+    places: dict[str, dict[outs.Place, None]] = {stage: {} for stage in graph.STAGES}
+    for job in batch.work.jobs:
+        state = batch.results[job.name]
+        for stage in state.stages or () if state.state in GOOD else ():
+            places[stage][outs.place_of(stage, job.clip, job.edit)] = None
+    for stage, kept in places.items():
+        outs.tidy(batch.to / stage, stage, kept)
+    if places["metrics"]:
+        outs.write_scores(batch.to / "metrics", places["metrics"], batch.work.fid_params())
+    if batch.record:
+        if failed := sum(state.state == "failed" for state in batch.results.values()):
+            batch.console.say(f"dvc.lock is left as it was: {failed} edits failed, and the next run tries them again")
+            return
+        dvc.commit_stages(CHECKOUT, list(graph.STAGES))
+        batch.console.say("dvc.lock is current")
+    batch.home.mkdir(parents=True, exist_ok=True)
+    handout.write_text(mark, as_it_is(batch))
+
+
+def as_it_is(batch: Batch) -> str:
+    """Stands for the jobs, their marks, and the files that DVC's record is made of."""
+    paths = (CHECKOUT / name for name in ("dvc.yaml", "dvc.lock", "params.yaml")) if batch.record else ()
+    files = [path.read_text() if path.exists() else "" for path in paths]
+    return digest([batch.record, sorted([name, state.mark] for name, state in batch.results.items()), files])
+
+
+def summary(job: str, state: State) -> dict[str, Any]:
+    """A job's end for a machine."""
+    told = {"job": job, "state": state.state, "attempts": state.attempts, "seconds": state.seconds}
+    if state.state in GOOD:
+        return told | {"report": state.report, "metrics": state.scores}
+    return told | {"code": state.code, "reason": state.reason}
+
+
+def artifacts(good: dict[str, State]) -> dict[str, dict[str, str]]:
+    """Digests by stage and place."""
+    made: dict[str, dict[str, str]] = {name: {} for name in graph.STAGES}
+    for job, state in good.items():
+        for stage, (_, content) in (state.stages or {}).items():
+            made[stage]["/".join(outs.place_of(stage, *job.split("/")))] = content
+    return made

@@ -18,11 +18,13 @@ def show(value: Any) -> None:
 
 
 def fail(error: RetakeError) -> int:
-    """Tell an error: one JSON object with --json, else at most six lines."""
+    """Tell an error: one JSON object with --json, else at most six lines; of a manifest all that is wrong with it."""
     if "--json" in sys.argv:
         print(json.dumps({"error": error.as_json()}, ensure_ascii=False), file=sys.stderr)
     else:
         lines = [line for line in error.message[:900].splitlines() if line.strip()][:4]
+        if problems := getattr(error, "problems", ()):  # of a manifest: every one of them, with its line
+            lines = [f"{len(problems)} problems in the manifest" if len(problems) > 1 else "the manifest", *problems]
         print(f"\n{error.code} " + "\n     ".join(lines), file=sys.stderr)
         if error.hint:
             print(f"     {error.hint}"[:400], file=sys.stderr)

@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field
 from flows import graph, handout
 from flows.config import CHECKOUT, Settings, checked_model, compose, validate
 from flows.console import Console
-from flows.pairs import Pair, read_pairs
+from flows.pairs import read_pairs
+from flows.rows import Row
 from flows.runners import Local
 from retake.artifact import Artifact
 from retake.clip import Clip, SpriteClip, open_clip
@@ -59,7 +60,7 @@ class Evaluation(BaseModel, frozen=True, extra="forbid"):
 class Job:
     """One arm on one pair with one seed."""
 
-    pair: Pair
+    pair: Row
     arm: str
     seed: int
     settings: Settings
@@ -106,7 +107,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     return done
 
 
-def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Pair], list[Job]]:
+def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row], list[Job]]:
     """The evaluation, its pairs and all jobs, pair by pair: an arm without a seed has one. Everything is validated."""
     own = [text for text in overrides if text.startswith("evaluation.")]
     common = [text for text in overrides if text not in own]
@@ -183,7 +184,7 @@ def takes(base: Mapping[str, Any], key: str) -> bool:
     return name in base.get(group, {})
 
 
-def laid(base: Mapping[str, Any], pair: Pair, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def laid(base: Mapping[str, Any], pair: Row, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Composed settings with a pair's own and the seed laid over them. Metrics compare every arm with the same: what
     the pair says, whatever the arm's method reads of it."""
     merged = {group: dict(values) for group, values in base.items()}
@@ -266,7 +267,7 @@ def write_folder(
     folder: Path,
     done: Mapping[str, Any],
     found: Found,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Row],
     arms: Sequence[str],
     evaluation: Evaluation,
 ) -> dict[str, str]:
@@ -292,7 +293,7 @@ def write_folder(
     return {what: str(path) for what, path in outputs.items()}
 
 
-def sheet(found: Found, pairs: Sequence[Pair], arms: Sequence[str]) -> np.ndarray:
+def sheet(found: Found, pairs: Sequence[Row], arms: Sequence[str]) -> np.ndarray:
     """A column a pair: the middle frame of the source, the reference, and what each arm made of it."""
     rows = [SOURCE, REFERENCE, *arms]
     shown = [pair for pair in pairs if (pair.id, SOURCE) in found.pictures]

@@ -1,4 +1,4 @@
-"""The dataset: which clips, which edits of each. A plain list in params/dataset, small enough to read."""
+"""The dataset: which clips, which edits of each. A plain list in params/dataset, or a manifest of any length."""
 
 from __future__ import annotations
 
@@ -31,11 +31,25 @@ class ClipEntry(Entry, frozen=True):
     clip: str = Field(description="a video file, an image folder, DAVIS_ROOT:name or sprites:name")
 
 
+class Rules(BaseModel, frozen=True, extra="forbid"):
+    """Clips that are left out, by what the container says of them: known before anything is decoded."""
+
+    shorter_than: int = Field(0, ge=0, description="frames; 0: none is too short")
+    longer_than: int = Field(0, ge=0, description="frames; 0: none is too long")
+    smaller_than: int = Field(0, ge=0, description="pixels of the shorter side; 0: none is too small")
+
+
 class Dataset(BaseModel, frozen=True, extra="forbid"):
     """Every edit is made of every clip."""
 
-    clips: tuple[ClipEntry, ...] = Field(description="clips, each with an id of its own")
-    edits: tuple[Entry, ...] = Field(description="edits, each with an id of its own")
+    clips: tuple[ClipEntry, ...] = Field((), description="clips, each with an id of its own")
+    manifest: str | None = Field(
+        None, description="more clips: a CSV, JSON lines, a DAVIS tree, or a folder of videos (an inbox)"
+    )
+    settle: float = Field(5.0, ge=0, description="seconds that a file of a folder must not have been written for")
+    edits: tuple[Entry, ...] = Field(description="edits, each with an id of its own", min_length=1)
+    skip: Rules = Field(Rules.model_construct(), description="clips that are left out by rule")
+    attempts: int = Field(3, ge=1, le=20, description="how often what may pass is tried")
 
     @model_validator(mode="after")
     def _distinct(self) -> Dataset:

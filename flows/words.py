@@ -50,6 +50,19 @@ def split_evaluation(overrides: list[str]) -> tuple[str | None, list[str]]:
     return (names[-1] if names else None), rest
 
 
+def split_manifest(words: list[str]) -> list[str]:
+    """Settings, of which a word that is none names the manifest: it is found from the folder where it was typed.
+    Raises ConfigError E215 for two of them."""
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
+    if not names:
+        return words
+    if len(names) > 1:
+        raise ConfigError("E215", f"{names[1]!r} is a second manifest, or no setting", "Settings read key=value.")
+    rest = [word for word in words if word not in names]
+    own = [] if any(word.startswith("dataset=") for word in rest) else ["dataset=manifest"]
+    return [*own, f"dataset.manifest={Path(names[0]).expanduser().absolute()}", *rest]
+
+
 def server_answers(say: Any) -> bool:
     """Whether PREFECT_API_URL names a server that is up. Work never depends on it."""
     from urllib.parse import urlsplit

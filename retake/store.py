@@ -288,8 +288,9 @@ class Store:
     # ---- locks -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def lock(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the one lock of a key. Waits for another holder; `on_wait` is called once when it has to."""
+    def lock(self, key: str, on_wait: Callable[[], None] | None = None, wait: bool = True) -> Iterator[bool]:
+        """Hold the one lock of a key; gives True. Waits for another holder; `on_wait` is called once when it has to.
+        With `wait` false it gives False instead, and holds nothing."""
         import filelock
 
         folder = self.root / "locks"
@@ -299,11 +300,14 @@ class Store:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
+            if not wait:
+                yield False
+                return
             if on_wait:
                 on_wait()
             lock.acquire(poll_interval=0.05)
         try:
-            yield
+            yield True
         finally:
             lock.release()
 

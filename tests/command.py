@@ -50,6 +50,7 @@ class Shell:
         self.environment = kept | {
             "RETAKE_STORE": str(home / "store"),
             "RETAKE_EDITS": str(home / "edits"),
+            "RETAKE_DATASETS": str(home / "datasets"),
             "PREFECT_HOME": str(home / "prefect"),
             "NO_COLOR": "1",
             "COLUMNS": "120",

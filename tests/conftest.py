@@ -20,6 +20,7 @@ def own_store(tmp_path, monkeypatch):
     """RETAKE_STORE points into the test's folder, and nothing of the machine's Prefect settings leaks in."""
     monkeypatch.setenv("RETAKE_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("RETAKE_EDITS", str(tmp_path / "edits"))
+    monkeypatch.setenv("RETAKE_DATASETS", str(tmp_path / "datasets"))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -54,8 +54,9 @@ class Copy:
 
     def dataset(self, *overrides: str) -> dict:
         """The Prefect flow over the dataset, on a temporary server; called from a subfolder, as people do."""
-        text = self.run(sys.executable, "-m", "flows", "dataset", "--json", *overrides, within="docs")
-        line = next(row for row in text.splitlines() if row.startswith('{"stages"'))
+        words = ("dataset", "--json", "runner=prefect", *overrides)
+        text = self.run(sys.executable, "-m", "flows", *words, within="docs")
+        line = next(row for row in text.splitlines() if row.startswith('{"dataset"'))
         return json.loads(line)
 
 
@@ -72,7 +73,7 @@ def digests_of_outs(copy: Copy) -> dict[str, str]:
 def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_round(fresh):
     prefect_first = fresh("prefect-first")
     done = prefect_first.dataset(*SMALL)
-    assert {s["status"] for s in done["stages"]} == {"ran", "cached"}  # two edits of a clip share its priors
+    assert done["stages"].keys() == {"ran", "cached"}  # two edits of a clip share its priors
     text = prefect_first.run("dvc", "repro")
     assert text.count("didn't change, skipping") == len(STAGES)
     assert "Running stage" not in text
@@ -84,7 +85,7 @@ def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_rou
     text = dvc_first.run("dvc", "repro")
     assert text.count("Running stage") == len(STAGES)
     again = dvc_first.dataset(*SMALL)
-    assert {s["status"] for s in again["stages"]} == {"cached"}
+    assert again["stages"].keys() == {"cached"}
     text = dvc_first.run("dvc", "repro")
     assert "Running stage" not in text
 

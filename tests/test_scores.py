@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from command import Shell, reference, sprite_clip
 
-from flows import dataset
+from flows import outs
 from retake.artifact import Metrics
 from retake.formats import pack
 from retake.metrics import fid
@@ -167,7 +167,7 @@ def test_a_larger_result_of_the_same_shape_is_scored_at_working_size(shell, clip
 def test_fid_and_kid_are_of_all_clips_together(tmp_path):
     rng = np.random.default_rng(0)
     store = Store(tmp_path / "store")
-    made, sides = {}, {"source": [], "result": []}
+    sides = {"source": [], "result": []}
     for clip in ("a", "b"):
         features = {side: rng.normal(size=(40, 8)).astype(np.float32) + (side == "result") for side in sides}
         for side in sides:
@@ -177,8 +177,8 @@ def test_fid_and_kid_are_of_all_clips_together(tmp_path):
             store.put("metrics.tsv", b"frame\tpsnr_unedited\n0\t1\n"),
             store.put("features.safetensors", pack(features)),
         )
-        made[clip, "ball"] = Metrics(files, {"format": 1})
-    dataset.write_scores(store, made, tmp_path, {"ball": fid.Params()})
+        outs.hand_out(store, tmp_path / clip / "ball", Metrics(files, {"format": 1}))
+    outs.write_scores(tmp_path, [("a", "ball"), ("b", "ball")], {"ball": fid.Params()})
     scores = json.loads((tmp_path / "scores.json").read_text())
     wanted, _ = fid.score(np.concatenate(sides["source"]), np.concatenate(sides["result"]))
     assert scores["all clips"]["ball"] == wanted

@@ -1,8 +1,10 @@
 """The two denoisers of the embedded models, and what they are taught.
 
 The motion U-Net is taught as AnimateDiff is (Guo et al. 2024, sec. 4): first a U-Net on single frames, then, with that
-frozen, motion modules on clips. The video transformer is taught on clips at once. Clips have few frames at first, two
-or four: objects and their ways are learnt on these, where a clip costs little.
+frozen, motion modules on clips; but its text attention learns on. Single frames say nothing of a direction, so the
+U-Net has learnt to pass the word over, and motion modules, which read no text, would never hear it. The video
+transformer is taught on clips at once. Clips have few frames at first, two or four: objects and their ways are learnt
+on these, where a clip costs little.
 
 Both predict v under a schedule without signal at its end; its noise is strong for long, because a clip repeats its
 object in every frame, and where it is and which way it goes is decided while little of it can be seen.
@@ -75,9 +77,9 @@ def unet() -> Any:
 
 
 def motion(frozen: Any) -> Any:
-    """The motion U-Net around a trained U-Net: its 0.6 M parameters of motion modules train, the rest rests.
+    """The motion U-Net around a trained U-Net: motion modules and text attention train, the rest rests.
 
-    Their last layers start at zero, so that training starts from the U-Net's own pictures.
+    The modules' last layers start at zero, so that training starts from the U-Net's own pictures.
     """
     from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
 
@@ -88,6 +90,9 @@ def motion(frozen: Any) -> Any:
             nn.init.zeros_(module.bias)
     model: Any = UNetMotionModel.from_unet2d(frozen, adapter)
     model.freeze_unet2d_params()
+    for name, weight in model.named_parameters():
+        if ".attn2." in name:
+            weight.requires_grad_(True)
     return model
 
 

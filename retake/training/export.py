@@ -102,7 +102,11 @@ def unet(shop: Workshop) -> Writers:
 
 
 def motion(shop: Workshop) -> Writers:
-    return {"embedded/motion_adapter": partial(save, adapter(shop.trained("motion")))}
+    """The modules, and the U-Net again: its text attention has learnt with them."""
+    whole, frames = shop.trained("motion"), shop.taught("unet")
+    have = whole.state_dict()
+    frames.load_state_dict({name: have[name] for name in frames.state_dict()})
+    return {"embedded/unet": partial(save, frames), "embedded/motion_adapter": partial(save, adapter(whole))}
 
 
 def transformer(shop: Workshop) -> Writers:

@@ -1,0 +1,178 @@
+"""A manifest: a row for every clip, as CSV or as JSON lines.
+
+    id,category,clip,masks.box,edit.reference,edit.source_prompt
+    cat-01,near,clips/cat.mp4,"[40,130,250,430]",tiger.png,a cat on a sofa
+
+    {"id": "cat-01", "clip": "clips/cat.mp4", "masks.box": [40, 130, 250, 430]}
+
+`id` and `clip` must stand there, `category` may; everything else is a setting by its full name, and an empty cell
+leaves it as it is. Paths that lie beside the manifest are found there, whatever the folder it is called from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.config import MAX_BYTES, parse_yaml
+from flows.manifest import NAME
+from retake.errors import ConfigError
+
+MUST = ("id", "clip")
+LARGEST = 64 * MAX_BYTES  # of a manifest
+MOST = 8  # problems that the message tells; the command prints all
+LONGEST = 1000  # characters of a cell that is read as more than text
+PATHS = ("reference", "path", "forward", "backward")  # settings that name files
+PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false|null|\[.*\]|\{.*\}", re.IGNORECASE | re.DOTALL)
+LINES = (".jsonl", ".ndjson")
+
+
+class ManifestError(ConfigError):
+    """E297: what is wrong with a manifest, every problem with its line."""
+
+    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+        problems = sorted(problems, key=line_of)
+        more = f"; and {len(problems) - MOST} more" if len(problems) > MOST else ""
+        message = f"{path}: {'; '.join(problems[:MOST])}{more}"
+        super().__init__("E297", message, "Mend these lines; nothing has run.")
+        self.problems = tuple(problems)
+
+    def as_json(self) -> dict[str, Any]:
+        return super().as_json() | {"problems": list(self.problems)}
+
+
+def line_of(problem: str) -> int:
+    found = re.match(r"line (\d+):", problem)
+    return int(found[1]) if found else 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip, and settings by their full names (`edit.reference`). `line`: where it stands, 0 where in no file."""
+
+    id: str
+    category: str
+    clip: str
+    settings: Mapping[str, Any]
+    line: int = 0
+
+
+def read_rows(path: Path) -> tuple[list[Row], list[str]]:
+    """The rows of a manifest whose ids and names of settings are right, and what is wrong with the others, with lines.
+
+    Raises ConfigError E297 for a file that cannot be read at all.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)
+        text = raw.decode("utf-8-sig")  # spreadsheets write a mark in front
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "A manifest is a CSV file, or JSON lines."
+        raise ConfigError("E297", f"cannot read the manifest {path}: {error}", hint) from error
+    if len(raw) > LARGEST:
+        raise ConfigError("E297", f"{path} is larger than {LARGEST} bytes", "Split it.")
+    problems: list[str] = []
+    read = of_lines if path.suffix.lower() in LINES else of_csv
+    seen: dict[str, int] = {}
+    rows = []
+    for line, given in read(text, problems):
+        if found := problem_of(given, seen, line):
+            problems.append(f"line {line}: {found}")
+            continue
+        settings = {key: value(key, cell, path.parent) for key, cell in given.items() if "." in key and cell != ""}
+        clip = beside(given["clip"], path.parent)
+        rows.append(Row(given["id"], str(given.get("category") or ""), clip, settings, line))
+    return rows, problems
+
+
+def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV with their lines. What keeps it from being read goes to `problems`."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = list(reader.fieldnames or [])
+        problems += [f"line 1: no column {name}" for name in MUST if name not in columns]
+        problems += [f"line 1: {odd(name)}" for name in columns if odd(name)]
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        problems += [f"line 1: the column {name} stands twice" for name in twice]
+        for row in reader if not problems else ():
+            if None in row:
+                problems.append(f"line {reader.line_num}: more cells than columns")
+            else:
+                yield reader.line_num, {key: cell or "" for key, cell in row.items()}
+    except csv.Error as error:
+        problems.append(f"line {reader.line_num}: {error}")
+
+
+def of_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects of JSON lines; a group may be an object of its own: {"masks": {"box": ...}}."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            given = json.loads(line)
+            if not isinstance(given, dict):
+                raise ValueError("a line is one JSON object")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"line {number}: {error}")
+            continue
+        flat: dict[str, Any] = {}
+        for key, cell in given.items():
+            if isinstance(cell, dict) and "." not in key:
+                flat |= {f"{key}.{name}": inner for name, inner in cell.items()}
+            else:
+                flat[key] = cell
+        wrong = [f"no {name}" for name in MUST if not isinstance(flat.get(name), str)]
+        wrong += [found for key in flat if (found := odd(key))]
+        if wrong:
+            problems.append(f"line {number}: {'; '.join(wrong)}")
+        else:
+            yield number, flat
+
+
+def odd(name: str) -> str | None:
+    """What is wrong with the name of a column."""
+    if name in (*MUST, "category") or (name.count(".") == 1 and all(name.split("."))):
+        return None
+    return f"{name!r} is neither id, category, clip nor a setting"
+
+
+def problem_of(row: Mapping[str, Any], seen: dict[str, int], line: int) -> str | None:
+    """What is wrong with a row's id or clip."""
+    name = row["id"]
+    if not NAME.fullmatch(name):
+        return f"an id is letters, digits, '.', '_' and '-', at most 128: {name[:40]!r}"
+    if not row["clip"]:
+        return "no clip"
+    if name.lower() in seen:
+        return f"the id {name!r} stands on line {seen[name.lower()]}, too"
+    seen[name.lower()] = line
+    return None
+
+
+def value(key: str, cell: Any, folder: Path) -> Any:
+    """A cell: a number, a list, a mapping, true, false or null where it reads as one, else text; a path as `beside` has
+    it where the setting is one."""
+    if not isinstance(cell, str):
+        return cell
+    if key.rpartition(".")[2] in PATHS:
+        return beside(cell, folder)
+    if len(cell) > LONGEST or not PLAIN.fullmatch(cell):
+        return cell
+    try:
+        return parse_yaml(f"value: {cell}", "a cell")["value"]
+    except (ConfigError, RecursionError):
+        return cell
+
+
+def beside(text: str, folder: Path) -> str:
+    """The path of a file that lies beside the manifest, else the text itself."""
+    try:
+        return str(folder / text) if not Path(text).is_absolute() and (folder / text).exists() else text
+    except (OSError, ValueError):
+        return text

@@ -1,0 +1,85 @@
+"""The gallery of a dataset: one page over all edits, to filter, to sort by any metric, and to open reports from.
+
+It stands beside the thumbnails and reports that it shows and loads nothing else; a thumbnail is the middle frame of the
+source and of the result, side by side.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from retake.errors import MachineError
+from retake.metrics.summary import DESCRIPTIONS
+from retake.video import resize
+
+HEIGHT = 120  # px of a thumbnail
+WIDEST = 240  # px of one of its two halves
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Card:
+    """One edit of one clip. report and picture: paths relative to the page, empty where there is none; seconds: what
+    making it took."""
+
+    clip: str
+    edit: str
+    state: str
+    reason: str = ""
+    seconds: float = 0.0
+    report: str = ""
+    picture: str = ""
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def page(name: str, cards: Sequence[Card]) -> str:
+    """HTML. Equal cards give equal bytes."""
+    style, script = ((HERE / f"gallery.{kind}").read_text() for kind in ("css", "js"))
+    rows = [
+        asdict(card) | {"report": quote(card.report), "picture": quote(card.picture), "scores": numbers(card.scores)}
+        for card in cards
+    ]
+    metrics = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    about = {metric: DESCRIPTIONS.get(metric, ("", "")) for metric in metrics}
+    data = json.dumps({"cards": rows, "metrics": about}, ensure_ascii=False, allow_nan=False)
+    images = "'self' file:"  # some browsers do not count file: as 'self'
+    code = f"style-src {hashed(style)}; script-src {hashed(script)}; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; img-src {images}; {code}"
+    text = (HERE / "gallery.html").read_text()
+    filled = {"title": escape(name), "policy": escape(policy), "style": style, "script": script}
+    filled["data"] = data.replace("<", "\\u003c")  # no clip's name ends the script
+    for key, value in filled.items():
+        text = text.replace("{{ " + key + " }}", value)
+    return text
+
+
+def numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
+    """Metrics that have a value, rounded as far as anybody reads."""
+    return {name: float(f"{value:.5g}") for name, value in scores.items() if value is not None and np.isfinite(value)}
+
+
+def hashed(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def thumbnail(source: np.ndarray, result: np.ndarray) -> bytes:
+    """A JPEG of two frames [H, W, 3] side by side, HEIGHT pixels high or less."""
+    import cv2
+
+    height, width = source.shape[:2]
+    scale = min(HEIGHT / height, WIDEST / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    both = np.concatenate([resize(source, size), resize(result, size)], 1)
+    done, packed = cv2.imencode(".jpg", both[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+    if not done:
+        raise MachineError("E504", "OpenCV cannot write a JPEG", "Reinstall opencv-python-headless.")
+    return packed.tobytes()

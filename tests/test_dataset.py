@@ -1,0 +1,347 @@
+"""Datasets: manifests that are checked whole, bad clips set aside, runs that go on, results that are not made twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from command import Shell, reference, sprite_clip
+
+from flows import batch, dataset, graph
+from flows.console import Console
+from flows.jobs import work_of
+from flows.listing import listed
+from flows.runners import Local
+from flows.states import State, States
+from retake.errors import ConfigError, MachineError
+from retake.stage import Silent
+from retake.store import Store
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SMALL = ["frames.last=4", "report.tile=64", "masks.box=[20,20,80,80]"]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """Three good clips and a picture."""
+    home = tmp_path_factory.mktemp("given")
+    (home / "clips").mkdir()
+    for n, name in enumerate("abc"):
+        sprite_clip(home / "clips" / f"{name}.mp4", frames=6 + n, size=(160 + 8 * n, 96))
+    reference(home / "cat.png")
+    return home
+
+
+def inbox(given: Path, tmp_path: Path) -> Path:
+    """The good clips in a folder of their own, written long ago."""
+    folder = tmp_path / "inbox"
+    shutil.copytree(given / "clips", folder)
+    for path in folder.iterdir():
+        old(path)
+    return folder
+
+
+def old(path: Path, seconds: float = 60) -> Path:
+    os.utime(path, (time.time() - seconds,) * 2)
+    return path
+
+
+def run(manifest: Path, given: Path, *overrides: str, again: tuple[str, ...] = (), observer=None) -> dict:
+    words = ["dataset=manifest", f"dataset.manifest={manifest}", f"edit.reference={given / 'cat.png'}", *SMALL]
+    store = Store(Path(os.environ["RETAKE_STORE"]) / "retake", lambda message: None)
+    runner = Local(store, observer or Silent())
+    return dataset.process(runner, Console(quiet=True), [*words, *overrides], False, again)
+
+
+def states(done: dict) -> dict[str, str]:
+    return {job["job"].removesuffix("/edit"): job["state"] for job in done["jobs"]}
+
+
+def log_of(done: dict) -> list[dict]:
+    path = Path(done["gallery"]).parent / "states.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# ---- manifests -------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_an_inbox_gives_what_has_arrived(tmp_path):
+    sprite_clip(tmp_path / "done.mp4", frames=2)
+    old(tmp_path / "done.mp4")
+    old(shutil.copy(tmp_path / "done.mp4", tmp_path / ".arriving.mp4"))
+    (tmp_path / "note.txt").write_text("not a clip")
+    shutil.copy(tmp_path / "done.mp4", tmp_path / "growing.mov")
+    rows, waiting = listed(str(tmp_path), settle=5)
+    assert ([row.id for row in rows], waiting) == (["done"], ["growing.mov"])
+    os.rename(old(shutil.copy(tmp_path / "done.mp4", tmp_path / ".x"), 60), tmp_path / "moved.mp4")
+    old(tmp_path / "growing.mov")
+    rows, waiting = listed(str(tmp_path), settle=5)
+    assert ([row.id for row in rows], waiting) == (["done", "growing", "moved"], [])
+    old(shutil.copy(tmp_path / "done.mp4", tmp_path / "done.mkv"))
+    with pytest.raises(ConfigError, match="would have one name"):
+        listed(str(tmp_path), settle=5)
+
+
+def test_what_holds_no_clip_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="E298"):
+        listed(str(tmp_path), settle=5)
+    with pytest.raises(ConfigError, match="there is no manifest"):
+        listed(str(tmp_path / "nowhere.csv"), settle=5)
+
+
+def test_a_davis_tree_gives_its_sequences_and_their_masks(tmp_path):
+    from retake.video import write_png
+
+    for name in ("bear", "camel"):
+        sprite_clip(tmp_path / "x.mp4", frames=2)
+        write_png(made(tmp_path / "JPEGImages" / "480p" / name) / "00000.png", picture())
+    write_png(made(tmp_path / "Annotations" / "480p" / "bear") / "00000.png", picture())
+    rows, _ = listed(str(tmp_path), settle=0)
+    assert [(row.id, row.clip) for row in rows] == [(n, f"{tmp_path}:{n}") for n in ("bear", "camel")]
+    common = settings(tmp_path, "masks=given", "edit.reference=params/dataset/ball.png")
+    by_clip = {job.clip: job.settings.masks.path for job in work_of(common).jobs}
+    assert by_clip == {"bear": str(tmp_path / "Annotations" / "480p" / "bear"), "camel": None}
+    work_of(settings(tmp_path, "edit.reference=params/dataset/ball.png"))  # grabcut has no such setting
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def picture():
+    from retake.synthetic.pictures import reference_image
+
+    return reference_image("patchwork", 64)[..., :3]
+
+
+def settings(manifest: Path, *overrides: str) -> dict:
+    from flows.config import compose
+
+    return compose(["dataset=manifest", f"dataset.manifest={manifest}", *overrides])
+
+
+def test_lines_and_tables_say_the_same(given, tmp_path):
+    for name in ("cat.png", "clips"):
+        (tmp_path / name).symlink_to(given / name)
+    (tmp_path / "a.csv").write_text('id,clip,masks.box,edit.reference\none,clips/a.mp4,"[1,2,30,40]",cat.png\n')
+    line = {"id": "one", "clip": "clips/a.mp4", "masks": {"box": [1, 2, 30, 40]}, "edit.reference": "cat.png"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(line) + "\n\n")
+    table, lines = (work_of(settings(tmp_path / name)).jobs for name in ("a.csv", "a.jsonl"))
+    assert [(job.name, job.spec) for job in table] == [("one/edit", str(tmp_path / "clips/a.mp4"))]
+    assert table[0].settings.edit == lines[0].settings.edit
+    assert table[0].settings.masks.box == lines[0].settings.masks.box == (1, 2, 30, 40)
+
+
+def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path):
+    good = str(given / "clips" / "a.mp4")
+    rows = [
+        {"id": "one", "clip": good},
+        {"id": "ONE", "clip": good},
+        {"id": "../x", "clip": good},
+        {"id": "two", "clip": "nowhere.mp4"},
+        {"id": "three", "clip": good, "masks.boxx": [1, 2, 3, 4]},
+        {"id": "four", "clip": good, "edit.strength": "much"},
+        {"id": "five", "clip": good, "mask.box": [1, 2, 3, 4]},
+        {"clip": good},
+    ]
+    path = tmp_path / "all.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n{not json\n")
+    shell = Shell(tmp_path)
+    told = shell("dataset", path, "edit.reference=params/dataset/ball.png", "--json")
+    assert (told.code, told.error["code"]) == (2, "E297")
+    assert [problem.partition(":")[0] for problem in told.error["problems"]] == [f"line {n}" for n in (2, 3, 4, 8, 9)]
+    assert not (tmp_path / "store").exists()
+    path.write_text("\n".join(json.dumps(rows[n]) for n in (0, 4, 5, 6)) + "\n")
+    told = shell("dataset", path, "edit.reference=params/dataset/ball.png")
+    assert told.code == 2
+    for said in (
+        "line 2: unknown key masks.boxx (Did you mean box?)",
+        "line 3: edit.strength",
+        "line 4: unknown group",
+    ):
+        assert said in told.err
+
+
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_bad_clips_are_set_aside_with_their_reasons_and_nothing_is_made_twice(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    whole = (folder / "a.mp4").read_bytes()
+    poison = {"empty": b"", "text": b"hello there", "cut": whole[: len(whole) // 3], "noise": os.urandom(4000)}
+    for name, content in poison.items():
+        (folder / f"{name}.mp4").write_bytes(content)
+        old(folder / f"{name}.mp4")
+    (folder / "frames").mkdir()
+    (folder / "frames" / "0.png").write_bytes(b"no picture")
+    old(folder / "frames")
+    first = run(folder, given)
+    expected = dict.fromkeys("abc", "ok") | dict.fromkeys([*poison, "frames"], "quarantined")
+    assert states(first) == dict(sorted(expected.items()))
+    reasons = {job["job"]: job["code"] for job in first["jobs"] if job["state"] == "quarantined"}
+    assert reasons["empty/edit"] == "E401"
+    assert reasons["text/edit"] == reasons["noise/edit"] == "E402"
+    assert all(code.startswith("E4") for code in reasons.values())
+    home = Path(first["gallery"]).parent
+    assert {path.parent.name for path in (home / "logs").glob("*/edit.log")} == {*poison, "frames"}
+    for name in "abc":
+        assert (home / "report" / name / "edit" / "report.html").exists()
+        assert (home / "thumbnails" / name / "edit.jpg").read_bytes()[:2] == b"\xff\xd8"
+    assert '"state": "quarantined"' in (home / "index.html").read_text()
+
+    before = len(log_of(first))
+    again = run(folder, given)
+    assert states(again) == {name: "cached" if state == "ok" else state for name, state in states(first).items()}
+    assert (again["stages"], len(log_of(again))) == ({}, before)  # not even looked up
+    assert again["artifacts"] == first["artifacts"]
+
+    # A file that was mended is another file; asked for, the others are tried anew.
+    (folder / "cut.mp4").write_bytes((folder / "b.mp4").read_bytes())
+    old(folder / "cut.mp4")
+    mended = run(folder, given)
+    assert states(mended) == states(again) | {"cut": "cached"}  # b's own bytes: all of it is in the store
+    before = len(log_of(mended))
+    assert states(run(folder, given, again=("quarantined",))) == states(mended)
+    assert len(log_of(mended)) == before + 2 * 4
+
+    # A result that was taken away is handed out anew; a clip that went takes its results along.
+    shutil.rmtree(home / "report" / "a")
+    (folder / "c.mp4").unlink()
+    third = run(folder, given)
+    assert third["stages"] == {"cached": 9}
+    assert (home / "report" / "a" / "edit" / "report.html").exists()
+    assert not (home / "report" / "c").exists()
+
+
+def test_a_changed_setting_runs_only_what_depends_on_it(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    run(folder, given)
+    done = run(folder, given, "edit.strength=0.5")
+    assert states(done) == dict.fromkeys("abc", "ok")
+    assert done["stages"] == {"cached": 5 * 3, "ran": 4 * 3}
+
+
+def test_clips_are_left_out_by_rule(given, tmp_path):
+    done = run(inbox(given, tmp_path), given, "dataset.skip.shorter_than=7", "dataset.skip.longer_than=7")
+    assert states(done) == {"a": "skipped", "b": "ok", "c": "skipped"}
+    reasons = [job["reason"] for job in done["jobs"] if job["state"] == "skipped"]
+    assert "6 frames, fewer than" in reasons[0]
+    assert "8 frames, more than" in reasons[1]
+
+
+class Trouble:
+    """An observer that raises once a stage reports progress on a clip, as often as it is told."""
+
+    def __init__(self, error: BaseException, times: int, stage: str = "decode") -> None:
+        self.error, self.left, self.stage = error, times, stage
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if stage == self.stage and self.left:
+            self.left -= 1
+            raise self.error
+
+    def waiting(self, stage: str) -> None: ...
+
+
+def test_what_may_pass_is_tried_again(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "BACK_OFF", 0.01)
+    left = [2]
+    whole = graph.edit_graph
+
+    def troubled(*words, **more):
+        if left[0]:
+            left[0] -= 1
+            raise OSError(5, "Input/output error")
+        return whole(*words, **more)
+
+    monkeypatch.setattr(graph, "edit_graph", troubled)
+    folder = inbox(given, tmp_path)
+    done = run(folder, given)
+    assert states(done) == dict.fromkeys("abc", "ok")
+    assert [job["attempts"] for job in done["jobs"]] == [3, 1, 1]
+    left[0] = 3
+    failed = run(folder, given, "edit.strength=0.5")
+    assert states(failed) == {"a": "failed", "b": "ok", "c": "ok"}
+    assert "Input/output error" in failed["jobs"][0]["reason"]
+    assert states(run(folder, given, "edit.strength=0.5")) == {"a": "ok", "b": "cached", "c": "cached"}
+
+
+def test_a_fault_of_ours_fails_one_edit_and_is_written_down(given, tmp_path):
+    done = run(inbox(given, tmp_path), given, observer=Trouble(ZeroDivisionError("oh"), 1))
+    assert states(done) == {"a": "failed", "b": "ok", "c": "ok"}
+    log = Path(done["gallery"]).parent / "logs" / "a" / "edit.log"
+    assert "ZeroDivisionError: oh" in log.read_text()
+    assert "Traceback" in log.read_text()
+
+
+def test_what_the_machine_lacks_stops_the_run_and_sets_nothing_aside(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    with pytest.raises(MachineError):
+        run(folder, given, observer=Trouble(MachineError("E503", "full"), 1))
+    assert states(run(folder, given)) == dict.fromkeys("abc", "ok")
+
+
+def test_ctrl_c_is_nobodys_fault(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    for _ in range(batch.DEATHS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, given, observer=Trouble(KeyboardInterrupt(), 1))
+    assert states(run(folder, given)) == dict.fromkeys("abc", "ok")
+
+
+def test_a_clip_that_kills_the_process_is_set_aside(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    done = run(folder, given)
+    log = States(Path(done["gallery"]).parent / "states.jsonl")
+    mark = next(line["mark"] for line in log_of(done) if line["job"] == "b/edit")
+    for n in range(batch.DEATHS):
+        log.add(State("b/edit", "begun", mark, attempts=n + 1))
+    with log.path.open("a") as file:
+        file.write('{"job": "c/edit", "state": "beg')  # killed while it wrote
+    assert states(run(folder, given)) == {"a": "cached", "b": "quarantined", "c": "cached"}
+    assert states(run(folder, given, again=("quarantined",))) == dict.fromkeys("abc", "cached")
+
+
+def test_two_processes_share_the_work_and_a_killed_one_is_gone_on_from(given, tmp_path):
+    folder, shell = inbox(given, tmp_path), Shell(tmp_path)
+    words = ("dataset", folder, f"edit.reference={given / 'cat.png'}", *SMALL, "--json")
+    first = shell.start(*words)
+    deadline = time.monotonic() + 60
+    log = tmp_path / "datasets" / "inbox" / "states.jsonl"
+    while not (log.exists() and log.read_text().count('"ok"') >= 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    both = [shell.start(*words), shell.start(*words)]
+    told = [json.loads(child.communicate(timeout=120)[0]) for child in both]
+    for one in told:
+        assert set(states(one)) == set("abc")
+        assert set(states(one).values()) <= {"ok", "cached"}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ends = [line["job"] for line in lines if line["state"] == "ok"]
+    assert sorted(ends) == sorted(set(ends))  # nobody made what another had made
+    assert told[0]["artifacts"] == told[1]["artifacts"]
+    assert not list((tmp_path / "store").rglob("*.part"))
+
+
+def test_the_command_ends_with_three_where_clips_were_set_aside(given, tmp_path):
+    folder, shell = inbox(given, tmp_path), Shell(tmp_path)
+    (folder / "empty.mp4").touch()
+    old(folder / "empty.mp4")
+    words = ("dataset", folder, f"edit.reference={given / 'cat.png'}", *SMALL)
+    told = shell(*words)
+    assert told.code == 3
+    assert "3 ok, 1 quarantined" in told.err, told.err
+    assert "E401" in told.err
+    assert "--retry quarantined" in told.err
+    assert "Traceback" not in told.err
+    assert shell(*words, "--retry", "everything").code == 2
+    assert shell("dataset", folder, folder, "--json").error["code"] == "E215"
+    assert not (CHECKOUT / "artifacts" / "datasets" / "inbox").exists()
