@@ -334,6 +334,46 @@ def verify(as_json: Json = False) -> None:
 
 
 @app.command()
+def gc(
+    max_size: Annotated[str, typer.Option(help="What the store may hold, as 20GB.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take away the results used least recently, until the store is within a size. Pinned ones and dvc.lock's stay."""
+    from flows import housekeeping
+
+    done = housekeeping.make_room(max_size, dry_run)
+    show(done) if as_json else print("\n".join(housekeeping.lines(done)))
+
+
+@app.command()
+def forget(
+    clip: Clip,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take away everything that was made from a clip: results in the store, and the folders of its edits."""
+    from flows import housekeeping
+
+    check_clip(clip)
+    done = housekeeping.forget(clip, dry_run)
+    show(done) if as_json else print("\n".join([*housekeeping.lines(done), *done["folders"]]))
+
+
+@app.command()
+def pin(
+    edit: Annotated[str, typer.Argument(help="CLIP/ID, as retake report lists them.")],
+    off: Annotated[bool, typer.Option("--off", help="Let it go again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Keep an edit and all it is made of, whatever gc is asked for."""
+    from flows import housekeeping
+
+    done = housekeeping.pin(edit, not off)
+    show(done) if as_json else print(f"{edit} is {'let go' if off else 'pinned'}")
+
+
+@app.command()
 def params(
     overrides: Overrides = None,
     check: Annotated[bool, typer.Option("--check", help="Only say whether params.yaml is current.")] = False,

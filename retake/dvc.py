@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,21 @@ def seed(checkout: Path, store: Store, files: Iterable[File]) -> int:
             os.link(store.object_path(file.sha256), target)
             made += 1
     return made
+
+
+def held(checkout: Path, lock: Mapping[str, Any]) -> set[str]:
+    """md5 of every file in the outs that a dvc.lock records, as far as DVC's cache says what their folders hold."""
+    found: set[str] = set()
+    home = cache_dir_of_dvc(checkout) / "files" / "md5"
+    for stage in (lock.get("stages") or {}).values():
+        for out in stage.get("outs", ()):
+            md5 = str(out.get("md5", ""))
+            if not md5.endswith(".dir"):
+                found.add(md5)
+                continue
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found |= {entry["md5"] for entry in json.loads((home / md5[:2] / md5[2:]).read_text())}
+    return found
 
 
 def cache_dir_of_dvc(checkout: Path) -> Path:

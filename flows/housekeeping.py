@@ -1,0 +1,104 @@
+"""Keeping the store: making room in it, pins, and forgetting a clip."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flows.config import CHECKOUT, parse_yaml
+from flows.console import size
+from flows.handout import write_text
+from flows.job import edits_home, open_store
+from retake import dvc, gc
+from retake.clip import open_clip
+from retake.errors import ConfigError, did_you_mean
+from retake.store import Record, Store
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def bytes_of(text: str) -> int:
+    """`20G`, `500 MB`, `1.5TB`, `1e9`. Raises ConfigError E216."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)b?\s*", text.lower())
+    if match is None:
+        raise ConfigError("E216", f"not a size: {text!r}", "Write --max-size 20GB, or 500MB.")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+def make_room(budget: str, dry: bool) -> dict[str, Any]:
+    """Take away what was used least recently until the store is within a budget; what is pinned, and what dvc.lock
+    names, stays."""
+    store = open_store()
+    return told(gc.collect(store, bytes_of(budget), pinned(store), dry), dry)
+
+
+def told(done: gc.Swept, dry: bool) -> dict[str, Any]:
+    """For a machine. results: how many by stage; seconds: what making them took."""
+    return {
+        "dry_run": dry,
+        "freed": done.bytes,
+        "objects": done.objects,
+        "results": dict(sorted(Counter(str(record.recipe["stage"]) for record in done.records).items())),
+        "kept": done.kept,
+        "pinned": done.pinned,
+        "seconds": round(sum(record.seconds for record in done.records), 1),
+    }
+
+
+def lines(done: dict[str, Any]) -> list[str]:
+    """What `gc` and `forget` say."""
+    verb = "would free" if done["dry_run"] else "freed"
+    count = sum(done["results"].values())
+    said = [f"{verb} {size(done['freed'])}: {count} results ({done['seconds']:.0f} s to make again)"]
+    said += [f"  {stage:13} {number}" for stage, number in done["results"].items()]
+    said.append(f"{size(done['kept'])} stay" + (f", {size(done['pinned'])} of them pinned" if done["pinned"] else ""))
+    return said
+
+
+def forget(clip: str, dry: bool) -> dict[str, Any]:
+    """Take away everything that was made from a clip: results in the store, and the folders of its edits."""
+    store, opened = open_store(), open_clip(clip)
+    done = gc.forget(store, opened.digest(store), dry)
+    keys = {record.key for record in done.records}
+    folders = [path.parent for path in edits_home().glob("*/*/recipe.json") if keys & keys_of(path)]
+    for folder in folders if not dry else ():
+        shutil.rmtree(folder)
+    return told(done, dry) | {"folders": [str(folder) for folder in folders]}
+
+
+def keys_of(recipe: Path) -> set[str]:
+    """Keys that a handed-out edit is made of."""
+    try:
+        return {entry["key"] for entry in json.loads(recipe.read_text())["keys"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def pin(edit: str, on: bool) -> dict[str, Any]:
+    """Keep an edit (CLIP/ID of `retake report`) whatever `gc` is asked for, or let it go again."""
+    home = edits_home()
+    known = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in home.glob("*/*/recipe.json"))
+    place = open_store().root / "pins" / f"{edit.replace('/', '--')}.json"
+    if edit not in known and not (place.exists() and not on):
+        raise ConfigError("E212", f"no edit {edit!r} was made here", did_you_mean(edit, known))
+    if on:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, json.dumps(sorted(keys_of(home / edit / "recipe.json"))) + "\n")
+    else:
+        place.unlink(missing_ok=True)
+    return {"edit": edit, "pinned": on}
+
+
+def pinned(store: Store) -> Callable[[Record], bool]:
+    """Whether a record is kept: pinned by its key, or with a file that an out of dvc.lock holds."""
+    keys: set[str] = set()
+    for path in (store.root / "pins").glob("*.json"):
+        keys |= set(json.loads(path.read_text()))
+    lock = CHECKOUT / "dvc.lock"
+    held = dvc.held(CHECKOUT, parse_yaml(lock.read_text(), str(lock))) if lock.exists() else set()
+    return lambda record: record.key in keys or any(file.md5 in held for file in record.artifact.files)
