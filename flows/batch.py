@@ -33,7 +33,7 @@ DEATHS = 5  # of the process at one job, before it is set aside
 BACK_OFF = 0.5  # seconds before the second try; twice as long before each further one, at most LONGEST
 LONGEST = 30.0
 PASSING = ("E408", "E600", "E601")  # a decoder that took too long, damage that came back, a file that is being written
-GOOD = ("ok", "cached")
+GOOD, BAD = ("ok", "cached"), ("failed", "quarantined")
 
 
 @dataclass
@@ -41,7 +41,8 @@ class Batch:
     """One run over the jobs of a dataset.
 
     record: its outs are DVC's, else they stand beside its states. anew: states that are tried again though their marks
-    hold. results: how each job has ended, by its name; worked: how many were not settled before; stages: how many ran
+    hold. results: how each job has ended, by its name; worked: how many were not settled before, new_bad:
+    how many of these came to no good; stages: how many ran
     and how many were found.
     """
 
@@ -58,7 +59,7 @@ class Batch:
         self.to = OUTS if self.record else self.home
         self.store, self.rules = self.runner.store, self.work.dataset.skip
         self.states, self.marks = States(self.home / "states.jsonl"), Marks(self.store)
-        self.began, self.worked = time.monotonic(), 0
+        self.began, self.worked, self.new_bad = time.monotonic(), 0, 0
 
     def all(self) -> None:
         """Every job once; those that another process is at are waited for at the end."""
@@ -154,6 +155,7 @@ class Batch:
         """Note a job's end, and say so with the time that is left."""
         self.results[job.name] = state
         self.worked += 1
+        self.new_bad += state.state in BAD
         done, total = len(self.results), len(self.work.jobs)
         left = (time.monotonic() - self.began) / self.worked * (total - done)
         what = shown(self.home / state.report) if state.state in GOOD else f"{state.code} {state.reason}".strip()

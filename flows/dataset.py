@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flows import gallery, graph, handout, outs
-from flows.batch import GOOD, OUTS, Batch, handed, home_of, shown
+from flows.batch import BAD, GOOD, OUTS, Batch, handed, home_of, shown
 from flows.config import CHECKOUT, compose, read_params, validate
 from flows.console import Console
 from flows.job import open_store
@@ -87,6 +87,7 @@ def process(
     return {
         "dataset": batch.work.name,
         "counts": dict(counts),
+        "new_bad": batch.new_bad,
         "stages": dict(batch.stages),
         "waiting": list(batch.work.waiting),
         "gallery": str(index),
@@ -97,7 +98,7 @@ def process(
 
 def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
     """What a person reads last: how many of each, and what is wrong with those that are not good."""
-    bad = [(job, state) for job, state in batch.results.items() if state.state in ("failed", "quarantined")]
+    bad = [(job, state) for job, state in batch.results.items() if state.state in BAD]
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     for job, state in bad[:TOLD]:
         yield f"{state.state:11}  {job}  {state.code} {state.reason[:200]}".rstrip()

@@ -4,6 +4,7 @@
     ├── ConfigError        E2xx  exit 2    an unknown key, a value out of range, a wrong box
     ├── MediaError         E4xx  exit 4    a clip or an image that cannot or should not be read
     ├── MachineError       E3xx, E5xx  exit 5    missing weights, a full disk, a missing codec
+    ├── SomeFailedError    E7xx  exit 3    a dataset of which some edits could not be made
     └── IntegrityError     E6xx  exit 6    the store or an input is not what it was
         └── DamagedError   E600            one stored object; the runners heal it by recomputing
 
@@ -46,6 +47,12 @@ class MachineError(RetakeError):
     """The machine lacks something: disk space, a codec, weights, a library."""
 
     exit_code = 5
+
+
+class SomeFailedError(RetakeError):
+    """A dataset was gone through, and some of its edits could not be made."""
+
+    exit_code = 3
 
 
 class IntegrityError(RetakeError):

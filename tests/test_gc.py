@@ -1,4 +1,4 @@
-"""Making room: least recently used first, pins and shared objects stay, and nothing is lost that cannot be made again."""
+"""Making room: least recently used first; pins and shared objects stay; nothing goes that cannot be made again."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""Keeping the store in order, as a Prefect flow for a weekly schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows import housekeeping
+from flows.ledger import verify_store
+from retake.errors import IntegrityError
+
+
+@flow(name="store-maintenance", persist_result=False)
+def maintain_store(max_size: str | None = None) -> dict[str, Any]:
+    """Hash every object of the store, set damage aside, and make room where `max_size` (20GB) says so. The run fails
+    where damage was found, so that somebody hears of it: the next edits make what was damaged again."""
+    found = verify_store()
+    told = [f"{found['objects']} objects, {len(found['damaged'])} damaged, {len(found['missing'])} missing"]
+    swept = housekeeping.make_room(max_size, dry=False) if max_size else None
+    told += housekeeping.lines(swept) if swept else []
+    create_markdown_artifact("\n\n".join(told), key="store-maintenance", description="The store of Retake")
+    if found["damaged"] or found["missing"]:
+        raise IntegrityError("E604", told[0], "Set aside in the store's quarantine; the next run makes it again.")
+    return {"verify": found, "gc": swept}

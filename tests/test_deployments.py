@@ -1,0 +1,203 @@
+"""The deployments of prefect.yaml on a server and a worker of their own: triggered, scheduled, killed, gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import reference, sprite_clip
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SMALL = ["frames.last=4", "report.tile=64", "masks.box=[20,20,80,80]"]
+PATIENCE = 240  # seconds: a machine may be busy
+
+
+class Site:
+    """A server on a free port of this machine, its home, and the environment of everything that talks to it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RETAKE_"))}
+        self.environment = kept | {
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+            "PYTHONPATH": str(CHECKOUT),
+            "RETAKE_STORE": str(home / "store"),
+            "RETAKE_EDITS": str(home / "edits"),
+            "RETAKE_DATASETS": str(home / "datasets"),
+        }
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        log = (self.home / f"{words[0]}-{len(self.children)}.log").open("wb")
+        child = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *words],
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.children.append(child)
+        return child
+
+    def run(self, *words: str) -> str:
+        command = [sys.executable, "-m", "prefect", *words]
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+        return done.stdout
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        """What the server answers: to a GET, or to a POST where there is a body."""
+        import httpx
+
+        url = f"http://127.0.0.1:{self.port}/api/{path}"
+        answer = httpx.get(url, timeout=30) if body is None else httpx.post(url, json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def trigger(self, name: str, **parameters: Any) -> str:
+        deployment = self.ask(f"deployments/name/{name}")
+        return self.ask(f"deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+
+    def ended(self, run: str) -> str:
+        """The name of the state in which a run ends."""
+        state: dict[str, Any] = {}
+
+        def over() -> bool:
+            state.update(self.ask(f"flow_runs/{run}"))
+            return state["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+        until(over)
+        return state["state_name"]
+
+    def tasks(self, run: str) -> dict[str, str]:
+        """State name by stage."""
+        found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+        return {task["name"].rpartition("-")[0]: task["state_name"] for task in found}
+
+    def close(self) -> None:
+        for child in self.children:
+            kill(child)
+
+
+def kill(child: subprocess.Popen[bytes]) -> None:
+    """A process and all that it started, at once."""
+    try:
+        group = [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for one in group:
+        try:
+            one.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    child.wait()
+
+
+def until(true: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
+    try:
+        site.start("server", "start", "--host", "127.0.0.1", "--port", str(site.port))
+
+        def answers() -> bool:
+            try:
+                return bool(site.ask("health"))
+            except Exception:
+                return False
+
+        until(answers)
+        site.run("work-pool", "create", "retake", "--type", "process")
+        site.run("--no-prompt", "deploy", "--all")
+        yield site
+    finally:
+        site.close()
+
+
+def test_all_deployments_are_there_with_their_parameters(site):
+    found = {deployment["name"]: deployment for deployment in site.ask("deployments/filter", {})}
+    assert set(found) == {"edit-clip", "process-inbox", "nightly-dataset", "store-maintenance"}
+    schema = found["edit-clip"]["parameter_openapi_schema"]["properties"]
+    assert schema["clip"]["type"] == "string"
+    assert schema["overrides"]["anyOf"][0]["items"] == {"type": "string"}
+    assert {name: d["schedules"][0]["active"] for name, d in found.items() if d["schedules"]} == {
+        "process-inbox": False,
+        "nightly-dataset": True,
+        "store-maintenance": True,
+    }
+    assert all("retake" in d["tags"] and d["work_pool_name"] == "retake" for d in found.values())
+
+
+def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_at_most(site):
+    clip, cat = sprite_clip(site.home / "clip.mp4", frames=96), reference(site.home / "cat.png")
+    own = [f"edit.reference={cat}", "report.tile=64", "masks.box=[20,20,80,80]"]
+    worker = site.start("worker", "start", "--pool", "retake", "--name", "first")
+
+    # Killed in the middle: chunks are committed, the run is not over.
+    partial = site.home / "store" / "retake" / "partial"
+    site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
+    until(lambda: partial.exists() and any(partial.iterdir()))
+    kill(worker)
+    records = {path.name for path in (site.home / "store" / "retake" / "records").glob("*/*")}
+
+    # Another worker, the same edit: what was recorded is found, the rest goes on.
+    site.start("worker", "start", "--pool", "retake", "--name", "second")
+    run = site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
+    assert site.ended(run) == "Completed"
+    states = site.tasks(run)
+    assert sum(state == "Cached" for state in states.values()) >= len(records)
+    assert "report" in states
+    again = site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
+    assert site.ended(again) == "Completed"
+    assert set(site.tasks(again).values()) == {"Cached"}
+
+    # A schedule fires by itself; a bad clip fails the run once, and the good ones are done.
+    inbox = site.home / "inbox"
+    inbox.mkdir()
+    for name, content in (("good.mp4", clip.read_bytes()), ("bad.mp4", b"")):
+        (inbox / name).write_bytes(content)
+        os.utime(inbox / name, (1, 1))
+    deployment = site.ask("deployments/name/process-inbox/process-inbox")
+    words = {"folder": str(inbox), "overrides": [*SMALL, f"edit.reference={cat}"]}
+    schedule = {"active": True, "schedule": {"interval": 15}, "parameters": words}
+    site.ask(f"deployments/{deployment['id']}/schedules", [schedule])
+
+    def fired() -> list[dict[str, Any]]:
+        chosen = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "START_TIME_ASC"}
+        runs = site.ask("flow_runs/filter", chosen)
+        return [one for one in runs if one["auto_scheduled"] and one["state_type"] in ("COMPLETED", "FAILED")]
+
+    until(lambda: len(fired()) >= 2)
+    first, second = fired()[:2]
+    assert (first["state_type"], second["state_type"]) == ("FAILED", "COMPLETED")
+    log = (site.home / "datasets" / "inbox" / "states.jsonl").read_text().splitlines()
+    states = {line["job"]: line["state"] for line in map(json.loads, log)}
+    assert states["good/edit"] in ("ok", "cached")
+    assert states["bad/edit"] == "quarantined"
