@@ -346,6 +346,36 @@ def gc(
     show(done) if as_json else print("\n".join(housekeeping.lines(done)))
 
 
+Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]
+
+
+@app.command()
+def push(remote: Name = None, as_json: Json = False) -> None:
+    """Send every result that a DVC remote lacks, so that colleagues need not make it."""
+    from flows import housekeeping
+
+    told_moved("sent", housekeeping.push(remote), as_json)
+
+
+@app.command()
+def pull(remote: Name = None, as_json: Json = False) -> None:
+    """Fetch every result that a DVC remote has and the store lacks. Edits find them: nothing is computed twice."""
+    from flows import housekeeping
+
+    told_moved("fetched", housekeeping.pull(remote), as_json)
+
+
+def told_moved(verb: str, moved: dict[str, int], as_json: bool) -> None:
+    from flows.console import size
+
+    if as_json:
+        show(moved)
+        return
+    print(f"{verb} {moved['records']} results: {moved['objects']} objects, {size(moved['bytes'])}")
+    if moved["broken"]:
+        print(f"{moved['broken']} results of the remote are damaged and were left there")
+
+
 @app.command()
 def forget(
     clip: Clip,

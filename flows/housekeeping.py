@@ -1,4 +1,4 @@
-"""Keeping the store: making room in it, pins, and forgetting a clip."""
+"""Keeping the store: making room in it, pins, forgetting a clip, sharing results through a DVC remote."""
 
 from __future__ import annotations
 
@@ -69,6 +69,16 @@ def forget(clip: str, dry: bool) -> dict[str, Any]:
     for folder in folders if not dry else ():
         shutil.rmtree(folder)
     return told(done, dry) | {"folders": [str(folder) for folder in folders]}
+
+
+def push(remote: str | None) -> dict[str, int]:
+    """Send results to a DVC remote. Raises ConfigError E217."""
+    return dvc.remote(CHECKOUT, remote).push(open_store()).as_json()
+
+
+def pull(remote: str | None) -> dict[str, int]:
+    """Fetch results from a DVC remote. Raises ConfigError E217."""
+    return dvc.remote(CHECKOUT, remote).pull(open_store()).as_json()
 
 
 def keys_of(recipe: Path) -> set[str]:

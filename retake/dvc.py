@@ -15,6 +15,7 @@ from typing import Any
 
 from retake.artifact import File
 from retake.errors import ConfigError, MachineError
+from retake.remote import Remote
 from retake.store import Store
 
 
@@ -53,6 +54,20 @@ def compose(checkout: Path, overrides: list[str], output: str = "params.yaml") -
         )
     except DvcException as error:
         raise ConfigError("E207", f"DVC cannot compose the settings: {error}", "See `retake params --help`.") from error
+
+
+def remote(checkout: Path, name: str | None = None) -> Remote:
+    """A remote that DVC knows, or its default one. Raises ConfigError E217 where there is none of that name."""
+    from dvc.config import NoRemoteError, RemoteConfigError, RemoteNotFoundError
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(checkout)) as repo:
+            found = repo.cloud.get_remote(name)
+            return Remote(found.fs, found.fs.join(found.path, "retake"))
+    except (NoRemoteError, RemoteNotFoundError, RemoteConfigError) as error:
+        hint = "Add one: dvc remote add -d NAME PATH_OR_URL   (dvc remote list shows those that there are)"
+        raise ConfigError("E217", f"DVC has no such remote: {error}", hint) from error
 
 
 def seed(checkout: Path, store: Store, files: Iterable[File]) -> int:

@@ -229,6 +229,19 @@ class Store:
     def find(self, stage: str, key: str) -> Record | None:
         """The record of a key when all of it is there, else None. What is damaged is set aside with one warning."""
         path = self.record_path(stage, key)
+        record = self.sealed_record(path, key)
+        if record is None:
+            return None
+        for file in record.artifact.files:
+            if not self._has(file.sha256, file.size):
+                self._damaged(file.sha256, "missing or of another size")
+                return None
+        with contextlib.suppress(OSError):  # of a store that is read-only
+            os.utime(path)
+        return record
+
+    def sealed_record(self, path: Path, key: str) -> Record | None:
+        """The record in a file, None where there is none. One that is damaged, or of another key, is set aside."""
         body = self._read_sealed(path)
         if body is None:
             return None
@@ -240,13 +253,11 @@ class Store:
         if record.key != key:
             self._set_aside(path, f"a record of key {record.key[:12]}")
             return None
-        for file in record.artifact.files:
-            if not self._has(file.sha256, file.size):
-                self._damaged(file.sha256, "missing or of another size")
-                return None
-        with contextlib.suppress(OSError):  # of a store that is read-only
-            os.utime(path)
         return record
+
+    def has(self, file: File) -> bool:
+        """Whether an object is there, by its size."""
+        return self._has(file.sha256, file.size)
 
     def used(self, record: Record) -> float:
         """When a record was last found, seconds since the epoch; 0 where it is gone."""

@@ -1,0 +1,119 @@
+"""A store's results on a DVC remote: `push` and `pull` move objects first and records last, as `put` and `publish` do.
+
+    <remote>/retake/objects/ab/abcd...      <remote>/retake/records/<stage>/<key>
+
+A record on the remote promises that its objects are there. What is pulled is hashed before a record is believed: a
+remote that lost or changed a byte costs a recomputation, never a wrong result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retake.artifact import File
+from retake.store import Record, Store
+
+WORKERS = 8  # transfers at a time
+
+
+@dataclass
+class Moved:
+    """What went over. broken: records of the remote that were not believed."""
+
+    records: int = 0
+    objects: int = 0
+    bytes: int = 0
+    broken: int = 0
+
+    def as_json(self) -> dict[str, int]:
+        return {"records": self.records, "objects": self.objects, "bytes": self.bytes, "broken": self.broken}
+
+
+@dataclass
+class Remote:
+    """A place that holds results. fs: a file system of DVC (dvc.py opens it); root: its folder `retake`."""
+
+    fs: Any
+    root: str
+
+    def push(self, store: Store, wanted: Callable[[Record], bool] = lambda record: True) -> Moved:
+        """Send every result that the remote lacks. Damaged objects are set aside here, and their results not sent."""
+        there, moved = self.listed("objects"), Moved()
+        known = self.listed("records")
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for record in store.records():
+                name = f"{record.recipe['stage']}/{record.key}"
+                if name in known or not wanted(record) or store.find(str(record.recipe["stage"]), record.key) is None:
+                    continue
+                lacking = {f.sha256: f for f in record.artifact.files if place(f) not in there}
+                for file in pool.map(lambda file: self.send(store, file), lacking.values()):
+                    there.add(place(file))
+                    moved.objects += 1
+                    moved.bytes += file.size
+                source = store.record_path(str(record.recipe["stage"]), record.key)
+                self.put(source, f"records/{name}")
+                moved.records += 1
+        return moved
+
+    def pull(self, store: Store, wanted: Callable[[str], bool] = lambda name: True) -> Moved:
+        """Fetch every result that the store lacks; `wanted` is asked about `<stage>/<key>`."""
+        moved = Moved()
+        with ThreadPoolExecutor(WORKERS) as pool, store.scratch() as scratch:
+            for name in sorted(self.listed("records")):
+                stage, _, key = name.partition("/")
+                if not wanted(name) or len(key) != 64 or store.record_path(stage, key).exists():
+                    continue
+                body = scratch / key
+                self.fs.get_file(self.at(f"records/{name}"), str(body))
+                record = store.sealed_record(body, key)
+                if record is None:
+                    moved.broken += 1
+                    continue
+                lacking = [f for f in record.artifact.files if not store.has(f)]
+                fetched = list(pool.map(lambda file: self.fetch(store, file, scratch), lacking))
+                if not all(fetched):
+                    moved.broken += 1
+                    continue
+                store.publish(record)
+                moved.records += 1
+                moved.objects += len(lacking)
+                moved.bytes += sum(file.size for file in lacking)
+        return moved
+
+    def send(self, store: Store, file: File) -> File:
+        """Raises DamagedError for an object that is not what it was."""
+        store.verify(file)
+        self.put(store.object_path(file.sha256), f"objects/{place(file)}")
+        return file
+
+    def fetch(self, store: Store, file: File, scratch: Path) -> bool:
+        """Whether an object came over whole."""
+        to = scratch / file.sha256
+        try:
+            self.fs.get_file(self.at(f"objects/{place(file)}"), str(to))
+        except OSError:
+            return False
+        return store.put_file(file.name, to).sha256 == file.sha256
+
+    def put(self, source: Path, name: str) -> None:
+        self.fs.makedirs(self.fs.parent(self.at(name)), exist_ok=True)
+        self.fs.put_file(str(source), self.at(name))
+
+    def listed(self, folder: str) -> set[str]:
+        """Files below a folder, relative to it."""
+        root, found = self.at(folder), set()
+        with contextlib.suppress(FileNotFoundError):
+            found = {self.fs.relpath(path, root) for path in self.fs.find(root)}
+        return {name for name in found if not name.endswith(".tmp")}
+
+    def at(self, name: str) -> str:
+        return self.fs.join(self.root, *name.split("/"))
+
+
+def place(file: File) -> str:
+    return f"{file.sha256[:2]}/{file.sha256}"

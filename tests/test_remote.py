@@ -1,0 +1,101 @@
+"""Results on a DVC remote: a second store computes nothing, and a remote that is damaged is never believed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command import reference, sprite_clip
+
+from flows import job
+from flows.runners import Local
+from retake import dvc
+from retake.errors import ConfigError
+from retake.remote import Remote
+from retake.store import Store
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A DVC repository with a folder for a remote."""
+    from dvc.repo import Repo
+
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    Repo.init(str(folder), no_scm=True)
+    (folder / ".dvc" / "config").write_text(
+        f"[core]\n    no_scm = true\n    remote = shared\n['remote \"shared\"']\n    url = {tmp_path / 'shared'}\n"
+    )
+    return folder
+
+
+@pytest.fixture
+def remote(checkout) -> Remote:
+    return dvc.remote(checkout)
+
+
+def edited(store: Store, folder: Path, *more: str) -> dict[str, str]:
+    """Status by stage of a small edit."""
+    clip, cat = folder / "clip.mp4", folder / "cat.png"
+    if not clip.exists():
+        sprite_clip(clip, frames=4)
+        reference(cat)
+    settings = ["masks.box=[20,20,80,80]", f"edit.reference={cat}", "report.tile=64", *more]
+    done = job.edit(str(clip), settings, runner=Local(store), folder=folder / "out")
+    return {outcome.stage: outcome.status for outcome in done.outcomes}
+
+
+def test_a_second_store_computes_nothing_after_a_pull(remote, tmp_path):
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other", lambda message: None)
+    edited(one, tmp_path)
+    sent = remote.push(one)
+    assert sent.records == len(list(one.records())) == 9
+    files = {file.sha256: file.size for record in one.records() for file in record.artifact.files}
+    assert (sent.objects, sent.bytes) == (len(files), sum(files.values()))
+    assert remote.push(one).as_json() == {"records": 0, "objects": 0, "bytes": 0, "broken": 0}
+    assert remote.pull(other).as_json() == sent.as_json()
+    assert set(edited(other, tmp_path).values()) == {"cached"}
+    assert remote.pull(other).records == 0
+    assert not any((other.root / "tmp").iterdir())
+
+    # What one adds, the other gets, and only that.
+    assert list(edited(other, tmp_path, "edit.strength=0.5").values()).count("ran") == 4
+    assert remote.push(other).records == 4
+    assert remote.pull(one).records == 4
+    assert set(edited(one, tmp_path, "edit.strength=0.5").values()) == {"cached"}
+
+
+def test_a_damaged_remote_costs_a_recomputation_and_nothing_else(remote, tmp_path):
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other", lambda message: None)
+    edited(one, tmp_path)
+    remote.push(one)
+    frames = next(record for record in one.records("frames"))
+    masks = next(record for record in one.records("masks"))
+    flow = next(record for record in one.records("optical_flow"))
+    shared = tmp_path / "shared" / "retake"
+    sha = frames.artifact.files[0].sha256
+    flip(shared / "objects" / sha[:2] / sha)
+    sha = flow.artifact.files[0].sha256
+    (shared / "objects" / sha[:2] / sha).unlink()
+    flip(shared / "records" / "masks" / masks.key)
+    pulled = remote.pull(other)
+    assert (pulled.records, pulled.broken) == (6, 3)
+    told = edited(other, tmp_path)
+    assert [stage for stage, status in told.items() if status == "ran"] == ["frames", "optical_flow", "masks"]
+    digests = [{r.key: r.artifact.digest for r in store.records()} for store in (one, other)]
+    assert digests[0] == digests[1]
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+
+
+def test_an_unknown_remote_is_said(checkout):
+    with pytest.raises(ConfigError, match="E217"):
+        dvc.remote(checkout, "nowhere")
+    (checkout / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+    with pytest.raises(ConfigError, match="dvc remote add"):
+        dvc.remote(checkout)
