@@ -114,6 +114,38 @@ def plan(
 
 
 @app.command()
+def sweep(
+    clip: Clip,
+    overrides: Overrides = None,
+    box: Box = None,
+    rank: Annotated[str | None, typer.Option(help="The metric that orders the table, the best first.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Edit a clip under every combination of some settings. Example: retake sweep dog.mp4 --box 70,40,300,460
+    edit.reference=cat.png edit.strength=0.5,1 edit.feather=2,8 --rank warp_error_edit"""
+    from flows import job
+    from flows import sweep as room
+    from flows.console import Console
+    from flows.runners import Local
+
+    check_clip(clip)
+    console = Console(quiet=as_json)
+    _, rest = split_runner(with_box(overrides, box))
+    runner = Local(
+        job.open_store(), console, lambda outcome: console.outcome(outcome) if outcome.status == "ran" else None
+    )
+    done = room.sweep(runner, console, clip, rest, rank)
+    if as_json:
+        show(done)
+    else:
+        print("\n".join(room.lines(done)))
+        for what, path in done["outputs"].items():
+            print(f"{what:8} {path}")
+    if done["failed"]:
+        raise typer.Exit(3)
+
+
+@app.command()
 def metrics(
     source: Annotated[str, typer.Argument(help="The clip before the edit.")],
     result: Annotated[str, typer.Argument(help="The clip after it, whoever made it.")],

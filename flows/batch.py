@@ -6,7 +6,6 @@ Ctrl-C, stop the batch. Several processes may be at one batch: each takes the jo
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import traceback
@@ -143,7 +142,7 @@ class Batch:
             "ok" if counted["ran"] else "cached",
             mark,
             report=self.report_of(job),
-            scores=json.loads(self.store.read(made["metrics"]["metrics.json"])),
+            scores=handout.scores_by_name(self.store, made["metrics"]),
             stages={stage: (keys.get(stage, ""), artifact.digest) for stage, artifact in made.items()},
         )
 

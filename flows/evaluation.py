@@ -32,9 +32,9 @@ from retake.metrics.crop import whole
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import comparison, standings
-from retake.report.sheet import Sheet, write
+from retake.report.sheet import Sheet, boxed, write
 from retake.store import Store
-from retake.video import read_image, resize
+from retake.video import read_image
 
 HOME = CHECKOUT / "artifacts" / "evaluations"
 OURS = {"mask_iou": ("overlap of the region (of the masks prior) with the first sprite's true mask", "higher")}
@@ -228,25 +228,14 @@ def measured(runner: Local, job: Job, clip: Clip) -> tuple[dict[str, float | Non
         values["mask_iou"] = overlap(store, made["region"], clip)
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):
-        pictures[REFERENCE] = boxed(whole(read_image(given)))
+        pictures[REFERENCE] = boxed(whole(read_image(given)), SHOWN)
     return values, made["metrics"].meta.get("networks", {}), pictures
 
 
 def middle(store: Store, frames: Artifact) -> np.ndarray:
     """The middle frame as the sheet shows it: those of all jobs are in memory at the end."""
     series = open_series(store, frames)
-    return boxed(series[series.count // 2])
-
-
-def boxed(rgb: np.ndarray) -> np.ndarray:
-    """A picture in a square of SHOWN pixels, whatever its shape."""
-    height, width = rgb.shape[:2]
-    share = SHOWN / max(height, width)
-    small = resize(rgb, (max(1, round(width * share)), max(1, round(height * share))))
-    square = np.full((SHOWN, SHOWN, 3), 22, np.uint8)
-    top, left = (SHOWN - small.shape[0]) // 2, (SHOWN - small.shape[1]) // 2
-    square[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return square
+    return boxed(series[series.count // 2], SHOWN)
 
 
 def overlap(store: Store, region: Artifact, clip: SpriteClip) -> float | None:

@@ -179,6 +179,11 @@ def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], 
     return tuple(rows), curves
 
 
+def scores_by_name(store: Store, metrics: Artifact) -> dict[str, float | None]:
+    """The summary values of a metrics artifact."""
+    return json.loads(store.read(metrics["metrics.json"]))
+
+
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
     part = path.with_name(f".{path.name}.part")

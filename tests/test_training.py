@@ -229,12 +229,11 @@ def test_frames_of_short_lessons_stand_at_their_own_places_for_motion_modules_to
     assert torch.equal(out(z), out(z, [0, 1, 2, 3]))  # nothing stays changed
 
 
-def test_of_the_image_model_only_the_text_attention_learns_in_the_second_stage(workshop):
+def test_the_image_model_learns_on_with_the_motion_modules(workshop):
     before, after = workshop.trained("unet").state_dict(), workshop.trained("motion").state_dict()
     shared = before.keys() & after.keys()
-    assert len(shared) > 100
-    changed = {name for name in shared if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in shared if ".attn2." in name}
+    assert shared == before.keys()
+    assert sum(not torch.equal(before[name], after[name]) for name in shared) > 100
 
 
 def test_the_teacher_draws_the_same_for_the_same_step(workshop):

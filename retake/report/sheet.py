@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from retake.video import resize
+
 _PAPER, _INK, _FAINT = (22, 22, 22), (232, 232, 232), (150, 150, 150)
 _GAP, _MARGIN, _HEAD, _CAPTION = 4, 12, 30, 20
 
@@ -136,3 +138,14 @@ def _write(
             text = text[:-1]
         text += "…"
     cv2.putText(paper, text, (x, y), colour, cv2.FontFace("sans"), size, 400)
+
+
+def boxed(rgb: np.ndarray, side: int) -> np.ndarray:
+    """A picture [H, W, 3] in a square of `side` pixels, whatever its shape."""
+    height, width = rgb.shape[:2]
+    share = side / max(height, width)
+    small = resize(rgb, (max(1, round(width * share)), max(1, round(height * share))))
+    square = np.full((side, side, 3), _PAPER, np.uint8)
+    top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
+    square[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return square

@@ -102,7 +102,7 @@ def unet(shop: Workshop) -> Writers:
 
 
 def motion(shop: Workshop) -> Writers:
-    """The modules, and the U-Net again: its text attention has learnt with them."""
+    """The modules, and the U-Net again: it has learnt with them."""
     whole, frames = shop.trained("motion"), shop.taught("unet")
     have = whole.state_dict()
     frames.load_state_dict({name: have[name] for name in frames.state_dict()})
