@@ -249,6 +249,7 @@ def dataset(
         ),
     ] = None,
     retry: Annotated[str, typer.Option(help="quarantined: try those again, too.")] = "",
+    only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would take; start nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make every edit of every clip of a dataset; bad clips are set aside. Example: retake dataset clips.csv
@@ -264,6 +265,14 @@ def dataset(
     if retry not in ("", "quarantined"):
         raise ConfigError("E215", f"--retry takes 'quarantined', not {retry!r}", "What failed is tried again anyway.")
     console = Console(quiet=as_json)
+    if only_plan:
+        from flows import dataset as room
+        from flows import job
+        from flows.outlook import lines
+
+        found = room.plan(job.open_store(), console, rest, record)
+        show(found.as_json()) if as_json else print("\n".join(lines(found)))
+        return
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
         from flows.nightly import process_dataset
 

@@ -17,6 +17,7 @@ from flows.config import CHECKOUT, compose, read_params, validate
 from flows.console import Console
 from flows.job import open_store
 from flows.jobs import Marks, work_of
+from flows.outlook import Outlook, outlook
 from flows.runners import Local
 from flows.states import State, States
 from retake import dvc
@@ -24,6 +25,7 @@ from retake.artifact import Artifact
 from retake.errors import ConfigError, did_you_mean
 from retake.recipe import digest
 from retake.stage import Outcome
+from retake.store import Store
 
 TOLD = 10  # bad jobs at the end of a run
 
@@ -94,6 +96,14 @@ def process(
         "jobs": [summary(job, state) for job, state in batch.results.items()],
         "artifacts": artifacts(good),
     }
+
+
+def plan(store: Store, console: Console, overrides: list[str], record: bool) -> Outlook:
+    """What `process` would do. Writes nothing, params.yaml included."""
+    common = compose(overrides) if overrides else settings_of(console, [], record)
+    with contextlib.chdir(CHECKOUT):
+        work = work_of(common)
+        return outlook(store, work, States(home_of(work) / "states.jsonl"))
 
 
 def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:

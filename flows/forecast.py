@@ -14,7 +14,7 @@ from typing import Any
 from retake.clip import Clip, pick
 from retake.diffusion.costs import Predicted, predicted
 from retake.errors import RetakeError
-from retake.recipe import Recipe, differences
+from retake.recipe import Recipe, differences, digest
 from retake.store import Record, Store
 from tasks.modelled import Modelled
 
@@ -36,12 +36,24 @@ class Forecast:
         return {"seconds": self.seconds, "bytes": self.bytes, "memory": self.memory, "flops": self.flops}
 
 
-def forecast(store: Store, recipe: Recipe, params: Any, frames: int | None, steps: int = STEPS) -> Forecast:
+def forecast(
+    store: Store,
+    recipe: Recipe,
+    params: Any,
+    frames: int | None,
+    steps: int = STEPS,
+    known: dict[str, Record | None] | None = None,
+) -> Forecast:
     """What the stage of a recipe would take on a clip of so many frames. `steps`: of the inversion, for methods that
-    take theirs from it. Inputs of the recipe do not matter, and may be left out."""
+    take theirs from it. Inputs of the recipe do not matter, and may be left out. known: the most similar results that
+    earlier calls have found, for callers that ask for many clips; it is added to."""
     needs = of_model(recipe.stage, params, frames, steps)
     memory, flops = (needs.memory, needs.flops) if needs else (None, None)
-    if (before := most_similar(store, recipe)) is None:
+    known = {} if known is None else known
+    alike = digest([recipe.stage, recipe.implementation, recipe.params])
+    if alike not in known:
+        known[alike] = most_similar(store, recipe)
+    if (before := known[alike]) is None:
         return Forecast(memory=memory, flops=flops)
     count = frames_of(before)
     scale = frames / count if frames and count else 1.0

@@ -77,12 +77,15 @@ def recipe_of(
 
 @dataclass
 class Plan:
-    """Computes keys and looks them up; starts nothing and imports neither torch nor Prefect."""
+    """Computes keys and looks them up; starts nothing and imports neither torch nor Prefect. explain: say why each
+    stage would run; known: most similar results by settings, shared by the plans of many clips."""
 
     store: Store
     planned: list[Planned] = field(default_factory=list)
     frames: int | None = None  # of the clip, once its frames have been planned
     steps: int = STEPS  # of the inversion, once it has been planned
+    explain: bool = True
+    known: dict[str, Any] = field(default_factory=dict)
 
     def __call__(
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
@@ -107,7 +110,7 @@ class Plan:
             self.planned.append(Planned(stage.name, "cached", "", recipe.key, record.seconds, size))
             self._look(stage, params, {"made": record.artifact})
             return record.artifact
-        why = why_missing(self.store, recipe)
+        why = why_missing(self.store, recipe) if self.explain else ""
         if self.store.partial_path(recipe.key).exists():
             why += "; goes on from the chunks of an interrupted run"
         self.planned.append(Planned(stage.name, "will run", why, recipe.key, forecast=self._forecast(recipe, params)))
@@ -129,7 +132,7 @@ class Plan:
         local.locate(reference)
 
     def _forecast(self, recipe: Recipe, params: Any) -> Forecast:
-        return forecast(self.store, recipe, params, self.frames, self.steps)
+        return forecast(self.store, recipe, params, self.frames, self.steps, self.known)
 
 
 @dataclass

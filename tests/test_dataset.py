@@ -227,6 +227,34 @@ def test_a_changed_setting_runs_only_what_depends_on_it(given, tmp_path):
     assert done["stages"] == {"cached": 5 * 3, "ran": 4 * 3}
 
 
+def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    (folder / "empty.mp4").touch()
+    old(folder / "empty.mp4")
+
+    def planned(*overrides: str):
+        words = ["dataset=manifest", f"dataset.manifest={folder}", f"edit.reference={given / 'cat.png'}", *SMALL]
+        store = Store(Path(os.environ["RETAKE_STORE"]) / "retake")
+        return dataset.plan(store, Console(quiet=True), [*words, *overrides], False)
+
+    first = planned()
+    assert first.stages["frames"] == {"cached": 0, "will run": 3, "may run": 0}
+    assert first.stages["report"] == {"cached": 0, "will run": 0, "may run": 3}
+    assert (first.seconds, first.unknown, list(first.unreadable)) == (0, 9 * 3, ["empty/edit"])
+    assert not (tmp_path / "datasets").exists()
+    run(folder, given)
+    again = planned()
+    assert (again.settled, again.stages) == ({"done": 3, "quarantined": 1}, {})
+    changed = planned("edit.strength=0.5")
+    assert changed.stages["tracks"] == {"cached": 3, "will run": 0, "may run": 0}
+    assert changed.stages["edit"] == {"cached": 0, "will run": 3, "may run": 0}
+    assert changed.stages["decode"] == {"cached": 0, "will run": 0, "may run": 3}
+    assert changed.seconds > 0
+    assert changed.unknown == 0
+    done = run(folder, given, "edit.strength=0.5")
+    assert done["stages"] == {"cached": 5 * 3, "ran": 4 * 3}
+
+
 def test_clips_are_left_out_by_rule(given, tmp_path):
     done = run(inbox(given, tmp_path), given, "dataset.skip.shorter_than=7", "dataset.skip.longer_than=7")
     assert states(done) == {"a": "skipped", "b": "ok", "c": "skipped"}

@@ -1,0 +1,122 @@
+"""What a whole dataset would take, before anything is started: `retake dataset MANIFEST --plan`.
+
+Every job that is not settled is planned as `retake plan` would; what edits of one clip share is counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows import graph, outs
+from flows.console import size
+from flows.jobs import Marks, Work
+from flows.planned import duration, operations
+from flows.runners import Plan, Planned
+from flows.states import States
+from retake.errors import RetakeError
+from retake.store import Store
+from retake.weights.local import command
+
+OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
+
+
+@dataclass
+class Outlook:
+    """Counts of stages by what would happen, and what those that would run are likely to take. unknown: stages of
+    which nothing alike ever ran here; unreadable: clips by the reason why they cannot be planned."""
+
+    jobs: int = 0
+    settled: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, dict[str, int]] = field(default_factory=dict)
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    bytes: int = 0
+    flops: int = 0
+    unknown: int = 0
+    lacks: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def add(self, planned: Planned, with_model: bool) -> None:
+        """Count one stage, of a job that runs a diffusion model or not."""
+        of_stage = self.stages.setdefault(planned.stage, {"cached": 0, "will run": 0, "may run": 0})
+        of_stage[planned.status] += 1
+        self.lacks += [name for name in planned.lacks if name not in self.lacks]
+        if planned.forecast is None:
+            return
+        if planned.forecast.seconds is None:
+            self.unknown += 1
+        self.seconds += planned.forecast.seconds or 0.0
+        if with_model and planned.stage in OF_A_MODEL:
+            self.device_seconds += planned.forecast.seconds or 0.0
+        self.bytes += planned.forecast.bytes or 0
+        self.flops += planned.forecast.flops or 0
+
+
+def outlook(store: Store, work: Work, states: States) -> Outlook:
+    """Plan every job. Starts nothing and decodes nothing."""
+    found, marks = Outlook(jobs=len(work.jobs)), Marks(store)
+    shared: set[tuple[str, str]] = set()
+    known: dict[str, Any] = {}
+    for job in work.jobs:
+        state = states.of(job.name, marks.of(job, work.dataset.skip))
+        if state is not None and state.state in ("ok", "cached", "skipped", "quarantined"):
+            name = "done" if state.state in ("ok", "cached") else state.state
+            found.settled[name] = found.settled.get(name, 0) + 1
+            continue
+        run = Plan(store, explain=False, known=known)
+        try:
+            graph.edit_graph(run, job.open(), job.settings)
+        except RetakeError as error:
+            found.unreadable[job.name] = f"{error.code} {error.message}"
+            continue
+        with_model = "latents" in graph.closure(job.settings)
+        for planned in run.planned:
+            place = planned.stage, planned.key or job.clip
+            if planned.stage in outs.OF_A_CLIP:
+                if place in shared:
+                    continue
+                shared.add(place)
+            found.add(planned, with_model)
+    return found
+
+
+def lines(found: Outlook) -> Iterator[str]:
+    """For a terminal: a line a stage, then what all of it comes to."""
+    settled = "".join(f", {count} {state}" for state, count in found.settled.items())
+    yield f"{found.jobs} edits{settled}"
+    if found.stages:
+        yield f"{'':13} {'cached':>8} {'will run':>9} {'may run':>8}"
+    for stage, counts in found.stages.items():
+        yield f"{stage:13} {counts['cached']:8} {counts['will run']:9} {counts['may run']:8}"
+    yield " ".join(filter(None, totals(found)))
+    for name, reason in list(found.unreadable.items())[:10]:
+        yield f"cannot be planned: {name}  {reason[:160]}"
+    if len(found.unreadable) > 10:
+        yield f"and {len(found.unreadable) - 10} more"
+    if found.lacks:
+        yield f"first: {command(' '.join(found.lacks))}"
+
+
+def totals(found: Outlook) -> Iterator[str]:
+    told: Mapping[str, str] = {
+        "in all": duration(found.seconds)
+        if found.seconds
+        else "nothing to do"
+        if not runs(found)
+        else "time not known",
+        "with the model": duration(found.device_seconds) if found.device_seconds else "",
+        "operations": f"up to {operations(found.flops)}" if found.flops else "",
+        "on disk": size(found.bytes) if found.bytes else "",
+    }
+    yield "; ".join(f"{what} {text}" for what, text in told.items() if text)
+    if found.unknown:
+        yield f"({found.unknown} stages never ran here: their time is not known)"
+
+
+def runs(found: Outlook) -> int:
+    return sum(counts["will run"] + counts["may run"] for counts in found.stages.values())
