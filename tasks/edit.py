@@ -14,6 +14,7 @@ from retake.methods import Inputs
 from retake.stage import Work, stage
 from retake.weights.catalogue import CATALOGUE, Shipped
 from tasks.modelled import Modelled
+from tasks.warm import backbone_of
 
 
 @stage("edit", version=1, makes="edited", backends=("opencv-python-headless",), group="methods")
@@ -35,22 +36,13 @@ def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None
     )
     opened = {name: work.open(artifact) for name, artifact in priors.items()}
     z = work.open(latents) if latents else None
-    patches = method.edit(z, loaded(model), opened, inputs, settings, np.random.default_rng(0))
+    patches = method.edit(z, backbone_of(model) if model else None, opened, inputs, settings, np.random.default_rng(0))
     for index, patch in enumerate(patches, start=inputs.first_chunk):
         tensors = {"box": np.array(patch.box, np.int32), "rgb": patch.rgb, "alpha": patch.alpha}
         work.commit(index, tensors)
         work.progress(min((index + 1) * CHUNK, len(series)), len(series))
     about = {"notes": notes(model)} if model else {}
     return work.finish(count=len(series), width=series.width, height=series.height, name=settings.name, **about)  # type: ignore[return-value]
-
-
-def loaded(model: Model | None) -> Any:
-    """The backbone, for a method that has one."""
-    if model is None:
-        return None
-    from retake.diffusion.loading import load
-
-    return load(model)
 
 
 def notes(model: Model) -> list[str]:

@@ -11,6 +11,7 @@ from retake.artifact import Inversion, Latents
 from retake.formats import GROUP, LatentSeries, chunk_range
 from retake.stage import Work, stage
 from tasks.modelled import Modelled
+from tasks.warm import backbone_of
 
 if TYPE_CHECKING:
     from retake.diffusion.windows import Reel
@@ -34,7 +35,6 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
     are committed at a time, and a killed run goes on from the last of them; meanwhile they wait in scratch files, so
     that memory does not grow with the clip."""
     from retake.diffusion.inversion import invert
-    from retake.diffusion.loading import load
     from retake.diffusion.windows import Windows
 
     settings = params.settings
@@ -45,7 +45,7 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
     told = work.state() or {"evaluations": np.zeros(steps, np.int32), "moved": np.zeros(steps, np.float32)}
     evaluations, moved = told["evaluations"].copy(), told["moved"].copy()
     if first < steps:
-        backbone = load(params.model)
+        backbone = backbone_of(params.model)
         reels = Reels(work, tuple(latents.meta[name] for name in ("count", "channels", "height", "width")))
         waiting: list[Reel] = []
         for level in invert(

@@ -70,5 +70,10 @@ class Parts:
             raise ConfigError("E281", f"this model has no {role}", "Give the folder that has one: model.parts=FOLDER.")
         return self.use(role)
 
+    @property
+    def bytes(self) -> int:
+        """Of all weights."""
+        return sum(p.numel() * p.element_size() for part in self._networks().values() for p in part.parameters())
+
     def _networks(self) -> dict[str, Any]:
         return {role: part for role, part in self._parts.items() if isinstance(part, nn.Module)}
