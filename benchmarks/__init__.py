@@ -18,4 +18,5 @@ NAMES = (
     "round_trip",
     "diffusion",
     "moca",
+    "datasets",
 )

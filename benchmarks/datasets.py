@@ -1,0 +1,169 @@
+"""A dataset of many clips: what a clip costs as their number grows, what it costs to find that nothing is to do, and
+whether the bad ones, and a process that is killed at random, change anything.
+
+Clips are 128x96, two frames, one in twenty of them bad (empty, cut off, text, noise); two edits of each by `propagate`.
+*make* is the first run, in processes that are killed with SIGKILL at random until one comes through; *again* the same
+command afterwards. CPU-seconds are of the command and all its children. Memory is the most that the command's own
+process held. Beside it `dvc repro` with nothing to do over as many foreach stages, each of which copies a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flows.config import CHECKOUT
+from retake.synthetic import World, reference_image, scene
+from retake.video import encode, write_png
+
+SIZES = (100, 1000)
+EDITS = "dataset.edits=[{id: whole, settings: {edit: {strength: 1.0}}}, {id: half, settings: {edit: {strength: 0.5}}}]"
+SMALL = ("frames.last=1", "report.tile=64", "masks.box=[16,16,64,72]", "metrics.names=[region]", "--json")
+EVERY = 20  # one clip in so many is bad
+KILLS = 4
+
+
+def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True) -> list[dict[str, Any]]:
+    """Rows of two tables: costs by the number of clips, and what became of the clips."""
+    costs, fates = [], []
+    for size in sizes:
+        home = Path(tempfile.mkdtemp(prefix="retake-datasets-"))
+        try:
+            bad = write_clips(home, size)
+            made = [measured(home, kill=n < kills, seed=n) for n in range(kills + 1)]
+            again = measured(home)
+            costs.append(cost(size, made, again, dvc_nothing_to_do(home / "dvc", size) if beside else None))
+            fates.append(fate(size, bad, made, again))
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+    return [*costs, *fates]
+
+
+def write_clips(home: Path, count: int) -> set[str]:
+    """Clips in home/clips and a picture; names of those that are bad."""
+    (home / "clips").mkdir(parents=True)
+    write_png(home / "cat.png", reference_image("patchwork", 64)[..., :3])
+    rng, bad = random.Random(0), set()
+    base = World(scene("drift", width=128, height=96, frames=2))
+    frames = [base.frame(t) for t in range(2)]
+    for n in range(count):
+        path = home / "clips" / f"clip-{n:05d}.mp4"
+        if n % EVERY == EVERY // 2:
+            bad.add(path.stem)
+            kinds = (b"", b"text" * 50, rng.randbytes(3000), (home / "clips/clip-00000.mp4").read_bytes()[:400])
+            path.write_bytes(kinds[n // EVERY % 4])
+        else:
+            marked = [frame.copy() for frame in frames]
+            for frame in marked:  # no two clips are the same
+                frame[-8:, :32] = [[n % 256, n // 256 % 256, 128]]
+            encode(path, iter(marked), 24.0)
+        os.utime(path, (1, 1))
+    return bad
+
+
+def measured(home: Path, kill: bool = False, seed: int = 0) -> dict[str, Any]:
+    """One call of the command: CPU-seconds with children, peak bytes, its JSON, whether it was killed."""
+    environment = os.environ | {
+        "RETAKE_STORE": str(home / "store"),
+        "RETAKE_DATASETS": str(home / "datasets"),
+        "PYTHONPATH": str(CHECKOUT),
+    }
+    environment.pop("PREFECT_API_URL", None)
+    words = ["dataset", str(home / "clips"), f"edit.reference={home / 'cat.png'}", EDITS, *SMALL]
+    out = home / "out.json"
+    begun = time.perf_counter()
+    with out.open("wb") as sink:
+        child = psutil.Popen(
+            [sys.executable, "-m", "flows", *words],
+            cwd=CHECKOUT,
+            env=environment,
+            stdout=sink,
+            stderr=subprocess.DEVNULL,
+        )
+        luck = random.Random(seed)
+        ends = begun + luck.uniform(5, 30) if kill else float("inf")
+        peak, spent = 0, 0.0
+        while child.poll() is None:
+            try:
+                peak = max(peak, child.memory_info().rss)
+                own = child.cpu_times()
+                living = [one.cpu_times() for one in child.children(recursive=True)]
+                spent = max(
+                    spent, sum(t.user + t.system for t in [own, *living]) + own.children_user + own.children_system
+                )
+            except psutil.NoSuchProcess:
+                continue
+            if time.perf_counter() > ends:
+                for one in [*child.children(recursive=True), child]:
+                    one.send_signal(signal.SIGKILL)
+            time.sleep(0.05)
+    killed = child.returncode == -signal.SIGKILL
+    told = json.loads(out.read_text()) if not killed else {}
+    return {"cpu": spent, "peak": peak, "seconds": time.perf_counter() - begun, "told": told, "killed": killed}
+
+
+def cost(size: int, made: list[dict[str, Any]], again: dict[str, Any], dvc: float | None) -> dict[str, Any]:
+    ours = again["cpu"]
+    return {
+        "table": "Costs",
+        "clips x edits": f"{size} x 2",
+        "make, CPU-s a clip": sum(one["cpu"] for one in made) / size,
+        "peak, MB": max(one["peak"] for one in made) / 1e6,
+        "again, CPU-s": ours,
+        "again, s": again["seconds"],
+        "dvc repro, nothing to do, CPU-s": dvc,
+        "dvc / ours": dvc / ours if dvc else None,
+    }
+
+
+def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, Any]) -> dict[str, Any]:
+    """What became of the clips, and whether it is what should have."""
+    jobs = made[-1]["told"]["jobs"]
+    aside = {job["job"].partition("/")[0] for job in jobs if job["state"] == "quarantined"}
+    return {
+        "table": "Fates",
+        "clips x edits": f"{size} x 2",
+        "kills": sum(one["killed"] for one in made),
+        "done": sum(job["state"] in ("ok", "cached") for job in jobs),
+        "wanted": 2 * (size - len(bad)),
+        "set aside": len(aside),
+        "bad ones": len(bad),
+        "exactly these": aside == bad,
+        "made again by the second run": again["told"]["stages"].get("ran", 0),
+    }
+
+
+def dvc_nothing_to_do(folder: Path, count: int) -> float:
+    """CPU-seconds of `dvc repro` where all of `count` foreach stages are up to date."""
+    folder.mkdir()
+    items = "".join(f"      - c{n:05d}\n" for n in range(count))
+    stages = f"stages:\n  copy:\n    foreach:\n{items}    do:\n      cmd: cp in/${{item}} out-${{item}}\n"
+    stages += "      deps: ['in/${item}']\n      outs: ['out-${item}']\n"
+    (folder / "dvc.yaml").write_text(stages)
+    (folder / "in").mkdir()
+    for n in range(count):
+        (folder / "in" / f"c{n:05d}").write_text(str(n))
+
+    def dvc(*words: str) -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, check=True, capture_output=True)
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    dvc("init", "--no-scm")
+    # Running a thousand stages takes DVC many minutes; committing what stands there gives the same dvc.lock.
+    for n in range(count):
+        shutil.copy(folder / "in" / f"c{n:05d}", folder / f"out-c{n:05d}")
+    dvc("commit", "--force")
+    return dvc("repro")
