@@ -1,0 +1,44 @@
+"""What all commands share: the program, the words that they take, and what they say of themselves.
+
+Each module beside this one adds its commands to `app`; imports inside them are lazy, so that help is quick.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="retake",
+    help="Edit video as a cached pipeline: every expensive stage runs once.",
+    epilog="Start with: retake demo. Settings read key=value, as in edit.strength=0.5; their files are in params/.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Clip = Annotated[str, typer.Argument(help="A video, a folder of images, DAVIS_ROOT:name, or sprites:drift.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: key=value, group=choice.", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pixels of the source's first frame.")]
+Until = Annotated[
+    str,
+    typer.Option(
+        help="Stop after frames, optical_flow, depth, masks, region, tracks, latents, inversion, edit, decode or "
+        "metrics; the priors make a report."
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Edit video as a cached pipeline: every expensive stage runs once."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("retake"))
+        raise typer.Exit

@@ -1,0 +1,123 @@
+"""Commands on many clips, and on what DVC reads."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands import Json, Overrides, app
+from flows.ending import show, stop_at_once
+from flows.words import server_answers, split_evaluation, split_manifest, split_runner
+from retake.errors import ConfigError
+
+
+@app.command()
+def dataset(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MANIFEST] [SETTINGS]...",
+            help="A CSV, JSON lines, a DAVIS tree or a folder of videos; settings: key=value.",
+            show_default=False,
+        ),
+    ] = None,
+    commit: Annotated[
+        bool | None,
+        typer.Option(
+            help="Write params.yaml, hand out under artifacts/ and record it in dvc.lock; by default where no manifest "
+            "is named. Else all of it stands in artifacts/datasets/NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    retry: Annotated[str, typer.Option(help="quarantined: try those again, too.")] = "",
+    only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would take; start nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make every edit of every clip of a dataset; bad clips are set aside. Example: retake dataset clips.csv
+    edit.reference=cat.png. With evaluation=moca: compare methods over a manifest of pairs."""
+    from flows.console import Console
+
+    chosen, rest = split_runner(split_manifest(list(words or [])))
+    record = all("=" in word or word.startswith("~") for word in words or []) if commit is None else commit
+    name, rest = split_evaluation(rest)
+    if name is not None:
+        compare(name, rest, as_json)
+        return
+    if retry not in ("", "quarantined"):
+        raise ConfigError("E215", f"--retry takes 'quarantined', not {retry!r}", "What failed is tried again anyway.")
+    console = Console(quiet=as_json)
+    if only_plan:
+        from flows import dataset as room
+        from flows import job
+        from flows.outlook import lines
+
+        found = room.plan(job.open_store(), console, rest, record)
+        show(found.as_json()) if as_json else print("\n".join(lines(found)))
+        return
+    if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
+        from flows.nightly import process_dataset
+
+        stop_at_once()
+        done = process_dataset(rest, record, retry)
+    else:
+        from flows import dataset as room
+        from flows import job
+        from flows.runners import Local
+
+        runner = Local(job.open_store(), console)
+        done = room.process(runner, console, rest, record, [retry] if retry else [])
+    if as_json:
+        show(done)
+    if done["counts"].keys() & {"failed", "quarantined"}:
+        raise typer.Exit(3)
+
+
+def compare(name: str, overrides: list[str], as_json: bool) -> None:
+    from flows import evaluation, job
+    from flows.console import Console
+    from flows.runners import Local
+
+    console = Console(quiet=as_json)
+    done = evaluation.evaluate(Local(job.open_store(), console, console.outcome), console, name, overrides)
+    if as_json:
+        show(done)
+    else:
+        print("\n".join(evaluation.lines(done)))
+        for what, path in done["outputs"].items():
+            print(f"{what:8} {path}")
+    if done["failed"]:
+        raise typer.Exit(3)
+
+
+@app.command()
+def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], as_json: Json = False) -> None:
+    """Run one stage over the whole dataset, as dvc.yaml does: reads params.yaml, writes artifacts/NAME."""
+    from flows import dataset
+    from flows.console import Console
+
+    outcome = dataset.run_stage(name, Console(quiet=as_json))
+    if as_json:
+        show(outcome)
+
+
+@app.command()
+def params(
+    overrides: Overrides = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say whether params.yaml is current.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write params.yaml, the composed settings that DVC reads."""
+    from flows.config import CHECKOUT, compose, read_params, validate
+    from retake import dvc
+
+    if check:
+        if read_params() != compose(list(overrides or [])):
+            raise ConfigError("E202", "params.yaml is not what params/ composes to", "Write it: retake params")
+    else:
+        validate(compose(list(overrides or [])))
+        dvc.compose(CHECKOUT, list(overrides or []))
+    if as_json:
+        show({"params": str(CHECKOUT / "params.yaml"), "written": not check})
+    elif not check:
+        print(CHECKOUT / "params.yaml")

@@ -1,0 +1,232 @@
+"""Commands on one clip: edit it, look at it, score it, export it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands import Box, Clip, Debug, Json, Overrides, Until, app
+from flows.ending import show, stop_at_once
+from flows.words import box_of, check_clip, server_answers, split_runner, with_box
+
+
+@app.command()
+def edit(
+    clip: Clip,
+    overrides: Overrides = None,
+    box: Box = None,
+    until: Until = "report",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Edit a clip. Example: retake edit dog.mp4 --box 70,40,300,460 edit.reference=cat.png"""
+    from flows import job
+    from flows.console import Console, size
+    from flows.runners import Local
+
+    check_clip(clip)
+    chosen, rest = split_runner(with_box(overrides, box))
+    console = Console(quiet=as_json)
+    if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
+        from flows.edit import edit_clip
+
+        stop_at_once()
+        done = edit_clip(clip, rest, until)
+    else:
+        runner = Local(job.open_store(), console, console.outcome)
+        done = job.edit(clip, rest, until=until, runner=runner).as_json()
+    if as_json:
+        show(done)
+        return
+    reused = sum(s["status"] == "cached" for s in done["stages"])
+    total = sum(s["bytes"] for s in done["stages"])
+    console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {size(total)}")
+    for name, path in done["outputs"].items():
+        print(f"{name:8} {path}")
+
+
+@app.command()
+def plan(
+    clip: Clip, overrides: Overrides = None, box: Box = None, until: Until = "report", as_json: Json = False
+) -> None:
+    """Say what `edit` would run, and why; start nothing."""
+    from flows import job
+    from flows.planned import table
+
+    check_clip(clip)
+    _, rest = split_runner(with_box(overrides, box))
+    identity, planned = job.plan(clip, rest, until)
+    if as_json:
+        show({"edit": identity, "stages": [p.as_json() for p in planned]})
+        return
+    print("\n".join(table(planned)))
+
+
+@app.command()
+def why(
+    clip: Clip,
+    overrides: Overrides = None,
+    box: Box = None,
+    stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which ingredient makes a stage run again: against the nearest earlier result of that stage."""
+    from flows import graph, job
+
+    if stage not in (None, "correction") and stage not in graph.STAGES:
+        graph.closure(job.settings([]), stage)
+    _, rest = split_runner(with_box(overrides, box))
+    # A prior is asked about without an edit, whose settings may well be missing yet.
+    until = "masks" if stage == "correction" else stage if stage in graph.PRIORS else "report"
+    _, planned = job.plan(clip, rest, until)
+    chosen = [p for p in planned if stage in (None, p.stage)]
+    if as_json:
+        show({"stages": [{"stage": p.stage, "status": p.status, "why": p.why} for p in chosen]})
+        return
+    for p in chosen:
+        print(f"{p.stage:13} {p.why or 'in the store'}")
+
+
+@app.command()
+def sweep(
+    clip: Clip,
+    overrides: Overrides = None,
+    box: Box = None,
+    rank: Annotated[str | None, typer.Option(help="The metric that orders the table, the best first.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Edit a clip under every combination of some settings. Example: retake sweep dog.mp4 --box 70,40,300,460
+    edit.reference=cat.png edit.strength=0.5,1 edit.feather=2,8 --rank warp_error_edit"""
+    from flows import job
+    from flows import sweep as room
+    from flows.console import Console
+    from flows.runners import Local
+
+    check_clip(clip)
+    console = Console(quiet=as_json)
+    _, rest = split_runner(with_box(overrides, box))
+    runner = Local(
+        job.open_store(), console, lambda outcome: console.outcome(outcome) if outcome.status == "ran" else None
+    )
+    done = room.sweep(runner, console, clip, rest, rank)
+    if as_json:
+        show(done)
+    else:
+        print("\n".join(room.lines(done)))
+        for what, path in done["outputs"].items():
+            print(f"{what:8} {path}")
+    if done["failed"]:
+        raise typer.Exit(3)
+
+
+@app.command()
+def metrics(
+    source: Annotated[str, typer.Argument(help="The clip before the edit.")],
+    result: Annotated[str, typer.Argument(help="The clip after it, whoever made it.")],
+    overrides: Overrides = None,
+    mask: Annotated[
+        str | None, typer.Option(help="Masks of the edited region: a DAVIS folder, PNGs or a mask video.")
+    ] = None,
+    box: Box = None,
+    as_json: Json = False,
+) -> None:
+    """Score any result against its source. Example: retake metrics dog.mp4 theirs.mp4 --mask masks/ metrics=all"""
+    from flows import job, score
+    from flows.console import Console
+    from flows.runners import Local
+
+    for clip in (source, result):
+        check_clip(clip)
+    console = Console(quiet=as_json)
+    corners = box_of(box) if box else None
+    _, rest = split_runner(list(overrides or []))
+    found = score.score(
+        source, result, rest, mask=mask, box=corners, runner=Local(job.open_store(), console, console.outcome)
+    )
+    if as_json:
+        show(found.as_json())
+        return
+    print("\n".join(found.lines()))
+    for name, path in found.outputs.items():
+        print(f"{name:8} {path}")
+
+
+@app.command()
+def frame(
+    clip: Clip,
+    number: Annotated[int, typer.Argument(min=0, help="Working frame, counted from 0.")],
+    overrides: Overrides = None,
+    box: Box = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the PNG.")] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="No grid: a frame to paint into, for edit.anchors.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one frame as a PNG with a grid in source pixels, to read a box from."""
+    from flows import still
+
+    path = still.write_frame(clip, number, with_box(overrides, box), box, out, grid=not plain)
+    show({"frame": str(path)}) if as_json else print(path)
+
+
+@app.command()
+def report(
+    clip: Annotated[str | None, typer.Argument(help="Folder name under artifacts/edits.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the edits that were made, newest first, with their report pages."""
+    from flows.ledger import edits
+
+    found = edits(clip)
+    if as_json:
+        show({"edits": found})
+        return
+    for entry in found:
+        print(
+            f"{entry['clip']}/{entry['edit']}  {entry['method']:10}  {entry['report'] or 'no page: it stopped early'}"
+        )
+
+
+@app.command()
+def export(
+    clip: Annotated[str, typer.Argument(help="A clip, or an edit that was made: its folder, or CLIP/ID.")],
+    overrides: Overrides = None,
+    what: Annotated[str, typer.Option(help="frames, flow, depth, masks, region, tracks, result; with commas.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder to write; by default one beside the clip's edits.")] = None,
+    flow_format: Annotated[str, typer.Option(help="flo, kitti or npz.")] = "flo",
+    depth_format: Annotated[str, typer.Option(help="png16, exr or npy.")] = "png16",
+    tracks_format: Annotated[str, typer.Option(help="npz or json.")] = "npz",
+    box: Box = None,
+    as_json: Json = False,
+) -> None:
+    """Write what is known of a clip as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
+    from flows import export as room
+    from flows import job
+    from flows.console import Console, size
+    from flows.runners import Local
+
+    check_clip(clip)
+    _, rest = split_runner(with_box(overrides, box))
+    console = Console(quiet=as_json)
+    formats = room.Formats(flow_format, depth_format, tracks_format)
+    names = [name.strip() for name in what.split(",") if name.strip()]
+    runner = Local(job.open_store(), console, console.outcome)
+    done = room.export(clip, names, out, rest, formats=formats, runner=runner)
+    if as_json:
+        show(done)
+        return
+    console.say(f"\n{done['files']} files, {size(int(done['bytes']))}")
+    for name in ("manifest", *names):
+        print(f"{name:8} {done[name]}")
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Render a small clip, edit it, and change one setting: what the cache is for, in half a minute."""
+    from flows import demo as tour
+    from flows.console import Console
+
+    done = tour.run(Console(quiet=as_json))
+    if as_json:
+        show(done)

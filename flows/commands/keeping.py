@@ -1,0 +1,96 @@
+"""Commands on the store: check it, make room in it, share it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from flows.commands import Clip, Json, app
+from flows.ending import show
+from flows.words import check_clip
+
+
+@app.command()
+def verify(as_json: Json = False) -> None:
+    """Hash everything in the store. Damaged objects are set aside and made again by the next run; exit 6 if any."""
+    from flows.ledger import verify_store
+
+    found = verify_store()
+    if as_json:
+        show(found)
+    else:
+        print(f"{found['objects']} objects, {found['bytes']} bytes, {found['records']} records")
+        print(f"damaged: {len(found['damaged'])}, missing: {len(found['missing'])}")
+    if found["damaged"] or found["missing"]:
+        raise typer.Exit(6)
+
+
+@app.command()
+def gc(
+    max_size: Annotated[str, typer.Option(help="What the store may hold, as 20GB.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take away the results used least recently, until the store is within a size. Pinned ones and dvc.lock's stay."""
+    from flows import housekeeping
+
+    done = housekeeping.make_room(max_size, dry_run)
+    show(done) if as_json else print("\n".join(housekeeping.lines(done)))
+
+
+@app.command()
+def pin(
+    edit: Annotated[str, typer.Argument(help="CLIP/ID, as retake report lists them.")],
+    off: Annotated[bool, typer.Option("--off", help="Let it go again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Keep an edit and all it is made of, whatever gc is asked for."""
+    from flows import housekeeping
+
+    done = housekeeping.pin(edit, not off)
+    show(done) if as_json else print(f"{edit} is {'let go' if off else 'pinned'}")
+
+
+@app.command()
+def forget(
+    clip: Clip,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take away everything that was made from a clip: results in the store, and the folders of its edits."""
+    from flows import housekeeping
+
+    check_clip(clip)
+    done = housekeeping.forget(clip, dry_run)
+    show(done) if as_json else print("\n".join([*housekeeping.lines(done), *done["folders"]]))
+
+
+Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]
+
+
+@app.command()
+def push(remote: Name = None, as_json: Json = False) -> None:
+    """Send every result that a DVC remote lacks, so that colleagues need not make it."""
+    from flows import housekeeping
+
+    told_moved("sent", housekeeping.push(remote), as_json)
+
+
+@app.command()
+def pull(remote: Name = None, as_json: Json = False) -> None:
+    """Fetch every result that a DVC remote has and the store lacks. Edits find them: nothing is computed twice."""
+    from flows import housekeeping
+
+    told_moved("fetched", housekeeping.pull(remote), as_json)
+
+
+def told_moved(verb: str, moved: dict[str, int], as_json: bool) -> None:
+    from flows.console import size
+
+    if as_json:
+        show(moved)
+        return
+    print(f"{verb} {moved['records']} results: {moved['objects']} objects, {size(moved['bytes'])}")
+    if moved["broken"]:
+        print(f"{moved['broken']} results of the remote are damaged and were left there")

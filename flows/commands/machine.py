@@ -1,0 +1,63 @@
+"""Commands on the machine: what it has, what it lacks, training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands import Json, app
+from flows.ending import show
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""
+    from flows import doctor as checks
+
+    found = checks.run()
+    if as_json:
+        show({"checks": found})
+    else:
+        for check in found:
+            mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[check["state"]]
+            print(f"{mark} {check['name']:12} {check['text']}" + (f"\n     {check['fix']}" if check["fix"] else ""))
+            for line in checks.table(check.get("entries", [])):
+                print(f"     {line}")
+    if any(check["state"] == "fail" for check in found):
+        raise typer.Exit(5)
+
+
+@app.command()
+def weights(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Names from the list, or org/repo[@revision].", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the weights that settings name, or fetch some. Example: retake weights raft_large"""
+    from flows import doctor as checks
+    from flows.console import Console
+
+    found = checks.get(names, Console(quiet=as_json)) if names else checks.inventory()
+    if as_json:
+        show({"weights": found})
+    else:
+        print("\n".join(checks.table(found)))
+
+
+@app.command()
+def train(
+    target: Annotated[str, typer.Argument(help="What to train: embedded.")],
+    size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",
+    part: Annotated[str | None, typer.Option(help="Only this part, as the help of an unknown one lists them.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; the same command goes on.")] = math.inf,
+    folder: Annotated[Path, typer.Option(help="Where the training lives.")] = Path("artifacts/training"),
+    on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Take the parts that ship as finished.")] = False,
+) -> None:
+    """Train the models that ship, in slices. Example: retake train embedded --size gpu --minutes 9"""
+    from flows import train as training
+
+    training.run(target, size, part, minutes, folder, on_shipped)
