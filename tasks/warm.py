@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retake.diffusion.model import Model, weights_of
 from retake.recipe import digest
@@ -36,7 +36,7 @@ def backbone_of(model: Model) -> Backbone:
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key][0]
-        backbone = load(model)
+        backbone: Any = load(model)  # every adapter has its `parts`; methods do not know of them
         _kept[key] = backbone, backbone.parts.bytes
         room = budget()
         while _kept and sum(size for _, size in _kept.values()) > room:
