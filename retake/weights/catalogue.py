@@ -62,7 +62,7 @@ class Weights:
 CATALOGUE: dict[str, Weights] = {
     entry.name: entry
     for entry in (
-        Weights("embedded", Shipped("embedded"), 8, "Apache-2.0", "model=embedded"),
+        Weights("embedded", Shipped("embedded"), 7, "Apache-2.0", "model=embedded"),
         Weights("embedded_dit", Shipped("embedded_dit"), 4, "Apache-2.0", "model=embedded_dit"),
         Weights(
             "judge",
