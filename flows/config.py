@@ -256,6 +256,10 @@ def _explained(overrides: list[str], error: Exception) -> ConfigError:
             if value.startswith("{") and isinstance(defaults[group].get(rest), list):
                 return ConfigError("E205", f"{name} takes a list", f"Put brackets around it: {name}=[{value}]")
     text = re.sub(r"\s+", " ", str(error)).strip()
+    if "multirun" in text and (several := [o for o in overrides if "," in o and "[" not in o and "{" not in o]):
+        name, _, value = several[0].partition("=")
+        hint = f"A list takes brackets: {name}=[{value}]. For each in turn: retake sweep"
+        return ConfigError("E205", f"{several[0]} holds several values", hint)
     return ConfigError("E205", f"the settings do not compose: {text[:300]}", "Settings read key=value.")
 
 

@@ -109,6 +109,9 @@ def plan(store: Store, console: Console, overrides: list[str], record: bool) -> 
 def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
     """What a person reads last: how many of each, and what is wrong with those that are not good."""
     bad = [(job, state) for job, state in batch.results.items() if state.state in BAD]
+    if not counts:
+        yield "no edits: " + (f"again in {batch.work.dataset.settle:g} s" if batch.work.waiting else "no clips")
+        return
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     for job, state in bad[:TOLD]:
         yield f"{state.state:11}  {job}  {state.code} {state.reason[:200]}".rstrip()
@@ -123,6 +126,7 @@ def settings_of(console: Console, overrides: list[str], record: bool) -> dict[st
     if overrides and record:
         validate(compose(overrides))
         dvc.compose(CHECKOUT, overrides)
+        console.say("params.yaml now holds these settings, for DVC; `retake params` puts it back")
     if overrides and not record:
         return compose(overrides)
     common = read_params()
@@ -139,8 +143,11 @@ def finish(batch: Batch) -> None:
     places: dict[str, dict[outs.Place, None]] = {stage: {} for stage in graph.STAGES}
     for job in batch.work.jobs:
         state = batch.results[job.name]
-        for stage in state.stages or () if state.state in GOOD else ():
-            places[stage][outs.place_of(stage, job.clip, job.edit)] = None
+        # What a job made before it came to no good stays in sight, but not where DVC records what is true now.
+        stays = graph.STAGES if state.state in BAD and not batch.record else ()
+        for stage in (state.stages or ()) if state.state in GOOD else stays:
+            if state.state in GOOD or (batch.to / stage).joinpath(*outs.place_of(stage, job.clip, job.edit)).exists():
+                places[stage][outs.place_of(stage, job.clip, job.edit)] = None
     for stage, kept in places.items():
         outs.tidy(batch.to / stage, stage, kept)
     if places["metrics"]:

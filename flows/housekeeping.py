@@ -23,9 +23,9 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def bytes_of(text: str) -> int:
-    """`20G`, `500 MB`, `1.5TB`, `1e9`. Raises ConfigError E216."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)b?\s*", text.lower())
-    if match is None:
+    """`20G`, `500 MB`, `1.5TB`, `100B`; only 0 needs no unit. Raises ConfigError E216."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)(b?)\s*", text.lower())
+    if match is None or not (match[2] or match[3] or float(match[1]) == 0):
         raise ConfigError("E216", f"not a size: {text!r}", "Write --max-size 20GB, or 500MB.")
     return int(float(match[1]) * UNITS[match[2]])
 
@@ -98,10 +98,13 @@ def pin(edit: str, on: bool) -> dict[str, Any]:
         raise ConfigError("E212", f"no edit {edit!r} was made here", did_you_mean(edit, known))
     if on:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, json.dumps(sorted(keys_of(home / edit / "recipe.json"))) + "\n")
+        keys = keys_of(home / edit / "recipe.json")
+        write_text(place, json.dumps(sorted(keys)) + "\n")
+        lacking = len(keys - {path.name for path in (open_store().root / "records").glob("*/*")})
     else:
         place.unlink(missing_ok=True)
-    return {"edit": edit, "pinned": on}
+        lacking = 0
+    return {"edit": edit, "pinned": on, "lacking": lacking}
 
 
 def pinned(store: Store) -> Callable[[Record], bool]:

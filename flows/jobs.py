@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class Job:
     @property
     def name(self) -> str:
         return f"{self.clip}/{self.edit}"
+
+    def files(self) -> list[str]:
+        """Files that the settings name."""
+        groups = (getattr(self.settings, group) for group in self.settings.__dataclass_fields__ if group != "dataset")
+        return [path for params in groups for path in files_of(params)]
 
     def open(self) -> Clip:
         """The clip. Raises what `open_clip` raises."""
@@ -78,14 +84,25 @@ def work_of(common: Mapping[str, Any]) -> Work:
         told = set()
         for edit in dataset.edits:
             try:
-                jobs.append(Job(clip.id, edit.id, clip.clip, validated(common, clip, edit)))
+                job = Job(clip.id, edit.id, clip.clip, validated(common, clip, edit))
+                jobs.append(job)
+                told |= {f"{where}: no such file: {path}" for path in job.files() if not Path(path).exists()}
             except ConfigError as error:
                 told.add(f"{where}: {error.message}" + (f" ({error.hint})" if "mean" in error.hint else ""))
         problems += sorted(told)
     if problems:
+        problems = of_all(problems, len(clips))
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
     name = slug(Path(dataset.manifest).stem) if dataset.manifest else "clips"
     return Work(name, dataset, tuple(jobs), tuple(waiting))
+
+
+def of_all(problems: list[str], clips: int) -> list[str]:
+    """Problems that every clip has are those of the common settings: told once."""
+    what = Counter(problem.partition(": ")[2] for problem in problems)
+    common = [text for text, count in what.items() if count == clips > 1]
+    rest = [problem for problem in problems if problem.partition(": ")[2] not in common]
+    return [*(f"every clip: {text}" for text in common), *rest]
 
 
 def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[str, ClipEntry]], list[str]]:
@@ -147,9 +164,7 @@ class Marks:
 
     def of(self, job: Job, rules: Rules) -> str:
         settings = {group: values for group, values in job.settings.as_json().items() if group != "dataset"}
-        groups = (getattr(job.settings, group) for group in settings)
-        files = [*paths_of(job.spec), *(path for params in groups for path in files_of(params))]
-        told = [identity(path) for path in files]
+        told = [identity(path) for path in [*paths_of(job.spec), *job.files()]]
         return digest([self.code, job.spec, told, settings, rules.model_dump(), self.weights(job.settings, settings)])
 
     def weights(self, p: Settings, settings: Mapping[str, Any]) -> str:

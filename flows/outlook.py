@@ -11,7 +11,7 @@ from typing import Any
 
 from flows import graph, outs
 from flows.console import size
-from flows.jobs import Marks, Work
+from flows.jobs import Marks, Work, broken_rule
 from flows.planned import duration, operations
 from flows.runners import Plan, Planned
 from flows.states import States
@@ -70,7 +70,11 @@ def outlook(store: Store, work: Work, states: States) -> Outlook:
             continue
         run = Plan(store, explain=False, known=known)
         try:
-            graph.edit_graph(run, job.open(), job.settings)
+            clip = job.open()
+            if broken_rule(clip, work.dataset.skip, job.settings.frames.folder_fps):
+                found.settled["skipped"] = found.settled.get("skipped", 0) + 1
+                continue
+            graph.edit_graph(run, clip, job.settings)
         except RetakeError as error:
             found.unreadable[job.name] = f"{error.code} {error.message}"
             continue
@@ -104,11 +108,7 @@ def lines(found: Outlook) -> Iterator[str]:
 
 def totals(found: Outlook) -> Iterator[str]:
     told: Mapping[str, str] = {
-        "in all": duration(found.seconds)
-        if found.seconds
-        else "nothing to do"
-        if not runs(found)
-        else "time not known",
+        "in all": duration(found.seconds) if found.seconds else nothing(found) if not runs(found) else "time not known",
         "with the model": duration(found.device_seconds) if found.device_seconds else "",
         "operations": f"up to {operations(found.flops)}" if found.flops else "",
         "on disk": size(found.bytes) if found.bytes else "",
@@ -116,6 +116,12 @@ def totals(found: Outlook) -> Iterator[str]:
     yield "; ".join(f"{what} {text}" for what, text in told.items() if text)
     if found.unknown:
         yield f"({found.unknown} stages never ran here: their time is not known)"
+
+
+def nothing(found: Outlook) -> str:
+    aside = found.settled.get("quarantined", 0)
+    more = f"; {aside} are quarantined: --retry quarantined tries them again" if aside else ""
+    return ("nothing that can be planned" if found.unreadable else "nothing to do") + more
 
 
 def runs(found: Outlook) -> int:

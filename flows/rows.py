@@ -73,7 +73,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
             raw = file.read(LARGEST + 1)
         text = raw.decode("utf-8-sig")  # spreadsheets write a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        hint = "A manifest is a CSV file, or JSON lines."
+        hint = "A manifest is a CSV file, or JSON lines. For one clip: retake edit CLIP; of a folder of them its name."
         raise ConfigError("E297", f"cannot read the manifest {path}: {error}", hint) from error
     if len(raw) > LARGEST:
         raise ConfigError("E297", f"{path} is larger than {LARGEST} bytes", "Split it.")

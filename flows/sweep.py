@@ -249,6 +249,9 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
         return
     metrics = [done["rank"]] if done["rank"] else differing(rows)[:4]
     wide = max(len(row["point"]) for row in rows)
+    if done["rank"]:
+        better = DESCRIPTIONS.get(done["rank"], ("", ""))[1] or "higher"
+        yield f"the best first: {done['rank']}, {better} is better"
     yield " " * wide + "".join(f"  {metric:>24}" for metric in metrics)
     for row in rows:
         cells = (told(row["values"].get(metric, {}), row["seeds"]) for metric in metrics)

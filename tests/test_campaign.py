@@ -187,7 +187,8 @@ class Front:
             told = json.loads(partial.read_text().splitlines()[0])
             assert store.load_partial(partial.name, told["mark"]) == told
         for lock in (self.root / "locks").glob("*.lock"):
-            with filelock.FileLock(lock, timeout=0):
+            # A child that was just being forked holds it until the kernel has buried it, too.
+            with filelock.FileLock(lock, timeout=5):
                 pass
 
 

@@ -67,11 +67,16 @@ class Site:
         return done.stdout
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """What the server answers: to a GET, or to a POST where there is a body."""
+        """What the server answers: to a GET, or to a POST where there is a body. On a busy machine its database is
+        sometimes locked, and it says so with 503: asked again, it answers."""
         import httpx
 
         url = f"http://127.0.0.1:{self.port}/api/{path}"
-        answer = httpx.get(url, timeout=30) if body is None else httpx.post(url, json=body, timeout=30)
+        for _ in range(20):
+            answer = httpx.get(url, timeout=30) if body is None else httpx.post(url, json=body, timeout=30)
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 

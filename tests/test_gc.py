@@ -115,13 +115,14 @@ def test_forgetting_takes_all_that_was_made_of_a_source_and_nothing_else(store):
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("20GB", 20 * 10**9), ("500 mb", 5 * 10**8), ("1.5T", 15 * 10**11), ("7", 7), ("1e3", 1000)]
+    ("text", "count"),
+    [("20GB", 20 * 10**9), ("500 mb", 5 * 10**8), ("1.5T", 15 * 10**11), ("7B", 7), ("1e3 k", 10**6), ("0", 0)],
 )
 def test_sizes(text, count):
     assert bytes_of(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1G", "1 PB", "GB"])
+@pytest.mark.parametrize("text", ["", "much", "-1G", "1 PB", "GB", "10"])
 def test_no_sizes(text):
     with pytest.raises(ConfigError, match="E216"):
         bytes_of(text)

@@ -50,6 +50,8 @@ def pin(
 
     done = housekeeping.pin(edit, not off)
     show(done) if as_json else print(f"{edit} is {'let go' if off else 'pinned'}")
+    if done["lacking"] and not as_json:
+        print(f"{done['lacking']} of its results are not in the store any more: run the edit again to have them kept")
 
 
 @app.command()
