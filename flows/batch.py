@@ -20,7 +20,7 @@ from flows.console import Console
 from flows.jobs import Job, Marks, Work, broken_rule
 from flows.planned import duration
 from flows.runners import Local
-from flows.states import State, States
+from flows.states import BAD, GOOD, SETTLED, State, States
 from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
@@ -32,7 +32,6 @@ DEATHS = 5  # of the process at one job, before it is set aside
 BACK_OFF = 0.5  # seconds before the second try; twice as long before each further one, at most LONGEST
 LONGEST = 30.0
 PASSING = ("E408", "E600", "E601")  # a decoder that took too long, damage that came back, a file that is being written
-GOOD, BAD = ("ok", "cached"), ("failed", "quarantined")
 
 
 @dataclass
@@ -40,9 +39,8 @@ class Batch:
     """One run over the jobs of a dataset.
 
     record: its outs are DVC's, else they stand beside its states. anew: states that are tried again though their marks
-    hold. results: how each job has ended, by its name; worked: how many were not settled before, new_bad:
-    how many of these came to no good; stages: how many ran
-    and how many were found.
+    hold. results: how each job has ended, by its name; worked: how many were not settled before, new_bad: how many of
+    these came to no good; stages: how many ran and how many were found.
     """
 
     runner: Local
@@ -83,7 +81,7 @@ class Batch:
     def settled(self, job: Job, mark: str) -> bool:
         """Whether a job's state holds and nobody asked for it anew; what it made must stand where it was put."""
         known = self.states.of(job.name, mark)
-        if known is None or known.state in self.anew or known.state not in (*GOOD, "skipped", "quarantined"):
+        if known is None or known.state in self.anew or known.state not in SETTLED:
             return False
         if known.state in GOOD:
             places = [folder_of(self.to, stage, job) for stage in known.stages or ()]
@@ -107,10 +105,10 @@ class Batch:
             try:
                 state = self.made(job, mark)
                 return self.states.add(replace(state, attempts=tries + n, seconds=round(time.monotonic() - start, 3)))
+            except MachineError as error:
+                self.states.add(State(job.name, "interrupted", mark, str(error)))
+                raise
             except Exception as error:
-                if isinstance(error, MachineError):
-                    self.states.add(State(job.name, "interrupted", mark, str(error)))
-                    raise
                 kind = verdict(error)
                 if kind != "passing" or n == self.work.dataset.attempts:
                     state = "quarantined" if kind == "permanent" else "failed"

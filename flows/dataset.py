@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flows import gallery, graph, handout, outs
-from flows.batch import BAD, GOOD, OUTS, Batch, handed, home_of, shown
+from flows.batch import OUTS, Batch, folder_of, handed, home_of, shown
 from flows.config import CHECKOUT, compose, read_params, validate
 from flows.console import Console
 from flows.job import open_store
-from flows.jobs import Marks, work_of
+from flows.jobs import Job, Marks, work_of
 from flows.outlook import Outlook, outlook
 from flows.runners import Local
-from flows.states import State, States
+from flows.states import BAD, GOOD, State, States
 from retake import dvc
 from retake.artifact import Artifact
 from retake.errors import ConfigError, did_you_mean
@@ -98,9 +98,9 @@ def process(
     }
 
 
-def plan(store: Store, console: Console, overrides: list[str], record: bool) -> Outlook:
+def plan(store: Store, console: Console, overrides: list[str]) -> Outlook:
     """What `process` would do. Writes nothing, params.yaml included."""
-    common = compose(overrides) if overrides else settings_of(console, [], record)
+    common = settings_of(console, overrides, record=False)
     with contextlib.chdir(CHECKOUT):
         work = work_of(common)
         return outlook(store, work, States(home_of(work) / "states.jsonl"))
@@ -142,12 +142,8 @@ def finish(batch: Batch) -> None:
         return
     places: dict[str, dict[outs.Place, None]] = {stage: {} for stage in graph.STAGES}
     for job in batch.work.jobs:
-        state = batch.results[job.name]
-        # What a job made before it came to no good stays in sight, but not where DVC records what is true now.
-        stays = graph.STAGES if state.state in BAD and not batch.record else ()
-        for stage in (state.stages or ()) if state.state in GOOD else stays:
-            if state.state in GOOD or (batch.to / stage).joinpath(*outs.place_of(stage, job.clip, job.edit)).exists():
-                places[stage][outs.place_of(stage, job.clip, job.edit)] = None
+        for stage in standing(batch, job):
+            places[stage][outs.place_of(stage, job.clip, job.edit)] = None
     for stage, kept in places.items():
         outs.tidy(batch.to / stage, stage, kept)
     if places["metrics"]:
@@ -160,6 +156,17 @@ def finish(batch: Batch) -> None:
         batch.console.say("dvc.lock is current")
     batch.home.mkdir(parents=True, exist_ok=True)
     handout.write_text(mark, as_it_is(batch))
+
+
+def standing(batch: Batch, job: Job) -> list[str]:
+    """Stages of which a job has a folder that stays. What it made before it came to no good stays in sight, but not
+    where DVC records what is true now."""
+    state = batch.results[job.name]
+    if state.state in GOOD:
+        return list(state.stages or ())
+    if state.state in BAD and not batch.record:
+        return [stage for stage in graph.STAGES if folder_of(batch.to, stage, job).exists()]
+    return []
 
 
 def as_it_is(batch: Batch) -> str:

@@ -14,7 +14,7 @@ from flows.console import size
 from flows.jobs import Marks, Work, broken_rule
 from flows.planned import duration, operations
 from flows.runners import Plan, Planned
-from flows.states import States
+from flows.states import GOOD, SETTLED, States
 from retake.errors import RetakeError
 from retake.store import Store
 from retake.weights.local import command
@@ -64,8 +64,8 @@ def outlook(store: Store, work: Work, states: States) -> Outlook:
     known: dict[str, Any] = {}
     for job in work.jobs:
         state = states.of(job.name, marks.of(job, work.dataset.skip))
-        if state is not None and state.state in ("ok", "cached", "skipped", "quarantined"):
-            name = "done" if state.state in ("ok", "cached") else state.state
+        if state is not None and state.state in SETTLED:
+            name = "done" if state.state in GOOD else state.state
             found.settled[name] = found.settled.get(name, 0) + 1
             continue
         run = Plan(store, explain=False, known=known)

@@ -24,6 +24,9 @@ from typing import Any
 
 from retake.store import writing_explained
 
+GOOD, BAD = ("ok", "cached"), ("failed", "quarantined")
+SETTLED = (*GOOD, "skipped", "quarantined")  # while the mark holds
+
 
 @dataclass(frozen=True)
 class State:

@@ -29,9 +29,8 @@ from retake.formats import open_series
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery, standings
-from retake.report.sheet import Sheet, write
+from retake.report.sheet import Sheet, thumbnail, write
 from retake.store import writing_explained
-from retake.video import resize
 
 SEED = "edit.seed"
 MOST = 1000  # combinations
@@ -158,7 +157,7 @@ def make(runner: Local, clip: Any, point: Point, home: Path, folder: Path, found
             picture.write_bytes(gallery.thumbnail(source[source.count // 2], shown))
         scores = handout.scores_by_name(store, made["metrics"])
         found.scores[point.name, point.seed] = scores
-        found.pictures.setdefault(point.name, small(shown))
+        found.pictures.setdefault(point.name, thumbnail(shown, SHOWN))
         ran = any(outcome.status == "ran" for outcome in runner.outcomes)
         seconds = sum(outcome.seconds for outcome in runner.outcomes)
         found.cards.append(
@@ -233,13 +232,6 @@ def grid(points: Sequence[Point], swept: Mapping[str, Sequence[str]], found: Fou
         views = [found.pictures.get(f"{row} {caption}".strip(), blank) for row in down]
         board.add(n, views, caption=caption or "result")
     return board.image()
-
-
-def small(rgb: np.ndarray) -> np.ndarray:
-    """A frame as the grid shows it: those of all points are in memory at the end."""
-    height, width = rgb.shape[:2]
-    share = SHOWN / max(height, width)
-    return resize(rgb, (max(1, round(width * share)), max(1, round(height * share))))
 
 
 def lines(done: Mapping[str, Any]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Making room in a store: what was used least recently goes first; what is pinned, or named by DVC, stays.
 
 A record goes before its objects, so that a kill in between leaves objects that nobody names, which the next time takes.
-A run that is under way meanwhile loses nothing but time: what it misses it makes again. Objects that no record names
-yet, chunks of a stage that is running, are safe while they are younger than GRACE.
+Chunks of a stage that is running, or was killed within the last week, stay, too; and so does any object younger than
+GRACE, which a stage may be about to name. A run that misses something all the same makes it again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def collect(
     """Take away the least recently used results until objects come to at most `budget` bytes. What is pinned stays,
     and with it every object that it shares with others."""
     records = sorted(store.records(), key=lambda record: (store.used(record), record.key))
+    if not dry:
+        tidy(store, time.time())
     held = Counter(sha for record in records for sha in {file.sha256 for file in record.artifact.files})
+    held.update(set(store.unfinished()))
     sizes = dict(objects(store))
     total = sum(sizes.values())
     kept = {file.sha256 for record in records if pinned(record) for file in record.artifact.files}
@@ -62,7 +65,6 @@ def collect(
     done.objects, done.bytes, done.kept = len(gone), total - left, left
     if not dry:
         remove(store, done.records, gone)
-        tidy(store, now)
     return done
 
 
@@ -81,7 +83,7 @@ def forget(store: Store, source: str, dry: bool = False) -> Swept:
                 made.add(record.artifact.digest)
                 more = True
         rest = stay
-    others = {file.sha256 for record in rest for file in record.artifact.files}
+    others = {file.sha256 for record in rest for file in record.artifact.files} | set(store.unfinished())
     sizes = dict(objects(store))
     gone = {file.sha256 for record in found for file in record.artifact.files} & sizes.keys() - others
     total = sum(sizes.values())

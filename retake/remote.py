@@ -9,21 +9,24 @@ remote that lost or changed a byte costs a recomputation, never a wrong result.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from retake.artifact import File
+from retake.errors import DamagedError
 from retake.store import Record, Store
 
 WORKERS = 8  # transfers at a time
+NAME = re.compile(r"([a-z_]+)/([0-9a-f]{64})")  # of a record
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass
 class Moved:
-    """What went over. broken: records of the remote that were not believed."""
+    """What went over. broken: records that were left where they are, because something of them is damaged."""
 
     records: int = 0
     objects: int = 0
@@ -41,37 +44,41 @@ class Remote:
     fs: Any
     root: str
 
-    def push(self, store: Store, wanted: Callable[[Record], bool] = lambda record: True) -> Moved:
+    def push(self, store: Store) -> Moved:
         """Send every result that the remote lacks. Damaged objects are set aside here, and their results not sent."""
         there, moved = self.listed("objects"), Moved()
         known = self.listed("records")
         with ThreadPoolExecutor(WORKERS) as pool:
             for record in store.records():
                 name = f"{record.recipe['stage']}/{record.key}"
-                if name in known or not wanted(record) or store.find(str(record.recipe["stage"]), record.key) is None:
+                if name in known or store.find(str(record.recipe["stage"]), record.key) is None:
                     continue
                 lacking = {f.sha256: f for f in record.artifact.files if place(f) not in there}
-                for file in pool.map(lambda file: self.send(store, file), lacking.values()):
-                    there.add(place(file))
-                    moved.objects += 1
-                    moved.bytes += file.size
+                try:
+                    for file in pool.map(lambda file: self.send(store, file), lacking.values()):
+                        there.add(place(file))
+                        moved.objects += 1
+                        moved.bytes += file.size
+                except DamagedError:
+                    moved.broken += 1
+                    continue
                 source = store.record_path(str(record.recipe["stage"]), record.key)
                 self.put(source, f"records/{name}")
                 moved.records += 1
         return moved
 
-    def pull(self, store: Store, wanted: Callable[[str], bool] = lambda name: True) -> Moved:
-        """Fetch every result that the store lacks; `wanted` is asked about `<stage>/<key>`."""
+    def pull(self, store: Store) -> Moved:
+        """Fetch every result that the store lacks."""
         moved = Moved()
         with ThreadPoolExecutor(WORKERS) as pool, store.scratch() as scratch:
             for name in sorted(self.listed("records")):
-                stage, _, key = name.partition("/")
-                if not wanted(name) or len(key) != 64 or store.record_path(stage, key).exists():
+                if (match := NAME.fullmatch(name)) is None or store.record_path(*match.groups()).exists():
                     continue
+                stage, key = match.groups()
                 body = scratch / key
                 self.fs.get_file(self.at(f"records/{name}"), str(body))
                 record = store.sealed_record(body, key)
-                if record is None:
+                if record is None or not plain(record, stage):
                     moved.broken += 1
                     continue
                 lacking = [f for f in record.artifact.files if not store.has(f)]
@@ -113,6 +120,12 @@ class Remote:
 
     def at(self, name: str) -> str:
         return self.fs.join(self.root, *name.split("/"))
+
+
+def plain(record: Record, stage: str) -> bool:
+    """Whether a record is of the stage under whose name it lay, and its files are named by digests: both become paths
+    here, and whoever writes to a remote could write anything."""
+    return record.recipe["stage"] == stage and all(DIGEST.fullmatch(file.sha256) for file in record.artifact.files)
 
 
 def place(file: File) -> str:

@@ -305,6 +305,13 @@ class Store:
             return None
         return body
 
+    def unfinished(self) -> Iterator[str]:
+        """sha256 of every object that an unfinished stage has committed, running or killed."""
+        for path in (self.root / "partial").glob("*"):
+            body = self._read_sealed(path) if len(path.name) == 64 else None
+            for file in [*body.get("files", ()), *body.get("states", ())] if body else ():
+                yield file["sha256"]
+
     def save_partial(self, key: str, files: list[File], states: list[File], mark: str = "") -> None:
         body = {"files": [f.as_json() for f in files], "states": [f.as_json() for f in states], "mark": mark}
         self._write_sealed(self.partial_path(key), body)

@@ -168,6 +168,13 @@ def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path
         assert said in told.err
 
 
+def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
+    with pytest.raises(ConfigError, match="E297") as told:
+        run(inbox(given, tmp_path), given, "edit.anchors={0: /nowhere.png}")
+    assert told.value.problems == ("every clip: no such file: /nowhere.png",)
+    assert not (tmp_path / "datasets").exists()
+
+
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +217,14 @@ def test_bad_clips_are_set_aside_with_their_reasons_and_nothing_is_made_twice(gi
     assert states(run(folder, given, again=("quarantined",))) == states(mended)
     assert len(log_of(mended)) == before + 2 * 4
 
+    # What somebody wrote into a folder is not believed when the clip's turn comes again.
+    report = home / "frames" / "a" / "artifact.json"
+    table = next(path for path in (home / "metrics" / "a" / "edit").iterdir() if path.name == "metrics.tsv")
+    table.write_bytes(bytes(reversed(table.read_bytes())))
+    report.unlink()
+    run(folder, given)
+    assert table.read_text().startswith("frame")
+
     # A result that was taken away is handed out anew; a clip that went takes its results along.
     shutil.rmtree(home / "report" / "a")
     (folder / "c.mp4").unlink()
@@ -235,7 +250,7 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     def planned(*overrides: str):
         words = ["dataset=manifest", f"dataset.manifest={folder}", f"edit.reference={given / 'cat.png'}", *SMALL]
         store = Store(Path(os.environ["RETAKE_STORE"]) / "retake")
-        return dataset.plan(store, Console(quiet=True), [*words, *overrides], False)
+        return dataset.plan(store, Console(quiet=True), [*words, *overrides])
 
     first = planned()
     assert first.stages["frames"] == {"cached": 0, "will run": 3, "may run": 0}
@@ -245,6 +260,7 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     run(folder, given)
     again = planned()
     assert (again.settled, again.stages) == ({"done": 3, "quarantined": 1}, {})
+    assert planned("dataset.skip.shorter_than=7").settled == {"skipped": 1}
     changed = planned("edit.strength=0.5")
     assert changed.stages["tracks"] == {"cached": 3, "will run": 0, "may run": 0}
     assert changed.stages["edit"] == {"cached": 0, "will run": 3, "may run": 0}

@@ -168,9 +168,12 @@ def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_a
     # Killed in the middle: chunks are committed, the run is not over.
     partial = site.home / "store" / "retake" / "partial"
     site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
-    until(lambda: partial.exists() and any(partial.iterdir()))
+    made = site.home / "store" / "retake" / "records"
+    until(lambda: any(made.glob("*/*")) and partial.exists() and any(partial.iterdir()))
     kill(worker)
-    records = {path.name for path in (site.home / "store" / "retake" / "records").glob("*/*")}
+    records = {path.name for path in made.glob("*/*")}
+    assert records
+    assert any(partial.iterdir())
 
     # Another worker, the same edit: what was recorded is found, the rest goes on.
     site.start("worker", "start", "--pool", "retake", "--name", "second")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from command import reference, sprite_clip
 from flows import job
 from flows.runners import Local
 from retake import dvc
+from retake.artifact import KINDS, File
 from retake.errors import ConfigError
 from retake.remote import Remote
-from retake.store import Store
+from retake.store import Record, Store
 
 
 @pytest.fixture
@@ -84,6 +87,35 @@ def test_a_damaged_remote_costs_a_recomputation_and_nothing_else(remote, tmp_pat
     assert [stage for stage, status in told.items() if status == "ran"] == ["frames", "optical_flow", "masks"]
     digests = [{r.key: r.artifact.digest for r in store.records()} for store in (one, other)]
     assert digests[0] == digests[1]
+
+
+def test_damage_here_is_not_sent_and_holds_nothing_else_up(remote, tmp_path):
+    one = Store(tmp_path / "one", lambda message: None)
+    edited(one, tmp_path)
+    masks = next(record for record in one.records("masks"))
+    flip(one.object_path(masks.artifact.files[0].sha256))
+    sent = remote.push(one)
+    assert (sent.records, sent.broken) == (8, 1)
+    assert not (tmp_path / "shared" / "retake" / "records" / "masks").exists()
+
+
+@pytest.mark.parametrize("what", ["stage", "digest", "key"])
+def test_a_record_that_would_write_elsewhere_is_left_there(remote, tmp_path, what):
+    other = Store(tmp_path / "deep" / "other", lambda message: None)
+    one = Store(tmp_path / "one")
+    recipe = {"stage": "../../../loot" if what == "stage" else "frames", "inputs": {}, "params": {}}
+    good = one.put("a.bin", b"bytes")
+    file = File("a.bin", "../../../../loot", good.md5, good.size) if what == "digest" else good
+    key = "../../loot" if what == "key" else "a" * 64
+    body = Record(key, recipe, KINDS["frames"]((file,), {}), 1.0, {}).as_json()
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    there = tmp_path / "shared" / "retake" / "records" / "frames"
+    there.mkdir(parents=True)
+    (there / ("a" * 64)).write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n")
+    pulled = remote.pull(other)
+    assert (pulled.records, pulled.broken) == (0, 1)
+    assert not list(tmp_path.rglob("loot*"))
+    assert list(other.records()) == []
 
 
 def flip(path: Path) -> None:

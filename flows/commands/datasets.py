@@ -52,7 +52,7 @@ def dataset(
         from flows import job
         from flows.outlook import lines
 
-        found = room.plan(job.open_store(), console, rest, record)
+        found = room.plan(job.open_store(), console, rest)
         show(found.as_json()) if as_json else print("\n".join(lines(found)))
         return
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):

@@ -95,4 +95,4 @@ def told_moved(verb: str, moved: dict[str, int], as_json: bool) -> None:
         return
     print(f"{verb} {moved['records']} results: {moved['objects']} objects, {size(moved['bytes'])}")
     if moved["broken"]:
-        print(f"{moved['broken']} results of the remote are damaged and were left there")
+        print(f"{moved['broken']} results are damaged and were left where they are")

@@ -9,8 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from retake.video import resize
-
 _PAPER, _INK, _FAINT = (22, 22, 22), (232, 232, 232), (150, 150, 150)
 _GAP, _MARGIN, _HEAD, _CAPTION = 4, 12, 30, 20
 
@@ -36,7 +34,7 @@ class Sheet:
             told = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
             self._columns[index] = (
                 told if caption is None else caption,
-                [_thumbnail(view, self.thumb) for view in views],
+                [thumbnail(view, self.thumb) for view in views],
             )
 
     def image(self) -> np.ndarray:
@@ -112,7 +110,8 @@ def png(image: np.ndarray) -> bytes:
     return packed.tobytes()
 
 
-def _thumbnail(rgb: np.ndarray, longest: int) -> np.ndarray:
+def thumbnail(rgb: np.ndarray, longest: int) -> np.ndarray:
+    """A picture [H, W, 3] at another size: its longer side is `longest` pixels."""
     scale = longest / max(rgb.shape[:2])
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -142,9 +141,7 @@ def _write(
 
 def boxed(rgb: np.ndarray, side: int) -> np.ndarray:
     """A picture [H, W, 3] in a square of `side` pixels, whatever its shape."""
-    height, width = rgb.shape[:2]
-    share = side / max(height, width)
-    small = resize(rgb, (max(1, round(width * share)), max(1, round(height * share))))
+    small = thumbnail(rgb, side)
     square = np.full((side, side, 3), _PAPER, np.uint8)
     top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2
     square[top : top + small.shape[0], left : left + small.shape[1]] = small
