@@ -2,9 +2,9 @@
 
 The motion U-Net is taught as AnimateDiff is (Guo et al. 2024, sec. 4): first a U-Net on single frames, then motion
 modules on clips. But the U-Net does not rest then, as AnimateDiff's does: single frames say nothing of a direction, so
-it has learnt to pass the word over, and motion modules, which read no text, hardly hear it (docs/models.md has the
-figures). The video transformer is taught on clips at once. Clips have few frames at first, two or four: objects and
-their ways are learnt on these, where a clip costs little.
+it has learnt to pass the word over, and motion modules, which read no text, hardly hear it. The video transformer is
+taught on clips at once. Clips have few frames at first, two or four: objects and their ways are learnt on these, where
+a clip costs little.
 
 Both predict v under a schedule without signal at its end; its noise is strong for long, because a clip repeats its
 object in every frame, and where it is and which way it goes is decided while little of it can be seen.
