@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -25,6 +25,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     tolerance: float = Field(
         1e-3, ge=0, le=1, description="a level is good once a refinement moves it by less, in units of the latents"
     )
+    precision: Literal["float16", "float32"] = Field(
+        "float16", description="what levels are kept in; float32: no rounding for denoising to enlarge, twice the disk"
+    )
     prompt: str = Field("", description="text that describes the clip; empty: none")
     overlap: int = Field(4, ge=0, le=512, description="latent frames that neighbouring windows of a long clip share")
 
@@ -34,6 +37,8 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
     """Level by level over the whole clip, because the windows of a long clip are blended at every level. Eight levels
     are committed at a time, and a killed run goes on from the last of them; meanwhile they wait in scratch files, so
     that memory does not grow with the clip."""
+    import torch
+
     from retake.diffusion.inversion import invert
     from retake.diffusion.windows import Windows
 
@@ -47,15 +52,17 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
     if first < steps:
         backbone = backbone_of(params.model)
         reels = Reels(work, tuple(latents.meta[name] for name in ("count", "channels", "height", "width")))
+        below = reels.begin(series, first)
         waiting: list[Reel] = []
         for level in invert(
             backbone,
-            reels.begin(series, first),
+            below,
             backbone.condition(text=[settings.prompt]),
             steps=steps,
             first=first,
             iterations=settings.iterations,
             tolerance=settings.tolerance,
+            stored=getattr(torch, settings.precision),
             windows=Windows.of(backbone, series.count, settings.overlap),
             batch=params.model.batch,
             new=reels.new,
@@ -64,7 +71,9 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
             evaluations[level.number - 1], moved[level.number - 1] = level.evaluations, level.residual or 0
             if level.number % GROUP == 0 or level.number == steps:
                 commit(work, series, (level.number - 1) // GROUP, waiting, {"evaluations": evaluations, "moved": moved})
-                reels.keep(waiting.pop())
+                for reel in [below, *waiting[:-1]]:
+                    reel.remove()
+                below = waiting[-1]  # the next group goes on from it
                 waiting.clear()
             work.progress(level.number, steps)
     loose = int((moved > settings.tolerance).sum())
@@ -96,25 +105,22 @@ def commit(work: Work, series: LatentSeries, group: int, levels: list[Reel], sta
 
 
 class Reels:
-    """Latents of the whole clip in scratch files; those that nobody needs any more are deleted."""
+    """Latents of the whole clip in scratch files."""
 
     def __init__(self, work: Work, shape: tuple[int, ...]) -> None:
         self.work, self.shape, self.made = work, shape, 0
-        self.last: list[Reel] = []
 
     def new(self, dtype: object) -> Reel:
         from retake.diffusion.windows import Reel
 
         self.made += 1
-        reel = Reel(self.work.scratch / f"{self.made}.latents", self.shape, dtype)  # type: ignore[arg-type]
-        self.last.append(reel)
-        return reel
+        return Reel(self.work.scratch / f"{self.made}.latents", self.shape, dtype)  # type: ignore[arg-type]
 
     def begin(self, series: LatentSeries, first: int) -> Reel:
         """The level to go on from: the latents, or the last level that was committed."""
         import torch
 
-        reel = self.new(torch.float16)
+        reel = self.new(torch.float32)
         for chunk in range(series.chunks()):
             span = chunk_range(chunk, len(series))
             if first:
@@ -123,12 +129,3 @@ class Reels:
                 z = series.span(span)
             reel[span.start : span.stop] = torch.from_numpy(z)
         return reel
-
-    def keep(self, reel: Reel) -> None:
-        """Delete all levels but this one, and the guess, which is refined in place from level to level."""
-        import torch
-
-        for other in self.last:
-            if other is not reel and other.dtype == torch.float16:
-                other.remove()
-        self.last = [r for r in self.last if r is reel or r.dtype != torch.float16]

@@ -102,6 +102,28 @@ def test_every_level_is_kept_and_denoising_them_comes_back(made, folder):
     assert (torch.as_tensor(back) - clip).square().mean().sqrt() < 0.05
 
 
+def test_levels_in_float32_come_back_nearer_and_a_killed_run_goes_on_to_the_last_bit(made, folder, tmp_path):
+    backbone = load(Model(**small.settings(folder)))
+    clip = torch.from_numpy(open_series(made.store, made.made["latents"]).span(range(COUNT)))
+    missed = {}
+    for precision in ("float16", "float32"):
+        asked = [f"inversion.precision={precision}", "inversion.tolerance=1e-6", "inversion.iterations=40"]
+        whole = run(tmp_path / precision, "sprites:drift", settings(words(folder, *asked)), "inversion")
+        inversion = open_series(whole.store, whole.made["inversion"])
+        assert inversion.at(0, "z").dtype == precision
+        top = torch.from_numpy(inversion.level(STEPS, range(COUNT)))
+        back = sample(backbone, top, backbone.condition([""]), steps=STEPS, windows=Windows.of(backbone, COUNT, 3))
+        missed[precision] = float((torch.as_tensor(back) - clip).square().mean().sqrt())
+    assert missed["float32"] < 0.2 * missed["float16"]
+
+    whole.record("inversion").unlink()  # of float32
+    for file in whole.made["inversion"].files:
+        whole.store.object_path(file.sha256).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        whole.again("inversion", StopAfter(9))
+    assert whole.again("inversion").digest == whole.made["inversion"].digest
+
+
 def test_a_damaged_file_of_levels_is_noticed(made, tmp_path):
     from retake.errors import DamagedError
 

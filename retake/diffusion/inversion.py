@@ -9,8 +9,10 @@ With the network's answer held fixed the step is linear, and solved for z'. What
 itself, noise or velocity. For velocity the solution exists at every level, also where a schedule with zero terminal SNR
 leaves nothing of the clip (alpha = 0); a noise prediction cannot be sampled from there at all (E277).
 
-Every level is rounded to float16, as it is stored, before the next one is made: what has been stored is all that an
-interrupted inversion needs, and sampling from any stored level passes through the stored ones below it.
+Every level is rounded as it is stored, to float16, before the next one is made: what has been stored is all that an
+interrupted inversion needs, and sampling from any stored level passes through the stored ones below it. Denoising makes
+small errors larger, most where a clip is unlike what the network has learnt; where rounding alone is too much, levels
+can be kept in float32.
 """
 
 from __future__ import annotations
@@ -27,13 +29,12 @@ from retake.diffusion.sampling import predicted
 from retake.diffusion.schedule import Schedule
 from retake.diffusion.windows import Latents, Windows, gathered, swept
 
-STORED = torch.float16
 New = Callable[[torch.dtype], Latents]
 
 
 class Level(NamedTuple):
-    """One level of an inversion: its latents [F, C, h, w] in float16, how often the network saw each window on the way
-    to it, and by how much the last refinement still moved them (largest root mean square of a frame; None without)."""
+    """One level of an inversion: its latents [F, C, h, w] as stored, how often the network saw each window on the way to
+    it, and by how much the last refinement still moved them (largest root mean square of a frame; None without)."""
 
     number: int
     latents: Latents
@@ -51,6 +52,7 @@ def invert(
     first: int = 0,
     iterations: int = 10,
     tolerance: float = 1e-3,
+    stored: torch.dtype = torch.float16,
     windows: Windows | None = None,
     batch: int = 1,
     new: New | None = None,
@@ -60,6 +62,7 @@ def invert(
 
     iterations: refinements of each level after plain DDIM inversion, at most; 0 leaves it plain. They end once asking
     again moves the level by no more than `tolerance` (root mean square of a frame; latents have about unit variance).
+    stored: what levels are rounded to.
     new: makes latents for a whole clip, in memory by default: one in float32, and every level, which the caller keeps
     or not. Only the last one is read again.
 
@@ -89,9 +92,9 @@ def invert(
             asked, evaluations = guess, evaluations + 1
             if moved <= tolerance:
                 break
-        level = make(STORED)
+        level = make(stored)
         for frames in blocks(count):
-            level[frames.start : frames.stop] = guess[frames.start : frames.stop].to(STORED)
+            level[frames.start : frames.stop] = guess[frames.start : frames.stop].to(stored)
         below = level
         yield Level(number, level, evaluations, moved if evaluations > 1 else None)
 
