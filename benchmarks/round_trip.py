@@ -3,8 +3,8 @@
 With the embedded models, as an edit does it: the settings of the inversion stage, no prompt, guidance 1. *VAE* is PSNR
 to the source of what is encoded and decoded, *back* that of the whole round trip, *lost* the difference (the bar is
 0.5 dB); *to VAE* is PSNR of the round trip to the autoencoder's reconstruction. *Evaluations* is how often the
-inversion asked the network about each window. *Exact* keeps levels in float32 and refines them to 1e-5. Peer: plain DDIM
-inversion, one evaluation a level.
+inversion asked the network about each window. *Exact* keeps levels in float32 and refines them to 1e-5. Peer: plain
+DDIM inversion, one evaluation a level.
 
 A long clip goes in windows that are blended at every level. *Seam* is the mean change from frame to frame where a
 window begins or ends, to that everywhere else: compare it with the source's own. A clip made from noise has no source

@@ -15,8 +15,9 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
     tracks   ids int64 [P] · xy float32 [n,P,2] · visible bool [n,P]
     latents  z float16 [n,C,h,w] of n latent frames
     inversion
-             z float16 or float32 [g,n,C,h,w]: a group of up to 8 levels of noise of one chunk of latent frames. Levels 1 to 8
-             are the first group; level 0 is the latents themselves. File number = group * chunks + chunk
+             z float16 or float32 [g,n,C,h,w]: a group of up to 8 levels of noise of one chunk of latent
+             frames. Levels 1 to 8 are the first group; level 0 is the latents themselves.
+             File number = group * chunks + chunk
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
     result   rgb uint8 [n,H,W,3] at the source's size
 """

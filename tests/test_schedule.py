@@ -105,14 +105,17 @@ def test_steps_are_diffusers(name: str, eta: float, steps: int) -> None:
     theirs, ours = both(name)
     theirs.set_timesteps(steps)
     z, output, fresh = noise(0), noise(1), noise(2)
-    # From pure noise all of the rest is fresh noise: theirs takes the root of a float32 difference that should be 0.
-    limit = 2e-3 if eta and name == "zero snr" else 2e-5
     for t, to in ours.ladder(steps):
         more = {"eta": eta, "variance_noise": fresh} if eta else {}
         expected = theirs.step(output, t, z, **more)
         x0, eps = ours.split(output, z, t)
         assert (x0 - expected.pred_original_sample).abs().max() < 2e-5 * max(1.0, float(x0.abs().max()))
-        assert (ours.step(x0, eps, t, to, eta, fresh) - expected.prev_sample).abs().max() < limit
+        wanted = expected.prev_sample
+        if eta and ours.alpha(t) == 0:
+            # From pure noise all of the rest is fresh noise; theirs takes the root of a float32 difference that should
+            # be 0, and on some machines lies below it.
+            wanted = ours.alpha(to) * x0 + ours.sigma(to) * fresh
+        assert (ours.step(x0, eps, t, to, eta, fresh) - wanted).abs().max() < 2e-5
 
 
 def test_inverse_step_is_diffusers() -> None:

@@ -6,6 +6,7 @@ Everything is laid out with frames before channels: pixels [B, F, 3, H, W] in -1
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -155,7 +156,7 @@ class Backbone(ABC):
             raise ConfigError("E273", f"guidance {guidance} has nothing to guide away from", "Use guidance=1.")
         else:
             both = {name: torch.cat([condition.unwanted[name], value]) for name, value in told.items()}
-            output = self.forward(torch.cat([z, z]), torch.cat([t, t]), both).float()
+            output = self.forward(torch.cat([z, z]), twice(t), both).float()
             without, with_ = output.chunk(2)
             output = without + guidance * (with_ - without)
         return Predicted(*self.schedule.split(finite(output, "the network", self.dtype), z, t))
@@ -183,12 +184,19 @@ def times(t: Times, z: Tensor) -> Tensor:
     return t.to(torch.int64).expand(z.shape[:2])
 
 
+def twice(t: Tensor) -> Tensor:
+    """Timesteps [B, F] for two of each clip, [2 B, F]; one number expanded over the frames stays one."""
+    column = t[:, :1] if t.stride(1) == 0 else t
+    return torch.cat([column, column]).expand(-1, t.shape[1])
+
+
 def finite(values: Tensor, what: str, dtype: torch.dtype) -> Tensor:
     """The values, if all of them are numbers. Raises ConfigError E278 where one is NaN or infinite.
 
     Looked at before a result leaves the model, so that nothing of it is kept. On a GPU this waits for the result.
     """
-    if values.device.type == "meta" or bool(torch.isfinite(values.detach()).all()):
+    # In float64 no sum of float32 overflows, so it is finite where all of them are: one pass over them, no copy.
+    if values.device.type == "meta" or math.isfinite(values.detach().sum(dtype=torch.float64)):
         return values
     kind = str(dtype).removeprefix("torch.")
     hint = "Look for NaN in the weights and in what was put in."

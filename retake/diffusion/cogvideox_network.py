@@ -111,7 +111,10 @@ def _unpatched(tokens: Tensor, z: Tensor, patch: int) -> Tensor:
 
 
 def time_embedding(transformer: Any, t: Tensor, dtype: torch.dtype) -> Tensor:
-    """Embeddings [B, F + 1, D] of timesteps [B, F]: one a frame, and last their mean, which modulates the text."""
+    """Embeddings [B, F + 1, D] of timesteps [B, F]: one a frame, and last their mean, which modulates the text. Of
+    timesteps that are one number expanded over the frames, [B, 2, D]: one for all frames."""
+    if t.stride(1) == 0:  # one timestep a clip: every block works its modulation out once, not for every frame
+        t = t[:, :1]
     flat = transformer.time_embedding(transformer.time_proj(t.reshape(-1)).to(dtype))
     frames = flat.unflatten(0, t.shape)
     return torch.cat([frames, frames.mean(1, keepdim=True)], dim=1)

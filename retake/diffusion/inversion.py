@@ -33,8 +33,8 @@ New = Callable[[torch.dtype], Latents]
 
 
 class Level(NamedTuple):
-    """One level of an inversion: its latents [F, C, h, w] as stored, how often the network saw each window on the way to
-    it, and by how much the last refinement still moved them (largest root mean square of a frame; None without)."""
+    """One level of an inversion: its latents [F, C, h, w] as stored, how often the network saw each window on the way
+    to it, and by how much the last refinement still moved them (largest root mean square of a frame; None without)."""
 
     number: int
     latents: Latents

@@ -130,9 +130,11 @@ class Schedule:
         eta: 0 is deterministic, 1 is DDPM's variance; then `noise` [B, F, ...] is read.
         """
         then = self._bar(to)
-        spread = eta * self._spread(t, to) if eta else 0.0 * then
-        rest = (1 - then - spread**2).clamp(min=0).sqrt()
-        z = like(then.sqrt().float(), x0) * x0 + like(rest.float(), x0) * eps
+        rest = 1 - then
+        if eta:
+            spread = eta * self._spread(t, to)
+            rest = rest - spread**2
+        z = like(then.sqrt().float(), x0) * x0 + like(rest.clamp(min=0).sqrt().float(), x0) * eps
         if eta and noise is not None:
             z = z + like(spread.float(), x0) * noise
         return z

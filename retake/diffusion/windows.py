@@ -127,6 +127,9 @@ def swept(windows: Windows, batch: int, compute: Callable[[Sequence[range]], Ten
     compute: float32 [W, length, C, h, w] of W windows. Yields (frames, their result [n, C, h, w]) as soon as no later
     window touches those frames: they may be written where the windows are read from.
     """
+    if len(windows.spans) == 1:  # nothing to blend
+        yield windows.spans[0], compute(windows.spans)[0]
+        return
     first, waiting = 0, None
     for at in range(0, len(windows.spans), batch):
         some = range(at, min(at + batch, len(windows.spans)))
