@@ -17,6 +17,7 @@ NAMES = (
     "embedded",
     "round_trip",
     "diffusion",
+    "fifo",
     "moca",
     "datasets",
 )

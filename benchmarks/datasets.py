@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True)
             made = [measured(home, kill=n < kills, seed=n) for n in range(kills + 1)]
             again = measured(home)
             costs.append(cost(size, made, again, dvc_nothing_to_do(home / "dvc", size) if beside else None))
-            fates.append(fate(size, bad, made, again))
+            fates.append(fate(size, bad, made, again, home / "datasets"))
         finally:
             shutil.rmtree(home, ignore_errors=True)
     return [*costs, *fates]
@@ -127,10 +128,13 @@ def cost(size: int, made: list[dict[str, Any]], again: dict[str, Any], dvc: floa
     }
 
 
-def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, Any]) -> dict[str, Any]:
-    """What became of the clips, and whether it is what should have."""
+def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, Any], datasets: Path) -> dict[str, Any]:
+    """What became of the clips, and whether it is what should have. datasets: where states.jsonl lies."""
     jobs = made[-1]["told"]["jobs"]
     aside = {job["job"].partition("/")[0] for job in jobs if job["state"] == "quarantined"}
+    reasons = Counter(job["code"] for job in jobs if job["state"] == "quarantined")
+    (log,) = datasets.rglob("states.jsonl")
+    begun = Counter(line["job"] for line in map(json.loads, log.read_text().splitlines()) if line["state"] == "begun")
     return {
         "table": "Fates",
         "clips x edits": f"{size} x 2",
@@ -140,6 +144,8 @@ def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, 
         "set aside": len(aside),
         "bad ones": len(bad),
         "exactly these": aside == bad,
+        "for": ", ".join(f"{code} {count}" for code, count in sorted(reasons.items())),
+        "edits begun twice": sum(count > 1 for count in begun.values()),
         "made again by the second run": again["told"]["stages"].get("ran", 0),
     }
 

@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,26 @@ from command import reference, sprite_clip
 CHECKOUT = Path(__file__).resolve().parent.parent
 SMALL = ["frames.last=4", "report.tile=64", "masks.box=[20,20,80,80]"]
 PATIENCE = 240  # seconds: a machine may be busy
+
+
+class Hook:
+    """What is told by a webhook: a server that keeps the texts."""
+
+    def __init__(self) -> None:
+        heard: list[str] = []
+
+        class Listener(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["text"])
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.heard, self.server = heard, ThreadingHTTPServer(("127.0.0.1", 0), Listener)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 class Site:
@@ -44,6 +66,16 @@ class Site:
             "RETAKE_DATASETS": str(home / "datasets"),
         }
         self.children: list[subprocess.Popen[bytes]] = []
+        self.hook, self.made = Hook(), list[str]()
+
+    def fix(self, *words: str) -> list[str]:
+        """What `retake doctor --fix` says that it made."""
+        command = [sys.executable, "-m", "flows", "doctor", "--fix", *words]
+        done = subprocess.run(
+            command, cwd=CHECKOUT, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return [line for line in done.stderr.splitlines() if line.startswith("made ")]
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         log = (self.home / f"{words[0]}-{len(self.children)}.log").open("wb")
@@ -103,6 +135,7 @@ class Site:
     def close(self) -> None:
         for child in self.children:
             kill(child)
+        self.hook.server.shutdown()
 
 
 def kill(child: subprocess.Popen[bytes]) -> None:
@@ -139,11 +172,26 @@ def site(tmp_path_factory) -> Iterator[Site]:
                 return False
 
         until(answers)
-        site.run("work-pool", "create", "retake", "--type", "process")
+        site.made = site.fix("--notify", site.hook.url)
         site.run("--no-prompt", "deploy", "--all")
         yield site
     finally:
         site.close()
+
+
+def test_doctor_makes_what_the_server_needs_once(site):
+    assert [line.partition(":")[0] for line in site.made] == [
+        "made work pool retake",
+        "made automation",
+        "made automation",
+    ]
+    assert site.fix() == []  # all is there
+    pool = site.ask("work_pools/retake")
+    assert (pool["type"], pool["concurrency_limit"] >= 1) == ("process", True)
+    site.run("work-pool", "set-concurrency-limit", "retake", "4")
+    assert len(site.fix("--notify", site.hook.url)) == 1  # an address that is given counts
+    assert site.ask("work_pools/retake")["concurrency_limit"] == 4
+    assert len(site.ask("automations/filter", {})) == 2
 
 
 def test_all_deployments_are_there_with_their_parameters(site):
@@ -167,7 +215,7 @@ def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_a
 
     # Killed in the middle: chunks are committed, the run is not over.
     partial = site.home / "store" / "retake" / "partial"
-    site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
+    lost = site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
     made = site.home / "store" / "retake" / "records"
     until(lambda: any(made.glob("*/*")) and partial.exists() and any(partial.iterdir()))
     kill(worker)
@@ -209,3 +257,12 @@ def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_a
     states = {line["job"]: line["state"] for line in map(json.loads, log)}
     assert states["good/edit"] in ("ok", "cached")
     assert states["bad/edit"] == "quarantined"
+
+    # A run that fails is told. (One that a schedule began would be told a quarter of an hour later: docs/scaling.md.)
+    failed = site.trigger("edit-clip/edit-clip", clip=str(inbox / "bad.mp4"), overrides=own)
+    assert site.ended(failed) == "Failed"
+    until(lambda: any("edit-clip" in text and "E401" in text for text in site.hook.heard))
+
+    # The run whose worker was killed does not hold its place for ever.
+    assert site.ended(lost) == "Crashed"
+    until(lambda: any("no sign of life" in text for text in site.hook.heard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,21 @@ from flows.ending import show
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    as_json: Json = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Make what the Prefect server needs: a pool with a limit, automations.")
+    ] = False,
+    notify: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --fix: where failed runs are told, by a webhook.")
+    ] = None,
+) -> None:
     """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""
     from flows import doctor as checks
+    from flows import standing
 
+    for line in standing.fix(notify) if fix or notify else []:
+        print(f"made {line}", file=sys.stderr)
     found = checks.run()
     if as_json:
         show({"checks": found})
