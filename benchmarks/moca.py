@@ -1,39 +1,80 @@
 """MoCA-Video beside its peers on pairs of the sprite world: `retake dataset evaluation=moca`, by the shipped judge.
 
-12 pairs, three seeds, five arms on the embedded transformer; means over pairs with 95 % intervals, and differences to
-sdedit, pair by pair. The page with all pictures is artifacts/evaluations/moca/.
+Means over pairs with 95 % intervals, and differences to one arm, pair by pair, on the embedded transformer: first its
+peers and presets with three seeds, then a table a question of the paper. The pages with all pictures are
+artifacts/evaluations/.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-PAIRS = 12
-SEEDS = (0, 1, 2)
-ARMS = ("propagate", "sdedit", "recommended", "paper", "code")
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
-def run(pairs: int = PAIRS, seeds: tuple[int, ...] = SEEDS, arms: tuple[str, ...] = ARMS) -> list[dict[str, Any]]:
-    """A row an arm: values, and differences to sdedit."""
+class Question(NamedTuple):
+    """Arms to compare, and the one that differences are to; what is typed beside."""
+
+    title: str
+    arms: tuple[str, ...]
+    against: str
+    pairs: int = 24
+    seeds: tuple[int, ...] = (0,)
+    beside: tuple[str, ...] = ()
+
+
+PARTS = ("gate", "no_gate", "no_momentum", "no_residual", "constant", "synchronous")
+QUESTIONS = (
+    Question("Peers and presets", ("propagate", "sdedit", "recommended", "paper", "code"), "sdedit", 12, (0, 1, 2)),
+    Question("What each part brings", ("recommended", *PARTS), "recommended"),
+    Question("Masks anew in every step, with and without the gate", ("gate", "no_gate"), "gate"),
+    Question("Where masks come from", ("recommended", "boxes", "attention"), "recommended"),
+    Question("From which timestep (t')", ("below_200", "below_300", "below_400"), "below_300"),
+    Question(
+        "How long the momentum remembers (beta; recommended 0.9)", ("recommended", "beta_80", "beta_95"), "recommended"
+    ),
+    Question("Published schedule", ("published", "lookahead_8", "lookahead_4", "lookahead_0"), "published", 40),
+    Question(
+        "Every fourth frame: motion beyond the gate",
+        ("no_gate", "gate", "neighbour", "recommended"),
+        "no_gate",
+        beside=("frames.fps=2",),
+    ),
+)
+
+
+def run(questions: Sequence[Question] = QUESTIONS) -> list[dict[str, Any]]:
+    """A row an arm: values, and differences to another arm."""
+    from retake.weights.local import require
+
+    for name in ("embedded_dit", "embedded", "judge"):
+        require(name)
+    return [row for question in questions for row in answered(question)]
+
+
+def answered(question: Question) -> list[dict[str, Any]]:
+    """The rows of one question."""
     from flows import evaluation, job
     from flows.console import Console
     from flows.runners import Local
     from retake.report import standings
     from retake.report.comparison import told
-    from retake.weights.local import require
 
-    for name in ("embedded_dit", "embedded", "judge"):
-        require(name)
-    asked = [f"evaluation.first={pairs}", f"evaluation.seeds={list(seeds)}", f"evaluation.only={list(arms)}"]
-    done = evaluation.evaluate(Local(job.open_store()), Console(quiet=True), "moca", asked)
+    asked = [
+        f"evaluation.first={question.pairs}",
+        f"evaluation.seeds={list(question.seeds)}",
+        f"evaluation.only={list(question.arms)}",
+        f"evaluation.against={question.against}",
+    ]
+    done = evaluation.evaluate(Local(job.open_store()), Console(quiet=True), "moca", [*asked, *question.beside])
+    title = f"{question.title}: {question.pairs} pairs, {len(question.seeds)} seed{'s'[: len(question.seeds) > 1]}"
     rows = []
     for row in done["table"]:
         if row["category"] == standings.ALL:
             of = {value: told(cell) for value, cell in row["values"].items()}
-            rows.append({"table": f"{pairs} pairs, {len(seeds)} seeds", "arm": row["arm"], **of})
+            rows.append({"table": title, "arm": row["arm"], **of})
     for row in done["table"]:
         cells = {value: cell.get("difference") for value, cell in row["values"].items()}
         if row["category"] == standings.ALL and all(cells.values()):
             of = {value: told(cell) for value, cell in cells.items() if cell}
-            rows.append({"table": "Against sdedit, pair by pair", "arm": row["arm"], **of})
+            rows.append({"table": f"{question.title}: difference to {question.against}", "arm": row["arm"], **of})
     return rows
