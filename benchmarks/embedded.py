@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CLIPS = 64
 STEPS = 50
-GUIDANCE = 4.0
+GUIDANCE = 2.0
 SEED = 7
 BATCH = 16
 MODELS: dict[str, Model] = {

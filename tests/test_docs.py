@@ -70,3 +70,13 @@ def test_commands_that_texts_name_exist():
     named = {found for text in spoken for found in re.findall(r"(?:`|: |^)retake ([a-z]+)\b", text, re.MULTILINE)}
     assert named
     assert named <= commands
+
+
+def test_the_container_file_takes_what_the_checkout_has():
+    ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    taken = re.findall(r"^COPY (.+) \S+$", (CHECKOUT / "Containerfile").read_text(), re.MULTILINE)
+    names = [name for line in taken for name in line.split()]
+    assert {"retake", "flows", "tasks", "params", "constraints.txt"} <= set(names)
+    for name in names:
+        assert (CHECKOUT / name).exists()
+        assert f"!{name}" in ignored

@@ -1,0 +1,87 @@
+"""Two hundred random changes of settings: a plan never promises wrongly, and says which setting it was."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from test_stages import DRIFT, Calls, run
+
+from flows import graph
+from flows.config import Settings, settings
+from flows.runners import Plan, Planned
+from retake.clip import open_clip
+from retake.store import Store
+
+COUNT = 200
+SMALL = [*DRIFT, "frames.last=3", "frames.short_side=48", "metrics.names=[region]"]
+NUMBERS = {  # a value that is drawn was not there before
+    "masks.enlarge": (1.2, 2.0),
+    "masks.band": (0.03, 0.08),
+    "masks.support": (0.5, 0.8),
+    "tracks.spacing": (4.0, 9.0),
+    "tracks.fb_threshold": (0.5, 2.0),
+    "tracks.residual": (10.0, 30.0),
+    "edit.strength": (0.1, 1.0),
+    "edit.feather": (1.0, 6.0),
+    "edit.grow": (0.0, 3.0),
+    "edit.residual": (0.0, 1.0),
+}
+CHOICES = {  # a value that is drawn may have been there before
+    "frames.short_side": [40, 44, 48, 52, 56],
+    "frames.last": [2, 3, 4, 5],
+    "optical_flow.preset": ["ultrafast", "fast", "medium"],
+    "masks.seed": [0, 1, 2, 3],
+    "masks.iterations": [4, 5, 6],
+    "region.steps": ["[]", "[largest]", "[rectangle]"],
+    "tracks.levels": [3, 4],
+    "tracks.window": [9, 11, 13],
+    "edit.fit": ["cover", "contain", "stretch"],
+    "decode.crf": [16, 18, 20, 22, 24],
+    "report.columns": [2, 3, 4],
+    "report.crf": [20, 23, 26],
+}
+
+
+def planned(store: Store, p: Settings) -> dict[str, Planned]:
+    plan = Plan(store)
+    graph.edit_graph(plan, open_clip("sprites:drift"), p, "report")
+    return {one.stage: one for one in plan.planned}
+
+
+def drawn(rng: random.Random) -> dict[str, str]:
+    """One to three settings, each with a value that is not the default's."""
+    names = rng.sample([*NUMBERS, *CHOICES], rng.choice((1, 1, 2, 3)))
+    return {
+        name: f"{rng.uniform(*NUMBERS[name]):.6f}" if name in NUMBERS else str(rng.choice(CHOICES[name]))
+        for name in names
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Calls:
+    return run(tmp_path_factory.mktemp("plan") / "retake", "sprites:drift", settings(SMALL))
+
+
+def test_a_plan_keeps_its_word_and_names_what_changed(made):
+    rng, root, store, seen = random.Random(5), made.store.root, made.store, set[str]()
+    for number in range(COUNT):
+        changed = drawn(rng)
+        p = settings([*SMALL, *(f"{name}={value}" for name, value in changed.items())])
+        told = planned(store, p)
+        ran = set(run(root, "sprites:drift", p).ran)
+        status = {stage: one.status for stage, one in told.items()}
+        where = f"change {number}: {changed}, {status}, ran {sorted(ran)}"
+        assert all(status[stage] in ("will run", "may run") for stage in ran), where
+        assert {stage for stage in status if status[stage] == "will run"} <= ran, where
+        assert not ran & {stage for stage in status if status[stage] == "cached"}, where
+        for stage, one in told.items():
+            if one.status != "will run":
+                continue
+            named = {part.partition(":")[0] for part in one.why.split("; ")}
+            own = {name for name in changed if name.partition(".")[0] == stage}
+            # What is new here is named, and nothing else of this stage; what was here before may have met other inputs.
+            assert own & NUMBERS.keys() <= named, f"{where}: {one.why}"
+            assert all(name in own or name.startswith("another ") for name in named), f"{where}: {one.why}"
+            seen |= named & own
+    assert len(seen) > 15  # of 22: most were the reason at some time
