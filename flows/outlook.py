@@ -19,13 +19,15 @@ from retake.errors import RetakeError
 from retake.store import Store
 from retake.weights.local import command
 
+EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
 OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
 
 
 @dataclass
 class Outlook:
     """Counts of stages by what would happen, and what those that would run are likely to take. unknown: stages of
-    which nothing alike ever ran here; unreadable: clips by the reason why they cannot be planned."""
+    which nothing alike ever ran here; unreadable: clips by the reason why they cannot be planned; why: how often
+    a stage would run for which reason, among the first edits that are not settled."""
 
     jobs: int = 0
     settled: dict[str, int] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class Outlook:
     unknown: int = 0
     lacks: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
+    why: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -46,6 +49,9 @@ class Outlook:
         of_stage = self.stages.setdefault(planned.stage, {"cached": 0, "will run": 0, "may run": 0})
         of_stage[planned.status] += 1
         self.lacks += [name for name in planned.lacks if name not in self.lacks]
+        if planned.status == "will run" and planned.why:
+            reasons = self.why.setdefault(planned.stage, {})
+            reasons[planned.why] = reasons.get(planned.why, 0) + 1
         if planned.forecast is None:
             return
         if planned.forecast.seconds is None:
@@ -62,13 +68,14 @@ def outlook(store: Store, work: Work, states: States) -> Outlook:
     found, marks = Outlook(jobs=len(work.jobs)), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
+    explained = 0
     for job in work.jobs:
         state = states.of(job.name, marks.of(job, work.dataset.skip))
         if state is not None and state.state in SETTLED:
             name = "done" if state.state in GOOD else state.state
             found.settled[name] = found.settled.get(name, 0) + 1
             continue
-        run = Plan(store, explain=False, known=known)
+        run = Plan(store, explain=explained < EXPLAINED, known=known)
         try:
             clip = job.open()
             if broken_rule(clip, work.dataset.skip, job.settings.frames.folder_fps):
@@ -78,6 +85,7 @@ def outlook(store: Store, work: Work, states: States) -> Outlook:
         except RetakeError as error:
             found.unreadable[job.name] = f"{error.code} {error.message}"
             continue
+        explained += 1
         with_model = "latents" in graph.closure(job.settings)
         for planned in run.planned:
             place = planned.stage, planned.key or job.clip
@@ -97,6 +105,9 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"{'':13} {'cached':>8} {'will run':>9} {'may run':>8}"
     for stage, counts in found.stages.items():
         yield f"{stage:13} {counts['cached']:8} {counts['will run']:9} {counts['may run']:8}"
+    for stage, reasons in found.why.items():
+        often = sorted(reasons.items(), key=lambda reason: -reason[1])
+        yield from (f"why {stage}: {why[:160]} ({count} of the first {EXPLAINED} edits)" for why, count in often[:3])
     yield " ".join(filter(None, totals(found)))
     for name, reason in list(found.unreadable.items())[:10]:
         yield f"cannot be planned: {name}  {reason[:160]}"

@@ -235,12 +235,14 @@ def why_missing(store: Store, recipe: Recipe) -> str:
 
 
 def nearest_record(store: Store, recipe: Recipe, at_most: int = 500) -> Any:
-    """The record of the same stage with the fewest differing ingredients, the latest of equals."""
+    """The record of the same stage with the fewest differing ingredients; of equals one of the same inputs (another
+    clip with the new setting is no reason why this one has to run), and of these the latest."""
     ingredients, best, fewest = recipe.ingredients(), None, None
     for count, record in enumerate(store.records(recipe.stage)):
         if count >= at_most:
             break
-        distance = len(differences(ingredients, record.recipe))
+        found = [name for name, _, _ in differences(ingredients, record.recipe)]
+        distance = len(found), sum(name.startswith("inputs.") for name in found)
         if fewest is None or distance < fewest:
             best, fewest = record, distance
     return best

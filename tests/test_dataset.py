@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command import Shell, reference, sprite_clip
 
-from flows import batch, dataset, graph
+from flows import batch, dataset, graph, outlook
 from flows.console import Console
 from flows.jobs import work_of
 from flows.listing import listed
@@ -265,6 +265,8 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     assert changed.stages["tracks"] == {"cached": 3, "will run": 0, "may run": 0}
     assert changed.stages["edit"] == {"cached": 0, "will run": 3, "may run": 0}
     assert changed.stages["decode"] == {"cached": 0, "will run": 0, "may run": 3}
+    assert changed.why == {"edit": {"edit.strength: 1.0 -> 0.5": 3}}
+    assert "why edit: edit.strength: 1.0 -> 0.5 (3 of the first 20 edits)" in list(outlook.lines(changed))
     assert changed.seconds > 0
     assert changed.unknown == 0
     done = run(folder, given, "edit.strength=0.5")

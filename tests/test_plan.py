@@ -85,3 +85,10 @@ def test_a_plan_keeps_its_word_and_names_what_changed(made):
             assert all(name in own or name.startswith("another ") for name in named), f"{where}: {one.why}"
             seen |= named & own
     assert len(seen) > 15  # of 22: most were the reason at some time
+
+
+def test_another_clip_with_the_new_setting_is_no_reason(made):
+    """The clip's own earlier result is nearer than another clip's that has the new setting already."""
+    p = settings([*SMALL, "masks.band=0.021"])
+    run(made.store.root, "sprites:zoom", p, "masks")
+    assert planned(made.store, p)["masks"].why == "masks.band: 0.05 -> 0.021"
