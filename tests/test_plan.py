@@ -87,8 +87,9 @@ def test_a_plan_keeps_its_word_and_names_what_changed(made):
     assert len(seen) > 15  # of 22: most were the reason at some time
 
 
-def test_another_clip_with_the_new_setting_is_no_reason(made):
+def test_another_clip_with_the_new_setting_is_no_reason(tmp_path):
     """The clip's own earlier result is nearer than another clip's that has the new setting already."""
-    p = settings([*SMALL, "masks.band=0.021"])
-    run(made.store.root, "sprites:zoom", p, "masks")
-    assert planned(made.store, p)["masks"].why == "masks.band: 0.05 -> 0.021"
+    p = settings([*SMALL, "optical_flow.preset=fast"])
+    run(tmp_path, "sprites:drift", settings(SMALL), "optical_flow")
+    other = run(tmp_path, "sprites:zoom", p, "optical_flow")
+    assert planned(other.store, p)["optical_flow"].why == "optical_flow.preset: medium -> fast"
