@@ -19,6 +19,10 @@ import psutil
 import pytest
 from command import reference, sprite_clip
 
+from flows import job
+from flows.runners import Local
+from retake.store import Store
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 SMALL = ["frames.last=4", "report.tile=64", "masks.box=[20,20,80,80]"]
 PATIENCE = 240  # seconds: a machine may be busy
@@ -152,6 +156,11 @@ def kill(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
+def identities(store: Store) -> set[tuple[str, str]]:
+    """Key and digest of everything that was made."""
+    return {(record.key, record.artifact.digest) for record in store.records()}
+
+
 def until(true: Callable[[], Any]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not true():
@@ -233,6 +242,12 @@ def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_a
     again = site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
     assert site.ended(again) == "Completed"
     assert set(site.tasks(again).values()) == {"Cached"}
+
+    # From the command line, in a store of its own, it comes out the same.
+    alone = Store(site.home / "alone" / "retake")
+    done = job.edit(str(clip), own, runner=Local(alone), folder=site.home / "alone" / "out")
+    assert {outcome.status for outcome in done.outcomes} == {"ran"}
+    assert identities(alone) == identities(Store(site.home / "store" / "retake"))
 
     # A schedule fires by itself; a bad clip fails the run once, and the good ones are done.
     inbox = site.home / "inbox"

@@ -18,10 +18,14 @@ STAGES = [*BEFORE, "edit", "decode", "metrics", "report"]
 
 
 class Copy:
-    """A checkout of its own: what git tracks here, committed anew, with its own cache."""
+    """A checkout of its own, with its own cache: what git tracks here, committed anew, or a clone of another."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: Copy | None = None) -> None:
         self.folder = folder
+        if of is not None:
+            self.environment = of.environment | {"PYTHONPATH": str(folder), "HOME": str(folder / ".home")}
+            self.run("git", "clone", "-q", str(of.folder), ".")
+            return
         listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, capture_output=True, check=True)
         for name in filter(None, listed.stdout.decode().split("\0")):
             if (CHECKOUT / name).is_file():
@@ -62,7 +66,7 @@ class Copy:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
-    return lambda name: Copy(tmp_path_factory.mktemp(name))
+    return lambda name, of=None: Copy(tmp_path_factory.mktemp(name), of)
 
 
 def digests_of_outs(copy: Copy) -> dict[str, str]:
@@ -70,9 +74,15 @@ def digests_of_outs(copy: Copy) -> dict[str, str]:
     return {str(p.parent.relative_to(copy.folder / "artifacts")): json.loads(p.read_text())["digest"] for p in found}
 
 
-def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_round(fresh):
-    prefect_first = fresh("prefect-first")
-    done = prefect_first.dataset(*SMALL)
+@pytest.fixture(scope="module")
+def begun(fresh) -> tuple[Copy, dict]:
+    """A checkout whose dataset a Prefect flow has made, and what it said."""
+    copy = fresh("prefect-first")
+    return copy, copy.dataset(*SMALL)
+
+
+def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_round(fresh, begun):
+    prefect_first, done = begun
     assert done["stages"].keys() == {"ran", "cached"}  # two edits of a clip share its priors
     text = prefect_first.run("dvc", "repro")
     assert text.count("didn't change, skipping") == len(STAGES)
@@ -110,6 +120,24 @@ def test_after_a_prefect_run_dvc_repro_finds_nothing_to_do_and_the_other_way_rou
     dvc_first.run("dvc", "plots", "show", "-o", "plots")
     assert "warp_error_edit" in (dvc_first.folder / "plots" / "index.html").read_text()
     assert "edit.strength" in dvc_first.run("dvc", "params", "diff")
+
+
+def test_a_clone_computes_nothing_after_a_pull(fresh, begun):
+    """Neither for Retake nor for DVC, from one remote."""
+    prefect_first, done = begun
+    prefect_first.run("dvc", "remote", "add", "-d", "shared", str(prefect_first.folder.parent / "shared"))
+    prefect_first.commit("made")
+    prefect_first.run(sys.executable, "-m", "flows", "push")
+    prefect_first.run("dvc", "push")
+    second = fresh("second", prefect_first)
+    second.run(sys.executable, "-m", "flows", "pull")
+    pulled = second.dataset(*SMALL)
+    assert pulled["stages"].keys() == {"cached"}
+    assert pulled["artifacts"] == done["artifacts"]
+    third = fresh("third", prefect_first)
+    third.run("dvc", "pull")
+    assert "Running stage" not in third.run("dvc", "repro")
+    assert digests_of_outs(third) == digests_of_outs(second) == digests_of_outs(prefect_first)
 
 
 def test_the_cache_folder_is_dvcs_own(tmp_path, monkeypatch):
