@@ -32,7 +32,13 @@ QUESTIONS = (
     Question(
         "How long the momentum remembers (beta; recommended 0.9)", ("recommended", "beta_80", "beta_95"), "recommended"
     ),
-    Question("Published schedule", ("published", "lookahead_8", "lookahead_4", "lookahead_0"), "published", 40),
+    Question("Published schedule", ("published", "lookahead_8"), "published", 40),
+    Question(
+        "Fewer frames that are only looked at, on clips of 46 frames",
+        ("lookahead_8", "lookahead_4", "lookahead_0"),
+        "lookahead_8",
+        beside=("frames.fps=24",),
+    ),
     Question(
         "Every fourth frame: motion beyond the gate",
         ("no_gate", "gate", "neighbour", "recommended"),
