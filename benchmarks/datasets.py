@@ -44,7 +44,8 @@ def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True)
             bad = write_clips(home, size)
             made = [measured(home, kill=n < kills, seed=n) for n in range(kills + 1)]
             again = measured(home)
-            costs.append(cost(size, made, again, dvc_nothing_to_do(home / "dvc", size) if beside else None))
+            dvc = dvc_nothing_to_do(home / "dvc", size) if beside else None
+            costs.append(cost(size, made, again, dvc) | kept(home / "store" / "retake", home / "datasets", size))
             fates.append(fate(size, bad, made, again, home / "datasets"))
         finally:
             shutil.rmtree(home, ignore_errors=True)
@@ -147,6 +148,20 @@ def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, 
         "for": ", ".join(f"{code} {count}" for code, count in sorted(reasons.items())),
         "edits begun twice": sum(count > 1 for count in begun.values()),
         "made again by the second run": again["told"]["stages"].get("ran", 0),
+    }
+
+
+def kept(store: Path, datasets: Path, size: int) -> dict[str, Any]:
+    """What lies on disk for each clip."""
+    records = [path.stat().st_size for path in (store / "records").glob("*/*") if len(path.name) == 64]
+    objects = [path.stat().st_size for path in (store / "objects").rglob("*") if path.is_file()]
+    (log,) = datasets.rglob("states.jsonl")
+    return {
+        "records a clip": len(records) / size,
+        "bytes a record": sum(records) / len(records),
+        "objects a clip": len(objects) / size,
+        "MB a clip": sum(objects) / 1e6 / size,
+        "bytes of states a clip": log.stat().st_size / size,
     }
 
 

@@ -103,11 +103,12 @@ def raised(schedule: Schedule, z: Tensor, x0: Tensor, eps: Tensor, t: int, to: i
     """z' at t whose denoising step to `to` is z, where the network answers about z' what it said of (x0, eps) at t."""
     if schedule.prediction == "epsilon":
         return schedule.step((z - schedule.sigma(to) * eps) / schedule.alpha(to), eps, to, t)
-    alpha, sigma, above, noise = schedule.alpha(to), schedule.sigma(to), schedule.alpha(t), schedule.sigma(t)
-    velocity = above * eps - noise * x0  # Salimans & Ho 2022, app. D
+    times = schedule.alpha(to), schedule.sigma(to), schedule.alpha(t), schedule.sigma(t)
+    alpha, sigma, above, noise = (float(value) for value in times)
     # x0 = above z' - noise v and eps = above v + noise z' in the step alpha x0 + sigma eps = z: a rotation by an angle
-    # whose cosine stays near 1.
-    return (z - (sigma * above - alpha * noise) * velocity) / (alpha * above + sigma * noise)
+    # whose cosine stays near 1. And v = above eps - noise x0 (Salimans & Ho 2022, app. D).
+    sine, cosine = sigma * above - alpha * noise, alpha * above + sigma * noise
+    return (z / cosine).add_(eps, alpha=-sine * above / cosine).add_(x0, alpha=sine * noise / cosine)
 
 
 def blocks(count: int, length: int = 16) -> Iterator[range]:

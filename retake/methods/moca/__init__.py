@@ -31,14 +31,14 @@ from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.methods.moca.rule import TIMESTEPS, Masks, Place, Preset, Rule, rule_of
+from retake.methods.moca.rule import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, rule_of
 from retake.video import read_image
 
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone, Condition
     from retake.diffusion.concepts import Concepts
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 64
@@ -88,7 +88,10 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         None, ge=1, le=1000, description="denoising steps from pure noise on; null: 64, or the inversion's"
     )
     lookahead: int | None = Field(
-        None, ge=0, le=512, description="cleaner frames that are looked at beside; null: half a window"
+        None,
+        ge=0,
+        le=512,
+        description="cleaner frames that are looked at beside; null: a quarter of a window (other presets: half)",
     )
     diagonal: bool = Field(True, description="false: all frames at one level at a time; the clip is then in memory")
     grow: float = Field(1.0, ge=-50, le=50, description="how far the edge is moved outwards, working pixels")
@@ -182,7 +185,8 @@ def edit(
     inversion: InversionSeries | None = priors.get("inversion")
     region: RegionSeries = priors["region"]
     steps = inversion.steps if inversion else params.steps or STEPS
-    diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, rule.enter), params.lookahead)
+    ahead = backbone.length // LOOKED_AT[params.preset] if params.lookahead is None else params.lookahead
+    diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, rule.enter), ahead)
     source = source_of(latents, inversion, backbone, steps, params.seed)
     where, concepts = covered_cells(latents, region, inputs.scratch), None
     if rule.masks == "attention":
