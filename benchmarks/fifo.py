@@ -26,6 +26,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -188,33 +189,50 @@ def published_loop(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: i
 
 
 def edited(frames: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Two rows: memory and time of an edit, and what a kill costs."""
+    """Rows of two tables: memory and time of an edit, and what a kill costs."""
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
         clip, found = Path(folder) / "clip.mp4", {}
         watched(__name__, ["write_clip", str(clip), str(frames[1])])
         for count in frames:
-            order = ["edit", str(clip), str(Path(folder) / f"store-{count}"), str(count), *EDIT]
-            watched("benchmarks.stages", ["prepare", *order])
-            if count == frames[1]:  # before the edit is there
-                yield from killed(order, count)
+            order = prepared(Path(folder) / f"store-{count}", clip, count)
             found[count] = watched("benchmarks.stages", ["measure", *order])
+        times = told(prepared(Path(folder) / "store-told", clip, frames[1]))
+        rows = list(killed(prepared(Path(folder) / "store-killed", clip, frames[1]), frames[1]))
     short, long = (found[count] for count in frames)
+    quarter = frames[1] // 4
     yield {
         "table": f"edit=moca on a clip of {frames[1]} frames, against {frames[0]}",
         "frames": frames[1],
-        "ms a frame": 1000 * long["seconds_in_stage"] / frames[1],
-        f"ms a frame of {frames[0]}": 1000 * short["seconds_in_stage"] / frames[0],
+        "ms a frame, second quarter": 1000 * (times[2 * quarter] - times[quarter]) / quarter,
+        "last quarter": 1000 * (times[4 * quarter] - times[3 * quarter]) / quarter,
         "peak, MB": long["both"] / 1e6,
         f"peak on {frames[0]} frames, MB": short["both"] / 1e6,
         "ratio": long["both"] / short["both"],
     }
+    yield from rows
+
+
+def prepared(store: Path, clip: Path, count: int) -> list[str]:
+    """Everything before the edit in a store of its own; what stages.py is told to run it."""
+    order = ["edit", str(clip), str(store), str(count), *EDIT]
+    watched("benchmarks.stages", ["prepare", *order])
+    return order
+
+
+def told(order: list[str]) -> dict[int, float]:
+    """When each frame came out of the queue, in seconds."""
+    process = subprocess.Popen([sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    times = {int(line): time.perf_counter() for line in process.stdout}
+    process.wait()
+    return times
 
 
 def killed(order: list[str], count: int) -> Iterator[dict[str, Any]]:
     """Kill the edit at frames drawn at random, each time going on in a store of what the one before left behind."""
     chosen, keep = sorted(random.Random(SEED).sample(range(1, count), KILLS)), 16
-    reached = 0
-    for at in chosen:
+    reached = None
+    for at in [*chosen, 0]:  # the last only shows where it goes on
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -227,12 +245,13 @@ def killed(order: list[str], count: int) -> Iterator[dict[str, Any]]:
                 break
         seen += [int(line) for line in process.stdout]
         process.wait()
-        yield {
-            "table": f"Killed while it edits {count} frames, a state every {keep}",
-            "killed at frame": at,
-            "went on from": seen[0] - 1,
-            "repeated": max(0, reached - (seen[0] - 1)),
-        }
+        if reached is not None:
+            yield {
+                "table": f"Killed while it edits {count} frames, a state every {keep}",
+                "killed behind frame": reached,
+                "went on behind frame": seen[0] - 1,
+                "repeated": reached - (seen[0] - 1),
+            }
         reached = seen[-1]
 
 

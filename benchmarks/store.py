@@ -2,8 +2,8 @@
 
 Peers, in the same run and on the same disk: for publishing, the same two writes (object and record) each made durable
 by fsync of file and folder, and the same writes left to the system; for a look-up, reading and parsing the same JSON
-file; for verifying, sha256 over the same bytes in memory and reading them without hashing. The store holds a thousand
-records of the stage while this is measured.
+file; for verifying, sha256 over the same bytes in memory and reading them without hashing. The store holds a thousand,
+then ten thousand records of the stage while this is measured.
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flows.runners import nearest_record
 from retake.artifact import File, Metrics
 from retake.recipe import Recipe
 from retake.store import Record, Store
 
-RECORDS = 1000
+RECORDS = 1_000, 10_000
 REPEATS = 200
 SMALL = 4096  # bytes
 LARGE = 64 << 20  # bytes, about one chunk of frames of 1440x1000
 ROUNDS = 5
 
 
-def run(records: int = RECORDS, repeats: int = REPEATS) -> list[dict[str, Any]]:
-    """Rows of two tables: latencies and throughputs."""
-    with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
-        root = Path(folder)
-        store = Store(root / "store")
-        for n in range(records):
-            publish(store, n)
-        return [*latencies(root, store, records, repeats), *throughputs(root, store)]
+def run(sizes: tuple[int, ...] = RECORDS, repeats: int = REPEATS) -> list[dict[str, Any]]:
+    """Rows of tables: latencies for each number of records, and throughputs."""
+    rows = []
+    for records in sizes:
+        with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
+            root = Path(folder)
+            store = Store(root / "store")
+            for n in range(records):
+                publish(store, n)
+            rows += latencies(root, store, records, repeats)
+            large = throughputs(root, store)
+    return [*rows, *large]
 
 
 def latencies(root: Path, store: Store, records: int, repeats: int) -> list[dict[str, Any]]:
@@ -68,12 +73,15 @@ def latencies(root: Path, store: Store, records: int, repeats: int) -> list[dict
         )
         clocked("find", lambda n=n: store.find("metrics", known[n % records]))
         clocked("parse", lambda n=n: json.loads((root / f"peer-{n % records}.json").read_bytes()))
+        if n % 20 == 0:
+            clocked("why", lambda fresh=fresh: nearest_record(store, recipe(fresh + repeats)))
     names = {
         "publish": ("publish 4 KiB: object and record", "publish"),
         "durable": ("  peer: two files, fsync of file and folder", "publish"),
         "left": ("  peer: two files, no fsync", "publish"),
         "find": ("look-up, hit", "find"),
         "parse": ("  peer: read and parse a JSON file of that size", "find"),
+        "why": ("nearest earlier result, for `why`", "why"),
     }
     rows = []
     for name, (text, base) in names.items():

@@ -162,8 +162,16 @@ def params() -> Check:
 
 
 def prefect() -> Check:
+    import httpx
+
     url = os.environ.get("PREFECT_API_URL")
     text = f"prefect {metadata.version('prefect')}"
+    if url:
+        try:
+            httpx.get(f"{url}/health", timeout=5).raise_for_status()
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            fix = "Start it (prefect server start), or set PREFECT_API_URL to where it is."
+            return say("warn", f"{text}; no answer from {url}: {type(error).__name__}", fix)
     return say("ok", f"{text}, server {url}" if url else f"{text}; no server set, edits run here without one")
 
 

@@ -42,6 +42,8 @@ def dataset(
     record = all("=" in word or word.startswith("~") for word in words or []) if commit is None else commit
     name, rest = split_evaluation(rest)
     if name is not None:
+        if only_plan:
+            raise ConfigError("E215", "an evaluation has no plan", "Try it on a few pairs: evaluation.first=2")
         compare(name, rest, as_json)
         return
     if retry not in ("", "quarantined"):

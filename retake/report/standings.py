@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def means(found: Values, pairs: Sequence[str], arm: str, value: str) -> dict[str
     for (pair, by, _), measured in found.items():
         if by == arm and pair in wanted and (one := measured.get(value)) is not None:
             of.setdefault(pair, []).append(one)
-    return {pair: float(np.mean(some)) for pair, some in of.items()}
+    return {pair: fmean(some) for pair, some in of.items()}
 
 
 def interval(values: Sequence[float], draws: int = 2000) -> dict[str, Any]:

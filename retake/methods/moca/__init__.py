@@ -130,7 +130,7 @@ def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) 
         raise ConfigError(
             "E290",
             f"edit.lookahead={params.lookahead} of windows of {beside['model'].frames} frames leaves none to denoise",
-            "Give less than a window's latent frames, or leave it out: half of them.",
+            "Give less than a window's latent frames, or leave it out.",
         )
     rule = rule_of(params.preset, numbers(params))
     if rule.masks == "attention" and not (params.object and within(params.object, params.source_prompt)):
