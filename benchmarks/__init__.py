@@ -18,6 +18,7 @@ NAMES = (
     "round_trip",
     "diffusion",
     "fifo",
+    "long_edit",
     "moca",
     "datasets",
 )

@@ -10,10 +10,6 @@ clean one, the network called once with the prompt and once without. Ours asks a
 batch. Both generate the same clip on one network; *difference* is the largest between the two, as a share of the
 largest value.
 
-A long clip is edited by `edit=moca` in fresh processes, as in `stages`: peak memory, and time a frame. The edit of the
-longer one is then killed by the system (SIGKILL) at frames drawn at random, and run again: *repeated* counts frames
-that came out of the queue twice.
-
 With a GPU: AnimateDiff on SD 1.5 at 512x320 (16 frames of 40x64 latents, 1.3 B parameters, random weights), the steps
 that lead from the published loop to ours one by one.
 """
@@ -21,22 +17,13 @@ that lead from the published loop to ours one by one.
 from __future__ import annotations
 
 import dataclasses
-import random
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import PUBLISHED, SEED, Case, randomised, shipped
 from benchmarks.diffusion import GUIDANCE, matmul, timed
 from benchmarks.embedded import MODELS
-from benchmarks.stages import passed
-from benchmarks.watched import watched
 from retake.diffusion.model import Model
 
 if TYPE_CHECKING:
@@ -46,25 +33,15 @@ if TYPE_CHECKING:
 
 CLIP = 100
 LOOKAHEADS = 8, 4, 0
-LONG = 75, 300
-EDIT = (
-    "edit=moca",
-    "model=embedded_dit",
-    "edit.reference=params/dataset/ball.png",
-    "edit.source_prompt=a red disc moves right",
-    "masks.box=[20,21,74,76]",  # around the disc of sprites:drift at this size
-)
-KILLS = 3
 
 
-def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP, long: tuple[int, int] = LONG) -> list[dict[str, Any]]:
+def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP) -> list[dict[str, Any]]:
     """Rows of the tables, in the order above."""
     import torch
 
     cases = [shipped(model) for model in models.values()]
     rows = [row for case in cases for row in asked(case)]
     rows += [row for case in cases for row in generated(case, frames)]
-    rows += edited(long)
     if torch.cuda.is_available():
         rows += on_a_gpu()
     return rows
@@ -185,100 +162,6 @@ def published_loop(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: i
     return torch.stack(out)
 
 
-# ---- a long clip ---------------------------------------------------------------------------------------------------
-
-
-def edited(frames: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Rows of two tables: memory and time of an edit, and what a kill costs."""
-    with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
-        clip, found = Path(folder) / "clip.mp4", {}
-        watched(__name__, ["write_clip", str(clip), str(frames[1])])
-        for count in frames:
-            order = prepared(Path(folder) / f"store-{count}", clip, count)
-            found[count] = watched("benchmarks.stages", ["measure", *order])
-        times = told(prepared(Path(folder) / "store-told", clip, frames[1]))
-        rows = list(killed(prepared(Path(folder) / "store-killed", clip, frames[1]), frames[1]))
-    short, long = (found[count] for count in frames)
-    quarter = frames[1] // 4
-    yield {
-        "table": f"edit=moca on a clip of {frames[1]} frames, against {frames[0]}",
-        "frames": frames[1],
-        "ms a frame, second quarter": 1000 * (times[2 * quarter] - times[quarter]) / quarter,
-        "last quarter": 1000 * (times[4 * quarter] - times[3 * quarter]) / quarter,
-        "peak, MB": long["both"] / 1e6,
-        f"peak on {frames[0]} frames, MB": short["both"] / 1e6,
-        "ratio": long["both"] / short["both"],
-    }
-    yield from rows
-
-
-def prepared(store: Path, clip: Path, count: int) -> list[str]:
-    """Everything before the edit in a store of its own; what stages.py is told to run it."""
-    order = ["edit", str(clip), str(store), str(count), *EDIT]
-    watched("benchmarks.stages", ["prepare", *order])
-    return order
-
-
-def told(order: list[str]) -> dict[int, float]:
-    """When each frame came out of the queue, in seconds."""
-    process = subprocess.Popen([sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    times = {int(line): time.perf_counter() for line in process.stdout}
-    process.wait()
-    return times
-
-
-def killed(order: list[str], count: int) -> Iterator[dict[str, Any]]:
-    """Kill the edit at frames drawn at random, each time going on in a store of what the one before left behind."""
-    chosen, keep = sorted(random.Random(SEED).sample(range(1, count), KILLS)), 16
-    reached = None
-    for at in [*chosen, 0]:  # the last only shows where it goes on
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        assert process.stdout is not None
-        seen = []
-        for line in process.stdout:
-            seen.append(int(line))
-            if seen[-1] >= at:
-                process.send_signal(signal.SIGKILL)
-                break
-        seen += [int(line) for line in process.stdout]
-        process.wait()
-        if reached is not None:
-            yield {
-                "table": f"Killed while it edits {count} frames, a state every {keep}",
-                "killed behind frame": reached,
-                "went on behind frame": seen[0] - 1,
-                "repeated": reached - (seen[0] - 1),
-            }
-        reached = seen[-1]
-
-
-def tell(stage: str, *order: str) -> None:
-    """Run a stage, and print every frame that comes out of the queue."""
-    from retake.stage import Work
-
-    plain = Work.progress
-
-    def progress(self: Work, done: int, total: int) -> None:
-        plain(self, done, total)
-        print(done, flush=True)
-
-    Work.progress = progress  # type: ignore[method-assign]
-    passed(stage, False, *order)
-
-
-def write_clip(path: str, frames: str) -> None:
-    """So many frames of sprites:drift at the models' size."""
-    from retake.synthetic import scenes
-    from retake.synthetic.world import World
-    from retake.video import encode
-
-    world = World(scenes.scene("drift", width=128, height=128, frames=int(frames), fps=30))
-    encode(path, (world.frame(t) for t in range(world.frames)), 30, preset="veryfast", crf=12)
-
-
 # ---- on a GPU ------------------------------------------------------------------------------------------------------
 
 
@@ -318,7 +201,3 @@ def on_a_gpu(frames: int = 4) -> Iterator[dict[str, Any]]:
         }
         del case, b
         torch.cuda.empty_cache()
-
-
-if __name__ == "__main__":
-    {"write_clip": write_clip, "tell": tell}[sys.argv[1]](*sys.argv[2:])
