@@ -52,6 +52,7 @@ def fix(notify: str | None = None) -> list[str]:
 
 def pool(client: Any) -> str:
     """The work pool, unless it is there."""
+    import torch
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -61,18 +62,12 @@ def pool(client: Any) -> str:
         return ""
     except ObjectNotFound:
         pass
-    template, runs = ProcessWorker.get_default_base_job_template(), max(1, cards())
+    template, runs = ProcessWorker.get_default_base_job_template(), max(1, torch.cuda.device_count())
     template["variables"]["properties"]["env"]["default"] = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(BEAT)}
     client.create_work_pool(
         WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=runs)
     )
     return f"work pool {POOL}: at most {runs} at once (prefect work-pool set-concurrency-limit {POOL} N)"
-
-
-def cards() -> int:
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def automation(client: Any, name: str, trigger: Any, action: Any, anew: bool = False) -> str:

@@ -459,6 +459,18 @@ def test_a_killed_edit_goes_on_bit_equal(mix, folder):
         assert stop < 7 or first > 1
 
 
+def test_by_default_a_quarter_of_a_window_is_only_looked_at_and_half_of_one_in_the_papers_presets(mix):
+    window = 8
+    for preset, share in (("recommended", 4), ("paper", 2)):
+        made = [mix(f"edit.preset={preset}", *words).made["edit"].digest for words in ahead(window // share)]
+        assert made[0] == made[1] != made[2], preset
+
+
+def ahead(wanted: int) -> list[list[str]]:
+    """The default, what it should be, and another."""
+    return [[], [f"edit.lookahead={wanted}"], [f"edit.lookahead={wanted + 1}"]]
+
+
 @pytest.mark.parametrize("family", ["unet3d", "cogvideox", "cogvideox with an image autoencoder"])
 def test_it_runs_on_every_family(family, mix, tmp_path):
     if family == "unet3d":
