@@ -2,7 +2,7 @@
 
 Each is a module with `run() -> list[dict]`, one dict a row, whose docstring says what is measured against which peer.
 The key `table` of a row names the table it belongs to. Figures that are kept stand in docs/benchmarks.md, written by
-`--write` with date, kind of machine and command.
+`--write` with date, kind of machine and command; those of `faults` in docs/faults.md.
 """
 
 NAMES = (
@@ -21,4 +21,10 @@ NAMES = (
     "long_edit",
     "moca",
     "datasets",
+    "faults.failpoints",
+    "faults.kills",
+    "faults.damage",
+    "faults.crowd",
+    "faults.media",
+    "faults.attacks",
 )

@@ -1,4 +1,4 @@
-"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md. One that cannot run here
+"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md (of docs/faults.md). One that cannot run here
 says why on stderr, and its section stays."""
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main() -> int:
             continue
         print(f"## {name}\n\n{text}\n", flush=True)
         if args.write:
-            PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+            page = PAGE.with_name("faults.md") if name.startswith("faults.") else PAGE
+            page.write_text(replaced(page.read_text(encoding="utf-8"), name, text), encoding="utf-8")
     return status
 
 
@@ -57,7 +58,7 @@ def replaced(page: str, name: str, text: str) -> str:
     begin, end = f"<!-- results of {name} -->", f"<!-- end of {name} -->"
     pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if not pattern.search(page):
-        raise ValueError(f"docs/benchmarks.md lacks the lines {begin} and {end}")
+        raise ValueError(f"the page lacks the lines {begin} and {end}")
     return pattern.sub(lambda match: f"{begin}\n{text}\n{end}", page, count=1)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retake.store import Record, Store
+from retake.store import Record, Store, writing_explained
 
 GRACE = 3600.0  # seconds
 STALE = 7 * 24 * 3600.0  # of unfinished stages and of what was set aside
@@ -111,10 +111,11 @@ def young(path: Path, now: float) -> bool:
 
 def remove(store: Store, records: Iterable[Record], gone: Collection[str]) -> None:
     """Records first. What is gone already is no error: two of these may run at once."""
-    for record in records:
-        store.record_path(str(record.recipe["stage"]), record.key).unlink(missing_ok=True)
-    for sha in gone:
-        store.object_path(sha).unlink(missing_ok=True)
+    with writing_explained(store.root):
+        for record in records:
+            store.record_path(str(record.recipe["stage"]), record.key).unlink(missing_ok=True)
+        for sha in gone:
+            store.object_path(sha).unlink(missing_ok=True)
 
 
 def tidy(store: Store, now: float) -> None:

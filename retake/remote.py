@@ -9,6 +9,7 @@ remote that lost or changed a byte costs a recomputation, never a wrong result.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from retake.artifact import File
-from retake.errors import DamagedError
-from retake.store import Record, Store
+from retake.errors import DamagedError, MachineError
+from retake.store import Record, Store, disk_explained
 
 WORKERS = 8  # transfers at a time
 NAME = re.compile(r"([a-z_]+)/([0-9a-f]{64})")  # of a record
@@ -53,7 +54,7 @@ class Remote:
                 name = f"{record.recipe['stage']}/{record.key}"
                 if name in known or store.find(str(record.recipe["stage"]), record.key) is None:
                     continue
-                lacking = {f.sha256: f for f in record.artifact.files if place(f) not in there}
+                lacking = {f.sha256: f for f in record.artifact.files if not self.whole(f, there)}
                 try:
                     for file in pool.map(lambda file: self.send(store, file), lacking.values()):
                         there.add(place(file))
@@ -102,14 +103,30 @@ class Remote:
         """Whether an object came over whole."""
         to = scratch / file.sha256
         try:
-            self.fs.get_file(self.at(f"objects/{place(file)}"), str(to))
+            with disk_explained(store.root):  # a full disk here is not the remote's damage
+                self.fs.get_file(self.at(f"objects/{place(file)}"), str(to))
         except OSError:
             return False
         return store.put_file(file.name, to).sha256 == file.sha256
 
     def put(self, source: Path, name: str) -> None:
-        self.fs.makedirs(self.fs.parent(self.at(name)), exist_ok=True)
-        self.fs.put_file(str(source), self.at(name))
+        try:
+            self.fs.makedirs(self.fs.parent(self.at(name)), exist_ok=True)
+            self.fs.put_file(str(source), self.at(name))
+        except OSError as error:
+            raise MachineError(
+                "E511",
+                f"cannot write to the remote {self.root}: {error.strerror or error}",
+                "Mend that, and run the same command again: it goes on with what is missing there.",
+            ) from error
+
+    def whole(self, file: File, there: set[str]) -> bool:
+        """Whether the remote has an object. In a folder its size is looked at, too: a copy that the loss of power cut
+        short there keeps its name."""
+        if place(file) not in there:
+            return False
+        at = self.at(f"objects/{place(file)}")
+        return self.fs.protocol != "local" or os.path.getsize(at) == file.size
 
     def listed(self, folder: str) -> set[str]:
         """Files below a folder, relative to it."""

@@ -36,6 +36,7 @@ from retake.errors import DamagedError, MachineError, MediaError
 from retake.recipe import digest
 
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+BROKEN = {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR}
 BLOCK = 4 << 20
 
@@ -69,7 +70,8 @@ def warn(message: str) -> None:
 def writing_explained(where: Path) -> Iterator[None]:
     """Turn an operating system error of writing into one that a person can act on.
 
-    Raises MachineError E503 (no space left, and its relatives), E502 (no permission, read-only, not a folder).
+    Raises MachineError E503 (no space left, and its relatives), E502 (no permission, read-only, not a folder), E505 (the
+    disk, or the network file system, fails).
     """
     try:
         yield
@@ -80,6 +82,22 @@ def writing_explained(where: Path) -> Iterator[None]:
                 f"cannot write to {where}: {error.strerror}",
                 "Check its permissions. The store goes where RETAKE_STORE points, results where RETAKE_EDITS does.",
             ) from error
+        with disk_explained(where):
+            raise
+
+
+@contextlib.contextmanager
+def disk_explained(where: Path) -> Iterator[None]:
+    """The part of `writing_explained` that is never the fault of a name: E503 and E505."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in BROKEN:
+            raise MachineError(
+                "E505",
+                f"the disk under {where} fails: {error.strerror}",
+                "What was finished is kept. Look at the disk (dmesg), or point RETAKE_STORE at another one.",
+            ) from error
         if error.errno not in FULL:
             raise
         existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
@@ -89,6 +107,24 @@ def writing_explained(where: Path) -> Iterator[None]:
             f"the disk is full: cannot write to {where} ({free / 2**20:.0f} MiB free)",
             "What was finished is kept. Make room, or point RETAKE_STORE at a larger disk, and run the same command.",
         ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and sync the names of those that were not there: a file in it is durable only if
+    they are."""
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def addresses(data: bytes | memoryview) -> tuple[str, str]:
@@ -139,9 +175,11 @@ class Store:
         file = File(name, sha.hexdigest(), md5.hexdigest(), size)
         if self._has(file.sha256, size):
             self._spare(file.sha256)
-            path.unlink()
+            with contextlib.suppress(OSError):  # the folder it lies in goes anyway
+                path.unlink()
         else:
-            self._rename(path, self.object_path(file.sha256))
+            with writing_explained(self.root):
+                self._rename(path, self.object_path(file.sha256))
             self._told.discard(file.sha256)
         return file
 
@@ -172,6 +210,8 @@ class Store:
                     while block := source.read(BLOCK):
                         sha.update(block)
                         sink.write(block)
+                sink.flush()
+                os.fsync(sink.fileno())  # else a loss of power may leave an empty file under the name
             if sha.hexdigest() != file.sha256:
                 raise self._damaged(file.sha256, "bytes that do not match the digest")
             with writing_explained(target.parent):
@@ -185,17 +225,19 @@ class Store:
         """Hand out a tensor file without copying: hard link, or a verified copy where links cannot reach."""
         source = self.object_path(file.sha256)
         self.verify(file)
-        target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            os.link(source, part)
-            os.replace(part, target)  # when both names already are one inode, POSIX makes this a no-op
-            part.unlink(missing_ok=True)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
-                raise
-            self.copy_out(file, target)
+        with writing_explained(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source, part)
+                os.replace(part, target)  # when both names already are one inode, POSIX makes this a no-op
+            except OSError as error:
+                if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
+                    raise
+                self.copy_out(file, target)
+            finally:
+                with contextlib.suppress(OSError):
+                    part.unlink()
         return target
 
     def verify(self, file: File) -> None:
@@ -215,9 +257,11 @@ class Store:
         """A folder in the store's own file system for a stage's work; removed afterwards."""
         folder = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         with writing_explained(self.root):
-            folder.mkdir(parents=True)
+            make_folder(folder.parent)
+            folder.mkdir()
         try:
-            yield folder
+            with disk_explained(self.root):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -269,7 +313,8 @@ class Store:
     def publish(self, record: Record) -> None:
         """Write a record; its objects are there already. The last step, and the one that makes the artifact."""
         self._write_sealed(self.record_path(str(record.recipe["stage"]), record.key), record.as_json())
-        self.partial_path(record.key).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what stays of the chunks' list is cleared a week later
+            self.partial_path(record.key).unlink()
 
     def records(self, stage: str | None = None) -> Iterator[Record]:
         """All readable records, of one stage or of all, what was made or found last first within a stage. Objects are
@@ -326,10 +371,11 @@ class Store:
 
         folder = self.root / "locks"
         with writing_explained(self.root):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         lock = filelock.FileLock(folder / f"{key}.lock")
         try:
-            lock.acquire(timeout=0)
+            with writing_explained(self.root):  # filelock.Timeout is an OSError, of no number
+                lock.acquire(timeout=0)
         except filelock.Timeout:
             if not wait:
                 yield False
@@ -389,7 +435,7 @@ class Store:
         part = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         try:
             with writing_explained(self.root):
-                part.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(part.parent)
                 with open(part, "wb") as sink:
                     sink.write(data)
                     if durable:
@@ -402,14 +448,10 @@ class Store:
 
     def _rename(self, part: Path, target: Path, durable: bool = True) -> None:
         os.chmod(part, 0o444)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         os.replace(part, target)
         if durable:
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(target.parent)
 
     def _write_sealed(self, path: Path, body: Mapping[str, Any], durable: bool = True) -> None:
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)

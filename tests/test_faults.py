@@ -1,0 +1,62 @@
+"""Faults of the disk under the store, at the steps of its own writing: what it is, and what it promised, stays true."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+from command import CHECKOUT
+
+from benchmarks.faults.disk import HOWS, POWER, Disk
+
+WORKS = ("publish", "hand-out", "push", "pull", "gc")
+
+
+def test_a_fault_at_a_step_harms_nothing():
+    """A fifth of the steps of publish, hand-out, push, pull and gc, each way of failing others; all of them, twenty
+    times: `python -m benchmarks faults.failpoints`. In a process of its own, since every trial is a fork of it."""
+    script = "import json; from benchmarks.faults import failpoints; print(json.dumps(failpoints.run(1, 5)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    rows = json.loads(done.stdout)
+    assert {(row["work"], row["fault"]) for row in rows} == set(itertools.product(WORKS, HOWS))
+    assert sum(row["met"] for row in rows) > 150  # a step that is only a courtesy may fail unnoticed
+    for row in rows:
+        assert {row[name] for name in ("bad", "lost", "stuck", "unexplained", "litter")} == {0}, row
+
+
+def test_the_disk_takes_away_what_was_not_synced(tmp_path):
+    """The layer itself: without a sync the bytes, or the name, can be gone; with both they never are."""
+    for synced in (False, True):
+        lost = 0
+        for seed in range(12):
+            root, aside = tmp_path / f"{synced}{seed}" / "root", tmp_path / f"{synced}{seed}" / "aside"
+            root.mkdir(parents=True)
+            aside.mkdir()
+            script = (
+                "import os, sys; from pathlib import Path; from benchmarks.faults.disk import Disk\n"
+                f"with Disk(Path({str(root)!r}), {6 if synced else 4}, 'power', {seed}, Path({str(aside)!r})):\n"
+                f"    with open({str(root / 'a')!r}, 'wb') as f:\n"
+                "        f.write(b'0123456789')\n"
+                f"        {'os.fsync(f.fileno())' if synced else 'pass'}\n"
+                f"    os.replace({str(root / 'a')!r}, {str(root / 'b')!r})\n"
+                f"    {f'd = os.open({str(root)!r}, os.O_RDONLY); os.fsync(d)' if synced else 'pass'}\n"
+                f"    os.mkdir({str(root / 'c')!r})\n"
+            )
+            child = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
+            assert child.returncode == POWER, child.stderr
+            target = root / "b"
+            lost += not (target.exists() and target.read_bytes() == b"0123456789")
+        assert lost == 0 if synced else lost > 3
+
+
+def test_steps_are_counted_and_nothing_stays_wrapped(tmp_path):
+    plain = os.replace, open
+    with Disk(tmp_path) as disk:
+        (tmp_path / "a").write_bytes(b"1")
+        os.replace(tmp_path / "a", tmp_path / "b")
+        (tmp_path / "b").read_bytes()
+    assert disk.steps == ["open a", "write a", "replace b"]
+    assert (os.replace, open) == plain
