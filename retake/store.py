@@ -156,7 +156,7 @@ class Store:
     def put(self, name: str, data: bytes | memoryview) -> File:
         """Store bytes; returns their File. Durable before it returns. Raises MachineError E503 on a full disk."""
         sha, md5 = addresses(data)
-        if self._has(sha, len(data)):
+        if self._stored(sha, len(data)):
             self._spare(sha)
         else:
             self._write(self.object_path(sha), data)
@@ -173,7 +173,7 @@ class Store:
                 size += len(block)
             os.fsync(source.fileno())
         file = File(name, sha.hexdigest(), md5.hexdigest(), size)
-        if self._has(file.sha256, size):
+        if self._stored(file.sha256, size):
             self._spare(file.sha256)
             with contextlib.suppress(OSError):  # the folder it lies in goes anyway
                 path.unlink()
@@ -424,6 +424,15 @@ class Store:
         except OSError:
             return False
         return stat.S_ISREG(status.st_mode) and status.st_size == size
+
+    def _stored(self, sha256: str, size: int) -> bool:
+        """Whether an object is there, byte for byte: putting it again over damage that nobody has met yet heals it."""
+        if not self._has(sha256, size):
+            return False
+        with contextlib.suppress(DamagedError):
+            self.verify(File("", sha256, "", size))
+            return True
+        return False
 
     def _spare(self, sha256: str) -> None:
         """Let gc.py see that somebody is about to name an object. DVC goes by the time of writing: it stays."""
