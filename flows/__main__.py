@@ -15,7 +15,8 @@ import typer
 
 from flows.commands import app
 from flows.ending import INTERRUPTED, command_path, fail, interrupted, told_stopped
-from retake.errors import ConfigError, RetakeError
+from retake import memory
+from retake.errors import ConfigError, MachineError, RetakeError
 
 for name in ("editing", "datasets", "keeping", "machine"):  # in the order in which help lists them
     import_module(f"flows.commands.{name}")
@@ -45,6 +46,10 @@ def main() -> None:
             code = fail(ConfigError("E201", told(), f"See: {command_path(error)} --help")) if told() else 2
         elif debug:
             raise
+        elif memory.ran_out(error):
+            code = fail(
+                MachineError("E506", f"out of memory ({error})"[:200], "Close other programs, or use fewer pixels.")
+            )
         else:
             text = f"unexpected {type(error).__name__}: {error}"
             code = fail(RetakeError("E999", text, "Run it again with --debug and report what it shows."))

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retake.store import Record, Store, writing_explained
+from retake.disk import writing_explained
+from retake.store import Record, Store
 
 GRACE = 3600.0  # seconds
 STALE = 7 * 24 * 3600.0  # of unfinished stages and of what was set aside

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from retake.artifact import File
+from retake.disk import disk_explained
 from retake.errors import DamagedError, MachineError
-from retake.store import Record, Store, disk_explained
+from retake.store import Record, Store
 
 WORKERS = 8  # transfers at a time
 NAME = re.compile(r"([a-z_]+)/([0-9a-f]{64})")  # of a record

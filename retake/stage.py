@@ -7,8 +7,6 @@ on after its last committed chunk.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import sys
 import time
@@ -20,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel
 
+from retake import memory
 from retake.artifact import KINDS, Artifact, File
-from retake.errors import IntegrityError
+from retake.errors import IntegrityError, MachineError
 from retake.formats import VERSION, Tensors, chunk_name, open_series, pack, unpack
 from retake.recipe import Recipe, digest, installed, keyed_params
 from retake.store import Record, Store
@@ -233,10 +232,11 @@ def compute(
         if record := store.find(stage.name, key):
             return Outcome(stage.name, key, "cached", time.perf_counter() - start, record.artifact, record.seconds)
         begun = time.perf_counter()
-        with store.scratch() as scratch, peak_memory() as peak:
-            work = Work(store, stage, key, scratch, observer, sources.mark if sources else "", recipe.weights)
+        with store.scratch() as scratch, memory.peak() as peak:
+            mark = sources.mark if sources else ""
+            work = lambda: Work(store, stage, key, scratch, observer, mark, recipe.weights)  # noqa: E731
             try:
-                artifact = stage.function(work, params=params, **inputs)
+                artifact = within_memory(work, params, inputs)
             except Exception:
                 if sources:  # a file that is written while it is read looks damaged: say what it is
                     sources()
@@ -246,6 +246,30 @@ def compute(
         seconds = time.perf_counter() - begun
         store.publish(Record(key, recipe.ingredients(), artifact, round(seconds, 3), cost(peak(), params)))
     return Outcome(stage.name, key, "ran", time.perf_counter() - start, artifact, seconds)
+
+
+def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[str, Any]) -> Artifact:
+    """Run a stage; where memory ends, go on once from the last committed chunk with half the batch. Raises MachineError
+    E506 where that is not enough, or where there is no batch to halve."""
+    for given in (params, memory.halved(params)):
+        if given is None:
+            break
+        now = work()
+        try:
+            return now.stage.function(now, params=given, **inputs)
+        except Exception as error:
+            if not memory.ran_out(error):
+                raise
+            name, said = now.stage.name, str(error).partition("\n")[0][:200]
+        memory.release()
+        if given is params and memory.halved(params) is not None:
+            now.store.warn(f"{name}: out of memory; once more with half the batch")
+    raise MachineError(
+        "E506",
+        f"{name}: out of memory ({said})",
+        "Chunks that were finished are kept. Fewer pixels (frames.short_side), a smaller model.batch or model.dtype, "
+        "model.offload=sequential on a GPU, or a machine with more memory.",
+    )
 
 
 class Sources:
@@ -297,20 +321,3 @@ def device_used(params: BaseModel) -> str:
     asked = {getattr(model, "device", "cpu") for model in (params, *nested)}
     torch = sys.modules.get("torch")
     return "cuda" if asked - {"cpu"} and torch is not None and torch.cuda.is_available() else "cpu"
-
-
-@contextlib.contextmanager
-def peak_memory() -> Iterator[Callable[[], int]]:
-    """Peak resident bytes of this process within the block (0 where the system does not tell)."""
-    status = Path(f"/proc/{os.getpid()}/status")
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")  # resets the high-water mark
-
-    def read() -> int:
-        try:
-            line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
-        except (OSError, StopIteration):
-            return 0
-        return int(line.split()[1]) * 1024
-
-    yield read

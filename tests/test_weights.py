@@ -22,9 +22,10 @@ from command import CHECKOUT
 
 from flows import doctor
 from flows.console import Console
+from retake.disk import writing_explained
 from retake.errors import ConfigError, MachineError, RetakeError
 from retake.networks.checkpoint import opened, pretrained, title
-from retake.store import Store, writing_explained
+from retake.store import Store
 from retake.weights import fetch, local
 from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
 

@@ -1,0 +1,77 @@
+"""The disk: names that last, and its errors in words that a person can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from retake.errors import MachineError
+
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+BROKEN = {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR}
+
+
+@contextlib.contextmanager
+def writing_explained(where: Path) -> Iterator[None]:
+    """Turn an operating system error of writing into one that a person can act on.
+
+    Raises MachineError E503 (no space left, and its relatives), E502 (no permission, read-only, not a folder), E505
+    (the disk, or the network file system, fails).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in REFUSED:
+            raise MachineError(
+                "E502",
+                f"cannot write to {where}: {error.strerror}",
+                "Check its permissions. The store goes where RETAKE_STORE points, results where RETAKE_EDITS does.",
+            ) from error
+        with disk_explained(where):
+            raise
+
+
+@contextlib.contextmanager
+def disk_explained(where: Path) -> Iterator[None]:
+    """The part of `writing_explained` that is never the fault of a name: E503 and E505."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in BROKEN:
+            raise MachineError(
+                "E505",
+                f"the disk under {where} fails: {error.strerror}",
+                "What was finished is kept. Look at the disk (dmesg), or point RETAKE_STORE at another one.",
+            ) from error
+        if error.errno not in FULL:
+            raise
+        existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(existing).free
+        raise MachineError(
+            "E503",
+            f"the disk is full: cannot write to {where} ({free / 2**20:.0f} MiB free)",
+            "What was finished is kept. Make room, or point RETAKE_STORE at a larger disk, and run the same command.",
+        ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, and sync the names of those that were not there: a file in it is durable only if
+    they are."""
+    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,58 @@
+"""Memory: how much was used, and where it ends: told apart from other failures, met once with half the batch."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "insufficient memory", "alloc_failed")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error means that memory ended: of Python and numpy, of torch on the CPU and on a GPU, of OpenCV."""
+    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in SAID)
+
+
+def halved(params: BaseModel) -> BaseModel | None:
+    """The same settings with half of every `batch` in them, None where there is none above 1. A batch is in no key:
+    results agree to a network's rounding whatever it is."""
+    changed: dict[str, Any] = {}
+    for name in type(params).model_fields:
+        value = getattr(params, name)
+        if name == "batch" and isinstance(value, int) and value > 1:
+            changed[name] = value // 2
+        elif isinstance(value, BaseModel) and (smaller := halved(value)) is not None:
+            changed[name] = smaller
+    return params.model_copy(update=changed) if changed else None
+
+
+def release() -> None:
+    """Give back what a failed attempt held, on a GPU too, where torch was loaded at all."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def peak() -> Iterator[Callable[[], int]]:
+    """Peak resident bytes of this process within the block (0 where the system does not tell)."""
+    status = Path(f"/proc/{os.getpid()}/status")
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")  # resets the high-water mark
+
+    def read() -> int:
+        try:
+            line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
+        except (OSError, StopIteration):
+            return 0
+        return int(line.split()[1]) * 1024
+
+    yield read
