@@ -1,14 +1,12 @@
-"""What there is: the edits that were handed out, and the state of the store."""
+"""What there is: the edits that were handed out."""
 
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from flows.job import edits_home, open_store
-from retake.artifact import File
-from retake.errors import ConfigError, DamagedError, did_you_mean
+from flows.job import edits_home
+from retake.errors import ConfigError, did_you_mean
 
 
 def edits(clip: str | None = None) -> list[dict[str, Any]]:
@@ -33,29 +31,3 @@ def edits(clip: str | None = None) -> list[dict[str, Any]]:
             }
         )
     return sorted(found, key=lambda entry: -entry["time"])
-
-
-def verify_store() -> dict[str, Any]:
-    """Hash every object and read every record. What is damaged is set aside; the next run makes it again."""
-    store = open_store()
-    named: dict[str, int] = {}
-    records = 0
-    for record in store.records():
-        records += 1
-        named |= {file.sha256: file.size for file in record.artifact.files}
-    stored = {p.name for p in (store.root / "objects").glob("*/*")}
-    damaged, total = [], 0
-    for sha in sorted(stored):
-        path = store.object_path(sha)
-        total += os.path.getsize(path)
-        try:
-            store.verify(File("", sha, "", 0))
-        except DamagedError as error:
-            damaged.append({"object": sha, "reason": error.reason})
-    return {
-        "objects": len(stored),
-        "bytes": total,
-        "records": records,
-        "damaged": damaged,
-        "missing": sorted(set(named) - stored),
-    }

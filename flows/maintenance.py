@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows import housekeeping
-from flows.ledger import verify_store
+from flows.checkup import verify_store
 from retake.errors import IntegrityError
 
 
@@ -21,6 +21,6 @@ def maintain_store(max_size: str | None = None) -> dict[str, Any]:
     swept = housekeeping.make_room(max_size, dry=False) if max_size else None
     told += housekeeping.lines(swept) if swept else []
     create_markdown_artifact("\n\n".join(told), key="store-maintenance", description="The store of Retake")
-    if found["damaged"] or found["missing"]:
+    if found["damaged"] or found["affected"]:
         raise IntegrityError("E604", told[0], "Set aside in the store's quarantine; the next run makes it again.")
     return {"verify": found, "gc": swept}

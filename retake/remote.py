@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,14 +72,21 @@ class Remote:
 
     def pull(self, store: Store) -> Moved:
         """Fetch every result that the store lacks."""
+        found = (match.groups() for name in sorted(self.listed("records")) if (match := NAME.fullmatch(name)))
+        return self.bring(store, (result for result in found if not store.record_path(*result).exists()))
+
+    def mend(self, store: Store, results: Iterable[tuple[str, str]]) -> Moved:
+        """Fetch what is damaged of some results, (stage, key), as far as the remote has them."""
+        there = self.listed("records")
+        return self.bring(store, (result for result in results if "/".join(result) in there))
+
+    def bring(self, store: Store, results: Iterable[tuple[str, str]]) -> Moved:
+        """Fetch results, (stage, key), that the remote lists: the record, and of its objects those that lack here."""
         moved = Moved()
         with ThreadPoolExecutor(WORKERS) as pool, store.scratch() as scratch:
-            for name in sorted(self.listed("records")):
-                if (match := NAME.fullmatch(name)) is None or store.record_path(*match.groups()).exists():
-                    continue
-                stage, key = match.groups()
+            for stage, key in results:
                 body = scratch / key
-                self.fs.get_file(self.at(f"records/{name}"), str(body))
+                self.fs.get_file(self.at(f"records/{stage}/{key}"), str(body))
                 record = store.sealed_record(body, key)
                 if record is None or not plain(record, stage):
                     moved.broken += 1

@@ -21,8 +21,8 @@ import filelock
 import psutil
 
 from flows import graph
+from flows.checkup import verify_store
 from flows.config import CHECKOUT, Settings, settings
-from flows.ledger import verify_store
 from flows.runners import Chosen, Local
 from retake.artifact import Artifact, File
 from retake.clip import open_clip

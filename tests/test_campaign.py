@@ -33,8 +33,8 @@ from fire import (
     ward_of,
 )
 
+from flows.checkup import verify_store
 from flows.config import Settings
-from flows.ledger import verify_store
 from retake.errors import DamagedError
 from retake.formats import READERS
 from retake.stage import Silent

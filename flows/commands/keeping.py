@@ -9,20 +9,26 @@ import typer
 from flows.commands import Clip, Json, app
 from flows.ending import show
 from flows.words import check_clip
+from retake.store import warn
 
 
 @app.command()
-def verify(as_json: Json = False) -> None:
-    """Hash everything in the store. Damaged objects are set aside and made again by the next run; exit 6 if any."""
-    from flows.ledger import verify_store
+def verify(
+    mend: Annotated[bool, typer.Option("--repair", help="Put right what is damaged.")] = False,
+    remote: Annotated[
+        str | None, typer.Option(help="With --repair: a remote of `dvc remote list` to fetch from.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Hash everything in the store and set aside what is damaged: the next run makes it again. With --repair it is
+    fetched from DVC's remote or made again now. Exit 6 where something damaged is left."""
+    from flows import checkup
 
-    found = verify_store()
-    if as_json:
-        show(found)
-    else:
-        print(f"{found['objects']} objects, {found['bytes']} bytes, {found['records']} records")
-        print(f"damaged: {len(found['damaged'])}, missing: {len(found['missing'])}")
-    if found["damaged"] or found["missing"]:
+    found = checkup.verify_store()
+    mended = checkup.repair(found["affected"], remote, warn) if mend else None
+    show(found | {"repair": mended}) if as_json else print("\n".join(checkup.lines(found, mended)))
+    left = mended["left"] if mended else found["damaged"] or found["affected"]
+    if left:
         raise typer.Exit(6)
 
 
