@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from flows.commands import app
-from flows.ending import INTERRUPTED, command_path, fail, interrupted, told_stopped
+from flows.ending import INTERRUPTED, at_once, command_path, fail, interrupted
 from retake import memory
 from retake.errors import ConfigError, MachineError, RetakeError
 
@@ -26,6 +26,8 @@ def main() -> None:
     """Run the command line and exit. `python -m flows` comes here, and so does the console command."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     signal.signal(signal.SIGTERM, interrupted)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have it ignored
+        signal.signal(signal.SIGINT, interrupted)
     debug = "--debug" in sys.argv  # every command takes it
     words = [word for word in sys.argv[1:] if word != "--debug"]
     try:
@@ -37,7 +39,7 @@ def main() -> None:
             raise
         code = fail(error)
     except (KeyboardInterrupt, typer.Abort):
-        code = told_stopped()
+        at_once()
     except BrokenPipeError:
         code = 0
     except Exception as error:

@@ -115,9 +115,10 @@ def codecs() -> Check:
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "probe.mp4"
         encode(clip, [np.full((32, 32, 3), 60 * k, np.uint8) for k in range(4)], 24.0)
-        backends = [b for b in ("pyav", "decord") if len(list(decode(clip, backend=b))) == 4]  # type: ignore[arg-type]
-    if backends != ["pyav", "decord"]:
-        return say("warn", f"only {', '.join(backends)} decodes", "Run: make install")
+        changed: list[str] = []  # PyAV takes over where decord does not load, and says so
+        frames = {name: len(list(decode(clip, backend=name, on_note=changed.append))) for name in ("pyav", "decord")}  # type: ignore[arg-type]
+    if changed or set(frames.values()) != {4}:
+        return say("warn", "only PyAV decodes: " + "; ".join(changed), "Run: make install")
     return say("ok", "H.264 written and read back by PyAV and decord")
 
 
@@ -134,7 +135,11 @@ def store() -> Check:
 def disk() -> Check:
     free = shutil.disk_usage(open_store().root).free
     text = f"{free / 2**30:.0f} GiB free at the store"
-    return say("ok", text) if free > LOW_DISK else say("warn", text, "Point RETAKE_STORE at a larger disk.")
+    return (
+        say("ok", text)
+        if free > LOW_DISK
+        else say("warn", text, "Make room: retake gc --max-size 20GB, or point RETAKE_STORE at a larger disk.")
+    )
 
 
 def links() -> Check:
@@ -146,7 +151,8 @@ def links() -> Check:
     try:
         os.link(source, target)
     except OSError:
-        return say("warn", "the store and the checkout lie on different file systems: results are copied", "")
+        fix = f"For links instead: export RETAKE_STORE=FOLDER on the file system of {CHECKOUT}"
+        return say("warn", "the store and the checkout lie on different file systems: results are copied", fix)
     finally:
         source.unlink(missing_ok=True)
         target.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -25,10 +26,15 @@ def fail(error: RetakeError) -> int:
         lines = [line for line in error.message[:900].splitlines() if line.strip()][:4]
         if problems := getattr(error, "problems", ()):  # of a manifest: every one of them, with its line
             lines = [f"{len(problems)} problems in the manifest" if len(problems) > 1 else "the manifest", *problems]
-        print(f"\n{error.code} " + "\n     ".join(lines), file=sys.stderr)
+        print(f"\n{error.code} " + "\n     ".join(map(visible, lines)), file=sys.stderr)
         if error.hint:
-            print(f"     {error.hint}"[:400], file=sys.stderr)
+            print(f"     {visible(error.hint)}"[:400], file=sys.stderr)
     return error.exit_code
+
+
+def visible(text: str) -> str:
+    """A line in which nothing speaks to the terminal: names of files may hold escapes and line breaks."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def told_stopped() -> int:
@@ -38,24 +44,30 @@ def told_stopped() -> int:
 
 
 def interrupted(*_: Any) -> None:
-    """SIGTERM ends a run as Ctrl-C does, also where a shell started it with SIGINT ignored."""
+    """Ctrl-C, and SIGTERM, also where a shell started it with SIGINT ignored: the write that is under way is finished,
+    and the run ends. A second one does not wait."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, at_once)
     raise KeyboardInterrupt
 
 
-def stop_at_once() -> None:
-    """On Ctrl-C, end this process and its children without asking Prefect, whose own server may be gone by then. The
-    store is made for that: what was committed stays."""
+def at_once(*_: Any) -> None:
+    """End this process and its children now. The store is made for that: what was committed stays."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # nothing is left to hurry
+    import psutil
 
-    def stop(*_: Any) -> None:
-        import psutil
-
-        for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
-        told_stopped()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+    told_stopped()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
-    signal.signal(signal.SIGINT, stop)
+
+def stop_at_once() -> None:
+    """On Ctrl-C, do not ask Prefect, whose own server may be gone by then."""
+    signal.signal(signal.SIGINT, at_once)
 
 
 def command_path(error: Any) -> str:

@@ -33,7 +33,7 @@ from typing import Any
 
 from retake.artifact import Artifact, File, from_json
 from retake.disk import disk_explained, make_folder, sync_folder, writing_explained
-from retake.errors import DamagedError, MediaError
+from retake.errors import DamagedError, MachineError, MediaError
 from retake.recipe import digest
 
 BLOCK = 4 << 20
@@ -306,12 +306,10 @@ class Store:
         With `wait` false it gives False instead, and holds nothing."""
         import filelock
 
-        folder = self.root / "locks"
-        with writing_explained(self.root):
-            make_folder(folder)
-        lock = filelock.FileLock(folder / f"{key}.lock")
+        lock = filelock.FileLock(self.root / "locks" / f"{key}.lock")
         try:
             with writing_explained(self.root):  # filelock.Timeout is an OSError, of no number
+                make_folder(self.root / "locks")
                 lock.acquire(timeout=0)
         except filelock.Timeout:
             if not wait:
@@ -320,6 +318,11 @@ class Store:
             if on_wait:
                 on_wait()
             lock.acquire(poll_interval=0.05)
+        except MachineError as error:
+            if getattr(error.__cause__, "errno", None) != errno.EROFS:
+                raise
+            yield True  # in a store that is read-only there is nothing to guard: what it has can still be handed out
+            return
         try:
             yield True
         finally:
@@ -349,7 +352,7 @@ class Store:
             sha = hashlib.file_digest(source, "sha256").hexdigest()
         # A file written within the clock's grain may change again and keep its times: not worth remembering yet.
         if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > 100_000_000:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, MachineError):  # of a store that is read-only, or full
                 self._write_sealed(memo, {"identity": identity, "sha256": sha}, durable=False)
         return sha
 

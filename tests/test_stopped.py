@@ -162,3 +162,45 @@ def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
     out, err = child.communicate(timeout=20)
     assert Told(child.returncode, out, err).error["code"] == "E130"
     assert (child.returncode, out) == (130, "")
+
+
+@pytest.mark.parametrize("hows", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM, signal.SIGTERM)])
+@pytest.mark.parametrize("pause", [0, 0.02, 0.3])
+def test_a_second_ctrl_c_ends_it_now_and_harms_nothing(hows, pause, given, tmp_path):
+    """Wherever the second one meets it: in the stage, while it is told, while Python shuts down."""
+    shell = Shell(tmp_path)
+    words = ("edit", "sprites:drift", "--box", "50,44,142,136", "--until", "masks")
+    child = shell.start(*words, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    assert wait_for(lambda: list((tmp_path / "store" / "retake" / "records" / "frames").glob("*")))
+    for how in hows:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(how)
+        time.sleep(pause)
+    out, err = child.communicate(timeout=20)
+    assert (child.returncode, out) == (130, "")
+    assert err.count("E130") in (1, 2)  # the first may have told it already
+    assert "Traceback" not in err
+    assert wait_for(lambda: not children_of(child.pid), 5)
+    assert shell("verify").code == 0
+
+
+# ---- a store that may only be read, and a server that is gone --------------------------------------------------------
+
+
+def test_a_store_that_is_read_only_gives_what_it_has_and_refuses_the_rest(given, tmp_path):
+    shell = Shell(tmp_path)
+    words = ("edit", given / "good.mp4", *BOX, "--until", "frames", "--json")
+    with small_disk(tmp_path / "store", "16m"):
+        assert shell(*words).statuses() == {"frames": "ran"}
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "store")], check=True)
+        assert shell(*words).statuses() == {"frames": "cached"}
+        told = shell(*words, "frames.last=3")
+        assert (told.code, told.error["code"]) == (5, "E502")
+        assert "RETAKE_STORE" in told.error["hint"]
+
+
+def test_without_the_prefect_server_that_is_named_the_edit_runs_here(given, tmp_path):
+    shell = Shell(tmp_path)
+    told = shell("edit", given / "good.mp4", "--until", "frames", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert told.code == 0
+    assert "no Prefect server answers" in told.err
