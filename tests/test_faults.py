@@ -8,9 +8,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 from command import CHECKOUT
 
 from benchmarks.faults.disk import HOWS, POWER, Disk
+from retake.errors import IntegrityError
+from retake.stage import Sources
+from retake.store import Store
 
 WORKS = ("publish", "hand-out", "push", "pull", "gc")
 
@@ -60,3 +64,20 @@ def test_steps_are_counted_and_nothing_stays_wrapped(tmp_path):
         (tmp_path / "b").read_bytes()
     assert disk.steps == ["open a", "write a", "replace b"]
     assert (os.replace, open) == plain
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_link_that_is_turned_to_another_source_meanwhile_is_seen(kind, own_store, tmp_path):
+    """What a stage reads by name is looked at again before anything is published under the old content."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(name.encode())
+    at = "0.png" if kind == "file" else ""
+    link = tmp_path / "clip"
+    link.symlink_to(tmp_path / "one" / at)
+    sources = Sources(Store(own_store), [str(link)])
+    sources()  # nothing has changed yet
+    link.unlink()
+    link.symlink_to(tmp_path / "two" / at)
+    with pytest.raises(IntegrityError, match="E601"):
+        sources()
