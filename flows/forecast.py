@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from retake.clip import Clip, pick
-from retake.diffusion.costs import Predicted, predicted
+from retake.diffusion.costs import Predicted, predicted, window
 from retake.errors import RetakeError
+from retake.lookup import lookup
 from retake.recipe import Recipe, differences, digest
 from retake.store import Record, Store
 from tasks.modelled import Modelled
@@ -67,17 +68,24 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
     if not isinstance(params, Modelled) or not frames or stage not in ("latents", "inversion", "edit"):
         return None
     settings: Any = params.settings
-    if stage == "edit" and not hasattr(settings, "strength"):
-        return None  # only sampling from a strength down is counted: a queue's work is not, and no figure is better
     asked, overlap = getattr(settings, "steps", None) or steps, getattr(settings, "overlap", None)
+    guidance, queue = getattr(settings, "guidance", None), None
+    if stage == "edit":
+        method = lookup("methods", settings.name)
+        if hasattr(method, "asked"):
+            levels, ahead, guidance = method.asked(settings, steps, window(params.model))
+            queue = levels, ahead
+        elif not hasattr(settings, "strength"):
+            return None  # a method that does not say how often it asks its model
     return predicted(
         params.model,
         stage,  # type: ignore[arg-type]
         frames,
         steps=max(1, round(asked * getattr(settings, "strength", 1.0))),
-        guidance=getattr(settings, "guidance", 1.0),
+        guidance=1.0 if guidance is None else guidance,
         iterations=getattr(settings, "iterations", 0),
         overlap=OVERLAP if overlap is None else overlap,
+        queue=queue,
     )
 
 

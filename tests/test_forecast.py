@@ -161,10 +161,30 @@ def test_operations(flops, text):
     assert operations(int(flops)) == text
 
 
-def test_work_that_cannot_be_counted_is_not_guessed():
-    for words, known in ((["edit=sdedit", "edit.prompt=a"], True), (["edit=moca", "edit.reference_text=a"], False)):
-        how = call(["model=animatediff", *words])
-        assert (of_model("edit", how["params"], 64, 50) is not None) == known
+def test_work_of_a_model_is_counted_and_of_a_method_that_does_not_say_is_not_guessed():
+    assert of_model("edit", call(["model=animatediff", "edit=sdedit", "edit.prompt=a"])["params"], 64, 50) is not None
+    assert of_model("edit", call([])["params"], 64, 50) is None
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["edit.preset=paper"], ["edit.lookahead=0"], ["edit.enter=300", "edit.steps=40"]]
+)
+def test_a_queue_is_asked_at_most_as_often_as_planned(words):
+    """Against what diagonal denoising itself counts, on the very schedule."""
+    from retake.diffusion.fifo import Diagonal
+    from retake.diffusion.loading import load
+    from retake.methods.moca import asked, levels_below, numbers
+    from retake.methods.moca.rule import rule_of
+
+    params = call(["model=embedded", "edit=moca", "edit.reference_text=a", *words])["params"]
+    backbone, own = load(params.model), params.settings
+    steps, (_, ahead, guidance) = own.steps or 64, asked(own, 50, backbone.length)
+    enter = rule_of(own.preset, numbers(own)).enter
+    diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, enter), ahead)
+    for frames in (16, 100):
+        planned = of_model("edit", params, frames, 50)
+        truly = diagonal.evaluations(frames, guided=guidance != 1)
+        assert truly <= planned.evaluations * backbone.length <= 2.5 * truly
 
 
 def test_results_without_frames_are_taken_as_they_are(tmp_path):

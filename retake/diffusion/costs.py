@@ -60,6 +60,10 @@ class Cost:
     layers: Mapping[str, int]
     works: Mapping[str, Tally]
 
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip of so many."""
+        return 1 + -(-(frames - 1) // self.time)
+
     def weights(self, dtype: str | None = None) -> int:
         """Bytes of all weights."""
         return sum(self.parameters.values()) * BYTES[dtype or self.dtype]
@@ -97,12 +101,14 @@ def predicted(
     iterations: int = 0,
     overlap: int = 0,
     gradients: int = 0,
+    queue: tuple[int, int] | None = None,
 ) -> Predicted | None:
     """What a stage takes for a clip of so many frames; None for a model or clip size that costs.json does not hold.
 
     steps: of denoising or inversion, those that are made. iterations: refinements of each step of an inversion (they
     may end earlier). overlap: of windows, in latent frames. gradients: how many of the steps take a gradient of the
-    network's features as well.
+    network's features as well. queue: of diagonal denoising, in place of steps and overlap: its levels, and the frames
+    of a window that are only looked at.
     """
     cost = table().get(model.name)
     if cost is None or cost.family != model.family:
@@ -111,7 +117,13 @@ def predicted(
         return None
     if stage != "latents" and cost.frames != model.frames:  # the autoencoder goes chunk by chunk, whatever the window
         return None
-    windows = window_count(cost, frames, overlap)
+    if queue is None:
+        windows = window_count(cost, frames, overlap)
+    else:  # one frame comes out an iteration; before the first, the queue fills
+        levels, ahead = queue
+        most = min(levels, cost.latent_frames(frames))  # frames that are in the queue at once
+        windows = -(-most // max(cost.latent_frames(cost.frames) - ahead, 1))
+        steps = cost.latent_frames(frames) + levels
     batch, halves = min(model.batch, windows), 1 if guidance == 1.0 else 2
     pixels = frames / cost.frames  # of the clip that was tallied
 
@@ -133,9 +145,15 @@ def predicted(
     return Predicted(flops, max(most, memory("gradient", batch)) if gradients else most, asked)
 
 
+def window(model: Model) -> int:
+    """Latent frames that a model sees at once."""
+    cost = table().get(model.name)
+    return cost.latent_frames(model.frames) if cost else model.frames
+
+
 def window_count(cost: Cost, frames: int, overlap: int = 0) -> int:
     """How many windows of the model's length cover a clip, neighbours sharing at least `overlap` latent frames."""
-    count, length = (1 + -(-(one - 1) // cost.time) for one in (frames, cost.frames))
+    count, length = cost.latent_frames(frames), cost.latent_frames(cost.frames)
     return 1 if count <= length else 1 + -(-(count - length) // max(length - overlap, 1))
 
 

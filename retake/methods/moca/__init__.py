@@ -17,6 +17,7 @@ frames at one level at a time, as ordinary sampling does).
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -157,6 +158,15 @@ def within(words: str, prompt: str) -> bool:
 def numbers(params: Params) -> dict[str, Any]:
     """The settings that stand in a preset's place."""
     return {name: getattr(params, name) for name in Rule.__dataclass_fields__}
+
+
+def asked(params: Params, steps: int, window: int) -> tuple[int, int, float]:
+    """What a plan reckons with: (levels of the queue, frames of a window that are only looked at, guidance), for a
+    model of windows of so many latent frames. steps: of the inversion, where that is the source."""
+    rule = rule_of(params.preset, numbers(params))
+    steps = steps if params.source == "inversion" else params.steps or STEPS
+    ahead = window // LOOKED_AT[params.preset] if params.lookahead is None else params.lookahead
+    return max(1, math.ceil(steps * rule.enter / TIMESTEPS)), ahead, rule.guidance
 
 
 def edit(
