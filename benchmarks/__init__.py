@@ -27,4 +27,5 @@ NAMES = (
     "faults.crowd",
     "faults.media",
     "faults.attacks",
+    "faults.reading",
 )

@@ -3,6 +3,7 @@
 media     damaged and odd clips        attacks  hostile settings, names and references
 kills     SIGKILL at random            failpoints  a crash or an error at every write of the store
 damage    flipped and cut files        crowd    many processes on one key
+reading   what verifying costs
 
 What they found stands in docs/faults.md.
 """

@@ -54,7 +54,8 @@ def decode(
 
     `size` is (width, height), None for the size as shown; the resizing is `resize`. Colour range and
     matrix are those of the file (see VideoInfo.color_matrix). With `on_damage="fail"` the first damaged
-    packet (E407), a cut file or a missing frame (E406) ends the clip; with `conceal` what decodes is
+    packet (E407), a cut file or a missing frame (E406) ends the clip; most codecs carry no checksum, so a
+    flipped bit that decodes to other pixels is not always seen. With `conceal` what decodes is
     delivered, by PyAV. The consumer may stop at any time, and may take its time: only waiting for the
     child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is told, after
     the last frame, what should be recorded: frames that were lost or concealed, a decoder that was changed.

@@ -22,8 +22,8 @@ _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"[playlist]", b"[reference]", b"v=0\r\n", b"v=0\n")
 
 
-def open_container(path: str, limits: dict[str, Any]) -> Any:
-    """An open PyAV InputContainer. Raises MediaError E402, E403, E405 or E406."""
+def open_container(path: str, limits: dict[str, Any], **demuxer: str) -> Any:
+    """An open PyAV InputContainer; `demuxer` are further options. Raises MediaError E402, E403, E405 or E406."""
     with open(path, "rb") as file:
         head = file.read(4096)
     _refuse_playlist(path, head)
@@ -32,6 +32,7 @@ def open_container(path: str, limits: dict[str, Any]) -> Any:
         "format_whitelist": _FORMATS,
         "max_pixels": str(limits["max_pixels"]),
         "max_streams": "64",
+        **demuxer,
     }
     try:
         return av.open(path, options=options, metadata_errors="replace")
@@ -70,32 +71,6 @@ def next_packet(packets: Iterator[Any]) -> Any | None:
 def audio_stream(container: Any) -> Any | None:
     """The first audio stream, or None."""
     return next(iter(container.streams.audio), None)
-
-
-def claimed_size(path: str) -> int:
-    """Bytes that a Matroska, AVI, GIF or MPEG-TS file should at least have; 0 where it does not say."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(4096)
-        file.seek(max(0, size - 64))
-        tail = file.read(64)
-    if head[:4] == b"RIFF":
-        return 8 + struct.unpack("<I", head[4:8])[0]
-    if head[:4] == b"GIF8":
-        return 0 if b";" in tail else size + 1
-    if head[:1] == head[188:189] == head[376:377] == b"G":
-        return -(-size // 188) * 188
-    return _segment_end(head) if head[:4] == b"\x1aE\xdf\xa3" else 0
-
-
-def _segment_end(head: bytes) -> int:
-    at = head.find(b"\x18S\x80g") + 4  # the Segment element; its size follows as an EBML number
-    first = head[at] if 4 <= at < len(head) else 0
-    length = 9 - first.bit_length()
-    if not first or at + length > len(head):
-        return 0
-    size = int.from_bytes(head[at : at + length], "big") - (1 << 7 * length)
-    return 0 if size == (1 << 7 * length) - 1 else at + length + size  # all ones: not known, a live stream
 
 
 def check_memory(width: int, height: int) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,14 +14,18 @@ from av.video.reformatter import VideoReformatter
 
 from retake.errors import ConfigError, MediaError
 
-from .backends import choose_backend, fits_decord
+from .backends import choose_backend
+from .beside import beside_decord
 from .container import check_memory, next_packet, open_container, video_stream
+from .damage import complaint, listening, only_second_fields, opening_complaint
 from .info import Selection, VideoInfo
 from .pixels import resize, upright
 from .probe import Probed, probe
 
 _SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
-_IN_STEP, _IN_STEP_PIXELS = 8, 1 << 25
+# Measured on flipped bits: `explode` raises on nearly all that a decoder notices, checksums included. The levels above
+# (`careful`, `aggressive`) found nothing more. `strict` is for dav1d: it then checks how the data of a tile end.
+_STRICT = {"err_detect": "crccheck+bitstream+buffer+explode", "strict": "strict"}
 _CONCEAL = "frames.on_damage=conceal keeps what decodes."
 
 Pixels = Callable[[], np.ndarray]
@@ -50,10 +52,11 @@ def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
         backend, _ = choose_backend(probed.info, wish)
     channel.send({"event": "info", "info": probed.info.as_json(), "backend": backend, "frames": len(wanted.index)})
 
-    source = Source(path, probed, request["limits"], strict, channel.alive)
+    to_the_end = bool(wanted.index[-1] == probed.info.frames - 1)
+    source = Source(path, probed, request["limits"], strict, to_the_end, channel.alive)
     frames = source.frames()
     if backend == "decord" and strict:
-        frames = _beside_decord(path, probed.info, frames, source.notes)
+        frames = beside_decord(path, probed.info, frames, source.notes)
     count = 0
     for k, pixels in _select(frames, wanted):
         channel.alive()
@@ -61,6 +64,9 @@ def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
         if count > request["skip"]:
             rgb = finish(pixels(), probed.info, request["size"])
             channel.send({"event": "frame", "time": float(wanted.time(k)), "shape": list(rgb.shape)}, rgb)
+    if to_the_end:  # damage behind the last frame that could be found may be why it is the last
+        for _ in frames:
+            channel.alive()
     source.refuse_if_short(count, len(wanted.index))
     return {"frames": count, "backend": backend, "notes": source.all_notes(len(wanted.index) - count)}
 
@@ -127,11 +133,19 @@ class Source:
     """The decoded frames of a clip as (index, function that makes its stored-size RGB)."""
 
     def __init__(
-        self, path: str, probed: Probed, limits: dict[str, Any], strict: bool, alive: Callable[[], None]
+        self,
+        path: str,
+        probed: Probed,
+        limits: dict[str, Any],
+        strict: bool,
+        to_the_end: bool,
+        alive: Callable[[], None],
     ) -> None:
         self.path, self.probed, self.limits, self.strict, self.alive = path, probed, limits, strict, alive
         self.decoded, self.interlaced, self.notes = 0, False, list[str]()
+        self._to_the_end = to_the_end
         self._damage: list[int] = []
+        self._delivered: list[int] = []
         self._reformat = VideoReformatter().reformat
         info = probed.info
         self._size = (info.coded_width, info.coded_height)
@@ -146,18 +160,23 @@ class Source:
 
     def frames(self) -> Iterator[tuple[int, Pixels]]:
         """In presentation order. Raises MediaError E406, E407 (strict) and E412."""
-        with open_container(self.path, self.limits) as container:
+        with listening() as said:
+            container = open_container(self.path, self.limits)
+        early = opening_complaint(said, container)
+        with container, listening() as said:  # it ends before the decoder's threads do: they could wait for each other
             stream = video_stream(self.path, container)
             stream.thread_type = "NONE"
-            # Both were measured on flipped bits: `explode` raises on all of them, `crccheck` marks the frames.
-            stream.codec_context.options = {"err_detect": "explode" if self.strict else "crccheck"}
+            stream.codec_context.options = _STRICT if self.strict else {"err_detect": "crccheck"}
+            if self._to_the_end:  # a part may lie before what is damaged
+                self._heed(early, None)
             index = -1
-            for frame in self._decoded(container, stream):
+            for frame in self._decoded(container, stream, said):
                 index = self._index(frame, index)
                 if (frame.width, frame.height) != self._size:
                     raise self._resized(frame, index)
                 self.interlaced = self.interlaced or frame.interlaced_frame
                 self.decoded += 1
+                self._delivered.append(index)
                 yield index, lambda frame=frame: self._rgb(frame)
 
     def refuse_if_short(self, count: int, promised: int) -> None:
@@ -165,6 +184,8 @@ class Source:
         if count == 0:
             raise MediaError("E410", f"{self.path}: no selected frame could be decoded", "Copy it again.")
         woven = self.interlaced and 2 * count >= promised  # two field packets made one frame
+        if woven and self.probed.stamped and promised == len(self.probed.pts):
+            woven = only_second_fields(self._delivered, self.probed.pts)
         if count < promised and self.strict and not woven:
             raise MediaError(
                 "E406",
@@ -181,18 +202,21 @@ class Source:
             said.append(f"{lost} of the selected frames could not be decoded and are left out")
         return said
 
-    def _decoded(self, container: Any, stream: Any) -> Iterator[Any]:
+    def _decoded(self, container: Any, stream: Any, said: list[tuple[int, str, str]]) -> Iterator[Any]:
         packets = container.demux(stream)
         while True:
             packet = None
             try:
                 packet = next_packet(packets)
                 if packet is None:
+                    self._heed(complaint(said, container, stream), packet)
                     return
                 self.alive()
                 if self.strict and packet.is_corrupt:
                     raise self._damaged(packet, "the packet is incomplete")
                 frames = packet.decode()
+                if not packet.is_discard:
+                    self._heed(complaint(said, container, stream), packet)
             except MemoryError:
                 raise
             except FFmpegError as error:
@@ -209,6 +233,14 @@ class Source:
                 if frame.is_corrupt:
                     self._damage.append(self._rank(frame))
                 yield frame
+
+    def _heed(self, complaint: str, packet: Any | None) -> None:
+        if complaint and self.strict and packet is None:
+            raise MediaError("E407", f"{self.path}: damaged: {complaint}", f"Copy it again; {_CONCEAL}")
+        if complaint and self.strict:
+            raise self._damaged(packet, complaint)
+        if complaint:
+            self._damage.append(self._rank(packet))
 
     def _index(self, frame: Any, previous: int) -> int:
         pts = self.probed.pts
@@ -239,52 +271,6 @@ class Source:
             f"{self.path}: the resolution changes from {was} to {now} at frame {index}",
             f"Take the part before it with frames.last={max(0, index - 1)}, or re-encode to one size.",
         )
-
-
-def _beside_decord(
-    path: str, info: VideoInfo, frames: Iterator[tuple[int, Pixels]], notes: list[str]
-) -> Iterator[tuple[int, Pixels]]:
-    """The same frames with decord's pixels, while PyAV keeps the time and looks for damage.
-
-    decord hides damage and can slip a frame, so it is read in step with the strict pass, a few frames at a
-    time, of which the last has to equal PyAV's: a slip lasts, so it is seen before its frames are handed
-    on. Where they differ, PyAV's own pixels are used from there to the end.
-    """
-    reader, left = _decord_reader(path, info), info.frames
-    few = max(1, min(_IN_STEP, _IN_STEP_PIXELS // (info.coded_width * info.coded_height)))
-    with ThreadPoolExecutor(1) as beside:
-        while reader is not None and left > 0:
-            reading = beside.submit(_read_few, reader, min(few, left))
-            ours = list(itertools.islice(frames, min(few, left)))
-            theirs, left = reading.result(), left - few
-            if len(theirs) < len(ours) or (ours and not np.array_equal(theirs[-1], ours[-1][1]())):
-                reader = None
-                yield from ours
-            else:
-                yield from ((index, lambda rgb=rgb: rgb) for (index, _), rgb in zip(ours, theirs, strict=False))
-    if reader is None:
-        notes.append("decord does not give PyAV's frames here: decoded by PyAV")
-    yield from frames
-
-
-def _decord_reader(path: str, info: VideoInfo) -> Any | None:
-    if not fits_decord(info):
-        return None
-    try:
-        import cv2  # noqa: F401  before decord, whose own zlib breaks the PNG reader of an OpenCV loaded after it
-        import decord
-
-        reader = decord.VideoReader(path, num_threads=1)
-    except Exception:  # decord raises its own kinds; whatever it is, PyAV reads the clip
-        return None
-    return reader if len(reader) == info.frames else None
-
-
-def _read_few(reader: Any, count: int) -> list[np.ndarray]:
-    try:
-        return [reader.next().asnumpy() for _ in range(count)]
-    except Exception:  # its end, or an error of its own
-        return []
 
 
 def _select(frames: Iterator[tuple[int, Pixels]], wanted: Wanted) -> Iterator[tuple[int, Pixels]]:

@@ -16,20 +16,12 @@ from av.error import OSError as FFmpegOSError
 
 from retake.errors import MediaError
 
-from .container import audio_stream, check_memory, claimed_size, next_packet, open_container, video_stream
+from .container import audio_stream, check_memory, next_packet, open_container, video_stream
 from .info import VideoInfo
+from .whole import missing
 
 _MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
-_TRANSFER = {
-    1: "bt709",
-    4: "gamma22",
-    5: "gamma28",
-    6: "bt601",
-    8: "linear",
-    13: "srgb",
-    14: "bt2020",
-    15: "bt2020",
-}
+_TRANSFER = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "bt601", 8: "linear", 13: "srgb", 14: "bt2020", 15: "bt2020"}
 _HDR = {16: "PQ", 18: "HLG"}
 _TO_SDR = (
     "Convert it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,"
@@ -94,9 +86,10 @@ def _probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Prob
                 "Copy it again, or re-encode it from its source.",
             )
         _refuse_size(path, frame.width, frame.height, limits)
-        missing = _missing(path, container.format.name, promised, packets)
-        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates, missing)
-    return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, missing)
+        promised = promised if container.format.name.startswith(("mov", "avi")) else 0
+        lacks = missing(path, limits, alive, promised, packets.total)
+        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates, lacks)
+    return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, lacks)
 
 
 def _count(path: str, container: Any, stream: Any, limits: dict[str, Any], alive: Callable[[], None]) -> _Packets:
@@ -193,7 +186,7 @@ def _describe(
     unit: Fraction,
     promised: int,
     rates: list[Fraction | None],
-    missing: str,
+    lacks: str,
 ) -> VideoInfo:
     if int(frame.color_trc) in _HDR:
         kind = _HDR[int(frame.color_trc)]
@@ -211,7 +204,7 @@ def _describe(
     depth = max(c.bits for c in frame.format.components)
     info = VideoInfo(
         container=container.format.name,
-        codec=stream.codec_context.name,
+        codec=stream.codec_context.codec.canonical_name,  # the format's; `name` is the decoder's, libdav1d
         pix_fmt=frame.format.name,
         bit_depth=depth,
         width=width,
@@ -222,7 +215,7 @@ def _describe(
         mirrored=mirrored,
         pixel_aspect=f"{aspect.numerator}:{aspect.denominator}",
         frames=len(packets.pts),
-        promised=promised if "mov" in container.format.name else 0,
+        promised=promised,
         fps=float(fps),
         variable=variable,
         duration=float(span * unit) or 1 / float(fps),
@@ -233,17 +226,10 @@ def _describe(
         transfer=_TRANSFER.get(int(frame.color_trc), "untagged"),
         audio=audio.codec_context.name if audio is not None and audio.codec_context else None,
     )
-    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, missing)})
+    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, lacks)})
 
 
-def _missing(path: str, kind: str, promised: int, packets: _Packets) -> str:
-    if "mov" in kind and promised > packets.total:
-        return f"its index promises {promised} frames, {packets.total} are there"
-    claimed, size = claimed_size(path), os.path.getsize(path)
-    return f"it should have {claimed} bytes, {size} are there" if claimed > size else ""
-
-
-def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, missing: str) -> tuple[str, ...]:
+def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, lacks: str) -> tuple[str, ...]:
     alpha = any(c.is_alpha for c in frame.format.components)
     said = [
         (
@@ -258,8 +244,8 @@ def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, mis
         (alpha, "its transparency is dropped"),
         (info.interlaced, "interlaced: fields are kept woven, not deinterlaced"),
         (info.variable, "frames are not evenly spaced; true timestamps are kept"),
-        (missing, f"truncated: {missing}"),
-        (packets.cut and not missing, "reading stops at a damaged place before the end"),
+        (lacks, f"truncated: {lacks}"),
+        (packets.cut and not lacks, "reading stops at a damaged place before the end"),
     ]
     return tuple(text for true, text in said if true)
 
@@ -281,7 +267,8 @@ def _rate(packets: _Packets, unit: Fraction, declared: list[Fraction | None]) ->
         length = packets.last_length * unit
         return (1 / length if length else usable[0] if usable else Fraction(25)), False
     average = Fraction(len(pts) - 1) / (int(pts[-1]) * unit)
-    for rate in (*usable, average.limit_denominator(1001), average):
+    # Below a frame in half an hour no fraction with so small a denominator is left but 0.
+    for rate in (*usable, average.limit_denominator(1001) or average, average):
         even = np.arange(len(pts)) * float(1 / (rate * unit))
         if np.abs(pts - even).max() <= 1.001:
             return rate, False

@@ -1,0 +1,63 @@
+"""decord read in step with PyAV, which keeps the time and looks for damage. Runs in the child."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .backends import fits_decord
+from .info import VideoInfo
+
+_IN_STEP, _IN_STEP_PIXELS = 8, 1 << 25
+
+Pixels = Callable[[], np.ndarray]
+
+
+def beside_decord(
+    path: str, info: VideoInfo, frames: Iterator[tuple[int, Pixels]], notes: list[str]
+) -> Iterator[tuple[int, Pixels]]:
+    """The same frames with decord's pixels, while PyAV keeps the time and looks for damage.
+
+    decord hides damage and can slip a frame, so it is read in step with the strict pass, a few frames at a
+    time, of which the last has to equal PyAV's: a slip lasts, so it is seen before its frames are handed
+    on. Where they differ, PyAV's own pixels are used from there to the end.
+    """
+    reader, left = _decord_reader(path, info), info.frames
+    few = max(1, min(_IN_STEP, _IN_STEP_PIXELS // (info.coded_width * info.coded_height)))
+    with ThreadPoolExecutor(1) as beside:
+        while reader is not None and left > 0:
+            reading = beside.submit(_read_few, reader, min(few, left))
+            ours = list(itertools.islice(frames, min(few, left)))
+            theirs, left = reading.result(), left - few
+            if len(theirs) < len(ours) or (ours and not np.array_equal(theirs[-1], ours[-1][1]())):
+                reader = None
+                yield from ours
+            else:
+                yield from ((index, lambda rgb=rgb: rgb) for (index, _), rgb in zip(ours, theirs, strict=False))
+    if reader is None:
+        notes.append("decord does not give PyAV's frames here: decoded by PyAV")
+    yield from frames
+
+
+def _decord_reader(path: str, info: VideoInfo) -> Any | None:
+    if not fits_decord(info):
+        return None
+    try:
+        import cv2  # noqa: F401  before decord, whose own zlib breaks the PNG reader of an OpenCV loaded after it
+        import decord
+
+        reader = decord.VideoReader(path, num_threads=1)
+    except Exception:  # decord raises its own kinds; whatever it is, PyAV reads the clip
+        return None
+    return reader if len(reader) == info.frames else None
+
+
+def _read_few(reader: Any, count: int) -> list[np.ndarray]:
+    try:
+        return [reader.next().asnumpy() for _ in range(count)]
+    except Exception:  # its end, or an error of its own
+        return []

@@ -1,0 +1,56 @@
+"""Signs of damage that FFmpeg does not raise. Runs in the child.
+
+It says much in its log that it goes on after: a wrong checksum, an element longer than its parent, a picture whose
+codes run out. None of that was ever seen from a whole file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import av.logging
+import numpy as np
+
+
+@contextmanager
+def listening() -> Iterator[list[tuple[int, str, str]]]:
+    """The errors that FFmpeg logs meanwhile, as (level, who, what). To be emptied by whoever reads them."""
+    av.logging.set_skip_repeated(False)
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture(local=False) as said:  # a decoder may speak from a thread of its own
+            yield said
+    finally:
+        av.logging.set_level(None)
+
+
+def complaint(said: list[tuple[int, str, str]], container: Any, stream: Any) -> str:
+    """What the demuxer or the video's decoder complained of first, "" for nothing. Empties `said`."""
+    return _first(said, container.format.name, stream.codec_context.name)
+
+
+def opening_complaint(said: list[tuple[int, str, str]], container: Any) -> str:
+    """What was complained of while the file was opened, which reads some way into it. Empties `said`.
+
+    An MP4 has its index read then, and what is odd in one is seldom damage; of Matroska and Ogg it is their pages.
+    """
+    return _first(said, *(name for name in ("matroska,webm", "ogg") if name == container.format.name))
+
+
+def _first(said: list[tuple[int, str, str]], *ours: str) -> str:
+    found = next((what.strip() for _, who, what in said if who in ours), "")
+    said.clear()
+    return "".join(c for c in found if c.isprintable())[:120]
+
+
+def only_second_fields(delivered: Sequence[int], pts: np.ndarray) -> bool:
+    """True when every packet that gave no frame follows another within half a frame: two fields in two packets are
+    one frame. A frame that was lost leaves a larger gap, or two packets in a row."""
+    came = np.zeros(len(pts), bool)
+    came[list(delivered)] = True
+    missing = np.flatnonzero(~came)
+    usual = np.median(np.diff(pts[came])) if came.sum() > 1 else 0
+    alone = missing.size < 2 or int(np.diff(missing).min()) > 1
+    return alone and all(m > 0 and pts[m] - pts[m - 1] < 0.75 * usual for m in missing)
