@@ -8,8 +8,8 @@ export DVC_NO_ANALYTICS := true
 demo: install          ## render a clip, edit it, change one setting
 	$(BIN)/retake demo
 
-test: install          ## the whole suite
-	$(BIN)/python -m pytest
+test: install          ## the whole suite, a process for each core
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: install         ## lint, format, types
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ NAMES = (
     "long_edit",
     "moca",
     "datasets",
+    "gallery",
     "faults.failpoints",
     "faults.kills",
     "faults.damage",

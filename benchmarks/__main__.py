@@ -1,5 +1,5 @@
-"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md (of docs/faults.md). One that cannot run here
-says why on stderr, and its section stays."""
+"""Run benchmarks, print markdown; with --write, replace their sections of docs/benchmarks.md, or docs/faults.md. One
+that cannot run here says why on stderr, and its section stays."""
 
 from __future__ import annotations
 

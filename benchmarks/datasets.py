@@ -1,7 +1,7 @@
 """A dataset of many clips: what a clip costs as their number grows, what it costs to find that nothing is to do, and
 whether the bad ones, and a process that is killed at random, change anything.
 
-Clips are 128x96, two frames, one in twenty of them bad (empty, cut off, text, noise); two edits of each by `propagate`.
+Clips are 128x96, two frames, one in twenty of them bad, in ten ways (`poison`); two edits of each by `propagate`.
 *make* is the first run, in processes that are killed with SIGKILL at random until one comes through; *again* the same
 command afterwards. CPU-seconds are of the command and all its children. Memory is the most that the command's own
 process held. Beside it `dvc repro` with nothing to do over as many foreach stages, each of which copies a file.
@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from flows.config import CHECKOUT
@@ -52,19 +53,20 @@ def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True)
     return [*costs, *fates]
 
 
-def write_clips(home: Path, count: int) -> set[str]:
-    """Clips in home/clips and a picture; names of those that are bad."""
+def write_clips(home: Path, count: int) -> dict[str, str]:
+    """Clips in home/clips and a picture; the code that each of the bad ones must get, by name."""
     (home / "clips").mkdir(parents=True)
     write_png(home / "cat.png", reference_image("patchwork", 64)[..., :3])
-    rng, bad = random.Random(0), set()
+    bad: dict[str, str] = {}
     base = World(scene("drift", width=128, height=96, frames=2))
     frames = [base.frame(t) for t in range(2)]
     for n in range(count):
         path = home / "clips" / f"clip-{n:05d}.mp4"
         if n % EVERY == EVERY // 2:
-            bad.add(path.stem)
-            kinds = (b"", b"text" * 50, rng.randbytes(3000), (home / "clips/clip-00000.mp4").read_bytes()[:400])
-            path.write_bytes(kinds[n // EVERY % 4])
+            ways = poison(n, (home / "clips/clip-00000.mp4").read_bytes())
+            code, content = ways[n // EVERY % len(ways)]
+            path = written(path, content)
+            bad[path.stem] = code
         else:
             marked = [frame.copy() for frame in frames]
             for frame in marked:  # no two clips are the same
@@ -72,6 +74,55 @@ def write_clips(home: Path, count: int) -> set[str]:
             encode(path, iter(marked), 24.0)
         os.utime(path, (1, 1))
     return bad
+
+
+def poison(seed: int, whole: bytes) -> list[tuple[str, bytes | list[Any]]]:
+    """Ten ways to be bad: the code that each must get, and the bytes of a video or the pictures of a folder."""
+    rng = np.random.default_rng(seed)
+
+    def picture(height: int, width: int) -> np.ndarray:
+        return rng.integers(0, 255, (height, width, 3), np.uint8)
+
+    return [
+        ("E401", b""),
+        ("E402", b"text" * 50),
+        ("E402", rng.bytes(3000)),
+        ("E413", whole[:400]),
+        ("E410", whole[: len(whole) // 2]),
+        ("E403", b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nother.mp4\n"),
+        ("E409", sound()),
+        ("E412", [picture(96, 128), picture(48, 64)]),
+        ("E420", [picture(96, 128), b"\x89PNG\r\n\x1a\n and no more"]),
+        ("E220", [np.full((96, 128, 3), 128, np.uint8)] * 2),  # no object to be found
+    ]
+
+
+def written(path: Path, content: bytes | list[Any]) -> Path:
+    """A video with these bytes, or a folder of pictures in its place."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return path
+    path = path.with_suffix("")
+    path.mkdir()
+    for t, picture in enumerate(content):
+        place = path / f"{t}.png"
+        place.write_bytes(picture) if isinstance(picture, bytes) else write_png(place, picture)
+    return path
+
+
+def sound() -> bytes:
+    """A file with a tone and no picture."""
+    import io
+
+    import av
+
+    sink = io.BytesIO()
+    with av.open(sink, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return sink.getvalue()
 
 
 def measured(home: Path, kill: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -129,10 +180,12 @@ def cost(size: int, made: list[dict[str, Any]], again: dict[str, Any], dvc: floa
     }
 
 
-def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, Any], datasets: Path) -> dict[str, Any]:
+def fate(
+    size: int, bad: dict[str, str], made: list[dict[str, Any]], again: dict[str, Any], datasets: Path
+) -> dict[str, Any]:
     """What became of the clips, and whether it is what should have. datasets: where states.jsonl lies."""
     jobs = made[-1]["told"]["jobs"]
-    aside = {job["job"].partition("/")[0] for job in jobs if job["state"] == "quarantined"}
+    aside = {job["job"].partition("/")[0]: job["code"] for job in jobs if job["state"] == "quarantined"}
     reasons = Counter(job["code"] for job in jobs if job["state"] == "quarantined")
     (log,) = datasets.rglob("states.jsonl")
     begun = Counter(line["job"] for line in map(json.loads, log.read_text().splitlines()) if line["state"] == "begun")
@@ -144,7 +197,7 @@ def fate(size: int, bad: set[str], made: list[dict[str, Any]], again: dict[str, 
         "wanted": 2 * (size - len(bad)),
         "set aside": len(aside),
         "bad ones": len(bad),
-        "exactly these": aside == bad,
+        "exactly these, for these reasons": aside == bad,
         "for": ", ".join(f"{code} {count}" for code, count in sorted(reasons.items())),
         "edits begun twice": sum(count > 1 for count in begun.values()),
         "made again by the second run": again["told"]["stages"].get("ran", 0),

@@ -24,10 +24,13 @@ from flows.states import BAD, GOOD, SETTLED, State, States
 from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
+from retake.disk import writing_explained
 from retake.errors import MachineError, RetakeError
 from retake.recipe import digest
+from retake.store import Store
 
 OUTS = CHECKOUT / "artifacts"
+OWNER = "manifest.txt"  # beside the states: the manifest that they are of
 DEATHS = 5  # of the process at one job, before it is set aside
 BACK_OFF = 0.5  # seconds before the second try; twice as long before each further one, at most LONGEST
 LONGEST = 30.0
@@ -52,7 +55,7 @@ class Batch:
     stages: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.home = home_of(self.work)
+        self.home = claimed(self.work, self.runner.store)
         self.to = OUTS if self.record else self.home
         self.store, self.rules = self.runner.store, self.work.dataset.skip
         self.states, self.marks = States(self.home / "states.jsonl"), Marks(self.store)
@@ -166,10 +169,31 @@ class Batch:
         handout.write_text(path, "".join(traceback.format_exception(error)))
 
 
-def home_of(work: Work) -> Path:
-    """Where the states of a dataset stand: artifacts/datasets/<name> of the checkout, or RETAKE_DATASETS/<name>."""
+def datasets_home() -> Path:
+    """Where all datasets stand: artifacts/datasets of the checkout, or RETAKE_DATASETS."""
     chosen = os.environ.get("RETAKE_DATASETS")
-    return (Path(chosen).expanduser().absolute() if chosen else OUTS / "datasets") / work.name
+    return Path(chosen).expanduser().absolute() if chosen else OUTS / "datasets"
+
+
+def home_of(work: Work) -> Path:
+    """Where the states of a dataset stand: a folder of its name, with a digest where another manifest of that name was
+    there first."""
+    home = datasets_home() / work.name
+    try:
+        theirs = (home / OWNER).read_text(encoding="utf-8").strip() != work.source
+    except OSError:  # nobody's yet, or of a time when folders had no owner
+        theirs = False
+    return home.with_name(f"{home.name}-{digest(work.source)[:8]}") if theirs else home
+
+
+def claimed(work: Work, store: Store) -> Path:
+    """The folder of a dataset, which is no other's from here on."""
+    home = datasets_home() / work.name
+    with writing_explained(home), store.lock(digest(["dataset", str(home)])):
+        if not (home / OWNER).exists():
+            home.mkdir(parents=True, exist_ok=True)
+            handout.write_text(home / OWNER, work.source + "\n")
+    return home_of(work)
 
 
 def handed(runner: Local, job: Job, clip: Clip, to: Path, until: str = "report") -> dict[str, Artifact]:

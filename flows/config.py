@@ -1,7 +1,7 @@
 """Settings: one composition for the command line, flows and DVC; one validation into frozen models.
 
-`compose` turns Hydra overrides into a plain mapping, `validate` turns a mapping (composed, or read from params.yaml)
-into `Settings`. Nothing below flows/ reads a settings file.
+`compose` turns Hydra overrides (overrides.py) into a plain mapping, `validate` turns a mapping (composed, or read from
+params.yaml) into `Settings`. Nothing below flows/ reads a settings file.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows import manifest
+from flows.overrides import Override, lay, read, refuse_lookups, texts
+from flows.plain import MAX_BYTES, parse_yaml, read_yaml  # noqa: F401  other rooms take them from here
 from retake.diffusion.model import Model
 from retake.errors import ConfigError, did_you_mean
 from retake.lookup import lookup
 from tasks import decode, frames, inversion, latents, metrics, region, report
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-MAX_BYTES = 1 << 20
 M = TypeVar("M", bound=BaseModel)
 
 # Groups whose files name a module (its Params validate them) and groups with one model of their own.
@@ -47,7 +47,27 @@ MODELS: dict[str, type[BaseModel]] = {
     "dataset": manifest.Dataset,
 }
 
-_composing = threading.RLock()  # explaining an error composes again
+TAKES = {  # by the beginning of the name of a validation error
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a mapping",
+    "model": "a mapping",
+    "literal": "{expected}",
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
+    "too_short": "{min_length} values or more",
+    "too_long": "{max_length} values or fewer",
+    "none": "null",
+}
+
+_composing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -73,8 +93,28 @@ class Settings:
         return {f.name: getattr(self, f.name).model_dump(mode="json") for f in fields(self)}
 
 
-def compose(overrides: list[str]) -> dict[str, Any]:
-    """Plain mapping of the composed settings. Raises ConfigError E204 to E208."""
+def compose(overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain mapping of the composed settings. Raises ConfigError E203 to E208; what is wrong with an override itself
+    is found before anything is composed."""
+    asked = [read(text) for text in overrides]
+    lay(asked)
+    return _composed(asked)
+
+
+def settings(overrides: Sequence[str]) -> Settings:
+    """Composed and validated settings."""
+    return validate(_composed(judged(overrides)))
+
+
+def judged(overrides: Sequence[str]) -> list[Override]:
+    """Overrides that will give valid settings. Raises what `settings` raises, without composing: in milliseconds."""
+    asked = [read(text) for text in overrides]
+    validate(lay(asked))
+    return asked
+
+
+def _composed(asked: Sequence[Override]) -> dict[str, Any]:
+    """What Hydra makes of the files and of overrides. No interpolation is looked up: there may be none."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -82,49 +122,28 @@ def compose(overrides: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    overrides = [_quoted(_checked(text)) for text in overrides]
     with _composing:
         saved = GlobalHydra.instance().hydra  # another library may have left it initialised
         GlobalHydra.instance().clear()
         try:
             with initialize_config_dir(str(CHECKOUT / "params"), version_base=None):
-                composed = hydra_compose("config", overrides=overrides)
-                return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
-        except (HydraException, OmegaConfBaseException) as error:
-            raise _explained(overrides, error) from error
+                composed = hydra_compose("config", overrides=[one.text for one in asked])
+                data: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
+        except (HydraException, OmegaConfBaseException, ValueError, RecursionError) as error:
+            why = " ".join(str(error).split())[:300]
+            raise ConfigError("E205", f"the settings do not compose: {why}", "Settings read key=value.") from error
         finally:
             GlobalHydra.instance().clear()
             if saved is not None:
                 GlobalHydra.instance().initialize(saved)
-
-
-def settings(overrides: list[str]) -> Settings:
-    """Composed and validated settings."""
-    return validate(compose(overrides))
+    for text in texts(data):
+        refuse_lookups(text, text)
+    return data
 
 
 def read_params(path: Path | None = None) -> dict[str, Any]:
     """The snapshot that DVC reads, root params.yaml, as a plain mapping. Raises ConfigError E203."""
-    path = path or CHECKOUT / "params.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError("E203", f"cannot read {path}: {error.strerror}", "Write it: retake params") from error
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """A YAML mapping without anchors, aliases, tags or repeated keys, at most 1 MiB. Raises ConfigError E203."""
-    if len(text) > MAX_BYTES:
-        raise ConfigError("E203", f"{where} is larger than {MAX_BYTES} bytes", "Settings are small text files.")
-    try:
-        _refuse_tricks(text)
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("E203", f"{where} is not plain YAML: {error}", "Write it anew: retake params") from error
-    if not isinstance(data, dict):
-        raise ConfigError("E203", f"{where} holds no mapping", "Write it anew: retake params")
-    return data
+    return read_yaml(path or CHECKOUT / "params.yaml")
 
 
 def validate(data: Mapping[str, Any]) -> Settings:
@@ -132,7 +151,7 @@ def validate(data: Mapping[str, Any]) -> Settings:
     known = [f.name for f in fields(Settings)]
     for group in data:
         if group not in known:
-            raise ConfigError("E205", f"unknown group {group!r}", did_you_mean(group, known))
+            raise ConfigError("E205", f"unknown group {str(group)[:80]!r}", did_you_mean(str(group)[:80], known))
     models = {}
     for group in known:
         values = data.get(group)
@@ -160,11 +179,23 @@ def checked_model(group: str, model: type[M], values: Mapping[str, Any]) -> M:
         if first["type"] == "extra_forbidden":
             hint = did_you_mean(str(first["loc"][-1]), sorted(within(model, first["loc"][:-1]).model_fields))
             raise ConfigError("E205", f"unknown key {place}", hint) from error
-        got = f" (got {first['input']!r})" if not isinstance(first["input"], Mapping) else ""
-        raise ConfigError("E205", f"{place}: {first['msg']}{got}", _next_step(group, place, first)) from error
+        raise ConfigError("E205", f"{place} {taken(first)}", _next_step(group, place, first)) from error
     if strange := _not_finite(group, made.model_dump()):
         raise ConfigError("E205", f"{strange} is not a finite number", f"See params/{group}/ for what it takes.")
     return made
+
+
+def taken(fault: Mapping[str, Any]) -> str:
+    """What a setting takes instead of what was given."""
+    kind, given, more = fault["type"], repr(fault["input"])[:80], fault.get("ctx", {})
+    if kind == "value_error":
+        return f"does not fit: {more['error']}"
+    if kind == "missing":
+        return "is missing"
+    for known, words in TAKES.items():
+        if kind.startswith(known):
+            return f"takes {words.format(**more)}, not {given}"
+    return f"takes no such value: {given}"
 
 
 def within(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel]:
@@ -200,105 +231,3 @@ def _not_finite(place: str, value: Any) -> str | None:
     if isinstance(value, list | tuple):
         return next((found for k, v in enumerate(value) if (found := _not_finite(f"{place}[{k}]", v))), None)
     return place if isinstance(value, float) and not math.isfinite(value) else None
-
-
-def _checked(override: str) -> str:
-    """Refuse what would make Hydra or OmegaConf look anything up or call anything."""
-    if len(override) > MAX_BYTES or "${" in override or "_target_" in override:
-        raise ConfigError(
-            "E204",
-            f"not allowed in settings: {override[:80]}",
-            "Interpolations and _target_ are off. Write the value itself: key=value",
-        )
-    name = override.lstrip("+~").partition("=")[0]
-    if not name.strip() or ("=" not in override and not override.startswith("~")):
-        raise ConfigError(
-            "E208", f"{override!r} is not a setting", "Settings read key=value, for example edit.strength=0.5"
-        )
-    return override
-
-
-def _quoted(override: str) -> str:
-    """A value that Hydra's grammar cannot read (a path with spaces, say) is taken as text."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        OverridesParser.create().parse_override(override)
-        return override
-    except HydraException:
-        name, _, value = override.partition("=")
-        text = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{name}='{text}'"
-
-
-def _explained(overrides: list[str], error: Exception) -> ConfigError:
-    """The override that Hydra could not place, with the nearest key that exists."""
-    if overrides:
-        defaults = compose([])
-        for override in overrides:
-            name = override.lstrip("+~").partition("=")[0]
-            group, _, rest = name.partition(".")
-            value = override.partition("=")[2]
-            if group not in defaults:
-                if not rest and (owners := sorted(g for g, keys in defaults.items() if group in keys)):
-                    typed = f"{owners[0]}.{override.lstrip('+~')}"
-                    return ConfigError("E205", f"unknown setting {name!r}", f"Did you mean {typed}?")
-                return ConfigError("E205", f"unknown setting {name!r}", did_you_mean(group, list(defaults)))
-            choices = sorted(p.stem for p in (CHECKOUT / "params" / group).glob("*.yaml"))
-            if not rest and value not in choices:
-                return ConfigError("E206", f"there is no {group}={value}", did_you_mean(value, choices))
-            if rest and rest.split(".")[0] not in _keys(group, overrides):
-                if owners := _owners(group, rest.split(".")[0]):
-                    return ConfigError("E205", f"the chosen {group} have no {rest}", f"It is of {owners}.")
-                near = did_you_mean(rest.split(".")[0], _keys(group, overrides))
-                return ConfigError("E205", f"unknown key {name}", near.replace("mean ", f"mean {group}."))
-            if value.startswith("{") and isinstance(defaults[group].get(rest), list):
-                return ConfigError("E205", f"{name} takes a list", f"Put brackets around it: {name}=[{value}]")
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    if "multirun" in text and (several := [o for o in overrides if "," in o and "[" not in o and "{" not in o]):
-        name, _, value = several[0].partition("=")
-        hint = f"A list takes brackets: {name}=[{value}]. For each in turn: retake sweep"
-        return ConfigError("E205", f"{several[0]} holds several values", hint)
-    return ConfigError("E205", f"the settings do not compose: {text[:300]}", "Settings read key=value.")
-
-
-def _owners(group: str, key: str) -> str:
-    """The choices of a group whose files state a key, as they would be typed."""
-    files = sorted((CHECKOUT / "params" / group).glob("*.yaml"))
-    return ", ".join(f"{group}={f.stem}" for f in files if key in parse_yaml(f.read_text(), str(f)))
-
-
-def _keys(group: str, overrides: list[str]) -> list[str]:
-    """The keys that the chosen file of a group states."""
-    chosen = [o.partition("=")[2] for o in overrides if o.partition("=")[0] == group]
-    path = CHECKOUT / "params" / group / f"{chosen[-1] if chosen else ''}.yaml"
-    if path.is_file():
-        return sorted(parse_yaml(path.read_text(), str(path)))
-    return sorted(compose([])[group])
-
-
-def _refuse_tricks(text: str) -> None:
-    """Raises yaml.YAMLError on aliases, anchors, tags and repeated keys, before anything is built from them."""
-    keys: list[set[str] | None] = []
-    depth_key: list[bool] = []
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise yaml.YAMLError("anchors and aliases are not allowed")
-        if getattr(event, "tag", None):
-            raise yaml.YAMLError("tags are not allowed")
-        if isinstance(event, yaml.ScalarEvent) and keys and keys[-1] is not None and depth_key[-1]:
-            if event.value in keys[-1]:
-                raise yaml.YAMLError(f"the key {event.value!r} stands twice")
-            keys[-1].add(event.value)
-        if isinstance(event, yaml.ScalarEvent | yaml.MappingStartEvent | yaml.SequenceStartEvent) and depth_key:
-            depth_key[-1] = not depth_key[-1]
-        if isinstance(event, yaml.MappingStartEvent):
-            keys.append(set())
-            depth_key.append(True)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            keys.append(None)
-            depth_key.append(True)
-        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-            keys.pop()
-            depth_key.pop()

@@ -25,6 +25,7 @@ from flows.rows import Row
 from flows.runners import Local
 from retake.artifact import Artifact
 from retake.clip import Clip, SpriteClip, open_clip
+from retake.disk import writing_explained
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.lookup import lookup
@@ -102,7 +103,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
         among = {pair.id: pair.category for pair in pairs}
         done["table"] = standings.table(found.values, among, arms, evaluation.values, evaluation.against)
         done["failed"] = found.failed
-        with handout.writing_explained(folder):
+        with writing_explained(folder):
             done["outputs"] = write_folder(folder, done, found, pairs, arms, evaluation)
     return done
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from flows import handout
 from flows.states import State
 from retake.artifact import Artifact
+from retake.disk import writing_explained
 from retake.formats import open_series
 from retake.report import gallery
-from retake.store import Store, writing_explained
+from retake.store import Store
 
 
 def picture_of(job: str) -> str:

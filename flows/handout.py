@@ -15,9 +15,10 @@ from typing import Any
 from flows.config import Settings
 from retake.artifact import Artifact
 from retake.clip import Clip
+from retake.disk import writing_explained
 from retake.recipe import digest, installed, keyed_params
 from retake.stage import Outcome
-from retake.store import Store, writing_explained
+from retake.store import Store
 
 NOT_OF_AN_EDIT = {"dataset", "report"}
 SHOWN_VERSIONS = ("retake", "av", "decord", "numpy", "opencv-python-headless", "torch", "torchvision", "torchmetrics")

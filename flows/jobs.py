@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from flows import graph
-from flows.config import CHECKOUT, CHOICES, Settings, validate
+from flows.config import CHECKOUT, CHOICES, Settings, taken, validate
 from flows.listing import entry, listed, no_clip
-from flows.manifest import ClipEntry, Dataset, Rules, overlaid
-from flows.rows import ManifestError
+from flows.manifest import ClipEntry, Dataset, Entry, Rules, overlaid
+from flows.rows import ManifestError, Row, read_rows
+from flows.score import where_is_said
 from retake.clip import Clip, SpriteClip, open_clip, slug
 from retake.diffusion.model import weights_of
-from retake.errors import ConfigError, RetakeError, did_you_mean
+from retake.errors import ConfigError, RetakeError
 from retake.metrics import fid
 from retake.recipe import digest, files_of, installed
 from retake.stage import RECORDED, identity
@@ -23,6 +28,7 @@ from retake.store import Store
 from retake.weights.local import locate
 from tasks import metrics
 
+ENOUGH = 200  # problems of a manifest, beyond which no more are looked for
 OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
 
 
@@ -41,19 +47,26 @@ class Job:
 
     def files(self) -> list[str]:
         """Files that the settings name."""
-        groups = (getattr(self.settings, group) for group in self.settings.__dataclass_fields__ if group != "dataset")
-        return [path for params in groups for path in files_of(params)]
+        return files_named(self.settings)
 
     def open(self) -> Clip:
         """The clip. Raises what `open_clip` raises."""
         return open_clip(self.spec)
 
 
+def files_named(p: Settings) -> list[str]:
+    """Files and folders that settings name, other than clips."""
+    groups = (getattr(p, group) for group in p.__dataclass_fields__ if group != "dataset")
+    return [path for params in groups for path in files_of(params)]
+
+
 @dataclass(frozen=True)
 class Work:
-    """What a dataset asks for. name: of its folder; waiting: files that are still being written."""
+    """What a dataset asks for. name: of its folder; source: what names its clips; waiting: files that are still being
+    written."""
 
     name: str
+    source: str
     dataset: Dataset
     jobs: tuple[Job, ...]
     waiting: tuple[str, ...] = ()
@@ -77,24 +90,54 @@ def work_of(common: Mapping[str, Any]) -> Work:
                 f"the edit {edit.id!r} sets {strange[0]}, which belongs to clips",
                 "Priors are shared by all edits of a clip: put it under the clip's settings.",
             )
-    clips, waiting = clips_of(dataset, common)
+    clips, waiting, problems = clips_of(dataset, common)
     jobs: list[Job] = []
-    problems: list[str] = []
+    lost: dict[str, str] = {}
+    known: dict[str, Judged] = {}  # most clips have settings that others have, too
     for where, clip in clips:
         told = set()
         for edit in dataset.edits:
-            try:
-                job = Job(clip.id, edit.id, clip.clip, validated(common, clip, edit))
-                jobs.append(job)
-                told |= {f"{where}: no such file: {path}" for path in job.files() if not Path(path).exists()}
-            except ConfigError as error:
-                told.add(f"{where}: {error.message}" + (f" ({error.hint})" if "mean" in error.hint else ""))
+            key = f"{edit.id} {clip.settings!r}"
+            found = known[key] = known.get(key) or judged(common, clip, edit)
+            told |= {f"{where}: {fault}" for fault in found.faults}
+            if found.settings is not None:
+                jobs.append(Job(clip.id, edit.id, clip.clip, found.settings))
+            if found.lost:
+                lost[where] = f"{where}: {found.lost}"
         problems += sorted(told)
+    if len(lost) == len({job.clip for job in jobs}):  # what some lack sets these aside
+        problems += lost.values()
     if problems:
         problems = of_all(problems, len(clips))
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
-    name = slug(Path(dataset.manifest).stem) if dataset.manifest else "clips"
-    return Work(name, dataset, tuple(jobs), tuple(waiting))
+    if dataset.manifest is None:
+        return Work("clips", "params/dataset", dataset, tuple(jobs))
+    path = Path(os.path.normpath(Path(dataset.manifest).expanduser().absolute()))
+    source = path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path  # hosts have checkouts of their own
+    return Work(slug(path.stem), str(source), dataset, tuple(jobs), tuple(waiting))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Settings of a job, None where there can be none. faults: what is wrong with them; lost: what to type where they
+    do not say where the object is."""
+
+    settings: Settings | None
+    faults: list[str]
+    lost: str = ""
+
+
+def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
+    """The settings of a clip and an edit, looked at before anything runs."""
+    try:
+        p = validate(overlaid(common, clip, edit))
+    except ConfigError as error:
+        return Judged(None, faults(common, clip, edit, error))
+    missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
+    if where_is_said(p) or "masks" not in graph.closure(p):
+        return Judged(p, missing)
+    what = "masks.path" if p.masks.name == "given" else "masks.box or masks.points"
+    return Judged(p, missing, f"masks={p.masks.name} needs to know what to follow: give {what}, or such a column")
 
 
 def of_all(problems: list[str], clips: int) -> list[str]:
@@ -105,32 +148,56 @@ def of_all(problems: list[str], clips: int) -> list[str]:
     return [*(f"every clip: {text}" for text in common), *rest]
 
 
-def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[str, ClipEntry]], list[str]]:
-    """Clips with the place where each stands, and names of files that are still being written."""
+def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[str, ClipEntry]], list[str], list[str]]:
+    """Clips with the place where each stands, names of files that are still being written, and problems."""
     clips = [(f"clip {clip.id}", clip) for clip in dataset.clips]
-    if problems := [f"{where}: {found}" for where, clip in clips if (found := no_clip(clip.clip))]:
-        raise ManifestError(Path("params/dataset"), problems)
+    problems = [f"{where}: {found}" for where, clip in clips if (found := no_clip(clip.clip))]
     if dataset.manifest is None:
-        return clips, []
-    rows, waiting = listed(dataset.manifest, dataset.settle)
+        return clips, [], problems
+    rows, waiting, wrong = rows_of(dataset.manifest, dataset.settle)
+    own = {clip.id.lower() for _, clip in clips}
+    problems += [*wrong, *(f"the id {row.id!r} stands in dataset.clips, too" for row in rows if row.id.lower() in own)]
     for row in rows:
         given = entry(row)
         if not row.line:  # what a tree holds beside its clips is taken where the settings ask for it
             taken = {g: {k: v for k, v in keys.items() if k in common.get(g, {})} for g, keys in given.settings.items()}
             given = given.model_copy(update={"settings": {g: keys for g, keys in taken.items() if keys}})
         clips.append((f"line {row.line}" if row.line else f"clip {row.id}", given))
-    ids = [clip.id.lower() for _, clip in clips]
-    if twice := sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []:
-        raise ManifestError(Path(dataset.manifest), [f"the id {one!r} stands in dataset.clips, too" for one in twice])
-    return clips, waiting
+    return clips, waiting, problems
 
 
-def validated(common: Mapping[str, Any], clip: ClipEntry, edit: Any) -> Settings:
-    """Settings of one job. Raises ConfigError E205, E206 for what no group takes."""
-    for group in clip.settings:
-        if group not in common:
-            raise ConfigError("E205", f"unknown group {group!r}", did_you_mean(group, list(common)))
-    return validate(overlaid(common, clip, edit))
+def rows_of(manifest: str, settle: float) -> tuple[list[Row], list[str], list[str]]:
+    """What `listed` finds, and what is wrong with it: its rows are looked at all the same, for what else is."""
+    try:
+        return *listed(manifest, settle), []
+    except ManifestError as error:
+        path = Path(manifest).expanduser()
+        few = len(error.problems) <= ENOUGH  # validating a row takes milliseconds
+        return read_rows(path)[0] if few and path.is_file() else [], [], list(error.problems)
+
+
+def faults(common: Mapping[str, Any], clip: ClipEntry, edit: Entry, first: ConfigError) -> list[str]:
+    """All that is wrong with the settings of a job, of which validating all of them tells the first: group by group."""
+    found = []
+    for group in sorted({*clip.settings, *edit.settings}):
+        parts = (one.model_copy(update={"settings": {group: one.settings.get(group, {})}}) for one in (clip, edit))
+        try:
+            validate(overlaid(common, *parts))
+        except ConfigError as error:
+            found += in_words(error)
+    return found or in_words(first)
+
+
+def in_words(error: ConfigError) -> list[str]:
+    """What validating one group has found, in our words."""
+    hint, cause = f" ({error.hint})" if "mean" in error.hint else "", error.__cause__
+    if not isinstance(cause, ValidationError):
+        return [error.message + hint]
+    group, told = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []
+    for fault in cause.errors(include_url=False):
+        place = ".".join([group, *map(str, fault["loc"])])
+        told.append(f"unknown key {place}" if fault["type"] == "extra_forbidden" else f"{place} {taken(fault)}")
+    return [told[0] + hint, *told[1:]]
 
 
 def broken_rule(clip: Clip, rules: Rules, folder_fps: float) -> str | None:

@@ -33,6 +33,8 @@ def listed(manifest: str, settle: float) -> tuple[list[Row], list[str]]:
         if problems or not rows:
             raise ManifestError(path, problems or ["no clip"])
         return rows, []
+    if not path.is_dir():
+        raise ConfigError("E297", f"{manifest} is neither a file nor a folder", "It is a CSV, or JSON lines.")
     if (path / "JPEGImages").is_dir():
         return list(of_davis(path)), []
     return of_folder(path, settle)

@@ -20,6 +20,7 @@ from retake.store import Store
 from retake.weights.local import command
 
 EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
+TOLD = 10  # files, and edits that cannot be planned
 OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
 
 
@@ -27,7 +28,8 @@ OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where 
 class Outlook:
     """Counts of stages by what would happen, and what those that would run are likely to take. unknown: stages of
     which nothing alike ever ran here; unreadable: clips by the reason why they cannot be planned; why: how often
-    a stage would run for which reason, among the first edits that are not settled."""
+    a stage would run for which reason, among the first edits that are not settled; waiting: files that are still being
+    written, which a run would leave for the next one."""
 
     jobs: int = 0
     settled: dict[str, int] = field(default_factory=dict)
@@ -40,6 +42,7 @@ class Outlook:
     lacks: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     why: dict[str, dict[str, int]] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -65,7 +68,7 @@ class Outlook:
 
 def outlook(store: Store, work: Work, states: States) -> Outlook:
     """Plan every job. Starts nothing and decodes nothing."""
-    found, marks = Outlook(jobs=len(work.jobs)), Marks(store)
+    found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting)), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
     explained = 0
@@ -101,6 +104,9 @@ def lines(found: Outlook) -> Iterator[str]:
     """For a terminal: a line a stage, then what all of it comes to."""
     settled = "".join(f", {count} {state}" for state, count in found.settled.items())
     yield f"{found.jobs} edits{settled}"
+    yield from (f"{name} is still being written: left for a later run" for name in found.waiting[:TOLD])
+    if len(found.waiting) > TOLD:
+        yield f"and {len(found.waiting) - TOLD} more"
     if found.stages:
         yield f"{'':13} {'cached':>8} {'will run':>9} {'may run':>8}"
     for stage, counts in found.stages.items():
@@ -109,10 +115,10 @@ def lines(found: Outlook) -> Iterator[str]:
         often = sorted(reasons.items(), key=lambda reason: -reason[1])
         yield from (f"why {stage}: {why[:160]} ({count} of the first {EXPLAINED} edits)" for why, count in often[:3])
     yield " ".join(filter(None, totals(found)))
-    for name, reason in list(found.unreadable.items())[:10]:
+    for name, reason in list(found.unreadable.items())[:TOLD]:
         yield f"cannot be planned: {name}  {reason[:160]}"
-    if len(found.unreadable) > 10:
-        yield f"and {len(found.unreadable) - 10} more"
+    if len(found.unreadable) > TOLD:
+        yield f"and {len(found.unreadable) - TOLD} more"
     if found.lacks:
         yield f"first: {command(' '.join(found.lacks))}"
 

@@ -17,16 +17,21 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from flows.config import MAX_BYTES, parse_yaml
 from flows.manifest import NAME
-from retake.errors import ConfigError
+from flows.overrides import choices, chosen_by_default, stated
+from retake.errors import ConfigError, did_you_mean
 
 MUST = ("id", "clip")
+MAY = "category"
 LARGEST = 64 * MAX_BYTES  # of a manifest
 MOST = 8  # problems that the message tells; the command prints all
+GUESSES = 200  # names of which the near miss is looked for
+WIDEST = 1000  # columns, or settings of a line
 LONGEST = 1000  # characters of a cell that is read as more than text
 PATHS = ("reference", "path", "forward", "backward")  # settings that name files
 PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false|null|\[.*\]|\{.*\}", re.IGNORECASE | re.DOTALL)
@@ -64,7 +69,8 @@ class Row:
 
 
 def read_rows(path: Path) -> tuple[list[Row], list[str]]:
-    """The rows of a manifest whose ids and names of settings are right, and what is wrong with the others, with lines.
+    """The rows of a manifest that name a clip, and what is wrong with it, with lines. A row whose id is wrong stands
+    there as `line-N`, so that what else is wrong with it can be told as well.
 
     Raises ConfigError E297 for a file that cannot be read at all.
     """
@@ -82,25 +88,35 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     seen: dict[str, int] = {}
     rows = []
     for line, given in read(text, problems):
-        if found := problem_of(given, seen, line):
+        name = given.get("id")
+        if found := problem_of(name, seen, line):
             problems.append(f"line {line}: {found}")
+            name = f"line-{line}"
+        settings = {
+            key: value(key, cell, path.parent) for key, cell in given.items() if key in known_names() and cell != ""
+        }
+        clip = given.get("clip")
+        if not isinstance(clip, str) or not clip:
+            problems.append(f"line {line}: no clip")
             continue
-        settings = {key: value(key, cell, path.parent) for key, cell in given.items() if "." in key and cell != ""}
-        clip = beside(given["clip"], path.parent)
-        rows.append(Row(given["id"], str(given.get("category") or ""), clip, settings, line))
+        rows.append(Row(str(name), str(given.get(MAY) or ""), beside(clip, path.parent), settings, line))
     return rows, problems
 
 
 def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a CSV with their lines. What keeps it from being read goes to `problems`."""
+    wide = text.partition("\n")[0].count(",") + 1
+    if wide > WIDEST:
+        problems.append(f"line 1: {wide} columns, more than {WIDEST}")
+        return
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])
-        problems += [f"line 1: no column {name}" for name in MUST if name not in columns]
-        problems += [f"line 1: {odd(name)}" for name in columns if odd(name)]
+        lacking = [f"line 1: no column {name}" for name in MUST if name not in columns]
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        problems += [f"line 1: the column {name} stands twice" for name in twice]
-        for row in reader if not problems else ():
+        lacking += [f"line 1: the column {name} stands twice" for name in twice]
+        problems += [*lacking, *(f"line 1: {odd(name, n < GUESSES)}" for n, name in enumerate(columns) if odd(name))]
+        for row in reader if not lacking else ():
             if None in row:
                 problems.append(f"line {reader.line_num}: more cells than columns")
             else:
@@ -111,44 +127,72 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
 
 def of_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of JSON lines; a group may be an object of its own: {"masks": {"box": ...}}."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            given = json.loads(line)
+            if len(line) > MAX_BYTES:
+                raise ValueError(f"a line of {len(line)} characters, more than {MAX_BYTES}")
+            given = json.loads(line, object_pairs_hook=once)
             if not isinstance(given, dict):
                 raise ValueError("a line is one JSON object")
         except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: {error}")
             continue
-        flat: dict[str, Any] = {}
+        named: list[tuple[str, Any]] = []
         for key, cell in given.items():
-            if isinstance(cell, dict) and "." not in key:
-                flat |= {f"{key}.{name}": inner for name, inner in cell.items()}
-            else:
-                flat[key] = cell
-        wrong = [f"no {name}" for name in MUST if not isinstance(flat.get(name), str)]
-        wrong += [found for key in flat if (found := odd(key))]
-        if wrong:
-            problems.append(f"line {number}: {'; '.join(wrong)}")
-        else:
-            yield number, flat
+            group = isinstance(cell, dict) and "." not in key
+            named += [(f"{key}.{name}", inner) for name, inner in cell.items()] if group else [(key, cell)]
+        if len(named) > WIDEST:
+            problems.append(f"line {number}: {len(named)} settings, more than {WIDEST}")
+            continue
+        flat = dict(named)
+        if len(flat) < len(named):
+            problems.append(f"line {number}: a setting stands twice")
+        for key in flat:
+            if found := odd(key, len(problems) < GUESSES):
+                problems.append(f"line {number}: {found}")
+        yield number, flat
 
 
-def odd(name: str) -> str | None:
-    """What is wrong with the name of a column."""
-    if name in (*MUST, "category") or (name.count(".") == 1 and all(name.split("."))):
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError for a key that stands twice: readers differ on which of them counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
+
+
+@lru_cache(maxsize=1)
+def known_names() -> frozenset[str]:
+    """Full names of all settings, whatever is chosen in their groups."""
+    groups = chosen_by_default()
+    return frozenset(f"{group}.{key}" for group in groups for name in choices(group) for key in stated(group, name))
+
+
+def odd(name: str, guess: bool = False) -> str | None:
+    """What is wrong with the name of a column, of which no cell would be read. `guess`: with the name that is near."""
+    if name in (*MUST, MAY) or name in known_names():
         return None
-    return f"{name!r} is neither id, category, clip nor a setting"
+    name = name[:80]
+    group, _, key = name.partition(".")
+    keys = [known.partition(".")[2] for known in known_names() if known.startswith(f"{group}.")]
+    if not re.fullmatch(r"[^.]+\.[^.]+", name):
+        what, typed, near = f"{name!r} is neither id, category, clip nor a setting", name, [*MUST, MAY, *known_names()]
+    elif not keys:
+        what, typed, near = f"unknown group {group!r}", group, list(chosen_by_default())
+    else:
+        what, typed, near = f"unknown key {name}", key, keys
+    meant = did_you_mean(typed, sorted(near)) if guess else ""
+    return what + (f" ({meant})" if "mean" in meant else "")
 
 
-def problem_of(row: Mapping[str, Any], seen: dict[str, int], line: int) -> str | None:
-    """What is wrong with a row's id or clip."""
-    name = row["id"]
+def problem_of(name: Any, seen: dict[str, int], line: int) -> str | None:
+    """What is wrong with a row's id."""
+    if not isinstance(name, str):
+        return "no id"
     if not NAME.fullmatch(name):
         return f"an id is letters, digits, '.', '_' and '-', at most 128: {name[:40]!r}"
-    if not row["clip"]:
-        return "no clip"
     if name.lower() in seen:
         return f"the id {name!r} stands on line {seen[name.lower()]}, too"
     seen[name.lower()] = line

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from retake.store import writing_explained
+from retake.disk import writing_explained
 
 GOOD, BAD = ("ok", "cached"), ("failed", "quarantined")
 SETTLED = (*GOOD, "skipped", "quarantined")  # while the mark holds

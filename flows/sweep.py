@@ -19,21 +19,25 @@ from typing import Any
 import numpy as np
 
 from flows import graph, handout
-from flows.config import Settings, settings
+from flows.config import Settings, judged, settings
 from flows.console import Console
 from flows.job import edits_home
+from flows.jobs import files_named
+from flows.overrides import Override, read
 from flows.runners import Local
 from retake.clip import open_clip
+from retake.disk import writing_explained
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery, standings
 from retake.report.sheet import Sheet, thumbnail, write
-from retake.store import writing_explained
+from retake.video import local_file
 
 SEED = "edit.seed"
 MOST = 1000  # combinations
+FAR = 1e12  # what a range starts and ends within
 SHOWN = 200  # px, side of a picture on the grid
 
 
@@ -64,10 +68,14 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     """Make every point and write the sweep's folder; what `retake sweep --json` prints.
 
     Everything is validated before anything runs. Raises ConfigError E218 where nothing is swept, or too much, or for a
-    metric that there is not; MachineError for what the machine lacks. A point that fails is told and left out.
+    metric that there is not; MediaError E400 for a file that a point names and that is not there; MachineError for
+    what the machine lacks. A point that fails is told and left out.
     """
     clip = open_clip(spec)
     points, swept = points_of(overrides)
+    for path in sorted({path for point in points for path in files_named(point.settings)}):
+        if not os.path.exists(path):
+            local_file(path)  # says what is near
     known = sorted({name for point in points for name in described(point.settings)})
     if rank is not None and rank not in known:
         raise ConfigError("E218", f"no metric here is called {rank!r}", did_you_mean(rank, known))
@@ -102,34 +110,45 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
 def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str]]]:
     """All combinations in order, and the swept settings with their values (without seeds). Raises what composing and
     validating settings raises."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ValueType
-    from hydra.errors import HydraException
-
     fixed, axes = [], {}
-    parser = OverridesParser.create()
     for text in overrides:
-        try:
-            parsed = parser.parse_override(text)
-        except HydraException:
-            fixed.append(text)  # a path with spaces, say: composing knows what to do with it
-            continue
-        if not parsed.is_sweep_override():
-            fixed.append(text)
-        elif parsed.value_type is ValueType.GLOB_CHOICE_SWEEP:
-            raise ConfigError("E218", f"{text}: glob() is not taken", "List the choices: edit=propagate,sdedit")
+        one = read(text, sweeps=True)
+        if one.parsed.is_sweep_override():
+            axes[one.parsed.get_key_element()] = values_of(one)
         else:
-            axes[parsed.get_key_element()] = list(itertools.islice(parsed.sweep_string_iterator(), MOST + 1))
+            fixed.append(text)
     seeds = axes.pop(SEED, [""])
     count = len(seeds) * int(np.prod([len(values) for values in axes.values()], dtype=object))
     if count < 2 or count > MOST:
         raise ConfigError("E218", f"{count} combinations", f"Give some values: edit.strength=0.5,1; at most {MOST}.")
-    points = []
-    for values in itertools.product(*axes.values()):
-        chosen = dict(zip(axes, values, strict=True))
-        typed = [*fixed, *(f"{key}={value}" for key, value in chosen.items())]
-        points += [Point(chosen, seed, settings([*typed, *([f"{SEED}={seed}"] if seed else [])])) for seed in seeds]
-    return points, axes
+    chosen = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    points = [(point, seed, [*fixed, *words(point, seed)]) for point in chosen for seed in seeds]
+    for _, _, typed in points:  # what one has wrong is told before the others are composed
+        judged(typed)
+    return [Point(point, seed, settings(typed)) for point, seed, typed in points], axes
+
+
+def words(point: Mapping[str, str], seed: str) -> list[str]:
+    """The overrides of one combination."""
+    return [*(f"{key}={value}" for key, value in point.items()), *([f"{SEED}={seed}"] if seed else [])]
+
+
+def values_of(one: Override) -> list[str]:
+    """The values of a swept setting as they are typed, one more than there may be at most. Raises ConfigError E218."""
+    from hydra.core.override_parser.types import RangeSweep, ValueType
+
+    if one.parsed.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
+        raise ConfigError(
+            "E218", f"{one.text[:80]}: glob() and interval() are not taken", "List the choices: edit=propagate,sdedit"
+        )
+    swept = one.parsed.value()
+    if isinstance(swept, RangeSweep):
+        start, stop, step = swept.start or 0, swept.stop or 0, swept.step
+        if not (step and all(-FAR < value < FAR for value in (start, stop, step))):
+            raise ConfigError("E218", f"{one.text[:80]} has no end", "A range reads range(0,1,0.25).")
+        if abs(stop - start) > MOST * abs(step):  # shuffle() would make a list of all of them first
+            raise ConfigError("E218", f"{one.text[:80]} gives too many values", f"At most {MOST} combinations.")
+    return list(itertools.islice(one.parsed.sweep_string_iterator(), MOST + 1))
 
 
 def described(p: Settings) -> list[str]:

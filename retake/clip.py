@@ -30,6 +30,7 @@ from retake.video import Selection, VideoInfo, decode, local_file, probe, read_i
 PROTOCOLS = {"concat", "crypto", "data", "file", "ftp", "http", "https", "pipe", "rtmp", "rtsp", "srt", "tcp", "udp"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CAPTIONED = "captioned"  # clips of retake/synthetic/clips.py
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # names that Windows keeps for itself
 Frame = tuple[float, np.ndarray]
 
 
@@ -196,13 +197,21 @@ def open_clip(spec: str) -> Clip:
         )
     if not spec.strip():
         raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")
+    try:
+        return _of_files(spec)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, the home of nobody
+        why = f"{spec[:80]!r} is no name of a file: {error.strerror if isinstance(error, OSError) else error}"
+        raise MediaError("E400", why[:300], "Give the path of a video, for example clip.mp4") from error
+
+
+def _of_files(spec: str) -> Clip:
     path = Path(spec).expanduser()
     if path.is_dir():
         return FolderClip(str(path))
     root, _, sequence = spec.rpartition(":")
     if root and (davis := Path(root).expanduser() / "JPEGImages").is_dir():
         return FolderClip(str(davis_sequence(davis, sequence)))
-    if not path.exists() and root not in PROTOCOLS and re.fullmatch(r"([./~]*[\w./-]+):[A-Za-z0-9][\w.-]*", spec):
+    if not path.exists() and root not in PROTOCOLS and re.fullmatch(r"[\w./~-]+:[A-Za-z0-9][\w.-]*", spec):
         raise MediaError(
             "E400",
             f"{root} is no DAVIS tree: there is no folder {Path(root) / 'JPEGImages'}",
@@ -256,5 +265,5 @@ def pick(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, 
 
 def slug(text: str) -> str:
     """A folder name that is safe everywhere: letters, digits, '.', '_' and '-', at most 128 characters."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128]
-    return safe or "clip"
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+    return (f"clip-{safe}" if RESERVED.fullmatch(safe) else safe)[:128].rstrip("-._") or "clip"

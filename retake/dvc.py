@@ -59,13 +59,15 @@ def compose(checkout: Path, overrides: list[str], output: str = "params.yaml") -
 def remote(checkout: Path, name: str | None = None) -> Remote:
     """A remote that DVC knows, or its default one. Raises ConfigError E217 where there is none of that name."""
     from dvc.config import NoRemoteError, RemoteConfigError, RemoteNotFoundError
+    from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     try:
         with Repo(str(checkout)) as repo:
             found = repo.cloud.get_remote(name)
             return Remote(found.fs, found.fs.join(found.path, "retake"))
-    except (NoRemoteError, RemoteNotFoundError, RemoteConfigError) as error:
+    except (NoRemoteError, RemoteNotFoundError, RemoteConfigError, NotDvcRepoError, SCMError) as error:
         hint = "Add one: dvc remote add -d NAME PATH_OR_URL   (dvc remote list shows those that there are)"
         raise ConfigError("E217", f"DVC has no such remote: {error}", hint) from error
 

@@ -72,7 +72,7 @@ class Remote:
 
     def pull(self, store: Store) -> Moved:
         """Fetch every result that the store lacks."""
-        found = (match.groups() for name in sorted(self.listed("records")) if (match := NAME.fullmatch(name)))
+        found = [(match[1], match[2]) for name in sorted(self.listed("records")) if (match := NAME.fullmatch(name))]
         return self.bring(store, (result for result in found if not store.record_path(*result).exists()))
 
     def mend(self, store: Store, results: Iterable[tuple[str, str]]) -> Moved:

@@ -33,7 +33,7 @@ from typing import Any
 
 from retake.artifact import Artifact, File, from_json
 from retake.disk import disk_explained, make_folder, sync_folder, writing_explained
-from retake.errors import DamagedError, MachineError, MediaError
+from retake.errors import DamagedError, MachineError, MediaError, did_you_mean
 from retake.recipe import digest
 
 BLOCK = 4 << 20
@@ -340,9 +340,7 @@ class Store:
         try:
             status = path.stat()
         except OSError as error:
-            raise MediaError(
-                "E400", f"cannot read {path}: {error.strerror}", f"Look for it: ls {path.parent}"
-            ) from error
+            raise MediaError("E400", f"cannot read {path}: {error.strerror}", near(path)) from error
         identity = [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
         memo = self.root / "memo" / digest(["memo", str(path.absolute())])
         known = self._read_sealed(memo)
@@ -437,3 +435,13 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
             target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n")
+
+
+def near(path: Path) -> str:
+    """What to type in place of a path at which nothing is."""
+    folder = path.expanduser().absolute().parent
+    try:
+        hint = did_you_mean(path.name, sorted(os.listdir(folder))[:5000])
+    except OSError:
+        return f"There is no folder {folder}: check the path."
+    return hint if hint.startswith("Did") else f"{folder} holds nothing of that name: check the path."

@@ -134,7 +134,7 @@ CASES = {
     "unknown runner": Case(edit("good.mp4", "runner=cluster"), 2, "E205", "local or prefect"),
     # the reference
     "no reference": Case(("edit", "good.mp4", *BOX), 2, "E230", "edit.reference=IMAGE"),
-    "reference missing": Case(edit("good.mp4", "edit.reference=dog.png"), 4, "E400", "ls ", "dog.png"),
+    "reference missing": Case(edit("good.mp4", "edit.reference=dog.png"), 4, "E400", "check the path", "dog.png"),
     "reference unreadable": Case(
         edit("good.mp4", "edit.reference=letter.png"), 4, "E420", "PNG, JPEG", "not a picture"
     ),

@@ -106,7 +106,8 @@ def test_a_davis_tree_gives_its_sequences_and_their_masks(tmp_path):
     common = settings(tmp_path, "masks=given", "edit.reference=params/dataset/ball.png")
     by_clip = {job.clip: job.settings.masks.path for job in work_of(common).jobs}
     assert by_clip == {"bear": str(tmp_path / "Annotations" / "480p" / "bear"), "camel": None}
-    work_of(settings(tmp_path, "edit.reference=params/dataset/ball.png"))  # grabcut has no such setting
+    boxed = settings(tmp_path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]")
+    assert len(work_of(boxed).jobs) == 2  # grabcut has no such setting as masks.path
 
 
 def made(folder: Path) -> Path:
@@ -141,38 +142,70 @@ def test_lines_and_tables_say_the_same(given, tmp_path):
 def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path):
     good = str(given / "clips" / "a.mp4")
     rows = [
-        {"id": "one", "clip": good},
-        {"id": "ONE", "clip": good},
-        {"id": "../x", "clip": good},
-        {"id": "two", "clip": "nowhere.mp4"},
+        {"id": "one", "clip": good, "masks.box": [20, 20, 80, 80]},
+        {"id": "ONE", "clip": good, "edit.feather": "soft"},
+        {"id": "../x", "clip": "nowhere.mp4"},
         {"id": "three", "clip": good, "masks.boxx": [1, 2, 3, 4]},
-        {"id": "four", "clip": good, "edit.strength": "much"},
-        {"id": "five", "clip": good, "mask.box": [1, 2, 3, 4]},
-        {"clip": good},
+        {"id": "four", "clip": good, "edit.strength": 2, "report": {"tile": 1.5}},
+        {"id": "five", "clip": good, "mask.box": ""},
+        {"clip": good, "masks.path": "x"},
     ]
     path = tmp_path / "all.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n{not json\n")
     shell = Shell(tmp_path)
-    told = shell("dataset", path, "edit.reference=params/dataset/ball.png", "--json")
+    words = ("dataset", path, "edit.reference=params/dataset/ball.png")
+    told = shell(*words, "--json")
     assert (told.code, told.error["code"]) == (2, "E297")
-    assert [problem.partition(":")[0] for problem in told.error["problems"]] == [f"line {n}" for n in (2, 3, 4, 8, 9)]
+    expected = [
+        "line 2: the id 'ONE' stands on line 1, too",
+        "line 2: edit.feather takes a number, not 'soft'",
+        "line 3: an id is letters, digits, '.', '_' and '-', at most 128: '../x'",
+        "line 3: no such file: nowhere.mp4",
+        "line 4: unknown key masks.boxx (Did you mean box?)",
+        "line 5: edit.strength takes 1.0 or less, not 2",
+        "line 5: report.tile takes a whole number, not 1.5",
+        "line 6: unknown group 'mask' (Did you mean masks?)",
+        "line 7: no id",
+        "line 7: unknown key masks.path",
+        "line 8: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+    ]
+    assert told.error["problems"] == expected
     assert not (tmp_path / "store").exists()
-    path.write_text("\n".join(json.dumps(rows[n]) for n in (0, 4, 5, 6)) + "\n")
-    told = shell("dataset", path, "edit.reference=params/dataset/ball.png")
-    assert told.code == 2
-    for said in (
-        "line 2: unknown key masks.boxx (Did you mean box?)",
-        "line 3: edit.strength",
-        "line 4: unknown group",
-    ):
-        assert said in told.err
+    plain = shell(*words).err
+    assert all(problem in plain for problem in expected)
+
+
+def test_a_column_that_no_setting_has_is_told_though_its_cells_are_empty(given, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"id,clip,masks.boxx,catgory,edit.seed\none,{given}/clips/a.mp4,,,\ntwo,{given}/clips/x.mp4,,,\n")
+    with pytest.raises(ConfigError) as told:
+        work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
+    assert told.value.problems == (
+        "line 1: unknown key masks.boxx (Did you mean box?)",
+        "line 1: 'catgory' is neither id, category, clip nor a setting (Did you mean category?)",
+        f"line 3: no such file: {given}/clips/x.mp4",
+    )
 
 
 def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     with pytest.raises(ConfigError, match="E297") as told:
         run(inbox(given, tmp_path), given, "edit.anchors={0: /nowhere.png}")
     assert told.value.problems == ("every clip: no such file: /nowhere.png",)
+    for choice, what in (("masks.box=null", "masks.box or masks.points"), ("masks=given", "masks.path")):
+        words = [word for word in SMALL if "masks" not in word]
+        with pytest.raises(ConfigError, match=r"every clip: .* needs to know what to follow") as told:
+            work_of(settings(tmp_path / "inbox", "edit.reference=params/dataset/ball.png", *words, choice))
+        assert [what in problem for problem in told.value.problems] == [True]
     assert not (tmp_path / "datasets").exists()
+
+
+def test_what_only_some_clips_lack_sets_these_aside(given, tmp_path):
+    path = tmp_path / "some.csv"
+    rows = [f'{name},{given}/clips/{name}.mp4,"{box}"' for name, box in (("a", "[20,20,80,80]"), ("b", ""))]
+    path.write_text("\n".join(["id,clip,masks.box", *rows]) + "\n")
+    done = run(path, given, "masks.box=null")
+    assert states(done) == {"a": "ok", "b": "quarantined"}
+    assert done["jobs"][1]["code"] == "E222"
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
@@ -271,6 +304,66 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     assert changed.unknown == 0
     done = run(folder, given, "edit.strength=0.5")
     assert done["stages"] == {"cached": 5 * 3, "ran": 4 * 3}
+
+
+def test_a_plan_says_what_is_still_being_written(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    (folder / "b.mp4").touch()
+    words = (folder, f"edit.reference={given / 'cat.png'}", *SMALL)
+    told = Shell(tmp_path)("dataset", *words, "--plan")
+    assert told.code == 0, told.err
+    assert told.out.startswith("2 edits\nb.mp4 is still being written")
+    assert Shell(tmp_path)("dataset", *words, "dataset.settle=3600", "--plan", "--json").data["waiting"] == [
+        "a.mp4",
+        "b.mp4",
+        "c.mp4",
+    ]
+
+
+def test_manifests_of_one_name_have_folders_of_their_own(given, tmp_path):
+    lists = [made(tmp_path / place) / "list.csv" for place in "xy"]
+    for n, path in enumerate(lists):
+        path.write_text(f"id,clip\none,{given}/clips/{'ab'[n]}.mp4\n")
+    first, second = (run(path, given) for path in lists)
+    homes = [Path(done["gallery"]).parent for done in (first, second)]
+    assert homes[0] == tmp_path / "datasets" / "list"
+    assert homes[1].name.startswith("list-")
+    assert (states(first), states(second)) == ({"one": "ok"}, {"one": "ok"})
+    for path, done in zip(lists, (first, second), strict=True):  # each finds its own again
+        again = run(path, given)
+        assert (states(again), again["gallery"], again["stages"]) == ({"one": "cached"}, done["gallery"], {})
+        assert again["artifacts"] == done["artifacts"]
+    assert first["artifacts"]["frames"] != second["artifacts"]["frames"]
+
+
+def test_forgetting_says_what_still_shows_the_clip_and_that_a_pin_does_not_keep_it(given, tmp_path):
+    shell, clip = Shell(tmp_path), given / "clips" / "a.mp4"
+    words = (f"edit.reference={given / 'cat.png'}", *SMALL)
+    told = shell("report")
+    assert (told.code, told.out) == (0, "")
+    assert "retake edit" in told.err
+    run(inbox(given, tmp_path), given)
+    swept = shell("sweep", clip, *words, "edit.strength=0.5,1", "--json").data["outputs"]["gallery"]
+    edit = f"a/{shell('edit', clip, *words, '--json').data['edit']}"
+    assert edit in shell("report").out
+    shell("pin", edit)
+    tried = shell("forget", clip, "--dry-run")
+    assert f"{edit} is pinned" in tried.out
+    done = shell("forget", clip, "--json").data
+    assert done["pins"] == [edit]
+    assert done["left"] == [str(tmp_path / "datasets" / "inbox" / "*" / "a"), str(Path(swept).parent)]
+    assert all(folder in tried.out for folder in done["left"])
+    assert (tmp_path / "datasets" / "inbox" / "report" / "a").exists()
+    assert len(done["folders"]) == 2
+
+
+def test_a_file_that_a_sweep_lacks_is_told_before_anything_runs(given, tmp_path):
+    shell = Shell(tmp_path)
+    words = ("sweep", given / "clips" / "a.mp4", *SMALL, "edit.strength=0.5,1")
+    told = shell(*words, f"edit.reference={given / 'cta.png'}", "--json")
+    assert (told.code, told.error["code"], told.error["hint"]) == (4, "E400", "Did you mean cat.png?")
+    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "edits").exists()
 
 
 def test_clips_are_left_out_by_rule(given, tmp_path):

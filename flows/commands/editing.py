@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -186,6 +187,8 @@ def report(
         print(
             f"{entry['clip']}/{entry['edit']}  {entry['method']:10}  {entry['report'] or 'no page: it stopped early'}"
         )
+    if not found:
+        print("no edit was made here yet: retake edit CLIP --box x0,y0,x1,y1 edit.reference=PICTURE", file=sys.stderr)
 
 
 @app.command()

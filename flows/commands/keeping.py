@@ -66,12 +66,22 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take away everything that was made from a clip: results in the store, and the folders of its edits."""
+    """Take away everything that was made from a clip: results in the store, pinned or not, and the folders of its
+    edits. Says which folders of sweeps, exports and datasets still show it."""
     from flows import housekeeping
+    from flows.dataset import remains
 
     check_clip(clip)
-    done = housekeeping.forget(clip, dry_run)
-    show(done) if as_json else print("\n".join([*housekeeping.lines(done), *done["folders"]]))
+    rest = remains(clip)
+    done = housekeeping.forget(clip, dry_run) | rest
+    if as_json:
+        show(done)
+        return
+    print("\n".join([*housekeeping.lines(done), *done["folders"]]))
+    for edit in rest["pins"]:
+        print(f"{edit} {'is' if dry_run else 'was'} pinned, which does not keep it: retake pin {edit} --off")
+    if rest["left"]:
+        print("\n  ".join(["these show it still, for you to remove:", *rest["left"]]))
 
 
 Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]

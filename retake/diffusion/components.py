@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from retake.errors import ConfigError
-from retake.networks.checkpoint import opened, refuse_code, without_bars
+from retake.networks.checkpoint import opened, refuse_code, text_of, without_bars
 
 # Role -> class -> the library that has it.
 KNOWN: dict[str, dict[str, str]] = {
@@ -194,7 +194,7 @@ def tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Path]:
 def settings(file: Path) -> dict[str, Any]:
     """A JSON object. Raises ConfigError E280 where there is none to read."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(text_of(file))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             "E280", f"{file.parent} is no folder in diffusers' format: {file.name}: {error}", "Give the folder of one."

@@ -55,13 +55,14 @@ def load_coder(model: Model) -> Backbone:
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
     folders = sources(model)
+    schedule = schedule_of(folders, model.schedule)
     found = {
         "vae": components.read("vae", part(folders, "vae"), dtype),
         "network": components.outline(NETWORK[model.family], part(folders, NETWORK[model.family])),
     }
     check_channels(found, folders[0])
     parts = Parts(found, device, dtype, model.offload)
-    backbone = adapter_of(model).Adapter(parts, schedule_of(folders, model.schedule), *size_of(model))
+    backbone = adapter_of(model).Adapter(parts, schedule, *size_of(model))
     backbone.grid(*size_of(model))
     return backbone
 

@@ -163,6 +163,7 @@ class Schedule:
             raise unknown("the flow-matching schedule", owner, ["DDIMScheduler", "CogVideoXDDIMScheduler"])
         known = DEFAULTS["CogVideoX" if owner.startswith("CogVideoX") else ""]
         config = known | {name: value for name, value in config.items() if value is not None}
+        check_numbers(config)
         bars = torch.cumprod(1 - betas(config), 0)
         shift = float(config["snr_shift_scale"])
         bars = bars / (shift + (1 - shift) * bars)
@@ -176,6 +177,19 @@ class Schedule:
             raise unknown("the spacing of timesteps", spacing, ["leading", "trailing", "linspace"])
         final = 1.0 if config.get("set_alpha_to_one", True) else float(bars[0])
         return Schedule(bars, prediction, spacing, int(config.get("steps_offset", 0)), final)
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError E276 for a number of a configuration that is none, or beyond what any schedule has."""
+    limits = {"num_train_timesteps": (1, 100_000), "steps_offset": (0, 100_000), "snr_shift_scale": (1e-6, 1e6)}
+    for name, (least, most) in (limits | dict.fromkeys(("beta_start", "beta_end"), (0, 1))).items():
+        value = config.get(name, least)
+        if not isinstance(value, int | float) or not least <= value <= most:
+            where = f"{name} is {str(value)[:40]!r} in a scheduler_config.json"
+            raise ConfigError("E276", where, f"It is a number from {least} to {most}.")
+    given = config.get("trained_betas")
+    if given is not None and not (isinstance(given, list) and given and all(isinstance(b, float) for b in given)):
+        raise ConfigError("E276", "trained_betas of a scheduler_config.json is no list of fractions", "Leave it out.")
 
 
 def betas(config: Mapping[str, Any]) -> Tensor:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LARGEST = 1 << 27  # bytes of a JSON; the largest vocabularies have a fifth of that
+
+
 def title(reference: str, path: Path) -> str:
     """How the weights stand beside a number: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or
     the name of a local file or folder. `path` is where `require(reference)` found them."""
@@ -90,6 +93,8 @@ def refuse_code(path: Path, what: str) -> None:
     Raises ConfigError E263 where there is one, E262 for a JSON that cannot be read.
     """
     for file in sorted(path.glob("*")):
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise unfit(path, what, f"{file.name} is a device or a pipe")
         if file.suffix.lower() != ".json" or not file.is_file():
             continue
         nodes: list[dict[str, Any]] = []
@@ -99,12 +104,21 @@ def refuse_code(path: Path, what: str) -> None:
             return node
 
         try:
-            json.loads(file.read_text(encoding="utf-8"), object_hook=remember)
+            json.loads(text_of(file), object_hook=remember)
         except (OSError, ValueError, RecursionError) as error:
             raise unfit(path, what, f"{file.name} cannot be read: {error}") from error
         # In a vocabulary auto_map may be a word: it has a number then.
         if any(isinstance(node.get("auto_map"), str | list | dict) for node in nodes):
             raise own_code(file)
+
+
+def text_of(file: Path) -> str:
+    """The text of a plain file of moderate size. Raises OSError for anything else, ValueError where it is no UTF-8."""
+    if file.exists() and not file.is_file():
+        raise OSError("it is no plain file")
+    if file.stat().st_size > LARGEST:
+        raise OSError(f"it is larger than {LARGEST} bytes")
+    return file.read_text(encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -124,8 +138,8 @@ def without_bars() -> Iterator[None]:
 def model_type(path: Path, what: str) -> str:
     """What config.json calls the model. Raises ConfigError E262 when there is none to read."""
     try:
-        return str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type"))
-    except (OSError, ValueError, AttributeError) as error:
+        return str(json.loads(text_of(path / "config.json")).get("model_type"))
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise unfit(path, what, f"config.json cannot be read: {error}") from error
 
 

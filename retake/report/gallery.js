@@ -72,4 +72,5 @@
   $("controls").addEventListener("input", show);
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   show();
+  addEventListener("pageshow", show); // also of what the browser put back into the form on the way back from a report
 })();

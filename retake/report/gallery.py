@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -57,9 +58,7 @@ def page(name: str, cards: Sequence[Card]) -> str:
     text = (HERE / "gallery.html").read_text()
     filled = {"title": escape(name), "policy": escape(policy), "style": style, "script": script}
     filled["data"] = data.replace("<", "\\u003c")  # no clip's name ends the script
-    for key, value in filled.items():
-        text = text.replace("{{ " + key + " }}", value)
-    return text
+    return re.sub(r"\{\{ (\w+) \}\}", lambda gap: filled[gap[1]], text)  # once: a name may hold such a gap itself
 
 
 def numbers(scores: Mapping[str, float | None]) -> dict[str, float]:

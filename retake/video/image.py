@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import numpy as np
@@ -9,6 +10,11 @@ import numpy as np
 from retake.errors import MediaError
 
 _MAX_BYTES = 1 << 29
+_MAX_SEGMENTS = 10_000  # of a JPEG's header
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NOT_FILL = re.compile(rb"[^\xff]")
+_MAX_CHUNKS = 1 << 17  # of a PNG: half a gigabyte in pieces of 4 KiB
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _HINT = "Give a PNG, JPEG, WebP, BMP or TIFF of 8 or 16 bits."
 
 
@@ -30,6 +36,8 @@ def read(path: str, max_pixels: int) -> np.ndarray:
             f"{path} is {width}x{height}, more than the {max_pixels} pixels allowed",
             "Scale it down first.",
         )
+    if data.startswith(_PNG):
+        data = _without_asides(path, data)
     how = cv2.IMREAD_COLOR if data[:2] == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
@@ -54,7 +62,7 @@ def _as_rgb(path: str, image: np.ndarray) -> np.ndarray:
 
 def _header_size(path: str, data: bytes) -> tuple[int, int]:
     readers = [
-        (data[:8] == b"\x89PNG\r\n\x1a\n", _png),
+        (data[:8] == _PNG, _png),
         (data[:2] == b"\xff\xd8", _jpeg),
         (data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
         (data[:2] == b"BM", _bmp),
@@ -77,21 +85,47 @@ def _png(data: bytes) -> tuple[int, int]:
     return struct.unpack(">II", data[16:24])
 
 
+def _without_asides(path: str, data: bytes) -> bytes:
+    """A PNG with nothing but what its pixels are made of: texts, profiles and further frames may unpack to any size,
+    and memory is set aside for a chunk that claims to be longer than the file."""
+    kept, kind, at, packed = [_PNG], b"", len(_PNG), 0
+    for number in range(_MAX_CHUNKS):
+        if at + 12 > len(data) or kind == b"IEND":
+            break
+        length, kind = struct.unpack(">I", data[at : at + 4])[0], data[at + 4 : at + 8]
+        end = at + 12 + length
+        if end > len(data) or (number == 0) != (kind == b"IHDR"):
+            raise _damaged(path)
+        if kind in _PIXELS:
+            kept.append(data[at:end])
+            packed += length if kind == b"IDAT" else 0
+        at = end
+    width, height = _png(data)
+    if kind != b"IEND" or packed > 16 * width * height + 2 * height + 4096:  # twice four channels of 16 bits
+        raise _damaged(path)
+    return b"".join(kept)
+
+
+def _damaged(path: str) -> MediaError:
+    return MediaError("E420", f"{path} is damaged or cut off", _HINT)
+
+
 def _jpeg(data: bytes) -> tuple[int, int]:
     # Every frame header counts, not the first alone: decoders differ on which of two they believe.
     at, width, height = 2, 0, 0
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xDA:
+    for _ in range(_MAX_SEGMENTS):
+        if data[at : at + 2] == b"\xff\xff":  # fill bytes, as many as there are
+            at = found.start() - 1 if (found := _NOT_FILL.search(data, at)) else len(data)
+        if at + 9 > len(data) or data[at] != 0xFF or data[at + 1] == 0xDA:
             break
+        marker = data[at + 1]
         length = struct.unpack(">H", data[at + 2 : at + 4])[0]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             rows, columns = struct.unpack(">HH", data[at + 5 : at + 9])
             width, height = max(width, columns), max(height, rows)
         at += 2 + length
+    else:
+        return 0, 0
     return width, height
 
 

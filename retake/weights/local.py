@@ -46,9 +46,10 @@ def describe(reference: str) -> Weights:
 
 def given(reference: str) -> Path | None:
     """The local file or folder that a reference is itself, else None. Names of the catalogue are never paths, whatever
-    lies in the working directory."""
+    lies in the working directory; a device or a pipe, which may have no end, is neither."""
     path = os.path.expanduser(reference)
-    return Path(path) if reference not in CATALOGUE and path and os.path.exists(path) else None
+    there = path and (os.path.isfile(path) or os.path.isdir(path))
+    return Path(path) if reference not in CATALOGUE and there else None
 
 
 def locate(reference: str) -> Path | None:
@@ -85,7 +86,7 @@ def components(folder: Path) -> list[str]:
     try:
         index = json.loads((folder / "model_index.json").read_text())
         return [role for role in ROLES if any(index.get(role) or ())]
-    except (ValueError, TypeError, AttributeError, OSError):
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError):
         return ["model_index.json"]
 
 
@@ -95,7 +96,7 @@ def shards(folder: Path, kind: str) -> set[str]:
     for index in folder.glob(f"*.{kind}.index.json"):
         try:
             found |= set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
             found.add(f"{index.name} that can be read")
     return found
 
