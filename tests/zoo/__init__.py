@@ -8,7 +8,9 @@ picture(7, (128, 96))    the very frame, before compression
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,7 @@ def make_clip(
     rate = Fraction(fps).limit_denominator(1001)
     chosen = numbers if numbers is not None else range(frames)
     times = vfr_times(len(chosen), float(rate)) if vfr else None
-    with av.open(str(path), "w", options=container_options or {}) as container:
+    with ordinary_scheduling(), av.open(str(path), "w", options=container_options or {}) as container:
         stream: Any = container.add_stream(codec, rate=rate, options=options or {})
         turned = size if rotation % 180 == 0 else (size[1], size[0])
         stream.width, stream.height, stream.pix_fmt = turned[0], turned[1], pix_fmt
@@ -131,6 +133,17 @@ def make_clip(
         if tone is not None:
             _add_tone(container, tone, len(chosen) / float(rate))
     return Path(path)
+
+
+@contextmanager
+def ordinary_scheduling() -> Iterator[None]:
+    """SVT-AV1, run by root, makes the thread that opens it a real-time one, and with it every child that is started
+    later: two of those can starve a machine of two cores."""
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, param)
 
 
 def make_sound(path: str | Path, seconds: float = 0.5) -> Path:
