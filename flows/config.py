@@ -178,6 +178,7 @@ def checked_model(group: str, model: type[M], values: Mapping[str, Any]) -> M:
         place = ".".join([group, *(str(part) for part in first["loc"])])
         if first["type"] == "extra_forbidden":
             hint = did_you_mean(str(first["loc"][-1]), sorted(within(model, first["loc"][:-1]).model_fields))
+            hint = hint.replace("Did you mean ", f"Did you mean {place.rpartition('.')[0]}.")
             raise ConfigError("E205", f"unknown key {place}", hint) from error
         raise ConfigError("E205", f"{place} {taken(first)}", _next_step(group, place, first)) from error
     if strange := _not_finite(group, made.model_dump()):

@@ -124,7 +124,7 @@ CASES = {
     "unknown group": Case(edit("good.mp4", "edti.strength=0.5"), 2, "E205", "Did you mean edit"),
     "unknown choice": Case(edit("good.mp4", "edit=propagat"), 2, "E206", "Did you mean propagate"),
     "a key of another choice": Case(edit("good.mp4", "optical_flow.iterations=3"), 2, "E205", "Known: name, preset"),
-    "out of range": Case(edit("good.mp4", "edit.strength=5"), 2, "E205", "params/edit/", "less than or equal to 1"),
+    "out of range": Case(edit("good.mp4", "edit.strength=5"), 2, "E205", "params/edit/", "takes 1.0 or less, not 5"),
     "not a number": Case(edit("good.mp4", "edit.feather=wide"), 2, "E205", "params/edit/", "wide"),
     "no value": Case(edit("good.mp4", "edit.strength"), 2, "E208", "key=value"),
     "no key": Case(edit("good.mp4", "=0.5"), 2, "E208", "key=value"),

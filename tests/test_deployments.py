@@ -109,7 +109,7 @@ class Site:
 
         url = f"http://127.0.0.1:{self.port}/api/{path}"
         for _ in range(20):
-            answer = httpx.get(url, timeout=30) if body is None else httpx.post(url, json=body, timeout=30)
+            answer = httpx.get(url, timeout=PATIENCE) if body is None else httpx.post(url, json=body, timeout=PATIENCE)
             if answer.status_code != 503:
                 break
             time.sleep(1)

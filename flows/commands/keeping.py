@@ -9,6 +9,7 @@ import typer
 from flows.commands import Clip, Json, app
 from flows.ending import show
 from flows.words import check_clip
+from retake.errors import IntegrityError
 from retake.store import warn
 
 
@@ -29,7 +30,8 @@ def verify(
     show(found | {"repair": mended}) if as_json else print("\n".join(checkup.lines(found, mended)))
     left = mended["left"] if mended else found["damaged"] or found["affected"]
     if left:
-        raise typer.Exit(6)
+        what = f"the store holds damage: {len(found['damaged'])} objects, {len(left)} results or objects concerned"
+        raise IntegrityError("E604", what, "The next run makes it again; retake verify --repair does so now.")
 
 
 @app.command()
