@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from retake.disk import sync_folder
 from retake.errors import MachineError, MediaError, did_you_mean
 
 from . import wire
@@ -174,7 +175,7 @@ def encode(
             worker.receive()  # ready: the sound's clip is open
             written = _feed(worker, frames, timestamps, limits)
         os.replace(part, goal)
-        _sync_folder(goal.parent)
+        sync_folder(goal.parent)
     except OSError as error:
         raise _disk_error(goal, part, error) from None
     finally:
@@ -245,14 +246,6 @@ def _disk_error(goal: Path, part: Path, error: OSError) -> MachineError:
             "E503", f"disk full: cannot write {goal}", "Free some space and run the same command again."
         )
     return MachineError("E502", f"cannot write {goal}: {error.strerror or error}", "Check the folder's permissions.")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _patience(file: str, limits: Limits) -> float:
