@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows import manifest
 from flows.overrides import Override, lay, read, refuse_lookups, texts
-from flows.plain import MAX_BYTES, parse_yaml, read_yaml  # noqa: F401  other rooms take them from here
+from flows.plain import read_yaml
 from retake.diffusion.model import Model
 from retake.errors import ConfigError, did_you_mean
 from retake.lookup import lookup

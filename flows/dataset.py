@@ -7,25 +7,21 @@ made to dvc.lock, so that the two fronts never repeat each other's work.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from flows import gallery, graph, handout, outs
-from flows.batch import OUTS, Batch, datasets_home, folder_of, handed, home_of, shown
+from flows.batch import OUTS, Batch, folder_of, handed, home_of, shown
 from flows.config import CHECKOUT, compose, read_params, validate
 from flows.console import Console
-from flows.housekeeping import keys_of
-from flows.job import edits_home, open_store
+from flows.job import open_store
 from flows.jobs import Job, Marks, work_of
 from flows.outlook import Outlook, outlook
 from flows.runners import Local
 from flows.states import BAD, GOOD, State, States
-from retake import dvc, gc
+from retake import dvc
 from retake.artifact import Artifact
-from retake.clip import open_clip
 from retake.errors import ConfigError, did_you_mean
 from retake.recipe import digest
 from retake.stage import Outcome
@@ -199,27 +195,3 @@ def artifacts(good: dict[str, State]) -> dict[str, dict[str, str]]:
         for stage, (_, content) in (state.stages or {}).items():
             made[stage]["/".join(outs.place_of(stage, *job.split("/")))] = content
     return made
-
-
-def remains(clip: str) -> dict[str, list[str]]:
-    """What forgetting a clip will leave: folders that show it and are no edit's (sweeps, exports, those of datasets),
-    and pins of its edits."""
-    store, opened = open_store(), open_clip(clip)
-    records = gc.forget(store, opened.digest(store), dry=True).records
-    keys, made = {record.key for record in records}, {record.artifact.digest for record in records}
-    edits = [path.parent for path in edits_home().glob("*/*/recipe.json") if keys & keys_of(path)]
-    homes = {edits_home() / opened.name, *(edit.parent for edit in edits)}
-    left = [path for home in homes for path in home.glob("*/") if not (path / "recipe.json").exists()]
-    for home in (OUTS, *datasets_home().glob("*/")):
-        left += [home / "*" / path.parent.name for path in home.glob("frames/*/artifact.json") if told_by(path) in made]
-    names = [f"{edit.parent.name}/{edit.name}" for edit in edits]
-    pins = [name for name in names if (store.root / "pins" / f"{name.replace('/', '--')}.json").exists()]
-    return {"left": sorted(map(str, left)), "pins": sorted(pins)}
-
-
-def told_by(label: Path) -> str:
-    """The digest of what was handed out into a folder."""
-    try:
-        return str(json.loads(label.read_text(encoding="utf-8"))["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.config import CHECKOUT, parse_yaml
+from flows.batch import OUTS, datasets_home
+from flows.config import CHECKOUT
 from flows.console import size
 from flows.handout import write_text
 from flows.job import edits_home, open_store
+from flows.plain import parse_yaml
 from retake import dvc, gc
 from retake.clip import open_clip
 from retake.errors import ConfigError, did_you_mean
@@ -61,14 +63,29 @@ def lines(done: dict[str, Any]) -> list[str]:
 
 
 def forget(clip: str, dry: bool) -> dict[str, Any]:
-    """Take away everything that was made from a clip: results in the store, and the folders of its edits."""
+    """Take away everything that was made from a clip: results in the store, and the folders of its edits. left: folders
+    that show it and are no edit's (sweeps, exports, those of datasets); pins: edits whose pins did not keep them."""
     store, opened = open_store(), open_clip(clip)
     done = gc.forget(store, opened.digest(store), dry)
-    keys = {record.key for record in done.records}
+    keys, made = {record.key for record in done.records}, {record.artifact.digest for record in done.records}
     folders = [path.parent for path in edits_home().glob("*/*/recipe.json") if keys & keys_of(path)]
+    homes = {edits_home() / opened.name, *(folder.parent for folder in folders)}
+    left = [path for home in homes for path in home.glob("*/") if not (path / "recipe.json").exists()]
+    for home in (OUTS, *datasets_home().glob("*/")):
+        left += [home / "*" / path.parent.name for path in home.glob("frames/*/artifact.json") if told_by(path) in made]
+    pins = [name for folder in folders if pin_of(name := f"{folder.parent.name}/{folder.name}").exists()]
     for folder in folders if not dry else ():
         shutil.rmtree(folder)
-    return told(done, dry) | {"folders": [str(folder) for folder in folders]}
+    told_of = {"folders": folders, "left": sorted(set(left)), "pins": sorted(pins)}
+    return told(done, dry) | {name: list(map(str, paths)) for name, paths in told_of.items()}
+
+
+def told_by(label: Path) -> str:
+    """The digest of what was handed out into a folder."""
+    try:
+        return str(json.loads(label.read_text(encoding="utf-8"))["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def push(remote: str | None) -> dict[str, int]:
@@ -93,7 +110,7 @@ def pin(edit: str, on: bool) -> dict[str, Any]:
     """Keep an edit (CLIP/ID of `retake report`) whatever `gc` is asked for, or let it go again."""
     home = edits_home()
     known = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in home.glob("*/*/recipe.json"))
-    place = open_store().root / "pins" / f"{edit.replace('/', '--')}.json"
+    place = pin_of(edit)
     if edit not in known and not (place.exists() and not on):
         raise ConfigError("E212", f"no edit {edit!r} was made here", did_you_mean(edit, known))
     if on:
@@ -105,6 +122,11 @@ def pin(edit: str, on: bool) -> dict[str, Any]:
         place.unlink(missing_ok=True)
         lacking = 0
     return {"edit": edit, "pinned": on, "lacking": lacking}
+
+
+def pin_of(edit: str) -> Path:
+    """The file that pins an edit, CLIP/ID, where it is pinned."""
+    return open_store().root / "pins" / f"{edit.replace('/', '--')}.json"
 
 
 def pinned(store: Store) -> Callable[[Record], bool]:

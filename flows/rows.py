@@ -21,9 +21,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flows.config import MAX_BYTES, parse_yaml
 from flows.manifest import NAME
 from flows.overrides import choices, chosen_by_default, stated
+from flows.plain import MAX_BYTES, parse_yaml
 from retake.errors import ConfigError, did_you_mean
 
 MUST = ("id", "clip")
@@ -184,6 +184,8 @@ def odd(name: str, guess: bool = False) -> str | None:
     else:
         what, typed, near = f"unknown key {name}", key, keys
     meant = did_you_mean(typed, sorted(near)) if guess else ""
+    if typed == key and keys:
+        meant = meant.replace("mean ", f"mean {group}.")  # what can be typed
     return what + (f" ({meant})" if "mean" in meant else "")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -62,8 +63,9 @@ def disk_explained(where: Path) -> Iterator[None]:
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, and sync the names of those that were not there: a file in it is durable only if
     they are."""
-    missing = [one for one in (folder, *folder.parents) if not one.is_dir()]
-    folder.mkdir(parents=True, exist_ok=True)
+    missing = list(itertools.takewhile(lambda one: not one.is_dir(), (folder, *folder.parents)))
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
         sync_folder(made.parent)
 

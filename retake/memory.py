@@ -12,11 +12,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from retake.errors import RetakeError
+
 SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "insufficient memory", "alloc_failed")
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error means that memory ended: of Python and numpy, of torch on the CPU and on a GPU, of OpenCV."""
+    """Whether an error means that memory ended: of Python and numpy, of torch on the CPU and on a GPU, of OpenCV.
+    Errors of ours are explained already."""
+    if isinstance(error, RetakeError):
+        return False
     return isinstance(error, MemoryError) or any(said in str(error).lower() for said in SAID)
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -234,7 +235,7 @@ def compute(
         begun = time.perf_counter()
         with store.scratch() as scratch, memory.peak() as peak:
             mark = sources.mark if sources else ""
-            work = lambda: Work(store, stage, key, scratch, observer, mark, recipe.weights)  # noqa: E731
+            work = partial(Work, store, stage, key, scratch, observer, mark, recipe.weights)
             try:
                 artifact = within_memory(work, params, inputs)
             except Exception:
@@ -251,10 +252,11 @@ def compute(
 def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[str, Any]) -> Artifact:
     """Run a stage; where memory ends, go on once from the last committed chunk with half the batch. Raises MachineError
     E506 where that is not enough, or where there is no batch to halve."""
-    for given in (params, memory.halved(params)):
-        if given is None:
-            break
+    smaller = memory.halved(params)
+    for given in (params, smaller) if smaller is not None else (params,):
         now = work()
+        if given is smaller:
+            now.store.warn(f"{now.stage.name}: out of memory; once more with half the batch")
         try:
             return now.stage.function(now, params=given, **inputs)
         except Exception as error:
@@ -262,8 +264,6 @@ def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[s
                 raise
             name, said = now.stage.name, str(error).partition("\n")[0][:200]
         memory.release()
-        if given is params and memory.halved(params) is not None:
-            now.store.warn(f"{name}: out of memory; once more with half the batch")
     raise MachineError(
         "E506",
         f"{name}: out of memory ({said})",

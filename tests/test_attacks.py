@@ -144,6 +144,14 @@ def test_a_picture_is_what_its_pixels_are_whatever_stands_beside_them(tmp_path: 
 # ---- the watch itself --------------------------------------------------------------------------------------------
 
 
+def alone(script: str) -> str:
+    """What a script says that runs in a process of its own."""
+    paths = os.pathsep.join(map(str, (CHECKOUT, CHECKOUT / "tests")))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    words = [sys.executable, "-c", script]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize("event", MISDEEDS)
 def test_the_watch_sees(event, tmp_path: Path):
     """So that its silence means something."""
@@ -159,15 +167,8 @@ def test_the_watch_sees(event, tmp_path: Path):
         "    misdeed()\n"
         "print('\\n'.join(seen))\n"
     )
-    paths = os.pathsep.join(map(str, (CHECKOUT, CHECKOUT / "tests")))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert any(line.startswith(event) for line in done.stdout.splitlines()), done.stdout
+    said = alone(script)
+    assert any(line.startswith(event) for line in said.splitlines()), said
 
 
 def test_the_watch_leaves_good_work_alone(tmp_path: Path):
@@ -180,12 +181,5 @@ def test_the_watch_leaves_good_work_alone(tmp_path: Path):
         "    settings(['edit=sdedit', 'edit.prompt=a red disc'])\n"
         "print(seen)\n"
     )
-    paths = os.pathsep.join(map(str, (CHECKOUT, CHECKOUT / "tests")))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"
+    said = alone(script)
+    assert said.strip() == "[]"

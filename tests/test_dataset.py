@@ -161,7 +161,7 @@ def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path
         "line 2: edit.feather takes a number, not 'soft'",
         "line 3: an id is letters, digits, '.', '_' and '-', at most 128: '../x'",
         "line 3: no such file: nowhere.mp4",
-        "line 4: unknown key masks.boxx (Did you mean box?)",
+        "line 4: unknown key masks.boxx (Did you mean masks.box?)",
         "line 5: edit.strength takes 1.0 or less, not 2",
         "line 5: report.tile takes a whole number, not 1.5",
         "line 6: unknown group 'mask' (Did you mean masks?)",
@@ -181,7 +181,7 @@ def test_a_column_that_no_setting_has_is_told_though_its_cells_are_empty(given, 
     with pytest.raises(ConfigError) as told:
         work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
     assert told.value.problems == (
-        "line 1: unknown key masks.boxx (Did you mean box?)",
+        "line 1: unknown key masks.boxx (Did you mean masks.box?)",
         "line 1: 'catgory' is neither id, category, clip nor a setting (Did you mean category?)",
         f"line 3: no such file: {given}/clips/x.mp4",
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import CHECKOUT, Shell
-from test_stopped import small_disk
+from small_disk import small_disk
 
 
 def checks(shell: Shell, *first: Path) -> dict[str, Any]:
@@ -17,9 +19,6 @@ def checks(shell: Shell, *first: Path) -> dict[str, Any]:
         "import sys, json; from flows import doctor; from retake.launcher import enter; from pathlib import Path\n"
         f"enter(Path({str(CHECKOUT)!r})); print(json.dumps({{check['name']: check for check in doctor.run()}}))"
     )
-    import json
-    import sys
-
     path = ":".join(map(str, (*first, CHECKOUT)))
     done = subprocess.run(
         [sys.executable, "-c", script],

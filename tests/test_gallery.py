@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,28 +39,16 @@ def names(chosen: list[Card]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        message = "no Chromium on PATH: the gallery was NOT tested in a browser"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
+def tab(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     page = tmp_path_factory.mktemp("gallery") / "index.html"
     page.write_text(gallery.page(f"dataset {HOSTILE}", cards()), encoding="utf-8")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        tab = chromium.new_context(offline=True, viewport={"width": 1280, "height": 800}).new_page()
-        tab.complaints = []
-        tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
-        tab.on("console", lambda message: tab.complaints.append(message.text))
-        tab.goto(page.as_uri())
-        yield tab
-        chromium.close()
+    tab = browser.new_context(offline=True, viewport={"width": 1280, "height": 800}).new_page()
+    tab.complaints = []
+    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    tab.on("console", lambda message: tab.complaints.append(message.text))
+    tab.goto(page.as_uri())
+    yield tab
+    tab.context.close()
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from command import Shell, Told, reference, sprite_clip
+from small_disk import small_disk
 
 BOX = ("--box", "20,20,80,80")
 
@@ -28,20 +29,6 @@ def given(tmp_path_factory) -> Path:
 
 
 # ---- a disk that is full ---------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own at `folder`. Skips the test where none can be mounted."""
-    folder.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True
-    ).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def is_full(told: Told) -> bool:

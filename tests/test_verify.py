@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,4 @@ def test_repair_fetches_from_a_remote_where_the_clip_is_gone(tmp_path):
 
 
 def _path() -> dict[str, str]:
-    import sys
-
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -10,7 +10,6 @@ from flows.commands import Clip, Json, app
 from flows.ending import show
 from flows.words import check_clip
 from retake.errors import IntegrityError
-from retake.store import warn
 
 
 @app.command()
@@ -24,6 +23,7 @@ def verify(
     """Hash everything in the store and set aside what is damaged: the next run makes it again. With --repair it is
     fetched from DVC's remote or made again now. Exit 6 where something damaged is left."""
     from flows import checkup
+    from retake.store import warn
 
     found = checkup.verify_store()
     mended = checkup.repair(found["affected"], remote, warn) if mend else None
@@ -31,7 +31,8 @@ def verify(
     left = mended["left"] if mended else found["damaged"] or found["affected"]
     if left:
         what = f"the store holds damage: {len(found['damaged'])} objects, {len(left)} results or objects concerned"
-        raise IntegrityError("E604", what, "The next run makes it again; retake verify --repair does so now.")
+        now = "its clip or a remote that has it is needed." if mended else "retake verify --repair does so now."
+        raise IntegrityError("E604", what, f"The next run that needs it makes it again; {now}")
 
 
 @app.command()
@@ -71,19 +72,17 @@ def forget(
     """Take away everything that was made from a clip: results in the store, pinned or not, and the folders of its
     edits. Says which folders of sweeps, exports and datasets still show it."""
     from flows import housekeeping
-    from flows.dataset import remains
 
     check_clip(clip)
-    rest = remains(clip)
-    done = housekeeping.forget(clip, dry_run) | rest
+    done = housekeeping.forget(clip, dry_run)
     if as_json:
         show(done)
         return
     print("\n".join([*housekeeping.lines(done), *done["folders"]]))
-    for edit in rest["pins"]:
+    for edit in done["pins"]:
         print(f"{edit} {'is' if dry_run else 'was'} pinned, which does not keep it: retake pin {edit} --off")
-    if rest["left"]:
-        print("\n  ".join(["these show it still, for you to remove:", *rest["left"]]))
+    if done["left"]:
+        print("\n  ".join(["these show it still, for you to remove:", *done["left"]]))
 
 
 Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]

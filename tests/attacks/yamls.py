@@ -158,7 +158,7 @@ def laughs(kind: str, n: int = 12) -> str:
 
 
 def parse(text: str) -> None:
-    from flows.config import parse_yaml
+    from flows.plain import parse_yaml
 
     parse_yaml(text, "params.yaml")
 
