@@ -25,7 +25,8 @@ def verify_store() -> dict[str, Any]:
     """Hash every object and read every record. What is damaged is set aside; the next run makes it again.
 
     damaged: objects with the reason; missing: objects that a record names; records_damaged; affected: the results, as
-    [stage, key], that lost something by it.
+    [stage, key], that lost something by it; set_aside: those of which an earlier look, or a run, set the record aside,
+    and which nobody made again.
     """
     store = open_store()
     named: dict[str, list[Result]] = {}
@@ -50,7 +51,18 @@ def verify_store() -> dict[str, Any]:
         "missing": missing,
         "records_damaged": [list(result) for result in broken],
         "affected": [list(result) for result in sorted(affected)],
+        "set_aside": [list(result) for result in sorted(set_aside(store) - set(broken))],
     }
+
+
+def set_aside(store: Store) -> set[Result]:
+    """Results of which the record lies in quarantine and no other stands in its place."""
+    found = set()
+    for path in (store.root / "quarantine").glob("*.reason"):
+        place = Path(path.read_text(encoding="utf-8").partition(": ")[0])
+        if place.parent.parent.name == "records" and not store.record_path(*place.parts[-2:]).exists():
+            found.add((place.parent.name, place.name))
+    return found
 
 
 def why_damaged(store: Store, sha256: str) -> str | None:
@@ -126,7 +138,8 @@ def lines(found: dict[str, Any], mended: dict[str, Any] | None) -> list[str]:
         told += [
             f"left     {stage} {key[:12]}: made again by the next run that needs it" for stage, key in mended["left"]
         ]
-    elif found["affected"]:
+    elif found["affected"] or found["set_aside"]:
+        told += [f"gone     {stage} {key[:12]}: its record was set aside before" for stage, key in found["set_aside"]]
         told.append("Set aside. The next run that needs it makes it again; retake verify --repair does so now.")
     elif not found["damaged"]:
         told.append("all as it was stored")

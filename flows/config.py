@@ -67,6 +67,8 @@ TAKES = {  # by the beginning of the name of a validation error
     "none": "null",
 }
 
+BOUNDS = {"ge": "at least {}", "gt": "more than {}", "le": "at most {}", "lt": "less than {}"}
+
 _composing = threading.Lock()
 
 
@@ -180,7 +182,7 @@ def checked_model(group: str, model: type[M], values: Mapping[str, Any]) -> M:
             hint = did_you_mean(str(first["loc"][-1]), sorted(within(model, first["loc"][:-1]).model_fields))
             hint = hint.replace("Did you mean ", f"Did you mean {place.rpartition('.')[0]}.")
             raise ConfigError("E205", f"unknown key {place}", hint) from error
-        raise ConfigError("E205", f"{place} {taken(first)}", _next_step(group, place, first)) from error
+        raise ConfigError("E205", f"{place} {taken(first)}", _next_step(group, model, place, first)) from error
     if strange := _not_finite(group, made.model_dump()):
         raise ConfigError("E205", f"{strange} is not a finite number", f"See params/{group}/ for what it takes.")
     return made
@@ -211,7 +213,7 @@ def within(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel]:
     return model
 
 
-def _next_step(group: str, place: str, error: Mapping[str, Any]) -> str:
+def _next_step(group: str, model: type[BaseModel], place: str, error: Mapping[str, Any]) -> str:
     """What to type in place of a value that does not fit."""
     given = error["input"]
     if error["type"] == "tuple_type" and isinstance(given, str | int | float):
@@ -222,6 +224,14 @@ def _next_step(group: str, place: str, error: Mapping[str, Any]) -> str:
         return "A point is [x, y, label]: label 1 on the object, 0 beside it."
     if error["type"] == "literal_error" and isinstance(given, str):
         return did_you_mean(given, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
+    named = [depth for depth, part in enumerate(error["loc"]) if isinstance(part, str)][-1:]
+    for depth in named:  # of a value within a list, the list
+        field = within(model, error["loc"][:depth]).model_fields.get(error["loc"][depth])
+        if field is not None and field.description:
+            found = [(m, name) for m in field.metadata for name in BOUNDS if getattr(m, name, None) is not None]
+            bounds = " and ".join(BOUNDS[name].format(getattr(m, name)) for m, name in found)
+            place = ".".join([group, *map(str, error["loc"][: depth + 1])])
+            return f"{place}: {field.description}" + (f" ({bounds})" if bounds else "")
     return f"See params/{group}/ for what it takes."
 
 

@@ -76,8 +76,9 @@ def process(
             console.say(
                 f"another manifest has {shown(batch.home.with_name(batch.work.name))}: this one has {shown(batch.home)}"
             )
+        settle = f"(dataset.settle={batch.work.dataset.settle:g})"  # seconds
         for name in batch.work.waiting:
-            console.say(f"{name} is still being written: left for the next run")
+            console.say(f"{name} is still being written: left for the next run {settle}")
         try:
             batch.all()
         finally:  # also of what was done until Ctrl-C

@@ -143,20 +143,22 @@ def disk() -> Check:
 
 
 def links() -> Check:
-    """Whether the store can hand out by hard link into the checkout."""
-    root, here = open_store().root, CHECKOUT / "artifacts"
-    here.mkdir(exist_ok=True)
+    """Whether the store can hand out the tensors of a dataset by hard link."""
+    from flows.batch import datasets_home, shown
+
+    root, here = open_store().root, datasets_home()
+    here.mkdir(parents=True, exist_ok=True)
     source, target = root / f".doctor-{os.getpid()}", here / f".doctor-{os.getpid()}"
     source.write_bytes(b"x")
     try:
         os.link(source, target)
     except OSError:
-        fix = f"For links instead: export RETAKE_STORE=FOLDER on the file system of {CHECKOUT}"
-        return say("warn", "the store and the checkout lie on different file systems: results are copied", fix)
+        fix = f"For links instead: export RETAKE_STORE=FOLDER on the file system of {here}"
+        return say("warn", f"the store and {here} lie on different file systems: results are copied", fix)
     finally:
         source.unlink(missing_ok=True)
         target.unlink(missing_ok=True)
-    return say("ok", "hard links from the store into artifacts/")
+    return say("ok", f"hard links from the store into {shown(here)}")
 
 
 def params() -> Check:

@@ -127,7 +127,12 @@ def steps_of(params: Mapping[str, Any]) -> float:
 def frame_count(clip: Clip, params: Any) -> int | None:
     """Frames that the settings of `frames` pick from a clip, before it is decoded; None for what cannot be told."""
     try:
-        info = clip.info(params.folder_fps)
-        return sum(1 for _ in pick(params.selection(), info.frames, info.fps))
+        return frames_picked(clip, params)
     except RetakeError:
         return None
+
+
+def frames_picked(clip: Clip, params: Any) -> int:
+    """The same; raises what is wrong with the clip or the selection, as far as the container tells."""
+    info = clip.info(params.folder_fps)
+    return sum(1 for _ in pick(params.selection(), info.frames, info.fps))

@@ -28,7 +28,7 @@ from retake.store import Store
 from retake.weights.local import locate
 from tasks import metrics
 
-ENOUGH = 200  # problems of a manifest, beyond which no more are looked for
+FEW = 200  # problems of a manifest, beyond which the settings of its rows are not looked at, too
 OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
 
 
@@ -172,7 +172,7 @@ def rows_of(manifest: str, settle: float) -> tuple[list[Row], list[str], list[st
         return *listed(manifest, settle), []
     except ManifestError as error:
         path = Path(manifest).expanduser()
-        few = len(error.problems) <= ENOUGH  # validating a row takes milliseconds
+        few = len(error.problems) <= FEW  # validating a row takes milliseconds
         return read_rows(path)[0] if few and path.is_file() else [], [], list(error.problems)
 
 

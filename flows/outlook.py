@@ -5,12 +5,14 @@ Every job that is not settled is planned as `retake plan` would; what edits of o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows import graph, outs
 from flows.console import size
+from flows.forecast import frames_picked
 from flows.jobs import Marks, Work, broken_rule
 from flows.planned import duration, operations
 from flows.runners import Plan, Planned
@@ -21,15 +23,17 @@ from retake.weights.local import command
 
 EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
 TOLD = 10  # files, and edits that cannot be planned
+DIGESTS = re.compile(r" \([0-9a-f]{10} -> [0-9a-f]{10}\)")  # no two clips share them
 OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
 
 
 @dataclass
 class Outlook:
     """Counts of stages by what would happen, and what those that would run are likely to take. unknown: stages of
-    which nothing alike ever ran here; unreadable: clips by the reason why they cannot be planned; why: how often
-    a stage would run for which reason, among the first edits that are not settled; waiting: files that are still being
-    written, which a run would leave for the next one."""
+    which nothing alike ever ran here; unreadable: edits that the run would set aside, with the reason, as far as the
+    clip's container tells; why: how often a stage would run for which reason, among the first edits that are not
+    settled; waiting: files that were written less than `settle` seconds ago, which a run would leave for the next one.
+    """
 
     jobs: int = 0
     settled: dict[str, int] = field(default_factory=dict)
@@ -43,6 +47,7 @@ class Outlook:
     unreadable: dict[str, str] = field(default_factory=dict)
     why: dict[str, dict[str, int]] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
+    settle: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -53,8 +58,8 @@ class Outlook:
         of_stage[planned.status] += 1
         self.lacks += [name for name in planned.lacks if name not in self.lacks]
         if planned.status == "will run" and planned.why:
-            reasons = self.why.setdefault(planned.stage, {})
-            reasons[planned.why] = reasons.get(planned.why, 0) + 1
+            reasons, why = self.why.setdefault(planned.stage, {}), DIGESTS.sub("", planned.why)
+            reasons[why] = reasons.get(why, 0) + 1
         if planned.forecast is None:
             return
         if planned.forecast.seconds is None:
@@ -67,8 +72,8 @@ class Outlook:
 
 
 def outlook(store: Store, work: Work, states: States) -> Outlook:
-    """Plan every job. Starts nothing and decodes nothing."""
-    found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting)), Marks(store)
+    """Plan every job. Starts no stage; of a clip no more is read than its container."""
+    found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting), settle=work.dataset.settle), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
     explained = 0
@@ -85,6 +90,8 @@ def outlook(store: Store, work: Work, states: States) -> Outlook:
                 found.settled["skipped"] = found.settled.get("skipped", 0) + 1
                 continue
             graph.edit_graph(run, clip, job.settings)
+            if run.frames is None:
+                frames_picked(clip, job.settings.frames)  # raises why
         except RetakeError as error:
             found.unreadable[job.name] = f"{error.code} {error.message}"
             continue
@@ -104,7 +111,10 @@ def lines(found: Outlook) -> Iterator[str]:
     """For a terminal: a line a stage, then what all of it comes to."""
     settled = "".join(f", {count} {state}" for state, count in found.settled.items())
     yield f"{found.jobs} edits{settled}"
-    yield from (f"{name} is still being written: left for a later run" for name in found.waiting[:TOLD])
+    yield from (
+        f"{name} is still being written: left for a later run (dataset.settle={found.settle:g})"
+        for name in found.waiting[:TOLD]
+    )
     if len(found.waiting) > TOLD:
         yield f"and {len(found.waiting) - TOLD} more"
     if found.stages:
@@ -116,7 +126,7 @@ def lines(found: Outlook) -> Iterator[str]:
         yield from (f"why {stage}: {why[:160]} ({count} of the first {EXPLAINED} edits)" for why, count in often[:3])
     yield " ".join(filter(None, totals(found)))
     for name, reason in list(found.unreadable.items())[:TOLD]:
-        yield f"cannot be planned: {name}  {reason[:160]}"
+        yield f"would be set aside: {name}  {reason[:160]}"
     if len(found.unreadable) > TOLD:
         yield f"and {len(found.unreadable) - TOLD} more"
     if found.lacks:

@@ -22,6 +22,7 @@ from retake.errors import ConfigError, did_you_mean
 PARAMS = Path(__file__).resolve().parent.parent / "params"
 LONGEST = 10_000  # characters of an override; Hydra reads about a hundred in a millisecond
 DEEPEST = 16  # brackets within brackets
+MOST = 1000  # values of one setting: as many as a sweep may have points
 SHAPE = re.compile(r"(\+\+|\+|~|)([^=]*)(?:(=)(.*))?", re.DOTALL)
 NAME = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)*", re.ASCII)
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -58,10 +59,12 @@ def read(text: str, sweeps: bool = False) -> Override:
     refuse_lookups(text, text)
     refuse_long(key[:80], text)
     if re.split(r"[./@:\[]", key.lstrip("/ "))[0].strip().lower() == "hydra":
-        raise ConfigError("E204", f"not allowed in settings: {text[:80]!r}", "Hydra's own settings are off.")
+        raise ConfigError(
+            "E204", f"not allowed in settings: {shown(text)}", "Hydra's own settings are off; leave it out."
+        )
     if not key.strip() or not (equals or sign == "~"):
         raise ConfigError(
-            "E208", f"{text[:80]!r} is not a setting", "Settings read key=value, for example edit.strength=0.5"
+            "E208", f"{shown(text)} is not a setting", "Settings read key=value, for example edit.strength=0.5"
         )
     if not NAME.fullmatch(key):
         known = sorted(chosen_by_default())
@@ -79,12 +82,18 @@ def read(text: str, sweeps: bool = False) -> Override:
     return Override(text, sign, key, typed, parsed)
 
 
+def shown(text: str) -> str:
+    """The start of an override, as it was typed; escaped where a terminal would not show it."""
+    start = text[:80]
+    return f"'{start}'" if start.isprintable() else repr(start)
+
+
 def refuse_lookups(text: str, override: str) -> None:
     """Raises ConfigError E204 for what would make OmegaConf look anything up, or somebody call anything."""
     if "${" in text or "_target_" in text:
         raise ConfigError(
             "E204",
-            f"not allowed in settings: {override[:80]!r}",
+            f"not allowed in settings: {shown(override)}",
             "Interpolations and _target_ are off. Write the value itself: key=value",
         )
 
@@ -105,6 +114,8 @@ def refuse_odd(key: str, typed: str) -> None:
         wrong = f"the character U+{ord(found[0]):04X}, which no setting takes"
     elif (deep := depth(typed)) > DEEPEST:
         wrong = f"{deep} brackets within one another"
+    elif (many := typed.count(",")) > MOST:
+        wrong = f"{many + 1} values, more than {MOST}"
     if wrong:
         raise ConfigError("E205", f"{key} holds {wrong}", "Write a short plain value; many belong in a file.")
 
@@ -134,7 +145,7 @@ def parsed_of(text: str, name: str, typed: str, equals: bool) -> tuple[str, Any]
             return text, parser.parse_override(text)
     except (HydraException, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:120]
-        raise ConfigError("E205", f"{text[:80]!r} cannot be read: {why}", "Settings read key=value.") from error
+        raise ConfigError("E205", f"{shown(text)} cannot be read: {why}", "Settings read key=value.") from error
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -202,7 +213,7 @@ def _plain_file(path: Path, mtime: int, size: int) -> dict[str, Any]:
 def choice(one: Override, chosen: Mapping[str, str]) -> str:
     """The choice that an override makes of a group. Raises ConfigError E206, E208."""
     if one.sign == "~" or one.sign == "++" or (one.sign == "+" and one.group in chosen):
-        raise ConfigError("E208", f"{one.text[:80]!r} is not a setting", f"A choice reads {one.group}=NAME.")
+        raise ConfigError("E208", f"{shown(one.text)} is not a setting", f"A choice reads {one.group}=NAME.")
     known, name = choices(one.group), one.parsed.value()
     if isinstance(name, str) and name in known:
         return name

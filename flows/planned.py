@@ -33,7 +33,7 @@ def in_words(one: Forecast | None) -> str:
     parts = [
         duration(one.seconds) if one.seconds is not None else None,
         f"up to {operations(one.flops)}" if one.flops else None,
-        f"at most {one.memory / GIB:.1f} GiB on the device" if one.memory else None,
+        f"at most {memory(one.memory)} on the device" if one.memory else None,
     ]
     return ", ".join(filter(None, parts))
 
@@ -46,8 +46,8 @@ def total(forecasts: Iterable[Forecast]) -> str:
     parts.append(f"{size(sum(one.bytes or 0 for one in some))} on disk" if known else "")
     if flops := sum(one.flops or 0 for one in some):
         parts.append(f"up to {operations(flops)}")
-    if memory := max(one.memory or 0 for one in some):
-        parts.append(f"at most {memory / GIB:.1f} GiB on the device")
+    if most := max(one.memory or 0 for one in some):
+        parts.append(f"at most {memory(most)} on the device")
     text = ", ".join(part for part in parts if part) or "not known"
     if unknown := len(some) - len(known):
         text += f"; {unknown} of {len(some)} stages never ran here, so their time is not known"
@@ -59,6 +59,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"about {seconds:.1f} s"
     return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+
+
+def memory(count: int) -> str:
+    """Bytes on a device, as its makers count them."""
+    return f"{count / GIB:.1f} GiB" if count > GIB / 10 else f"{count / (1 << 20):.0f} MiB"
 
 
 def operations(flops: int) -> str:

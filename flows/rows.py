@@ -30,6 +30,7 @@ MUST = ("id", "clip")
 MAY = "category"
 LARGEST = 64 * MAX_BYTES  # of a manifest
 MOST = 8  # problems that the message tells; the command prints all
+ENOUGH = 1000  # problems, beyond which the rest of a manifest is not looked at
 GUESSES = 200  # names of which the near miss is looked for
 WIDEST = 1000  # columns, or settings of a line
 LONGEST = 1000  # characters of a cell that is read as more than text
@@ -88,6 +89,9 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     seen: dict[str, int] = {}
     rows = []
     for line, given in read(text, problems):
+        if len(problems) > ENOUGH:
+            problems.append(f"line {line}: what comes from here on was not looked at")
+            break
         name = given.get("id")
         if found := problem_of(name, seen, line):
             problems.append(f"line {line}: {found}")
@@ -109,6 +113,9 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
     if wide > WIDEST:
         problems.append(f"line 1: {wide} columns, more than {WIDEST}")
         return
+    if long := next((n for n, line in enumerate(text.split("\n"), 1) if len(line) > MAX_BYTES), 0):
+        problems.append(f"line {long}: more than {MAX_BYTES} characters")
+        return
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])
@@ -116,11 +123,14 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
         twice = sorted({name for name in columns if columns.count(name) > 1})
         lacking += [f"line 1: the column {name} stands twice" for name in twice]
         problems += [*lacking, *(f"line 1: {odd(name, n < GUESSES)}" for n, name in enumerate(columns) if odd(name))]
-        for row in reader if not lacking else ():
+        if "clip" not in columns or twice:
+            return
+        for row in reader:
             if None in row:
                 problems.append(f"line {reader.line_num}: more cells than columns")
             else:
-                yield reader.line_num, {key: cell or "" for key, cell in row.items()}
+                named = {} if "id" in columns else {"id": f"line-{reader.line_num}"}  # told once, not of every line
+                yield reader.line_num, named | {key: cell or "" for key, cell in row.items()}
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")
 

@@ -144,14 +144,19 @@ class Local:
     on_outcome: Callable[[Outcome], None] = lambda outcome: None
     outcomes: list[Outcome] = field(default_factory=list)
     made_before: dict[str, Outcome] = field(default_factory=dict)  # by this very run, before it met damage
+    told: set[tuple[str, str]] = field(default_factory=set)  # keys and how they ended, of passes that met damage
 
     def __call__(
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
     ) -> Artifact:
-        outcome = self.outcome(stage, params, Chosen(implementation, weights), inputs)
+        return self.noted(self.outcome(stage, params, Chosen(implementation, weights), inputs)).artifact
+
+    def noted(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome and tell of it, once."""
         self.outcomes.append(outcome)
-        self.on_outcome(outcome)
-        return outcome.artifact
+        if (outcome.key, outcome.status) not in self.told:
+            self.on_outcome(outcome)
+        return outcome
 
     def require(self, reference: str) -> None:
         """Raises MachineError E302 for weights that are not here, E250 for a name that is none."""
@@ -168,7 +173,8 @@ class Local:
 
     def healed(self, build: Callable[[], Any]) -> Any:
         """Call `build` (a pass over a graph); when it meets a damaged object, set aside all damage among what the
-        pass had used and call it again. Each round has less to trust and more to make anew."""
+        pass had used and call it again. Each round has less to trust and more to make anew, and tells of that only."""
+        self.told.clear()
         for _ in range(HEALING_ROUNDS):
             try:
                 return build()
@@ -176,6 +182,7 @@ class Local:
                 for outcome in self.outcomes:
                     drop_damaged(self.store, outcome.artifact)
                 self.made_before |= {o.key: o for o in self.outcomes if o.status == "ran"}
+                self.told |= {(o.key, o.status) for o in self.outcomes}
                 self.outcomes.clear()
         return build()
 
@@ -195,9 +202,7 @@ class Prefect(Local):
         # A task must return the handle, not raise it through a state: the outcome travels beside it.
         @task(name=stage.name, cache_policy=NO_CACHE, persist_result=False)
         def run_stage(ingredients: Mapping[str, Any]) -> Any:
-            outcome = self.outcome(stage, params, chosen, inputs)
-            self.outcomes.append(outcome)
-            self.on_outcome(outcome)
+            outcome = self.noted(self.outcome(stage, params, chosen, inputs))
             if outcome.status == "cached":
                 return Completed(name="Cached", data=outcome.artifact.as_json())
             return outcome.artifact.as_json()

@@ -23,7 +23,7 @@ from flows.config import Settings, judged, settings
 from flows.console import Console
 from flows.job import edits_home
 from flows.jobs import files_named
-from flows.overrides import Override, read
+from flows.overrides import MOST, Override, read
 from flows.runners import Local
 from retake.clip import open_clip
 from retake.disk import writing_explained
@@ -36,7 +36,6 @@ from retake.report.sheet import Sheet, thumbnail, write
 from retake.video import local_file
 
 SEED = "edit.seed"
-MOST = 1000  # combinations
 FAR = 1e12  # what a range starts and ends within
 SHOWN = 200  # px, side of a picture on the grid
 

@@ -18,8 +18,9 @@ REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, 
 
 
 @contextlib.contextmanager
-def writing_explained(where: Path) -> Iterator[None]:
-    """Turn an operating system error of writing into one that a person can act on.
+def writing_explained(where: Path, wanted: int = 0) -> Iterator[None]:
+    """Turn an operating system error of writing into one that a person can act on. wanted: bytes that are written, as
+    far as that is known.
 
     Raises MachineError E503 (no space left, and its relatives), E502 (no permission, read-only, not a folder), E505
     (the disk, or the network file system, fails).
@@ -33,12 +34,12 @@ def writing_explained(where: Path) -> Iterator[None]:
                 f"cannot write to {where}: {error.strerror}",
                 "Check its permissions. The store goes where RETAKE_STORE points, results where RETAKE_EDITS does.",
             ) from error
-        with disk_explained(where):
+        with disk_explained(where, wanted):
             raise
 
 
 @contextlib.contextmanager
-def disk_explained(where: Path) -> Iterator[None]:
+def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
     """The part of `writing_explained` that is never the fault of a name: E503 and E505."""
     try:
         yield
@@ -52,10 +53,11 @@ def disk_explained(where: Path) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
-        free = shutil.disk_usage(existing).free
+        free = f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB free"
+        needed = f", {wanted / 2**20:.1f} MiB needed now" if wanted else ""
         raise MachineError(
             "E503",
-            f"the disk is full: cannot write to {where} ({free / 2**20:.0f} MiB free)",
+            f"the disk is full: cannot write to {where} ({free}{needed})",
             "What was finished is kept. Make room, or point RETAKE_STORE at a larger disk, and run the same command.",
         ) from error
 

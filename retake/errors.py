@@ -80,6 +80,8 @@ def did_you_mean(name: str, known: list[str]) -> str:
     """`Did you mean X?` for a near miss, else the list of what exists."""
     import difflib
 
+    if not known:
+        return "There is none yet."
     within = [one for one in known if len(name) > 2 and name in one]
     near = within[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."

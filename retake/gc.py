@@ -70,8 +70,8 @@ def collect(
 
 
 def forget(store: Store, source: str, dry: bool = False) -> Swept:
-    """Take away every result that was made from a source, directly or through others, pinned or not. source: its
-    content digest."""
+    """Take away every result that was made from a source, directly or through others, pinned or not, and what of them
+    was set aside as damaged. source: its content digest."""
     rest, found, made = list(store.records()), [], {source}
     more = True
     while more:
@@ -91,6 +91,10 @@ def forget(store: Store, source: str, dry: bool = False) -> Swept:
     freed = sum(sizes[sha] for sha in gone)
     if not dry:
         remove(store, found, gone)
+        theirs = {file.sha256 for record in found for file in record.artifact.files} - others
+        for path in (store.root / "quarantine").glob("*"):
+            if path.name[:64] in theirs:
+                path.unlink(missing_ok=True)
     return Swept(found, len(gone), freed, total - freed)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -152,10 +153,12 @@ def differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = ""
 
 def installed(*packages: str) -> dict[str, str]:
     """Versions of installed packages, without importing them. A package that is not there reads "absent"."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return versions
+    return {package: version(package) for package in packages}
+
+
+@cache  # every stage asks, and a look takes milliseconds
+def version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

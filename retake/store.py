@@ -381,7 +381,7 @@ class Store:
     def _write(self, target: Path, data: bytes | memoryview, durable: bool = True) -> None:
         part = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         try:
-            with writing_explained(self.root):
+            with writing_explained(self.root, len(data)):
                 make_folder(part.parent)
                 with open(part, "wb") as sink:
                     sink.write(data)

@@ -30,7 +30,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     columns: int = Field(6, ge=2, le=24, description="frames on the contact sheet")
 
 
-@stage("report", version=2, makes="report", backends=("av", "opencv-python-headless", "torchvision"))
+@stage("report", version=3, makes="report", backends=("av", "opencv-python-headless"))
 def stage_report(
     work: Work,
     params: Params,
@@ -131,7 +131,7 @@ def depth_layer(depth: DepthSeries, nearest: float, size: tuple[int, int]) -> La
 
 def flow_layer(flow: FlowSeries, peak: float, size: tuple[int, int]) -> Layer:
     """Forward flow, in working pixels a frame; the last frame has none. Coloured at half the tile's size: flow is
-    smooth, and torchvision's colouring is the dearest step of the page."""
+    smooth, and colouring it is a dear step of the page."""
     half = size[0] // 2, size[1] // 2
 
     def draw(t: int, tile: np.ndarray) -> np.ndarray | None:

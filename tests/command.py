@@ -46,7 +46,11 @@ class Shell:
 
     def __init__(self, home: Path, checkout: Path = CHECKOUT) -> None:
         self.home, self.checkout = home, checkout
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        kept = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR", "OMP_NUM_THREADS")
+            if name in os.environ
+        }
         self.environment = kept | {
             "RETAKE_STORE": str(home / "store"),
             "RETAKE_EDITS": str(home / "edits"),

@@ -194,11 +194,11 @@ def wait_for(done: Callable[[], bool], seconds: float) -> bool:
 
 
 def video_children(parent: int) -> list[int]:
-    """Live processes `python -m retake.video PARENT`."""
+    """Live processes `python -m retake.video.child PARENT`."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         told = process.info["cmdline"] or []
-        if told[-2:] == ["retake.video", str(parent)] and process.info["status"] != psutil.STATUS_ZOMBIE:
+        if told[-2:] == ["retake.video.child", str(parent)] and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
 

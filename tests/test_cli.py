@@ -254,6 +254,14 @@ def test_damage_that_nobody_looked_for_is_healed_in_the_same_run(warm):
     assert digest(flipped) == flipped.name
 
 
+def test_a_run_that_heals_tells_of_every_stage_once_and_of_the_damaged_one_again(warm):
+    warm.damage("optical_flow", "00000.safetensors")
+    told = warm.shell("edit", *warm.words("edit.strength=0.8", "--until", "edit")).err
+    stages = [line.split()[:2] for line in told.splitlines() if len(line.split()) > 3]
+    assert stages.count(["frames", "cached"]) == 1
+    assert stages.count(["optical_flow", "cached"]) == stages.count(["optical_flow", "ran"]) == 1
+
+
 def test_report_lists_the_edits(warm):
     listed = warm.shell("report", "clip", "--json").data["edits"]
     ours = next(entry for entry in listed if entry["edit"] == warm.first.data["edit"])

@@ -187,6 +187,27 @@ def test_a_column_that_no_setting_has_is_told_though_its_cells_are_empty(given, 
     )
 
 
+def test_without_its_id_column_a_manifest_is_looked_through_all_the_same(given, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"clip,edit.feather\n{given}/clips/a.mp4,soft\nnowhere.mp4,\n")
+    with pytest.raises(ConfigError) as told:
+        work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
+    assert told.value.problems == (
+        "line 1: no column id",
+        "line 2: edit.feather takes a number, not 'soft'",
+        "line 3: no such file: nowhere.mp4",
+    )
+
+
+def test_of_a_manifest_that_is_all_wrong_the_first_thousand_problems_are_told(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,clip\n" + "../x,sprites:drift\n" * 3000)
+    with pytest.raises(ConfigError) as told:
+        work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
+    assert told.value.problems[-1] == "line 1003: what comes from here on was not looked at"
+    assert len(told.value.problems) == 1002
+
+
 def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     with pytest.raises(ConfigError, match="E297") as told:
         run(inbox(given, tmp_path), given, "edit.anchors={0: /nowhere.png}")
@@ -277,8 +298,9 @@ def test_a_changed_setting_runs_only_what_depends_on_it(given, tmp_path):
 
 def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     folder = inbox(given, tmp_path)
-    (folder / "empty.mp4").touch()
-    old(folder / "empty.mp4")
+    for name, content in {"empty": "", "text": "Dear editor"}.items():
+        (folder / f"{name}.mp4").write_text(content)
+        old(folder / f"{name}.mp4")
 
     def planned(*overrides: str):
         words = ["dataset=manifest", f"dataset.manifest={folder}", f"edit.reference={given / 'cat.png'}", *SMALL]
@@ -288,11 +310,12 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     first = planned()
     assert first.stages["frames"] == {"cached": 0, "will run": 3, "may run": 0}
     assert first.stages["report"] == {"cached": 0, "will run": 0, "may run": 3}
-    assert (first.seconds, first.unknown, list(first.unreadable)) == (0, 9 * 3, ["empty/edit"])
+    assert (first.seconds, first.unknown, list(first.unreadable)) == (0, 9 * 3, ["empty/edit", "text/edit"])
+    assert "E402" in next(line for line in outlook.lines(first) if "would be set aside: text" in line)
     assert not (tmp_path / "datasets").exists()
     run(folder, given)
     again = planned()
-    assert (again.settled, again.stages) == ({"done": 3, "quarantined": 1}, {})
+    assert (again.settled, again.stages) == ({"done": 3, "quarantined": 2}, {})
     assert planned("dataset.skip.shorter_than=7").settled == {"skipped": 1}
     changed = planned("edit.strength=0.5")
     assert changed.stages["tracks"] == {"cached": 3, "will run": 0, "may run": 0}
@@ -312,7 +335,7 @@ def test_a_plan_says_what_is_still_being_written(given, tmp_path):
     words = (folder, f"edit.reference={given / 'cat.png'}", *SMALL)
     told = Shell(tmp_path)("dataset", *words, "--plan")
     assert told.code == 0, told.err
-    assert told.out.startswith("2 edits\nb.mp4 is still being written")
+    assert told.out.startswith("2 edits\nb.mp4 is still being written: left for a later run (dataset.settle=5)")
     assert Shell(tmp_path)("dataset", *words, "dataset.settle=3600", "--plan", "--json").data["waiting"] == [
         "a.mp4",
         "b.mp4",
@@ -355,6 +378,7 @@ def test_forgetting_says_what_still_shows_the_clip_and_that_a_pin_does_not_keep_
     assert all(folder in tried.out for folder in done["left"])
     assert (tmp_path / "datasets" / "inbox" / "report" / "a").exists()
     assert len(done["folders"]) == 2
+    assert all(f"would be removed  {folder}\n" in tried.out for folder in done["folders"])
 
 
 def test_a_file_that_a_sweep_lacks_is_told_before_anything_runs(given, tmp_path):

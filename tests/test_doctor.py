@@ -84,5 +84,5 @@ def test_a_small_disk_and_one_that_links_do_not_reach_are_found(tmp_path):
     assert "RETAKE_STORE" in found["disk"]["fix"]
     assert found["links"]["state"] == "warn"
     assert "copied" in found["links"]["text"]
-    assert str(CHECKOUT) in found["links"]["fix"]
+    assert str(tmp_path / "datasets") in found["links"]["fix"]
     assert {found[name]["state"] for name in ("python", "torch", "codecs", "params")} == {"ok"}

@@ -121,7 +121,13 @@ def test_forgetting_takes_all_that_was_made_of_a_source_and_nothing_else(store):
     put(store, "c", b"mask", age=7, inputs={"frames": a.artifact.digest, "optical_flow": b.artifact.digest})
     put(store, "d", b"flow", age=6, inputs={"frames": "of another"})  # the same bytes
     assert sorted(names(gc.forget(store, "source", dry=True).records)) == list("abc")
+    for record in (a, b):  # bytes of `b` are another's, too
+        path = store.object_path(record.artifact.files[0].sha256)
+        (store.root / "quarantine").mkdir(exist_ok=True)
+        for end in ("", ".reason"):
+            (store.root / "quarantine" / f"{path.name}-1234abcd{end}").write_text("x")
     done = gc.forget(store, "source")
+    assert {path.name[:64] for path in (store.root / "quarantine").iterdir()} == {b.artifact.files[0].sha256}
     assert (left(store), done.bytes) == (["d"], 10)
     assert store.find("frames", "d" * 64)
     assert gc.forget(store, "nobody").records == []

@@ -200,10 +200,10 @@ GOLDEN: dict[str, dict[str, Any]] = {
         },
     },
     "report": {
-        "versions": "report@2 report format@1",
+        "versions": "report@3 report format@1",
         "values": {
-            "contact_sheet": "660x562x3 255 69.5488 95.8909 107.119 99.6359 85.2332",
-            "wheel": "64x64x4 255 97.9034 143.031 197.906 193.778 146.368",
+            "contact_sheet": "660x562x3 255 69.5508 95.8909 107.119 99.6402 85.2349",
+            "wheel": "64x64x4 255 97.9119 143.064 197.872 193.781 146.352",
         },
     },
     "correction": {

@@ -32,7 +32,8 @@ def given(tmp_path_factory) -> Path:
 
 
 def is_full(told: Told) -> bool:
-    return (told.code, told.error["code"], told.out) == (5, "E503", "") and "run the same command" in told.error["hint"]
+    told_so = "MiB free" in told.error["message"] and "run the same command" in told.error["hint"]
+    return (told.code, told.error["code"], told.out, told_so) == (5, "E503", "", True)
 
 
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
@@ -42,6 +43,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
         full = shell(*words)
         assert is_full(full), full.err
         assert "RETAKE_STORE" in full.error["hint"]
+        assert "MiB needed now" in full.error["message"]
         assert not [p for p in (tmp_path / "store").rglob("*") if p.parent.name == "tmp" or p.suffix == ".part"]
         assert shell("verify").code == 0
         subprocess.run(["mount", "-o", "remount,size=64m", str(tmp_path / "store")], check=True)
@@ -69,7 +71,7 @@ def children_of(pid: int) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cmdline()[-3:] == ["-m", "retake.video", str(pid)]:
+            if process.cmdline()[-3:] == ["-m", "retake.video.child", str(pid)]:
                 found.append(process)
     return found
 

@@ -62,9 +62,21 @@ def test_damage_is_named_set_aside_and_made_again_from_the_clip(edited):
     assert "the record of masks" in told.out
     assert "retake verify --repair" in told.out
     mended = shell("verify", "--repair", "--json")
-    assert mended.data["repair"] == {"fetched": 0, "made": 1, "left": []}  # the record was set aside by the first call
+    assert mended.data["repair"] == {"fetched": 0, "made": 2, "left": []}  # the record was set aside by the first call
     assert shell("verify").code == 0
-    assert shell("edit", clip, *WORDS).ran() == []  # the record, too, was made again on the way
+    assert shell("edit", clip, *WORDS).ran() == []
+
+
+def test_a_record_that_was_set_aside_before_is_told_until_it_is_made_again(edited):
+    shell, clip = edited
+    hurt(shell, "masks", record=True)
+    assert shell("verify").code == 6
+    again = shell("verify")
+    assert again.code == 0  # the store holds no damage any more
+    assert "gone     masks" in again.out
+    assert "retake verify --repair" in again.out
+    assert shell("edit", clip, *WORDS).ran() == ["masks"]
+    assert "all as it was stored" in shell("verify").out
 
 
 def test_repair_at_once_counts_objects_and_records(edited):

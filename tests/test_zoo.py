@@ -18,7 +18,7 @@ from zoo.mutations import MUTATIONS, mutated
 from retake import video
 from retake.errors import MediaError
 from retake.video import Limits, Selection
-from retake.video.damage import only_second_fields
+from retake.video.child.damage import only_second_fields
 
 CLIPS = [kind for kind in KINDS if kind.frames is not None]
 REFUSED = [kind for kind in KINDS if kind.frames is None]

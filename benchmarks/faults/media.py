@@ -62,7 +62,7 @@ def run(mutants: int = MUTANTS) -> list[dict[str, Any]]:
         ruins = _damaged_ruins(Path(folder), mutants // 10)
     peer.end()
     video.shutdown()
-    left = [child for child in psutil.Process().children(recursive=True) if "retake.video" in child.cmdline()]
+    left = [child for child in psutil.Process().children(recursive=True) if "retake.video.child" in child.cmdline()]
     return [
         *_table("Damaged clips, by kind of damage", "damage", by_damage, [*MUTATIONS]),
         *_table("Damaged clips, by codec", "codec", by_codec, sorted(by_codec)),

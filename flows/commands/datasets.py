@@ -56,6 +56,8 @@ def dataset(
 
         found = room.plan(job.open_store(), console, rest)
         show(found.as_json()) if as_json else print("\n".join(lines(found)))
+        if found.unreadable:
+            raise typer.Exit(3)
         return
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
         from flows.nightly import process_dataset

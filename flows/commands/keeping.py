@@ -26,7 +26,7 @@ def verify(
     from retake.store import warn
 
     found = checkup.verify_store()
-    mended = checkup.repair(found["affected"], remote, warn) if mend else None
+    mended = checkup.repair([*found["affected"], *found["set_aside"]], remote, warn) if mend else None
     show(found | {"repair": mended}) if as_json else print("\n".join(checkup.lines(found, mended)))
     left = mended["left"] if mended else found["damaged"] or found["affected"]
     if left:
@@ -78,11 +78,12 @@ def forget(
     if as_json:
         show(done)
         return
-    print("\n".join([*housekeeping.lines(done), *done["folders"]]))
+    verb = "would be removed" if dry_run else "removed"
+    print("\n".join([*housekeeping.lines(done), *(f"{verb}  {folder}" for folder in done["folders"])]))
     for edit in done["pins"]:
         print(f"{edit} {'is' if dry_run else 'was'} pinned, which does not keep it: retake pin {edit} --off")
     if done["left"]:
-        print("\n  ".join(["these show it still, for you to remove:", *done["left"]]))
+        print("\n  ".join(["no edit's, so left to you; these show it still:", *done["left"]]))
 
 
 Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -15,6 +16,16 @@ import numpy as np
 MASK_COLOUR, OUTLINE = (255, 0, 200), (255, 255, 255)  # magenta: rarer in pictures than red or green
 REGION_COLOUR = (0, 190, 255)
 BACKDROP = 24  # grey level behind a tile that is missing or of another shape
+WHEEL = (  # corners of the colour wheel, and where they stand among its 55 colours
+    (0, (255, 0, 0)),
+    (15, (255, 255, 0)),
+    (21, (0, 255, 0)),
+    (25, (0, 255, 255)),
+    (36, (0, 0, 255)),
+    (49, (255, 0, 255)),
+    (55, (255, 0, 0)),
+)
+HUES = 1 << 14  # each within a quarter of a level of the next
 _TILE_STEP = 8  # tiles are multiples of H.264's transform, so no block straddles two tiles
 
 
@@ -114,30 +125,33 @@ def flow_peak(flow: np.ndarray) -> float:
     return float(np.percentile(length, 99)) if len(length) else 0.0
 
 
+@cache
+def wheel() -> np.ndarray:
+    """HUES colours of the wheel, from its first to its last: float32 [HUES, 3]."""
+    corners, colours = zip(*WHEEL, strict=True)
+    place = np.linspace(0, corners[-1] - 1, HUES)
+    channels = [np.interp(place, corners, channel) for channel in zip(*colours, strict=True)]
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
 def flow_image(flow: np.ndarray, max_px: float) -> np.ndarray:
     """Colours of a flow field, at one scale for the whole clip: hue is direction, saturation is length.
 
-    torchvision's `flow_to_image` (the wheel of Baker et al., A Database and Evaluation Methodology for
-    Optical Flow, IJCV 2011) scales each image by its own longest vector. Here a vector of `max_px` pixels
-    is always the full colour, longer ones are cut to it, and zero is white.
+    The wheel of Baker et al. (A Database and Evaluation Methodology for Optical Flow, IJCV 2011), as torchvision's
+    `flow_to_image` has it, which scales each image by its own longest vector. Here a vector of `max_px` pixels is
+    always the full colour, longer ones are cut to it, and zero is white.
 
     flow: float [H, W, 2] in pixels, (right, down); non-finite vectors are drawn black.
     max_px: length of the full colour in pixels, e.g. the clip's largest `flow_peak`; 0 draws all white.
     Returns uint8 [H, W, 3].
     """
-    import torch
-    from torchvision.utils import flow_to_image
-
+    # Of our own, as importing torchvision for it took longer than all the rest of a short edit.
     unknown = ~_finite(flow)
-    vectors = np.where(unknown[..., None], 0, flow).astype(np.float32)
-    scale = max(float(max_px), 1e-6)
-    vectors /= np.maximum(np.hypot(vectors[..., 0], vectors[..., 1]) / scale, 1)[..., None]
-    # One extra column carries a vector of exactly max_px: it sets torchvision's scale and is cut off again.
-    ruler = np.zeros((flow.shape[0], 1, 2), np.float32)
-    ruler[..., 0] = scale
-    padded = np.concatenate([vectors, ruler], axis=1).transpose(2, 0, 1)
-    colours = flow_to_image(torch.from_numpy(np.ascontiguousarray(padded)))
-    picture = np.ascontiguousarray(colours.numpy().transpose(1, 2, 0)[:, :-1])
+    right, down = np.moveaxis(np.where(unknown[..., None], 0, flow).astype(np.float32), -1, 0)
+    length = np.minimum(np.hypot(right, down) / max(float(max_px), 1e-6), 1)
+    turn = np.arctan2(-down, -right) * np.float32(0.5 / np.pi) + np.float32(0.5)  # 0 to 1
+    missing = (255 - wheel()).take((turn * (HUES - 1)).astype(np.intp), axis=0)
+    picture = (255 - length[..., None] * missing).astype(np.uint8)
     picture[unknown] = 0
     return picture
 

@@ -5,7 +5,7 @@
     encode(target, frames, fps)       an MP4 for people: H.264, yuv420p, faststart, repeatable bytes
     read_image, write_png, resize     the same for still images
 
-Clips and images are hostile: all of them are parsed in a child process (`python -m retake.video`),
+Clips and images are hostile: all of them are parsed in a child process (`python -m retake.video.child`),
 which has limits on memory, time and output and dies with its parent. Importing this package loads
 none of the codecs, so it costs nothing to a command that only plans.
 """

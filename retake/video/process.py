@@ -37,7 +37,7 @@ class Worker:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as the child
         # -P: without it `-m` would put the current folder, which may hold a stranger's files, on sys.path.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "retake.video", str(os.getpid())],
+            [sys.executable, "-P", "-m", "retake.video.child", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -16,8 +16,8 @@ from av.error import OSError as FFmpegOSError
 
 from retake.errors import MediaError
 
+from ..info import VideoInfo
 from .container import audio_stream, check_memory, next_packet, open_container, video_stream
-from .info import VideoInfo
 from .whole import missing
 
 _MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}

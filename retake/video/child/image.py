@@ -11,6 +11,7 @@ from retake.errors import MediaError
 
 _MAX_BYTES = 1 << 29
 _MAX_SEGMENTS = 10_000  # of a JPEG's header
+_MAX_TAGS = 1000  # of a TIFF's directory
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NOT_FILL = re.compile(rb"[^\xff]")
 _MAX_CHUNKS = 1 << 17  # of a PNG: half a gigabyte in pieces of 4 KiB
@@ -150,8 +151,10 @@ def _bmp(data: bytes) -> tuple[int, int]:
 def _tiff(data: bytes) -> tuple[int, int]:
     order = "<" if data[:2] == b"II" else ">"
     at = struct.unpack(order + "I", data[4:8])[0]
-    size = {256: 0, 257: 0}
-    for k in range(struct.unpack(order + "H", data[at : at + 2])[0]):
+    size, tags = {256: 0, 257: 0}, struct.unpack(order + "H", data[at : at + 2])[0]
+    if tags > _MAX_TAGS:
+        return 0, 0
+    for k in range(tags):
         entry = data[at + 2 + 12 * k : at + 14 + 12 * k]
         tag, kind = struct.unpack(order + "HH", entry[:4])
         if tag in size:

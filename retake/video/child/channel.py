@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import wire
+from .. import wire
 
 
 class Stopped(Exception):

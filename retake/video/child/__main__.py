@@ -1,4 +1,4 @@
-"""The child process: `python -m retake.video PARENT_PID`, started by process.py, of no use by hand.
+"""The child process: `python -m retake.video.child PARENT_PID`, started by process.py, of no use by hand.
 
 It reads requests from stdin and answers on stdout, one at a time, until stdin ends. It dies with its
 parent, keeps no core dump, and lives within the memory and output limits that each request names.

@@ -19,6 +19,7 @@ from retake.errors import MediaError
 
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "ogg", "gif")
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,gif"
+_PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"[playlist]", b"[reference]", b"v=0\r\n", b"v=0\n")
 
 
@@ -112,11 +113,19 @@ def _unreadable(path: str, head: bytes, error: Exception) -> MediaError:
             f"{path} has no complete index (moov): it holds {', '.join(boxes[:6]) or 'nothing'}",
             "Most likely an incomplete copy or recording: copy it again.",
         )
+    kind = (
+        "WebP" if head[8:12] == b"WEBP" else next((of for start, of in _PICTURES.items() if head.startswith(start)), "")
+    )
+    if kind:
+        return MediaError(
+            "E402", f"{path} is a {kind} picture, not a video", "A clip of pictures is a folder of them: give its name."
+        )
     known = boxes is not None or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"OggS", b"GIF8")
-    said = "is damaged at its start" if known else "is not a video file of a known kind"
+    why = error.strerror if isinstance(error, OSError) else error
+    said = f"is damaged at its start ({why})" if known else "is not a video file of a known kind"
     return MediaError(
         "E402",
-        f"{path} {said} ({error.strerror if isinstance(error, OSError) else error}); it starts with {_printable(head)}",
+        f"{path} {said}; it starts with {_printable(head)}",
         "Known: MP4/MOV, MKV/WebM, AVI, MPEG-TS/PS, Ogg, GIF.",
     )
 

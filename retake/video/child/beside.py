@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .backends import fits_decord
-from .info import VideoInfo
+from ..backends import fits_decord
+from ..info import VideoInfo
 
 _IN_STEP, _IN_STEP_PIXELS = 8, 1 << 25
 

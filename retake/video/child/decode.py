@@ -14,12 +14,12 @@ from av.video.reformatter import VideoReformatter
 
 from retake.errors import ConfigError, MediaError
 
-from .backends import choose_backend
+from ..backends import choose_backend
+from ..info import Selection, VideoInfo
+from ..pixels import resize, upright
 from .beside import beside_decord
 from .container import check_memory, next_packet, open_container, video_stream
 from .damage import complaint, listening, only_second_fields, opening_complaint
-from .info import Selection, VideoInfo
-from .pixels import resize, upright
 from .probe import Probed, probe
 
 _SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
