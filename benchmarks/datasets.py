@@ -4,7 +4,9 @@ whether the bad ones, and a process that is killed at random, change anything.
 Clips are 128x96, two frames, one in twenty of them bad, in ten ways (`poison`); two edits of each by `propagate`.
 *make* is the first run, in processes that are killed with SIGKILL at random until one comes through; *again* the same
 command afterwards. CPU-seconds are of the command and all its children. Memory is the most that the command's own
-process held. Beside it `dvc repro` with nothing to do over as many foreach stages, each of which copies a file.
+process held. *At rest* is ten times as large a dataset with nothing to do: a manifest that names every clip of the
+largest one ten times, with the states and folders that a run leaves. Beside it `dvc repro` with nothing to do over as
+many foreach stages, each of which copies a file.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ EDITS = "dataset.edits=[{id: whole, settings: {edit: {strength: 1.0}}}, {id: hal
 SMALL = ("frames.last=1", "report.tile=64", "masks.box=[16,16,64,72]", "metrics.names=[region]", "--json")
 EVERY = 20  # one clip in so many is bad
 KILLS = 4
+TIMES = 10  # as many rows as clips of the largest dataset, at rest
 
 
 def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True) -> list[dict[str, Any]]:
@@ -48,6 +51,8 @@ def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True)
             dvc = dvc_nothing_to_do(home / "dvc", size) if beside else None
             costs.append(cost(size, made, again, dvc) | kept(home / "store" / "retake", home / "datasets", size))
             fates.append(fate(size, bad, made, again, home / "datasets"))
+            if size == max(sizes):
+                costs.append(cost(size * TIMES, [], at_rest(home, bad), None))
         finally:
             shutil.rmtree(home, ignore_errors=True)
     return [*costs, *fates]
@@ -125,7 +130,34 @@ def sound() -> bytes:
     return sink.getvalue()
 
 
-def measured(home: Path, kill: bool = False, seed: int = 0) -> dict[str, Any]:
+def at_rest(home: Path, bad: dict[str, str]) -> dict[str, Any]:
+    """What it costs to find that nothing is to do where every clip stands in a manifest under TIMES names. A job's mark
+    does not hold its name, so that the states of the one are those of the other."""
+    clips = sorted((home / "clips").iterdir())
+    names = {path.stem: [f"{path.stem}-{n}" for n in range(TIMES)] for path in clips}
+    rows = [f"{name},{path}" for path in clips for name in names[path.stem]]
+    (home / "many.csv").write_text("\n".join(["id,clip", *rows]) + "\n")
+    once, many = home / "datasets" / "clips", home / "datasets" / "many"
+    many.mkdir()
+    lines = (json.loads(line) for line in (once / "states.jsonl").read_text().splitlines())
+    last = {line["job"]: line for line in lines}
+    with (many / "states.jsonl").open("w") as log:
+        for job, line in last.items():
+            clip, _, edit = job.partition("/")
+            for name in names[clip]:
+                moved = {"job": f"{name}/{edit}", "report": line.get("report", "").replace(f"/{clip}/", f"/{name}/")}
+                log.write(json.dumps(line | moved) + "\n")
+    for folder in once.glob("*/*"):
+        for name in names.get(folder.name, ()):
+            shutil.copytree(folder, many / folder.parent.name / name, copy_function=os.link)
+    first = measured(home, "many.csv")  # which writes the gallery and the tables
+    wanted = {"cached": 2 * TIMES * (len(clips) - len(bad)), "quarantined": 2 * TIMES * len(bad)}
+    assert first["told"]["counts"] == wanted
+    assert not first["told"]["stages"], "something was looked up"
+    return measured(home, "many.csv")
+
+
+def measured(home: Path, manifest: str = "clips", kill: bool = False, seed: int = 0) -> dict[str, Any]:
     """One call of the command: CPU-seconds with children, peak bytes, its JSON, whether it was killed."""
     environment = os.environ | {
         "RETAKE_STORE": str(home / "store"),
@@ -133,7 +165,7 @@ def measured(home: Path, kill: bool = False, seed: int = 0) -> dict[str, Any]:
         "PYTHONPATH": str(CHECKOUT),
     }
     environment.pop("PREFECT_API_URL", None)
-    words = ["dataset", str(home / "clips"), f"edit.reference={home / 'cat.png'}", EDITS, *SMALL]
+    words = ["dataset", str(home / manifest), f"edit.reference={home / 'cat.png'}", EDITS, *SMALL]
     out = home / "out.json"
     begun = time.perf_counter()
     with out.open("wb") as sink:
@@ -170,11 +202,12 @@ def cost(size: int, made: list[dict[str, Any]], again: dict[str, Any], dvc: floa
     ours = again["cpu"]
     return {
         "table": "Costs",
-        "clips x edits": f"{size} x 2",
-        "make, CPU-s a clip": sum(one["cpu"] for one in made) / size,
-        "peak, MB": max(one["peak"] for one in made) / 1e6,
+        "clips x edits": f"{size} x 2" + ("" if made else ", at rest"),
+        "make, CPU-s a clip": sum(one["cpu"] for one in made) / size if made else None,
+        "peak, MB": max(one["peak"] for one in made) / 1e6 if made else None,
         "again, CPU-s": ours,
         "again, s": again["seconds"],
+        "again, peak, MB": again["peak"] / 1e6,
         "dvc repro, nothing to do, CPU-s": dvc,
         "dvc / ours": dvc / ours if dvc else None,
     }

@@ -59,7 +59,10 @@ def set_aside(store: Store) -> set[Result]:
     """Results of which the record lies in quarantine and no other stands in its place."""
     found = set()
     for path in (store.root / "quarantine").glob("*.reason"):
-        place = Path(path.read_text(encoding="utf-8").partition(": ")[0])
+        try:
+            place = Path(path.read_text(encoding="utf-8").rpartition(": ")[0])  # as the store's `_set_aside` writes it
+        except OSError:  # cleared meanwhile
+            continue
         if place.parent.parent.name == "records" and not store.record_path(*place.parts[-2:]).exists():
             found.add((place.parent.name, place.name))
     return found
