@@ -104,15 +104,16 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def settings(overrides: Sequence[str]) -> Settings:
-    """Composed and validated settings."""
-    return validate(_composed(judged(overrides)))
-
-
-def judged(overrides: Sequence[str]) -> list[Override]:
-    """Overrides that will give valid settings. Raises what `settings` raises, without composing: in milliseconds."""
+    """Composed and validated settings. What is wrong with them is found before anything is composed."""
     asked = [read(text) for text in overrides]
     validate(lay(asked))
-    return asked
+    return validate(_composed(asked))
+
+
+def laid(overrides: Sequence[str]) -> Settings:
+    """What `settings` gives, from the files alone: Hydra takes a fifth of a second each time, and sweeps and
+    evaluations need hundreds. Raises what `settings` raises."""
+    return validate(lay([read(text) for text in overrides]))
 
 
 def _composed(asked: Sequence[Override]) -> dict[str, Any]:

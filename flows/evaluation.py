@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from flows import graph, handout
 from flows.config import CHECKOUT, Settings, checked_model, compose, validate
 from flows.console import Console
+from flows.overrides import Override, lay, read
 from flows.pairs import read_pairs
 from flows.rows import Row
 from flows.runners import Local
@@ -166,17 +167,17 @@ def chosen(place: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str,
 
 
 def base_of(evaluation: Evaluation, arm: str, common: Sequence[str]) -> dict[str, Any]:
-    """Composed settings of an arm: those of every arm, then those typed beside, then its own. What was typed for a
+    """Settings of an arm: those of every arm, then those typed beside, then its own. What was typed for a
     method is given to the arms that have it."""
-    plain = compose(last_of([*evaluation.settings, *evaluation.arms[arm]]))
+    plain = lay(last_of([*evaluation.settings, *evaluation.arms[arm]]))
     taken = [text for text in common if not text.startswith("edit.") or takes(plain, text.partition("=")[0])]
-    return compose(last_of([*evaluation.settings, *taken, *evaluation.arms[arm]])) if taken else plain
+    return lay(last_of([*evaluation.settings, *taken, *evaluation.arms[arm]])) if taken else plain
 
 
-def last_of(overrides: Sequence[str]) -> list[str]:
+def last_of(overrides: Sequence[str]) -> list[Override]:
     """Of settings that are given twice the last, in its place."""
     last = {text.partition("=")[0]: n for n, text in enumerate(overrides)}
-    return [text for n, text in enumerate(overrides) if last[text.partition("=")[0]] == n]
+    return [read(text) for n, text in enumerate(overrides) if last[text.partition("=")[0]] == n]
 
 
 def takes(base: Mapping[str, Any], key: str) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from flows import graph, handout
-from flows.config import Settings, judged, settings
+from flows.config import Settings, laid
 from flows.console import Console
 from flows.job import edits_home
 from flows.jobs import files_named
@@ -121,10 +121,8 @@ def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str
     if count < 2 or count > MOST:
         raise ConfigError("E218", f"{count} combinations", f"Give some values: edit.strength=0.5,1; at most {MOST}.")
     chosen = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    points = [(point, seed, [*fixed, *words(point, seed)]) for point in chosen for seed in seeds]
-    for _, _, typed in points:  # what one has wrong is told before the others are composed
-        judged(typed)
-    return [Point(point, seed, settings(typed)) for point, seed, typed in points], axes
+    points = [(point, seed) for point in chosen for seed in seeds]
+    return [Point(point, seed, laid([*fixed, *words(point, seed)])) for point, seed in points], axes
 
 
 def words(point: Mapping[str, str], seed: str) -> list[str]:

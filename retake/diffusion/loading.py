@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from retake.diffusion.model import Model, Noise
 from retake.diffusion.parts import Parts
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
+from retake.networks.checkpoint import refuse_code
 from retake.weights.local import require
 
+ENCODERS = ("vae", "text_encoder", "tokenizer", "image_encoder")
 NETWORK = {"unet_motion": "unet", "unet3d": "unet", "cogvideox": "transformer"}
 
 
@@ -37,6 +40,7 @@ def load(model: Model) -> Backbone:
     adapter = adapter_of(model)
     folders = sources(model)
     schedule = schedule_of(folders, model.schedule)
+    vouch(folders, (*ENCODERS, NETWORK[model.family]))
     found = encoders(folders, dtype)
     found["network"] = adapter.network(model, folders, found, dtype)
     if model.checkpoint is not None:
@@ -56,6 +60,7 @@ def load_coder(model: Model) -> Backbone:
     device, dtype = device_of(model.device), dtype_of(model.dtype)
     folders = sources(model)
     schedule = schedule_of(folders, model.schedule)
+    vouch(folders, ("vae", NETWORK[model.family]))
     found = {
         "vae": components.read("vae", part(folders, "vae"), dtype),
         "network": components.outline(NETWORK[model.family], part(folders, NETWORK[model.family])),
@@ -97,10 +102,17 @@ def sources(model: Model) -> list[Path]:
     return folders
 
 
+def vouch(folders: list[Path], roles: Iterable[str]) -> None:
+    """Look at configurations of components before gigabytes of any are read. Raises ConfigError E263, E280, E283."""
+    for role in roles:
+        if (folder := components.find(role, *folders)) is not None:
+            refuse_code(folder, f"a {components.class_of(role, folder)}")
+
+
 def encoders(folders: list[Path], dtype: torch.dtype) -> dict[str, Any]:
     """VAE, text encoder and tokenizer, and where there is one the image encoder. Raises ConfigError E281."""
     found: dict[str, Any] = {}
-    for role in ("vae", "text_encoder", "tokenizer", "image_encoder"):
+    for role in ENCODERS:
         if role != "image_encoder" or components.find(role, *folders) is not None:
             found[role] = components.read(role, part(folders, role), dtype)
     return found

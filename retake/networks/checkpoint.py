@@ -78,8 +78,13 @@ def opened(kind: Any, path: Path, what: str, **settings: Any) -> Any:
     folder brings, or ask on the terminal whether to. Nothing of that happens here. Raises ConfigError E262 for a
     folder of something else, E263 for one that names code.
     """
+    from safetensors import safe_open
+
     refuse_code(path, what)
     try:
+        for file in sorted(path.glob("*.safetensors")):
+            with safe_open(file, framework="pt"):
+                pass  # its header, which transformers reads only once the whole model stands
         with without_bars():
             return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
