@@ -16,6 +16,15 @@ sys.path.insert(0, str(CHECKOUT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# Files that take minutes, of which the first mostly waits for servers: begun at the end, they would run on alone.
+FIRST = ("test_deployments.py", "test_dvc.py", "test_dataset_campaign.py", "test_campaign.py", "test_moca.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(FIRST)))
+
+
 @pytest.fixture(autouse=True)
 def own_store(tmp_path, monkeypatch):
     """RETAKE_STORE points into the test's folder, and nothing of the machine's Prefect settings leaks in."""
