@@ -8,8 +8,8 @@ export DVC_NO_ANALYTICS := true
 demo: install          ## render a clip, edit it, change one setting
 	$(BIN)/retake demo
 
-test: install          ## the whole suite, a process more than there are cores, as some tests wait for servers
-	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
+test: install          ## the whole suite, a process for each core
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: install         ## lint, format, types
 	$(BIN)/ruff check .

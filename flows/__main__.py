@@ -25,6 +25,8 @@ for name in ("editing", "datasets", "keeping", "machine"):  # in the order in wh
 def main() -> None:
     """Run the command line and exit. `python -m flows` comes here, and so does the console command."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # A server of its own for one run takes half a minute to start while the machine is busy; Prefect waits 20 s.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     signal.signal(signal.SIGTERM, interrupted)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have it ignored
         signal.signal(signal.SIGINT, interrupted)

@@ -61,7 +61,7 @@ def set_aside(store: Store) -> set[Result]:
     for path in (store.root / "quarantine").glob("*.reason"):
         try:
             place = Path(path.read_text(encoding="utf-8").rpartition(": ")[0])  # as the store's `_set_aside` writes it
-        except OSError:  # cleared meanwhile
+        except (OSError, ValueError):  # cleared meanwhile, or damaged itself
             continue
         if place.parent.parent.name == "records" and not store.record_path(*place.parts[-2:]).exists():
             found.add((place.parent.name, place.name))

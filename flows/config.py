@@ -111,8 +111,8 @@ def settings(overrides: Sequence[str]) -> Settings:
 
 
 def laid(overrides: Sequence[str]) -> Settings:
-    """What `settings` gives, from the files alone: Hydra takes a fifth of a second each time, and sweeps and
-    evaluations need hundreds. Raises what `settings` raises."""
+    """What `settings` gives, from the files alone: Hydra takes a fifth of a second each time, and a sweep needs up to a
+    thousand. Raises what `settings` raises."""
     return validate(lay([read(text) for text in overrides]))
 
 

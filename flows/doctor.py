@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -152,7 +153,9 @@ def links() -> Check:
     source.write_bytes(b"x")
     try:
         os.link(source, target)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EROFS):
+            return say("warn", f"cannot write to {here}", "Point RETAKE_DATASETS at a folder that you may write to.")
         fix = f"For links instead: export RETAKE_STORE=FOLDER on the file system of {here}"
         return say("warn", f"the store and {here} lie on different file systems: results are copied", fix)
     finally:

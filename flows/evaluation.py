@@ -82,7 +82,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     """Run an evaluation and write its folder; what `retake dataset evaluation=NAME --json` prints.
 
     Raises ConfigError E296 (an evaluation, arm or value that there is not), E297 (a manifest), MachineError E302
-    (weights of an arm), and what composing settings raises, before anything runs. An interrupted one leaves the table
+    (weights of an arm), and what `lay` raises, before anything runs. An interrupted one leaves the table
     of what was done.
     """
     evaluation, pairs, jobs = prepared(name, overrides)
@@ -146,7 +146,7 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
             settings = {k: v for k, v in pair.settings.items() if takes(base, k) and k not in of_arm}
             for seed in evaluation.seeds if takes(base, "edit.seed") else evaluation.seeds[:1]:
                 try:
-                    jobs.append(Job(pair, arm, seed, validate(laid(base, pair, settings, seed))))
+                    jobs.append(Job(pair, arm, seed, validate(of_pair(base, pair, settings, seed))))
                 except ConfigError as error:
                     where = f"the pair {pair.id}, arm {arm}: {error.message}"
                     raise ConfigError(error.code, where, error.hint) from error
@@ -181,13 +181,13 @@ def last_of(overrides: Sequence[str]) -> list[Override]:
 
 
 def takes(base: Mapping[str, Any], key: str) -> bool:
-    """Whether composed settings have a key: methods have settings that others have not."""
+    """Whether settings have a key: methods have settings that others have not."""
     group, _, name = key.partition(".")
     return name in base.get(group, {})
 
 
-def laid(base: Mapping[str, Any], pair: Row, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Composed settings with a pair's own and the seed laid over them. Metrics compare every arm with the same: what
+def of_pair(base: Mapping[str, Any], pair: Row, settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """An arm's settings with a pair's own and the seed laid over them. Metrics compare every arm with the same: what
     the pair says, whatever the arm's method reads of it."""
     merged = {group: dict(values) for group, values in base.items()}
     for key, value in settings.items():

@@ -6,13 +6,14 @@ renamed into place (which leaves its time of writing as it was). Names that star
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flows.manifest import ClipEntry
-from flows.rows import ManifestError, Row, read_rows
+from flows.rows import ENOUGH, ManifestError, Row, read_rows
 from retake.clip import IMAGES, open_clip, slug
 from retake.errors import ConfigError, RetakeError
 
@@ -29,7 +30,8 @@ def listed(manifest: str, settle: float) -> tuple[list[Row], list[str]]:
         raise ConfigError("E297", f"there is no manifest {manifest}", "It is a CSV, JSON lines, or a folder of clips.")
     if path.is_file():
         rows, problems = read_rows(path)
-        problems += [f"line {row.line}: {found}" for row in rows if (found := no_clip(row.clip))]
+        lost = (f"line {row.line}: {found}" for row in rows if (found := no_clip(row.clip)))
+        problems += itertools.islice(lost, ENOUGH)
         if problems or not rows:
             raise ManifestError(path, problems or ["no clip"])
         return rows, []

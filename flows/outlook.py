@@ -22,7 +22,7 @@ from retake.store import Store
 from retake.weights.local import command
 
 EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
-TOLD = 10  # files, and edits that cannot be planned
+TOLD = 10  # files, and edits that would be set aside
 DIGESTS = re.compile(r" \([0-9a-f]{10} -> [0-9a-f]{10}\)")  # no two clips share them
 OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
 
@@ -72,7 +72,7 @@ class Outlook:
 
 
 def outlook(store: Store, work: Work, states: States) -> Outlook:
-    """Plan every job. Starts no stage; of a clip no more is read than its container."""
+    """Plan every job. Starts no stage and decodes no video; files are hashed, containers looked at."""
     found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting), settle=work.dataset.settle), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def totals(found: Outlook) -> Iterator[str]:
 def nothing(found: Outlook) -> str:
     aside = found.settled.get("quarantined", 0)
     more = f"; {aside} are quarantined: --retry quarantined tries them again" if aside else ""
-    return ("nothing that can be planned" if found.unreadable else "nothing to do") + more
+    return ("nothing but those to be set aside" if found.unreadable else "nothing to do") + more
 
 
 def runs(found: Outlook) -> int:

@@ -114,10 +114,19 @@ def refuse_odd(key: str, typed: str) -> None:
         wrong = f"the character U+{ord(found[0]):04X}, which no setting takes"
     elif (deep := depth(typed)) > DEEPEST:
         wrong = f"{deep} brackets within one another"
-    elif (many := typed.count(",")) > MOST:
-        wrong = f"{many + 1} values, more than {MOST}"
+    elif (many := values(typed)) > MOST:
+        wrong = f"{many} values, more than {MOST}"
     if wrong:
         raise ConfigError("E205", f"{key} holds {wrong}", "Write a short plain value; many belong in a file.")
+
+
+def values(text: str) -> int:
+    """How many values stand side by side, also within choice(...): what stands in [] or {} is one."""
+    many, now = 1, 0
+    for character in re.findall(r"[\[\]{},]", text):
+        now += (character in "[{") - (character in "]}")
+        many += character == "," and now == 0
+    return many
 
 
 def depth(text: str) -> int:
@@ -167,7 +176,8 @@ def texts(value: Any) -> Iterator[str]:
 def lay(asked: Sequence[Override]) -> dict[str, Any]:
     """The files of params/ with overrides laid over them, as Hydra does it: first choices of groups, then values.
 
-    Raises ConfigError E203 for a file that is not plain, E205 for a key, E206 for a choice that there is not.
+    Raises ConfigError E203 for a file that is not plain, E204 for a look-up in one, E205 for a key, E206 for a choice
+    that there is not.
     """
     chosen = dict(chosen_by_default())
     for one in asked:
@@ -179,6 +189,8 @@ def lay(asked: Sequence[Override]) -> dict[str, Any]:
     for one in asked:
         if one.path:
             put(laid[one.group], one, chosen)
+    for text in texts(laid):  # of the files, too
+        refuse_lookups(text, text)
     return laid
 
 

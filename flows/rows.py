@@ -89,9 +89,6 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     seen: dict[str, int] = {}
     rows = []
     for line, given in read(text, problems):
-        if len(problems) > ENOUGH:
-            problems.append(f"line {line}: what comes from here on was not looked at")
-            break
         name = given.get("id")
         if found := problem_of(name, seen, line):
             problems.append(f"line {line}: {found}")
@@ -126,6 +123,8 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
         if "clip" not in columns or twice:
             return
         for row in reader:
+            if enough(problems, reader.line_num):
+                return
             if None in row:
                 problems.append(f"line {reader.line_num}: more cells than columns")
             else:
@@ -138,6 +137,8 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
 def of_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of JSON lines; a group may be an object of its own: {"masks": {"box": ...}}."""
     for number, line in enumerate(text.split("\n"), 1):
+        if enough(problems, number):
+            return
         if not line.strip():
             continue
         try:
@@ -163,6 +164,14 @@ def of_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, An
             if found := odd(key, len(problems) < GUESSES):
                 problems.append(f"line {number}: {found}")
         yield number, flat
+
+
+def enough(problems: list[str], line: int) -> bool:
+    """Whether so much is wrong that the rest of a manifest is not looked at: said among the problems, then."""
+    if len(problems) > ENOUGH:
+        problems.append(f"line {line}: what comes from here on was not looked at")
+        return True
+    return False
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@
     begun        being worked on; where no other line follows and nobody works on it, the process died
     interrupted  stopped by a person
 
-A state holds as long as its mark: what the job is made from (dataset.py says of what).
+A state holds as long as its mark: what the job is made from (jobs.py says of what).
 """
 
 from __future__ import annotations

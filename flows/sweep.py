@@ -107,8 +107,8 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
 
 
 def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str]]]:
-    """All combinations in order, and the swept settings with their values (without seeds). Raises what composing and
-    validating settings raises."""
+    """All combinations in order, and the swept settings with their values (without seeds). Raises what `laid`
+    raises, and ConfigError E218."""
     fixed, axes = [], {}
     for text in overrides:
         one = read(text, sweeps=True)

@@ -54,7 +54,7 @@ def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
             raise
         existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
         free = f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB free"
-        needed = f", {wanted / 2**20:.1f} MiB needed now" if wanted else ""
+        needed = f", {max(wanted / 2**20, 0.1):.1f} MiB needed now" if wanted else ""
         raise MachineError(
             "E503",
             f"the disk is full: cannot write to {where} ({free}{needed})",

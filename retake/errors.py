@@ -81,7 +81,7 @@ def did_you_mean(name: str, known: list[str]) -> str:
     import difflib
 
     if not known:
-        return "There is none yet."
+        return "There is none."
     within = [one for one in known if len(name) > 2 and name in one]
     near = within[:1] or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}."

@@ -92,6 +92,7 @@ def forget(store: Store, source: str, dry: bool = False) -> Swept:
     if not dry:
         remove(store, found, gone)
         theirs = {file.sha256 for record in found for file in record.artifact.files} - others
+        theirs |= {record.key for record in found}
         for path in (store.root / "quarantine").glob("*"):
             if path.name[:64] in theirs:
                 path.unlink(missing_ok=True)

@@ -434,7 +434,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-            target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n")
+            target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n", encoding="utf-8")
 
 
 def near(path: Path) -> str:

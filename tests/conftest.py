@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 # Files that take minutes, of which the first mostly waits for servers: begun at the end, they would run on alone.
-FIRST = ("test_deployments.py", "test_dvc.py", "test_dataset_campaign.py", "test_campaign.py", "test_moca.py")
+FIRST = ("test_deployments.py", "test_moca.py", "test_campaign.py", "test_dataset_campaign.py", "test_dvc.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

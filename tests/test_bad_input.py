@@ -167,7 +167,7 @@ CASES = {
     "unknown stage": Case(edit("good.mp4", "--until", "mask"), 2, "E209", "Did you mean masks"),
     "no such frame": Case(("frame", "good.mp4", "99"), 2, "E231", "0 to 19"),
     "not a frame": Case(("frame", "good.mp4", "first"), 2, "E201", "retake frame --help"),
-    "no such report": Case(("report", "goood"), 2, "E212", "There is none yet"),
+    "no such report": Case(("report", "goood"), 2, "E212", "There is none"),
     # the machine
     "store is a file": Case(edit("good.mp4"), 5, "E502", "RETAKE_STORE", where={"RETAKE_STORE": "/dev/null"}),
     "results refused": Case(

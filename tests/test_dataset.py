@@ -206,6 +206,12 @@ def test_of_a_manifest_that_is_all_wrong_the_first_thousand_problems_are_told(tm
         work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
     assert told.value.problems[-1] == "line 1003: what comes from here on was not looked at"
     assert len(told.value.problems) == 1002
+    for name, text in {"b.csv": "id,clip\n" + "a,b,c\n" * 3000, "b.jsonl": "{\n" * 3000}.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ConfigError) as told:
+            work_of(settings(tmp_path / name, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
+        assert told.value.problems[-1].endswith("what comes from here on was not looked at")
+        assert len(told.value.problems) == 1002
 
 
 def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):

@@ -75,6 +75,11 @@ def test_a_record_that_was_set_aside_before_is_told_until_it_is_made_again(edite
     assert again.code == 0  # the store holds no damage any more
     assert "gone     masks" in again.out
     assert "retake verify --repair" in again.out
+    (recipe,) = (shell.home / "edits").glob("*/*/recipe.json")
+    whole = recipe.read_text()
+    recipe.write_text(whole.replace(clip.name, "gone.mp4"))
+    assert shell("verify", "--repair").code == 0  # nobody can make it, and nothing is damaged
+    recipe.write_text(whole)
     assert shell("edit", clip, *WORDS).ran() == ["masks"]
     assert "all as it was stored" in shell("verify").out
 

@@ -28,7 +28,9 @@ def verify(
     found = checkup.verify_store()
     mended = checkup.repair([*found["affected"], *found["set_aside"]], remote, warn) if mend else None
     show(found | {"repair": mended}) if as_json else print("\n".join(checkup.lines(found, mended)))
-    left = mended["left"] if mended else found["damaged"] or found["affected"]
+    # What only quarantine knows of is tried, but is no damage: its settings may be long gone.
+    affected = [result for result in mended["left"] if result in found["affected"]] if mended else found["affected"]
+    left = affected if mended else found["damaged"] or affected
     if left:
         what = f"the store holds damage: {len(found['damaged'])} objects, {len(left)} results or objects concerned"
         now = "its clip or a remote that has it is needed." if mended else "retake verify --repair does so now."
@@ -83,7 +85,7 @@ def forget(
     for edit in done["pins"]:
         print(f"{edit} {'is' if dry_run else 'was'} pinned, which does not keep it: retake pin {edit} --off")
     if done["left"]:
-        print("\n  ".join(["no edit's, so left to you; these show it still:", *done["left"]]))
+        print("\n  ".join(["these are no edit's and still show the clip; remove them yourself:", *done["left"]]))
 
 
 Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]

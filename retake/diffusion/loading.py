@@ -103,7 +103,8 @@ def sources(model: Model) -> list[Path]:
 
 
 def vouch(folders: list[Path], roles: Iterable[str]) -> None:
-    """Look at configurations of components before gigabytes of any are read. Raises ConfigError E263, E280, E283."""
+    """Look at configurations of components before gigabytes of any are read. Raises ConfigError E262, E263, E280
+    and E283."""
     for role in roles:
         if (folder := components.find(role, *folders)) is not None:
             refuse_code(folder, f"a {components.class_of(role, folder)}")

@@ -82,9 +82,11 @@ def opened(kind: Any, path: Path, what: str, **settings: Any) -> Any:
 
     refuse_code(path, what)
     try:
+        variant = settings.get("variant")
         for file in sorted(path.glob("*.safetensors")):
-            with safe_open(file, framework="pt"):
-                pass  # its header, which transformers reads only once the whole model stands
+            if file.is_file() and (f".{variant}" in file.name if variant else file.name.count(".") == 1):
+                with safe_open(file, framework="pt"):
+                    pass  # its header, which transformers reads only once the whole model stands
         with without_bars():
             return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to

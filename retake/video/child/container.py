@@ -19,7 +19,7 @@ from retake.errors import MediaError
 
 DEMUXERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "ogg", "gif")
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,gif"
-_PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+_PICTURES = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _PLAYLISTS = (b"#extm3u", b"ffconcat", b"<mpd", b"<smil", b"[playlist]", b"[reference]", b"v=0\r\n", b"v=0\n")
 
 
@@ -113,10 +113,10 @@ def _unreadable(path: str, head: bytes, error: Exception) -> MediaError:
             f"{path} has no complete index (moov): it holds {', '.join(boxes[:6]) or 'nothing'}",
             "Most likely an incomplete copy or recording: copy it again.",
         )
-    kind = (
-        "WebP" if head[8:12] == b"WEBP" else next((of for start, of in _PICTURES.items() if head.startswith(start)), "")
-    )
-    if kind:
+    kinds = [kind for start, kind in _PICTURES.items() if head.startswith(start)]
+    kinds += ["WebP"] * (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    kinds += ["BMP"] * (head[:2] == b"BM" and head[6:10] == bytes(4))  # "BM" alone may begin a text
+    if kind := next(iter(kinds), None):
         return MediaError(
             "E402", f"{path} is a {kind} picture, not a video", "A clip of pictures is a folder of them: give its name."
         )
