@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from flows import export, graph
+from flows.batch import OWNER, datasets_home
 from flows.config import CHECKOUT
 from flows.console import size
 from flows.job import edits_home, open_store
 from flows.runners import Local
+from flows.states import GOOD, State, States
 from retake import dvc
 from retake.artifact import File
 from retake.errors import ConfigError, DamagedError, RetakeError
@@ -83,6 +86,8 @@ def repair(affected: Iterable[Iterable[str]], remote: str | None, say: Callable[
     there."""
     store = open_store()
     wanted = {(stage, key) for stage, key in affected}
+    for source, count in unsettled(wanted).items():
+        say(f"{count} edits of a dataset are made of it: the next run of {source} looks at them again")
     try:
         fetched = dvc.remote(CHECKOUT, remote).mend(store, sorted(wanted)).records
     except ConfigError:
@@ -100,6 +105,20 @@ def repair(affected: Iterable[Iterable[str]], remote: str | None, say: Callable[
                 say(f"{folder.parent.name}/{folder.name}: {str(error).partition(chr(10))[0]}")
             left = {result for result in left if not whole(store, *result)}
     return {"fetched": fetched, "made": made - len(left), "left": [list(result) for result in sorted(left)]}
+
+
+def unsettled(wanted: set[Result]) -> dict[str, int]:
+    """Note in the states of datasets which edits are not as they were, so that the next run makes them, and what was
+    handed out by link, again: their settings were typed there. How many, by the datasets' sources."""
+    found: Counter[str] = Counter()
+    for path in sorted(datasets_home().glob("*/states.jsonl")):
+        states, owner = States(path), path.with_name(OWNER)
+        source = owner.read_text(encoding="utf-8").strip() if owner.exists() else path.parent.name
+        for state in states.all():
+            if state.state in GOOD and wanted & {(stage, key) for stage, (key, _) in (state.stages or {}).items()}:
+                states.add(State(state.job, "interrupted", state.mark, "what it made was damaged in the store"))
+                found[source] += 1
+    return dict(found)
 
 
 def whole(store: Store, stage: str, key: str) -> bool:

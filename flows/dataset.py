@@ -103,12 +103,12 @@ def process(
     }
 
 
-def plan(store: Store, console: Console, overrides: list[str]) -> Outlook:
+def plan(store: Store, console: Console, overrides: list[str], anew: Sequence[str] = ()) -> Outlook:
     """What `process` would do. Writes nothing, params.yaml included."""
     common = settings_of(console, overrides, record=False)
     with contextlib.chdir(CHECKOUT):
         work = work_of(common)
-        return outlook(store, work, States(home_of(work) / "states.jsonl"))
+        return outlook(store, work, States(home_of(work) / "states.jsonl"), anew)
 
 
 def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:

@@ -6,7 +6,7 @@ Every job that is not settled is planned as `retake plan` would; what edits of o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,15 +71,16 @@ class Outlook:
         self.flops += planned.forecast.flops or 0
 
 
-def outlook(store: Store, work: Work, states: States) -> Outlook:
-    """Plan every job. Starts no stage and decodes no video; files are hashed, containers looked at."""
+def outlook(store: Store, work: Work, states: States, anew: Sequence[str] = ()) -> Outlook:
+    """Plan every job; anew: states that are planned though their marks hold. Starts no stage and decodes no video;
+    files are hashed, containers looked at."""
     found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting), settle=work.dataset.settle), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
     explained = 0
     for job in work.jobs:
         state = states.of(job.name, marks.of(job, work.dataset.skip))
-        if state is not None and state.state in SETTLED:
+        if state is not None and state.state in SETTLED and state.state not in anew:
             name = "done" if state.state in GOOD else state.state
             found.settled[name] = found.settled.get(name, 0) + 1
             continue

@@ -78,6 +78,10 @@ class States:
         state = self._last.get(job)
         return state if state is not None and state.mark == mark else None
 
+    def all(self) -> list[State]:
+        """The last state of every job, whatever its mark."""
+        return list(self._last.values())
+
     def add(self, state: State) -> State:
         """Append a state, durably."""
         state = State(**{**asdict(state), "time": round(time.time(), 3)})

@@ -13,6 +13,8 @@ from retake.errors import ConfigError
 def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
     rest = list(overrides or [])
+    if box is not None and any(text.startswith("masks.box=") for text in rest):
+        raise ConfigError("E221", "the box stands there twice: --box and masks.box", "Leave one of them out.")
     return rest if box is None else [*rest, f"masks.box=[{','.join(f'{value:g}' for value in box_of(box))}]"]
 
 

@@ -124,6 +124,7 @@ CASES = {
     "unknown group": Case(edit("good.mp4", "edti.strength=0.5"), 2, "E205", "Did you mean edit"),
     "unknown choice": Case(edit("good.mp4", "edit=propagat"), 2, "E206", "Did you mean propagate"),
     "a key of another choice": Case(edit("good.mp4", "optical_flow.iterations=3"), 2, "E205", "Known: name, preset"),
+    "two boxes": Case(edit("good.mp4", "masks.box=[1,2,30,40]"), 2, "E221", "Leave one"),
     "out of range": Case(edit("good.mp4", "edit.strength=5"), 2, "E205", "opacity .*at most 1", "not 5"),
     "not a number": Case(edit("good.mp4", "edit.feather=wide"), 2, "E205", "at least 0.5", "wide"),
     "no value": Case(edit("good.mp4", "edit.strength"), 2, "E208", "key=value"),

@@ -308,10 +308,10 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
         (folder / f"{name}.mp4").write_text(content)
         old(folder / f"{name}.mp4")
 
-    def planned(*overrides: str):
+    def planned(*overrides: str, retry: str = ""):
         words = ["dataset=manifest", f"dataset.manifest={folder}", f"edit.reference={given / 'cat.png'}", *SMALL]
         store = Store(Path(os.environ["RETAKE_STORE"]) / "retake")
-        return dataset.plan(store, Console(quiet=True), [*words, *overrides])
+        return dataset.plan(store, Console(quiet=True), [*words, *overrides], [retry])
 
     first = planned()
     assert first.stages["frames"] == {"cached": 0, "will run": 3, "may run": 0}
@@ -321,6 +321,7 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     assert not (tmp_path / "datasets").exists()
     run(folder, given)
     again = planned()
+    assert list(planned(retry="quarantined").unreadable) == ["empty/edit", "text/edit"]
     assert (again.settled, again.stages) == ({"done": 3, "quarantined": 2}, {})
     assert planned("dataset.skip.shorter_than=7").settled == {"skipped": 1}
     changed = planned("edit.strength=0.5")
@@ -385,6 +386,24 @@ def test_forgetting_says_what_still_shows_the_clip_and_that_a_pin_does_not_keep_
     assert (tmp_path / "datasets" / "inbox" / "report" / "a").exists()
     assert len(done["folders"]) == 2
     assert all(f"would be removed  {folder}\n" in tried.out for folder in done["folders"])
+
+
+def test_what_a_dataset_made_is_made_again_by_its_next_run_once_repair_has_seen_damage(given, tmp_path):
+    folder = inbox(given, tmp_path)
+    run(folder, given)
+    linked = tmp_path / "datasets" / "inbox" / "decode" / "a" / "edit" / "00000.safetensors"
+    whole = linked.read_bytes()
+    linked.chmod(0o644)
+    linked.write_bytes(whole[:-1] + b"?")  # through the hard link, into the store
+    shell = Shell(tmp_path)
+    assert shell("verify").code == 6
+    told = shell("verify", "--repair")
+    assert told.code == 6
+    assert "1 edits of a dataset are made of it" in told.err
+    done = run(folder, given)
+    assert (states(done), done["stages"]["ran"]) == ({"a": "ok", "b": "cached", "c": "cached"}, 1)
+    assert linked.read_bytes() == whole
+    assert shell("verify").code == 0
 
 
 def test_a_file_that_a_sweep_lacks_is_told_before_anything_runs(given, tmp_path):

@@ -54,9 +54,9 @@ def dataset(
         from flows import job
         from flows.outlook import lines
 
-        found = room.plan(job.open_store(), console, rest)
+        found = room.plan(job.open_store(), console, rest, [retry] if retry else [])
         show(found.as_json()) if as_json else print("\n".join(lines(found)))
-        if found.unreadable:
+        if found.unreadable or "quarantined" in found.settled:  # as the run will
             raise typer.Exit(3)
         return
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):

@@ -33,7 +33,8 @@ def verify(
     left = affected if mended else found["damaged"] or affected
     if left:
         what = f"the store holds damage: {len(found['damaged'])} objects, {len(left)} results or objects concerned"
-        now = "its clip or a remote that has it is needed." if mended else "retake verify --repair does so now."
+        needed = "its clip, a run of its dataset, or a remote that has it is needed."
+        now = needed if mended else "retake verify --repair does so now."
         raise IntegrityError("E604", what, f"The next run that needs it makes it again; {now}")
 
 
