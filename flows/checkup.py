@@ -29,7 +29,7 @@ def verify_store() -> dict[str, Any]:
 
     damaged: objects with the reason; missing: objects that a record names; records_damaged; affected: the results, as
     [stage, key], that lost something by it; set_aside: those of which an earlier look, or a run, set the record aside,
-    and which nobody made again.
+    and which nobody made again; datasets: how many of their edits lost something, by their sources.
     """
     store = open_store()
     named: dict[str, list[Result]] = {}
@@ -55,6 +55,7 @@ def verify_store() -> dict[str, Any]:
         "records_damaged": [list(result) for result in broken],
         "affected": [list(result) for result in sorted(affected)],
         "set_aside": [list(result) for result in sorted(set_aside(store) - set(broken))],
+        "datasets": unsettled(affected),
     }
 
 
@@ -86,8 +87,6 @@ def repair(affected: Iterable[Iterable[str]], remote: str | None, say: Callable[
     there."""
     store = open_store()
     wanted = {(stage, key) for stage, key in affected}
-    for source, count in unsettled(wanted).items():
-        say(f"{count} edits of a dataset are made of it: the next run of {source} looks at them again")
     try:
         fetched = dvc.remote(CHECKOUT, remote).mend(store, sorted(wanted)).records
     except ConfigError:
@@ -107,7 +106,7 @@ def repair(affected: Iterable[Iterable[str]], remote: str | None, say: Callable[
     return {"fetched": fetched, "made": made - len(left), "left": [list(result) for result in sorted(left)]}
 
 
-def unsettled(wanted: set[Result]) -> dict[str, int]:
+def unsettled(affected: set[Result]) -> dict[str, int]:
     """Note in the states of datasets which edits are not as they were, so that the next run makes them, and what was
     handed out by link, again: their settings were typed there. How many, by the datasets' sources."""
     found: Counter[str] = Counter()
@@ -115,7 +114,7 @@ def unsettled(wanted: set[Result]) -> dict[str, int]:
         states, owner = States(path), path.with_name(OWNER)
         source = owner.read_text(encoding="utf-8").strip() if owner.exists() else path.parent.name
         for state in states.all():
-            if state.state in GOOD and wanted & {(stage, key) for stage, (key, _) in (state.stages or {}).items()}:
+            if state.state in GOOD and affected & {(stage, key) for stage, (key, _) in (state.stages or {}).items()}:
                 states.add(State(state.job, "interrupted", state.mark, "what it made was damaged in the store"))
                 found[source] += 1
     return dict(found)
@@ -155,6 +154,7 @@ def lines(found: dict[str, Any], mended: dict[str, Any] | None) -> list[str]:
     told += [f"missing  {sha[:12]}" for sha in found["missing"]]
     told += [f"damaged  the record of {stage} {key[:12]}" for stage, key in found["records_damaged"]]
     told += [f"concerns {stage} {key[:12]}" for stage, key in found["affected"]]
+    told += [f"{source}: its next run makes {count} edits again" for source, count in found["datasets"].items()]
     if mended:
         told.append(f"{mended['fetched']} results fetched, {mended['made']} made again")
         told += [

@@ -225,15 +225,15 @@ def _next_step(group: str, model: type[BaseModel], place: str, error: Mapping[st
         return "A point is [x, y, label]: label 1 on the object, 0 beside it."
     if error["type"] == "literal_error" and isinstance(given, str):
         return did_you_mean(given, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
-    named = [depth for depth, part in enumerate(error["loc"]) if isinstance(part, str)][-1:]
-    for depth in named:  # of a value within a list, the list
-        field = within(model, error["loc"][:depth]).model_fields.get(error["loc"][depth])
-        if field is not None and field.description:
-            found = [(m, name) for m in field.metadata for name in BOUNDS if getattr(m, name, None) is not None]
-            bounds = " and ".join(BOUNDS[name].format(getattr(m, name)) for m, name in found)
-            place = ".".join([group, *map(str, error["loc"][: depth + 1])])
-            return f"{place}: {field.description}" + (f" ({bounds})" if bounds else "")
-    return f"See params/{group}/ for what it takes."
+    loc = list(error["loc"])
+    while loc and not isinstance(loc[-1], str):  # of a value within a list, the list
+        loc.pop()
+    field = within(model, loc[:-1]).model_fields.get(loc[-1]) if loc else None
+    if field is None or not field.description:
+        return f"See params/{group}/ for what it takes."
+    found = [(m, name) for m in field.metadata for name in BOUNDS if getattr(m, name, None) is not None]
+    bounds = " and ".join(BOUNDS[name].format(getattr(m, name)) for m, name in found)
+    return f"{'.'.join([group, *map(str, loc)])}: {field.description}" + (f" ({bounds})" if bounds else "")
 
 
 def _not_finite(place: str, value: Any) -> str | None:

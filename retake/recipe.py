@@ -158,6 +158,7 @@ def installed(*packages: str) -> dict[str, str]:
 
 @cache  # every stage asks, and a look takes milliseconds
 def version(package: str) -> str:
+    """The version of one installed package, or "absent"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
