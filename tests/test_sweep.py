@@ -42,7 +42,7 @@ def test_what_is_no_sweep_is_refused(overrides):
 def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):
     shell = Shell(tmp_path)
     clip, cat = sprite_clip(tmp_path / "clip.mp4", frames=4), reference(tmp_path / "cat.png")
-    words = ("sweep", clip, "--box", "20,20,80,80", f"edit.reference={cat}", "report.tile=64", "edit.strength=0.25,1")
+    words = ("sweep", clip, f"edit.reference={cat}", "report.tile=64", "edit.strength=0.25,1")
     told = shell(*words, "masks.box=[20,20,80,80],[0,0,4,4]", "--rank", "warp_error_edit", "--json")
     assert told.code == 3
     done = json.loads(told.out)
@@ -61,4 +61,5 @@ def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):
         "masks": 1,
         "edit": 2,
     }
-    assert shell(*words, "--rank", "beauty", "--json").error["code"] == "E218"
+    assert shell(*words, "--box", "20,20,80,80", "--rank", "beauty", "--json").error["code"] == "E218"
+    assert shell(*words, "--box", "20,20,80,80", "masks.box=[0,0,4,4]", "--json").error["code"] == "E221"
