@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := true
 demo: install          ## render a clip, edit it, change one setting
 	$(BIN)/retake demo
 
-test: install          ## the whole suite, a process for each core
+test: install          ## the whole suite, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: install         ## lint, format, types

@@ -62,10 +62,13 @@ class Batch:
         self.began, self.worked, self.new_bad = time.monotonic(), 0, 0
 
     def all(self) -> None:
-        """Every job once; those that another process is at are waited for at the end."""
-        elsewhere = [job for job in self.work.jobs if not self.one(job, wait=False)]
+        """Every job once: first those at their end, so that the time left is that of the others; what another process
+        is at is waited for at the end."""
+        todo = [job for job in self.work.jobs if not self.settled(job, self.marks.of(job, self.rules))]
+        elsewhere = [job for job in todo if not self.one(job, wait=False)]
         for job in elsewhere:
             self.one(job, wait=True)
+        self.results = {job.name: self.results[job.name] for job in self.work.jobs}
 
     def one(self, job: Job, wait: bool) -> bool:
         """Bring one job to an end, or find that it is at one; false where another process is at it."""
@@ -101,7 +104,8 @@ class Batch:
         tries = before.attempts if before is not None and before.state == "begun" else 0
         if tries >= DEATHS and "quarantined" not in self.anew:
             reason = f"the process died {tries} times while it was at this"
-            return self.states.add(State(job.name, "quarantined", mark, reason, "E299", tries))
+            hint = "Look at the clip and at the memory of the machine; then --retry quarantined"
+            return self.states.add(State(job.name, "quarantined", mark, reason, "E299", hint, tries))
         for n in range(1, self.work.dataset.attempts + 1):
             self.states.add(State(job.name, "begun", mark, attempts=tries + n))
             start = time.monotonic()
@@ -115,11 +119,10 @@ class Batch:
                 kind = verdict(error)
                 if kind != "passing" or n == self.work.dataset.attempts:
                     state = "quarantined" if kind == "permanent" else "failed"
-                    code, reason = told(error)
                     self.log(job, error)
-                    return self.states.add(State(job.name, state, mark, reason, code, tries + n))
+                    return self.states.add(State(job.name, state, mark, *told(error), tries + n))
                 pause = min(LONGEST, BACK_OFF * 2 ** (n - 1))
-                self.console.say(f"{job.name}: {told(error)[1]}; again in {pause:g} s")
+                self.console.say(f"{job.name}: {told(error)[0]}; again in {pause:g} s")
                 time.sleep(pause)
             except BaseException:
                 self.states.add(State(job.name, "interrupted", mark))
@@ -163,10 +166,11 @@ class Batch:
         self.console.say(f"{done}/{total}  {job.name}  {state.state}  {what}{eta}")
 
     def log(self, job: Job, error: Exception) -> None:
-        """The whole of an error, beside the states."""
+        """The whole of an error, beside the states: of one that nobody expected also where it was raised."""
         path = self.home / "logs" / job.clip / f"{job.edit}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        handout.write_text(path, "".join(traceback.format_exception(error)))
+        expected = isinstance(error, RetakeError)
+        handout.write_text(path, f"{error}\n" if expected else "".join(traceback.format_exception(error)))
 
 
 def datasets_home() -> Path:
@@ -231,8 +235,8 @@ def verdict(error: Exception) -> str:
     return "passing" if isinstance(error, OSError) else "unknown"
 
 
-def told(error: Exception) -> tuple[str, str]:
-    """Code and words of an error."""
+def told(error: Exception) -> tuple[str, str, str]:
+    """Words, code and hint of an error."""
     if isinstance(error, RetakeError):
-        return error.code, error.message
-    return "", f"{type(error).__name__}: {error}"[:500]
+        return error.message, error.code, error.hint
+    return f"{type(error).__name__}: {error}"[:500], "", ""

@@ -120,6 +120,8 @@ def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
     for job, state in bad[:TOLD]:
         yield f"{state.state:11}  {job}  {state.code} {state.reason[:200]}".rstrip()
+        if state.hint:
+            yield f"{'':11}  {state.hint[:200]}"
     if len(bad) > TOLD:
         yield f"and {len(bad) - TOLD} more"
     if bad:
@@ -186,7 +188,7 @@ def summary(job: str, state: State) -> dict[str, Any]:
     told = {"job": job, "state": state.state, "attempts": state.attempts, "seconds": state.seconds}
     if state.state in GOOD:
         return told | {"report": state.report, "metrics": state.scores}
-    return told | {"code": state.code, "reason": state.reason}
+    return told | {"code": state.code, "reason": state.reason, "hint": state.hint}
 
 
 def artifacts(good: dict[str, State]) -> dict[str, dict[str, str]]:

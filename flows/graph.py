@@ -12,7 +12,7 @@ plans, with a `Promise` of one. Every prior, method and metric names what it NEE
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from flows.config import CHOICES, Settings
@@ -59,6 +59,8 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
     MachineError E302 before any work when a chosen network's weights are not here.
     """
     need = closure(p, until)
+    for error in misfits(p, need):
+        raise error
     require_weights(run, p, need)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
@@ -129,6 +131,8 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
             "these settings need a mask of the edited object",
             "Give --mask MASKS or --box x0,y0,x1,y1; or tracks.queries=grid.",
         )
+    for error in misfits(p, need):
+        raise error
     require_weights(run, p, need | {"metrics"})
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
@@ -219,14 +223,24 @@ def asked_of(p: Settings) -> metrics.Params:
     return p.metrics.model_copy(update=told) if told else p.metrics
 
 
+def misfits(p: Settings, need: set[str]) -> Iterator[ConfigError]:
+    """What chosen modules cannot do with these settings, whatever the clip: the first reason of each."""
+    for name in CHOICES:
+        if name in need and (early := getattr(implementation(p, name), "check_settings", None)):
+            beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
+            try:
+                early(getattr(p, name), *beside)
+            except ConfigError as error:
+                yield error
+
+
 def check(p: Settings, made: Any, need: set[str]) -> None:
     """Refuse what cannot work as soon as the frames are known, before an expensive stage starts."""
     if (meta := getattr(made, "meta", None)) is None:
         return  # only planned: the size is not known yet
     for name in CHOICES:
         if name in need and (early := getattr(implementation(p, name), "check", None)):
-            beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
-            early(getattr(p, name), meta, *beside)
+            early(getattr(p, name), meta)
     if "latents" in need:
         latents.check(p.latents, (meta["width"], meta["height"]))
 

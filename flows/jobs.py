@@ -17,7 +17,6 @@ from flows.config import CHECKOUT, CHOICES, Settings, taken, validate
 from flows.listing import entry, listed, no_clip
 from flows.manifest import ClipEntry, Dataset, Entry, Rules, overlaid
 from flows.rows import ManifestError, Row, read_rows
-from flows.score import where_is_said
 from retake.clip import Clip, SpriteClip, open_clip, slug
 from retake.diffusion.model import weights_of
 from retake.errors import ConfigError, RetakeError
@@ -92,7 +91,7 @@ def work_of(common: Mapping[str, Any]) -> Work:
             )
     clips, waiting, problems = clips_of(dataset, common)
     jobs: list[Job] = []
-    lost: dict[str, str] = {}
+    lacking: dict[str, list[str]] = {}
     known: dict[str, Judged] = {}  # most clips have settings that others have, too
     for where, clip in clips:
         told = set()
@@ -102,11 +101,11 @@ def work_of(common: Mapping[str, Any]) -> Work:
             told |= {f"{where}: {fault}" for fault in found.faults}
             if found.settings is not None:
                 jobs.append(Job(clip.id, edit.id, clip.clip, found.settings))
-            if found.lost:
-                lost[where] = f"{where}: {found.lost}"
+            if found.lacks:
+                lacking.setdefault(where, []).extend(f"{where}: {lack}" for lack in found.lacks)
         problems += sorted(told)
-    if len(lost) == len({job.clip for job in jobs}):  # what some lack sets these aside
-        problems += lost.values()
+    if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
+        problems += [problem for told in lacking.values() for problem in dict.fromkeys(told)]
     if problems:
         problems = of_all(problems, len(clips))
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
@@ -119,12 +118,12 @@ def work_of(common: Mapping[str, Any]) -> Work:
 
 @dataclass(frozen=True)
 class Judged:
-    """Settings of a job, None where there can be none. faults: what is wrong with them; lost: what to type where they
-    do not say where the object is."""
+    """Settings of a job, None where there can be none. faults: what is wrong with them; lacks: what is missing for the
+    edit, and what to type: where the object is, what to put into it."""
 
     settings: Settings | None
     faults: list[str]
-    lost: str = ""
+    lacks: Sequence[str] = ()
 
 
 def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
@@ -134,10 +133,11 @@ def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
     except ConfigError as error:
         return Judged(None, faults(common, clip, edit, error))
     missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
-    if where_is_said(p) or "masks" not in graph.closure(p):
-        return Judged(p, missing)
-    what = "masks.path" if p.masks.name == "given" else "masks.box or masks.points"
-    return Judged(p, missing, f"masks={p.masks.name} needs to know what to follow: give {what}, or such a column")
+    lacks = [
+        f"{error.message}. {error.hint.rstrip('.')}, as a setting or a column"
+        for error in graph.misfits(p, graph.closure(p))
+    ]
+    return Judged(p, missing, lacks)
 
 
 def of_all(problems: list[str], clips: int) -> list[str]:

@@ -74,7 +74,7 @@ def read(text: str, sweeps: bool = False) -> Override:
     refuse_odd(key[:80], typed)
     text, parsed = parsed_of(text, sign + key, typed, bool(equals))
     if parsed.is_sweep_override() and not sweeps:
-        hint = f"A list takes brackets: {key}=[{typed[:80]}]. For each in turn: retake sweep"
+        hint = f"For each in turn: retake sweep ... {key}={typed[:60]}. A list takes brackets: [{typed[:60]}]"
         raise ConfigError("E205", f"{text[:80]} holds several values", hint)
     if not parsed.is_sweep_override():
         for part in texts(parsed.value()):

@@ -30,13 +30,15 @@ SETTLED = (*GOOD, "skipped", "quarantined")  # while the mark holds
 
 @dataclass(frozen=True)
 class State:
-    """One line. reason: what a person reads; code: of the error; attempts: how often it was begun under this mark."""
+    """One line. reason: what a person reads; code: of the error; hint: what to do about it; attempts: how often it was
+    begun under this mark."""
 
     job: str
     state: str
     mark: str
     reason: str = ""
     code: str = ""
+    hint: str = ""
     attempts: int = 0
     seconds: float = 0.0
     report: str = ""

@@ -218,10 +218,17 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     with pytest.raises(ConfigError, match="E297") as told:
         run(inbox(given, tmp_path), given, "edit.anchors={0: /nowhere.png}")
     assert told.value.problems == ("every clip: no such file: /nowhere.png",)
-    for choice, what in (("masks.box=null", "masks.box or masks.points"), ("masks=given", "masks.path")):
-        words = [word for word in SMALL if "masks" not in word]
-        with pytest.raises(ConfigError, match=r"every clip: .* needs to know what to follow") as told:
-            work_of(settings(tmp_path / "inbox", "edit.reference=params/dataset/ball.png", *words, choice))
+    box, reference = "masks.box=[20,20,80,80]", "edit.reference=params/dataset/ball.png"
+    for words, what in (
+        (["masks.box=null", reference], "masks=grabcut needs to know what to follow. Give masks.box"),
+        (["masks=given", reference], "masks=given needs masks.path"),
+        ([box], "propagate has nothing to carry. Give edit.reference=IMAGE"),
+        ([box, "edit=sdedit", "edit.prompt=a", "edit.source=inversion", "edit.steps=3"], "Set inversion.steps=3"),
+        ([box, reference, "tracks.queries=points"], "tracks.queries=points has no tracks.points"),
+    ):
+        small = [word for word in SMALL if "masks" not in word]
+        with pytest.raises(ConfigError, match=r"every clip: ") as told:
+            work_of(settings(tmp_path / "inbox", *small, *words))
         assert [what in problem for problem in told.value.problems] == [True]
     assert not (tmp_path / "datasets").exists()
 
@@ -230,9 +237,21 @@ def test_what_only_some_clips_lack_sets_these_aside(given, tmp_path):
     path = tmp_path / "some.csv"
     rows = [f'{name},{given}/clips/{name}.mp4,"{box}"' for name, box in (("a", "[20,20,80,80]"), ("b", ""))]
     path.write_text("\n".join(["id,clip,masks.box", *rows]) + "\n")
+    words = [
+        "dataset=manifest",
+        f"dataset.manifest={path}",
+        *SMALL,
+        f"edit.reference={given}/cat.png",
+        "masks.box=null",
+    ]
+    found = dataset.plan(Store(tmp_path / "store" / "retake"), Console(quiet=True), words)
+    assert found.unreadable == {"b/edit": "E222 masks=grabcut needs to know what to follow"}
     done = run(path, given, "masks.box=null")
     assert states(done) == {"a": "ok", "b": "quarantined"}
     assert done["jobs"][1]["code"] == "E222"
+    hint, log = done["jobs"][1]["hint"], tmp_path / "datasets" / "some" / "logs" / "b" / "edit.log"
+    assert "masks.box" in hint
+    assert log.read_text() == f"E222 masks=grabcut needs to know what to follow\n{hint}\n"
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

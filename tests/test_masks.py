@@ -231,4 +231,5 @@ def test_prompts_that_cannot_work_are_refused_before_any_prior(tmp_path, overrid
         graph.edit_graph(runner, open_clip("sprites:cross"), settings(overrides), "masks")
     assert caught.value.code == code
     assert says in caught.value.hint
-    assert [o.stage for o in runner.outcomes] == ["frames"]
+    places = code in ("E221", "E231")  # what the clip has no place for is known once there are frames
+    assert [o.stage for o in runner.outcomes] == (["frames"] if places else [])

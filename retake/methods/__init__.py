@@ -8,8 +8,9 @@ A method module states
     Params    a frozen pydantic model; fields that hold a path are marked `file`
     edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
     needs(params)                optional: the part of NEEDS that these settings read
-    check(params, frames_meta, beside)   optional: refuse early, before any prior is computed; `beside` holds the
-                                 settings of the groups "model" and "inversion"
+    check_settings(params, beside)   optional: refuse before anything runs what settings alone tell; `beside` holds
+                                 those of the groups "model" and "inversion"
+    check(params, frames_meta)   optional: refuse early, before any prior is computed
 
 A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and
 priors["inversion"] where it NEEDS that; for methods that work on pixels both are None. Methods never import one

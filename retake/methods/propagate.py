@@ -54,13 +54,17 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     residual: float = Field(1.0, ge=0, le=1, description="weight of the flow residual on top of the affine")
 
 
-def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 (nothing to carry), E231 (a frame that the clip does not have), MediaError E431 (an
-    anchor of another shape) and what reading the images raises."""
+def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
+    """Raises ConfigError E230 (nothing to carry)."""
     if not params.reference and not params.anchors:
         raise ConfigError(
             "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or edit.anchors={0:IMAGE}"
         )
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Raises ConfigError E231 (a frame that the clip does not have), MediaError E431 (an anchor of another shape) and
+    what reading the images raises."""
     for frame in [*(params.anchors or {}), *([params.frame] if params.frame is not None else [])]:
         if frame >= frames["count"]:
             raise ConfigError("E231", f"there is no frame {frame}", f"The clip has frames 0 to {frames['count'] - 1}.")

@@ -74,10 +74,9 @@ def needs(params: Params) -> tuple[str, ...]:
     return tuple(name for name in NEEDS if name not in unread)
 
 
-def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     """Raises ConfigError E230 (nothing to paint), E273 (a reference for a model of text alone), E291 (a strength that
-    makes no step), E292 (steps or overlap beside an inversion, which has its own), and what reading the reference
-    raises."""
+    makes no step), E292 (steps or overlap beside an inversion, which has its own)."""
     if not params.prompt and not params.reference:
         raise ConfigError(
             "E230", "sdedit has nothing to paint", 'Give edit.prompt="a red disc", edit.reference=IMAGE, or both.'
@@ -93,14 +92,18 @@ def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) 
     steps = beside["inversion"].steps if params.source == "inversion" else params.steps or STEPS
     if round(params.strength * steps) == 0:
         raise too_weak(params, steps)
+    if params.reference and not takes_images(beside["model"]):
+        raise ConfigError(
+            "E273",
+            "edit.reference: this model takes no reference image",
+            "Give edit.prompt alone, another model (model=embedded), or an IP-Adapter: model.image_adapter=...",
+        )
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Raises what reading the reference raises."""
     if params.reference:
         read_image(params.reference)
-        if not takes_images(beside["model"]):
-            raise ConfigError(
-                "E273",
-                "edit.reference: this model takes no reference image",
-                "Give edit.prompt alone, another model (model=embedded), or an IP-Adapter: model.image_adapter=...",
-            )
 
 
 def edit(

@@ -113,10 +113,10 @@ def needs(params: Params) -> tuple[str, ...]:
     return tuple(name for name in NEEDS if name != "inversion" or params.source == "inversion")
 
 
-def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     """Raises ConfigError E230 (nothing to mix in), E273 (a picture to look at for a model of text alone), E290 (a
     lookahead as long as a window), E292 (steps beside an inversion, which has its own), E294 (masks by attention
-    without words), and what reading the reference raises."""
+    without words)."""
     if not params.reference and not params.reference_text:
         raise ConfigError(
             "E230", "moca has nothing to mix in", "Give edit.reference=IMAGE, edit.reference_text='a cat', or both."
@@ -140,14 +140,18 @@ def check(params: Params, frames: Mapping[str, Any], beside: Mapping[str, Any]) 
             "masks by attention need the object's words, and they must stand in edit.source_prompt",
             'Give edit.source_prompt="a red disc moves right" edit.object="disc", or edit.masks=region.',
         )
+    if params.reference and params.look and not takes_images(beside["model"]):
+        raise ConfigError(
+            "E273",
+            "edit.look: this model takes no reference image",
+            "Leave edit.look out, give edit.reference_text, or an IP-Adapter: model.image_adapter=...",
+        )
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Raises what reading the reference raises."""
     if params.reference:
         read_image(params.reference)
-        if params.look and not takes_images(beside["model"]):
-            raise ConfigError(
-                "E273",
-                "edit.look: this model takes no reference image",
-                "Leave edit.look out, give edit.reference_text, or an IP-Adapter: model.image_adapter=...",
-            )
 
 
 def within(words: str, prompt: str) -> bool:

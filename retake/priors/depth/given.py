@@ -41,6 +41,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+def check_settings(params: Params) -> None:
+    """Raises ConfigError E245 when no folder is given."""
+    _path(params)
+
+
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E245 when no folder is given, MediaError E400 and E433 when it is not
     there or does not hold one file a frame."""
@@ -96,12 +101,17 @@ def _fit(depth: np.ndarray, size: tuple[int, int], file: Path) -> np.ndarray:
     return np.where(known > 0, np.clip(mean, 0, LARGEST), 0).astype(np.float32)
 
 
-def _files(params: Params) -> list[Path]:
+def _path(params: Params) -> str:
     if not params.path:
         raise ConfigError("E245", "depth=given needs depth.path", "Give a folder of .png, .exr, .npy or .npz files.")
-    if not Path(params.path).is_dir():
-        raise MediaError("E400", f"no folder at {params.path}", "Check depth.path: a folder of depth files.")
-    return numbered(params.path, files.SUFFIXES)
+    return params.path
+
+
+def _files(params: Params) -> list[Path]:
+    folder = _path(params)
+    if not Path(folder).is_dir():
+        raise MediaError("E400", f"no folder at {folder}", "Check depth.path: a folder of depth files.")
+    return numbered(folder, files.SUFFIXES)
 
 
 def _count(params: Params, found: int, wanted: int) -> MediaError:

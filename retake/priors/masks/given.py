@@ -40,6 +40,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+def check_settings(params: Params) -> None:
+    """Raises ConfigError E223 when no path is given."""
+    _path(params.path)
+
+
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E223 when no path is given, MediaError E400 when nothing is there, E430
     when a folder does not hold one mask a frame."""
@@ -78,12 +83,16 @@ def masks(
 
 
 def _require(path: str | Path | None) -> Path:
-    if not path:
-        raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
-    path = Path(path)
+    path = _path(path)
     if not path.exists():
         raise MediaError("E400", f"no masks at {path}", "Check masks.path: a folder of PNG images or a video.")
     return path
+
+
+def _path(path: str | Path | None) -> Path:
+    if not path:
+        raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
+    return Path(path)
 
 
 def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:

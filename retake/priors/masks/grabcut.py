@@ -22,7 +22,7 @@ from retake.flow import in_bounds, warp
 from retake.priors.masks.colours import MIN_AREA, cut, learn, object_probability, pick
 from retake.priors.masks.crop import around, rim_labels, tidy
 from retake.priors.masks.first_cut import State, corrected_mask, first_mask, learned
-from retake.priors.masks.prompt import Followed, Moment, Prompt, Prompted, check_prompts
+from retake.priors.masks.prompt import Followed, Moment, Prompt, Prompted, check_places, check_prompts
 from retake.priors.threads import single_threaded
 
 VERSION = 1
@@ -81,9 +81,14 @@ class Step(NamedTuple):
     support: float
 
 
+def check_settings(params: Params) -> None:
+    """Refuse prompts that cannot work: see `check_prompts`."""
+    check_prompts(params, "grabcut")
+
+
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Refuse prompts that cannot work, before anything expensive runs: see `check_prompts`."""
-    check_prompts(params, frames, "grabcut")
+    """Refuse prompts that the clip has no place for: see `check_places`."""
+    check_places(params, frames)
 
 
 def tracker(params: Params, size: tuple[int, int], state: Tensors | None, reverse: bool) -> Tracker:

@@ -106,18 +106,13 @@ class Tracker(Protocol):
         ...
 
 
-def check_prompts(params: Prompted, frames: Mapping[str, Any], name: str, text: bool = False) -> None:
-    """Refuse prompts that cannot work, before anything expensive runs.
+def check_prompts(params: Prompted, name: str, text: bool = False) -> None:
+    """Refuse prompts that cannot work, whatever the clip. `text`: the object is named in words, so no prompt is needed.
 
-    frames: meta of the frames artifact. `text`: the object is named in words, so no prompt is needed.
-    Raises ConfigError E221 (a box or point outside the frame, or a box of less than 4 px), E222 (nothing to follow),
-    E224 (objects beside box or points, an id out of range, a correction of an object that is not followed or on the
-    prompt's own frame), E231 (no such frame).
+    Raises ConfigError E222 (nothing to follow), E224 (objects beside box or points, an id out of range, a correction of
+    an object that is not followed or on the prompt's own frame).
     """
     prompts = params.prompts()
-    for number in (params.frame, *(c.frame for c in params.corrections)):
-        if number >= frames["count"]:
-            raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {frames['count'] - 1}.")
     if params.objects and (params.box is not None or params.points):
         raise ConfigError(
             "E224", "masks.objects stands beside masks.box or masks.points", "Give each object its own box and points."
@@ -126,12 +121,10 @@ def check_prompts(params: Prompted, frames: Mapping[str, Any], name: str, text: 
         raise ConfigError("E224", f"masks.objects has the id {strange[0]}", "Ids are 1 to 255, as in DAVIS palettes.")
     if not prompts and not text:
         raise ConfigError(
-            "E222", f"masks={name} needs to know what to follow", "Give --box x0,y0,x1,y1 or masks.points."
+            "E222", f"masks={name} needs to know what to follow", "Give masks.box (--box x0,y0,x1,y1) or masks.points."
         )
-    size = frames["source_width"], frames["source_height"]
     for prompt in prompts.values():
         require_prompt(prompt, name)
-        check_prompt(prompt, *size)
     for correction in params.corrections:
         if correction.object is None and len(prompts) > 1:
             raise ConfigError(
@@ -155,14 +148,26 @@ def check_prompts(params: Prompted, frames: Mapping[str, Any], name: str, text: 
             raise ConfigError(
                 "E224", f"the correction on frame {correction.frame} is empty", "Give it points or a box."
             )
-        check_prompt(correction, *size)
+
+
+def check_places(params: Prompted, frames: Mapping[str, Any]) -> None:
+    """Refuse prompts that the clip has no place for, before anything expensive runs.
+
+    frames: meta of the frames artifact. Raises ConfigError E221 (a box or point outside the frame, or a box of less
+    than 4 px), E231 (no such frame).
+    """
+    for number in (params.frame, *(c.frame for c in params.corrections)):
+        if number >= frames["count"]:
+            raise ConfigError("E231", f"there is no frame {number}", f"The clip has frames 0 to {frames['count'] - 1}.")
+    for prompt in (*params.prompts().values(), *params.corrections):
+        check_prompt(prompt, frames["source_width"], frames["source_height"])
 
 
 def require_prompt(prompt: Prompt, name: str) -> None:
     """Raises ConfigError E222 unless there is a box or a point on the object."""
     if prompt.box is None and not any(label for _, _, label in prompt.points):
         raise ConfigError(
-            "E222", f"masks={name} needs to know what to follow", "Give --box x0,y0,x1,y1 or masks.points."
+            "E222", f"masks={name} needs to know what to follow", "Give masks.box (--box x0,y0,x1,y1) or masks.points."
         )
 
 

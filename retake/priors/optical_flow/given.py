@@ -39,6 +39,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+def check_settings(params: Params) -> None:
+    """Raises ConfigError E245 when no folder is given."""
+    _folders(params)
+
+
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E245 when no folder is given, MediaError E400 and E433 when a folder
     is not there or does not hold one file a pair."""

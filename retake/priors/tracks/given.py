@@ -30,6 +30,17 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+def check_settings(params: Params) -> None:
+    """Raises ConfigError E251 when no path is given."""
+    _path(params)
+
+
+def _path(params: Params) -> Path:
+    if not params.path:
+        raise ConfigError("E251", "tracks=given needs tracks.path", "Give an .npz or .json file of tracks.")
+    return Path(params.path)
+
+
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E251 when no path is given, MediaError E400 when nothing is there,
     E436 when the file holds no tracks, E437 when it holds another number of frames or another shape than the clip."""
@@ -43,9 +54,7 @@ def tracks(params: Params, frames: Mapping[str, Any]) -> PointTracks:
     pixel centres, (x + 0.5) * s - 0.5; where the sizes are equal they stay bit for bit. Raises what `check` raises,
     and its blocks MediaError E436 for positions that make no sense.
     """
-    if not params.path:
-        raise ConfigError("E251", "tracks=given needs tracks.path", "Give an .npz or .json file of tracks.")
-    path = Path(params.path)
+    path = _path(params)
     found = open_tracks(path)
     if found.count != frames["count"]:
         raise MediaError(

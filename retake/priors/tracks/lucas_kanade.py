@@ -66,12 +66,8 @@ def needs(params: Params) -> tuple[str, ...]:
     return NEEDS if params.queries == "mask" else ()
 
 
-def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Refuse queries that cannot work, before anything expensive runs.
-
-    frames: meta of the frames artifact. Raises ConfigError E252 (queries=points without points, or points with other
-    queries), E221 (a point outside the frame), E231 (no such frame).
-    """
+def check_settings(params: Params) -> None:
+    """Raises ConfigError E252: queries=points without points, or points with other queries."""
     if (params.queries == "points") != bool(params.points):
         lacks = "has no tracks.points" if params.queries == "points" else "does not read tracks.points"
         raise ConfigError(
@@ -79,6 +75,13 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
             f"tracks.queries={params.queries} {lacks}",
             "Give both: tracks.queries=points 'tracks.points=[[x,y], ...]', in pixels of the source's frame.",
         )
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Refuse queries that the clip has no place for, before anything expensive runs.
+
+    frames: meta of the frames artifact. Raises ConfigError E221 (a point outside the frame), E231 (no such frame).
+    """
     if params.frame is not None and params.frame >= frames["count"]:
         raise ConfigError(
             "E231", f"there is no frame {params.frame}", f"The clip has frames 0 to {frames['count'] - 1}."

@@ -21,7 +21,7 @@ from pydantic import Field
 from retake.device import INERT, Device, Dtype
 from retake.errors import ConfigError
 from retake.networks.grounding_dino import phrases
-from retake.priors.masks.prompt import Prompted, Tracker, check_prompts
+from retake.priors.masks.prompt import Prompted, Tracker, check_places, check_prompts
 from retake.priors.masks.sam2.package import settings_file
 from retake.weights.local import locate, require
 
@@ -79,8 +79,8 @@ def weights(params: Params) -> dict[str, str]:
     return used
 
 
-def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Refuse prompts that cannot work, before anything expensive runs.
+def check_settings(params: Params) -> None:
+    """Refuse prompts that cannot work, whatever the clip.
 
     Raises what `check_prompts` raises, and ConfigError E225 (text beside other prompts) or E227 (text without words).
     """
@@ -93,7 +93,12 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
             )
         if not phrases(params.text):
             raise ConfigError("E227", f"masks.text={params.text!r} holds no words", "Name the object: masks.text=dog")
-    check_prompts(params, frames, "sam2", text=params.text is not None)
+    check_prompts(params, "sam2", text=params.text is not None)
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Refuse prompts that the clip has no place for: see `check_places`."""
+    check_places(params, frames)
 
 
 def tracker(params: Params, size: tuple[int, int], state: dict[str, np.ndarray] | None, reverse: bool) -> Tracker:
