@@ -62,6 +62,7 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
     for error in misfits(p, need):
         raise error
     require_weights(run, p, need)
+    clip = clip.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
     make_priors(run, p, made, need)
@@ -134,6 +135,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
     for error in misfits(p, need):
         raise error
     require_weights(run, p, need | {"metrics"})
+    source = source.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
     comparable(made["frames"], made["result"])

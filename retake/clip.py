@@ -15,7 +15,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,12 @@ class Clip:
         """Files and folders whose change during a run must stop it."""
         return []
 
+    def expected(self, sha256: str | None) -> Clip:
+        """The clip held to the SHA-256 of its file. Raises ConfigError E235 where it is no file."""
+        if sha256 is None:
+            return self
+        raise ConfigError("E235", f"frames.sha256 is of a video file, and {self.spec} is none", "Leave it out.")
+
     @property
     def audio(self) -> Path | None:
         """The file whose sound goes with the clip, if it has any."""
@@ -83,10 +89,23 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoClip(Clip):
-    """A video file. It is probed and decoded in a child process."""
+    """A video file. It is probed and decoded in a child process. sha256: of the only file that may stand there."""
+
+    sha256: str | None = None
+
+    def expected(self, sha256: str | None) -> Clip:
+        return replace(self, sha256=sha256.lower()) if sha256 else self
 
     def digest(self, store: Store) -> str:
-        return store.source_digest(self.spec)
+        """Raises MediaError E417 where the file is another than `sha256` says."""
+        found = store.source_digest(self.spec)
+        if self.sha256 not in (None, found):
+            raise MediaError(
+                "E417",
+                f"{self.spec} has the SHA-256 {found[:12]}..., not {self.sha256[:12]}... as frames.sha256 says",
+                "Copy it again; or where it was changed on purpose: sha256sum FILE prints its own.",
+            )
+        return found
 
     def paths(self) -> list[str]:
         return [self.spec]

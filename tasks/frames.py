@@ -25,6 +25,12 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     short_side: int | None = Field(480, ge=16, description="working size, pixels of the short side; null: the source's")
     decoder: Literal["auto", "decord", "pyav"] = Field("auto", description="auto: decord where it is safe, else PyAV")
     on_damage: Literal["fail", "conceal"] = Field("fail", description="conceal: keep what a damaged clip still shows")
+    sha256: str | None = Field(
+        None,
+        pattern="^[0-9a-fA-F]{64}$",
+        description="SHA-256 of the video file, 64 hexadecimal digits: any other file is refused",
+        json_schema_extra={"inert": "a guard"},
+    )
     folder_fps: float = Field(24.0, gt=0, description="rate of clips that have no times (image folders)")
     max_frames: int = Field(
         100_000, ge=1, description="guard: more frames are refused", json_schema_extra={"inert": "a guard"}

@@ -20,6 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 FIRST = ("test_deployments.py", "test_moca.py", "test_campaign.py", "test_dataset_campaign.py", "test_dvc.py")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One process more than cores: some tests wait, for servers, schedules and children."""
     return (os.cpu_count() or 1) + 1

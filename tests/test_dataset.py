@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -252,6 +253,27 @@ def test_what_only_some_clips_lack_sets_these_aside(given, tmp_path):
     hint, log = done["jobs"][1]["hint"], tmp_path / "datasets" / "some" / "logs" / "b" / "edit.log"
     assert "masks.box" in hint
     assert log.read_text() == f"E222 masks=grabcut needs to know what to follow\n{hint}\n"
+
+
+def test_a_clip_that_is_not_the_file_of_its_checksum_is_set_aside_though_its_frames_are_stored(given, tmp_path):
+    path, sums = tmp_path / "sums.csv", dict.fromkeys("ab")
+    folder = given / "clips"
+
+    def manifest() -> None:
+        rows = [f"{name},{folder}/{name}.mp4,{known or ''}" for name, known in sums.items()]
+        path.write_text("\n".join(["id,clip,frames.sha256", *rows]) + "\n")
+
+    manifest()
+    assert states(run(path, given)) == {"a": "ok", "b": "ok"}
+    sums |= {"a": hashlib.sha256((folder / "a.mp4").read_bytes()).hexdigest(), "b": "ab" * 32}
+    manifest()
+    words = ["dataset=manifest", f"dataset.manifest={path}", f"edit.reference={given}/cat.png", *SMALL]
+    found = dataset.plan(Store(tmp_path / "store" / "retake"), Console(quiet=True), words)
+    assert {job: reason[:4] for job, reason in found.unreadable.items()} == {"b/edit": "E417"}
+    done = run(path, given)
+    assert states(done) == {"a": "cached", "b": "quarantined"}
+    assert done["jobs"][1]["code"] == "E417"
+    assert done["stages"].keys() == {"cached"}
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

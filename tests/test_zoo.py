@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from collections import Counter
@@ -16,7 +17,9 @@ from zoo.kinds import BY_NAME, KINDS, Kind
 from zoo.mutations import MUTATIONS, mutated
 
 from retake import video
+from retake.clip import VideoClip, open_clip
 from retake.errors import MediaError
+from retake.store import Store
 from retake.video import Limits, Selection
 from retake.video.child.damage import only_second_fields
 
@@ -163,3 +166,20 @@ def test_damaged_files_are_refused_or_come_right(tmp_path):
     assert found["wrong"] + found["fewer"] <= MUTANTS // 20, found
     assert found["refused"] > MUTANTS // 2
     assert found["right"] > 0
+
+
+def test_with_the_checksum_of_what_was_sent_no_damage_passes(tmp_path):
+    """What no decoder can see: every damaged file is refused by the SHA-256 of the whole one, before it is opened."""
+    store = Store(tmp_path / "retake")
+    for seed, kind in enumerate(CLIPS):
+        whole = kind.build(tmp_path)
+        data = whole.read_bytes()
+        known = hashlib.sha256(data).hexdigest()
+        assert open_clip(str(whole)).expected(known.upper()).digest(store) == known
+        name, changed = mutated(data, seed, [data])
+        damaged = tmp_path / f"damaged-{seed}{kind.suffix}"
+        damaged.write_bytes(changed)
+        with pytest.raises(MediaError, match="E417") as refused:
+            VideoClip(str(damaged)).expected(known).digest(store)
+        explained(refused.value, damaged)
+        assert name
