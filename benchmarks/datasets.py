@@ -2,11 +2,11 @@
 whether the bad ones, and a process that is killed at random, change anything.
 
 Clips are 128x96, two frames, one in twenty of them bad, in ten ways (`poison`); two edits of each by `propagate`.
-*make* is the first run, in processes that are killed with SIGKILL at random until one comes through; *again* the same
-command afterwards. CPU-seconds are of the command and all its children. Memory is the most that the command's own
-process held. *At rest* is ten times as large a dataset with nothing to do: a manifest that names every clip of the
-largest one ten times, with the states and folders that a run leaves. Beside it `dvc repro` with nothing to do over as
-many foreach stages, each of which copies a file.
+*make* is the first run, in processes of which one for every hundred clips is killed with SIGKILL at random, until one
+comes through; *again* the same command afterwards. CPU-seconds are of the command and all its children. Memory is the
+most that the command's own process held. *At rest* is ten times as large a dataset with nothing to do: a manifest that
+names every clip of the largest one ten times, with the states and folders that a run leaves. Beside it `dvc repro` with
+nothing to do over as many foreach stages, each of which copies a file.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ SIZES = (100, 1000)
 EDITS = "dataset.edits=[{id: whole, settings: {edit: {strength: 1.0}}}, {id: half, settings: {edit: {strength: 0.5}}}]"
 SMALL = ("frames.last=1", "report.tile=64", "masks.box=[16,16,64,72]", "metrics.names=[region]", "--json")
 EVERY = 20  # one clip in so many is bad
-KILLS = 4
+PER_KILL = 100  # clips for each process that is killed: no size has more of them than another
 TIMES = 10  # as many rows as clips of the largest dataset, at rest
 
 
-def run(sizes: tuple[int, ...] = SIZES, kills: int = KILLS, beside: bool = True) -> list[dict[str, Any]]:
+def run(sizes: tuple[int, ...] = SIZES, beside: bool = True) -> list[dict[str, Any]]:
     """Rows of two tables: costs by the number of clips, and what became of the clips."""
     costs, fates = [], []
     for size in sizes:
         home = Path(tempfile.mkdtemp(prefix="retake-datasets-"))
         try:
             bad = write_clips(home, size)
+            kills = size // PER_KILL
             made = [measured(home, kill=n < kills, seed=n) for n in range(kills + 1)]
             again = measured(home)
             dvc = dvc_nothing_to_do(home / "dvc", size) if beside else None
