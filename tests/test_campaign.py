@@ -77,13 +77,18 @@ def test_fifty_kills_leave_a_store_that_goes_on_where_it_was(tmp_path, monkeypat
         committed = Counter(line for line in lines(log) if line.startswith("commit"))
         assert set(committed.values()) == {1}, "a committed chunk was made again"
         assert len(committed) >= len(CHUNKED) * 3 + 2 * 3 - 13  # a kill may fall between a commit and its line here
-    while kills.total() < 50:  # an edit that was done before its killer came does not count
-        home = tmp_path / f"more{kills.total()}"
+    # An edit that was done before its killer came does not count, and of a stage of a few milliseconds it takes luck.
+    for number in range(200):
+        missed = [stage for stage in CHUNKED if stage not in kills]
+        if kills.total() >= 50 and not missed:
+            break
+        home = tmp_path / f"more{number}"
         monkeypatch.setenv("RETAKE_STORE", str(home))
         front = Front(home / "retake", spec, first, tmp_path / "more", dict.fromkeys(STAGES, 0.02))
-        if died := front.kill_once(forks, rng.choice(STAGES[:7]), rng):
+        if died := front.kill_once(forks, rng.choice(missed or STAGES[:7]), rng):
             kills[died] += 1
         front.check()
+    assert kills.total() >= 50
     assert set(kills) >= set(CHUNKED), kills
 
 
