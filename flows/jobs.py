@@ -94,18 +94,20 @@ def work_of(common: Mapping[str, Any]) -> Work:
     lacking: dict[str, list[str]] = {}
     known: dict[str, Judged] = {}  # most clips have settings that others have, too
     for where, clip in clips:
-        told = set()
+        told: set[str] = set()
+        lacks: dict[str, Sequence[str]] = {}
         for edit in dataset.edits:
             key = f"{edit.id} {clip.settings!r}"
             found = known[key] = known.get(key) or judged(common, clip, edit)
             told |= {f"{where}: {fault}" for fault in found.faults}
             if found.settings is not None:
                 jobs.append(Job(clip.id, edit.id, clip.clip, found.settings))
-            if found.lacks:
-                lacking.setdefault(where, []).extend(f"{where}: {lack}" for lack in found.lacks)
+            lacks[edit.id] = found.lacks
         problems += sorted(told)
+        if any(lacks.values()):
+            lacking[where] = [f"{where}: {lack}" for lack in by_edit(lacks)]
     if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
-        problems += [problem for told in lacking.values() for problem in dict.fromkeys(told)]
+        problems += [problem for told in lacking.values() for problem in told]
     if problems:
         problems = of_all(problems, len(clips))
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
@@ -138,6 +140,15 @@ def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
         for error in graph.misfits(p, graph.closure(p))
     ]
     return Judged(p, missing, lacks)
+
+
+def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the edits of a clip lack, once each; named where others do not lack it."""
+    edits: dict[str, list[str]] = {}
+    for edit, found in lacks.items():
+        for lack in found:
+            edits.setdefault(lack, []).append(edit)
+    return [lack if len(names) == len(lacks) else f"edit {', '.join(names)}: {lack}" for lack, names in edits.items()]
 
 
 def of_all(problems: list[str], clips: int) -> list[str]:

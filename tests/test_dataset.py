@@ -220,6 +220,7 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
         run(inbox(given, tmp_path), given, "edit.anchors={0: /nowhere.png}")
     assert told.value.problems == ("every clip: no such file: /nowhere.png",)
     box, reference = "masks.box=[20,20,80,80]", "edit.reference=params/dataset/ball.png"
+    small = [word for word in SMALL if "masks" not in word]
     for words, what in (
         (["masks.box=null", reference], "masks=grabcut needs to know what to follow. Give masks.box"),
         (["masks=given", reference], "masks=given needs masks.path"),
@@ -227,10 +228,13 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
         ([box, "edit=sdedit", "edit.prompt=a", "edit.source=inversion", "edit.steps=3"], "Set inversion.steps=3"),
         ([box, reference, "tracks.queries=points"], "tracks.queries=points has no tracks.points"),
     ):
-        small = [word for word in SMALL if "masks" not in word]
         with pytest.raises(ConfigError, match=r"every clip: ") as told:
             work_of(settings(tmp_path / "inbox", *small, *words))
         assert [what in problem for problem in told.value.problems] == [True]
+    two = "dataset.edits=[{id: a, settings: {edit: {reference: params/dataset/ball.png}}}, {id: b}]"
+    with pytest.raises(ConfigError) as told:
+        work_of(settings(tmp_path / "inbox", *small, box, two))
+    assert [problem[:29] for problem in told.value.problems] == ["every clip: edit b: propagate"]
     assert not (tmp_path / "datasets").exists()
 
 

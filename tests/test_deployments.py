@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 from command import reference, sprite_clip
+from test_prefect import MADE
 
 from flows import job
 from flows.runners import Local
@@ -132,9 +133,17 @@ class Site:
         return state["state_name"]
 
     def tasks(self, run: str) -> dict[str, str]:
-        """State name by stage."""
-        found = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-        return {task["name"].rpartition("-")[0]: task["state_name"] for task in found}
+        """State name by stage of an edit that was completed, once the server has written down the end of all: it works
+        through what tasks tell of themselves after the run has ended."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def written() -> bool:
+            told = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+            found.update({task["name"].rpartition("-")[0]: task for task in told})
+            return found.keys() == set(MADE) and {task["state_type"] for task in found.values()} == {"COMPLETED"}
+
+        until(written)
+        return {stage: task["state_name"] for stage, task in found.items()}
 
     def close(self) -> None:
         for child in self.children:
