@@ -18,6 +18,8 @@ def maintain_store(max_size: str | None = None) -> dict[str, Any]:
     where damage was found, so that somebody hears of it: the next edits make what was damaged again."""
     found = verify_store()
     told = [f"{found['objects']} objects, {len(found['damaged'])} damaged, {len(found['missing'])} missing"]
+    if found["records_damaged"]:
+        told[0] += f"; {len(found['records_damaged'])} of {found['records']} records damaged"
     swept = housekeeping.make_room(max_size, dry=False) if max_size else None
     told += housekeeping.lines(swept) if swept else []
     create_markdown_artifact("\n\n".join(told), key="store-maintenance", description="The store of Retake")

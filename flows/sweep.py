@@ -67,14 +67,17 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     """Make every point and write the sweep's folder; what `retake sweep --json` prints.
 
     Everything is validated before anything runs. Raises ConfigError E218 where nothing is swept, or too much, or for a
-    metric that there is not; MediaError E400 for a file that a point names and that is not there; MachineError for
-    what the machine lacks. A point that fails is told and left out.
+    metric that there is not, and for what all points lack; MediaError E400 for a file that a point names and that is
+    not there; MachineError for what the machine lacks. A point that fails is told and left out.
     """
     clip = open_clip(spec)
     points, swept = points_of(overrides)
     for path in sorted({path for point in points for path in files_named(point.settings)}):
         if not os.path.exists(path):
             local_file(path)  # says what is near
+    misfits = [next(graph.misfits(p, graph.closure(p)), None) for p in (point.settings for point in points)]
+    if (first := misfits[0]) and all(misfits):
+        raise first
     known = sorted({name for point in points for name in described(point.settings)})
     if rank is not None and rank not in known:
         raise ConfigError("E218", f"no metric here is called {rank!r}", did_you_mean(rank, known))

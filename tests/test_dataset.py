@@ -456,6 +456,8 @@ def test_a_file_that_a_sweep_lacks_is_told_before_anything_runs(given, tmp_path)
     words = ("sweep", given / "clips" / "a.mp4", *SMALL, "edit.strength=0.5,1")
     told = shell(*words, f"edit.reference={given / 'cta.png'}", "--json")
     assert (told.code, told.error["code"], told.error["hint"]) == (4, "E400", "Did you mean cat.png?")
+    told = shell(*words, "--json")
+    assert (told.code, told.error["code"]) == (2, "E230")
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "edits").exists()
 
