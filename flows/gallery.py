@@ -34,7 +34,7 @@ def write_page(home: Path, name: str, results: Mapping[str, State]) -> Path:
     for job, state in results.items():
         clip, edit = job.split("/")
         picture = picture_of(job) if state.report and (home / picture_of(job)).exists() else ""
-        reason = "" if state.report else f"{state.code} {state.reason} {state.hint}".strip()
+        reason = "" if state.report else ". ".join(filter(None, (f"{state.code} {state.reason}".strip(), state.hint)))
         cards.append(
             gallery.Card(clip, edit, state.state, reason, state.seconds, state.report, picture, state.scores or {})
         )
