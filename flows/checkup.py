@@ -162,7 +162,9 @@ def lines(found: dict[str, Any], mended: dict[str, Any] | None) -> list[str]:
         ]
     elif found["affected"] or found["set_aside"]:
         told += [f"gone     {stage} {key[:12]}: its record was set aside before" for stage, key in found["set_aside"]]
-        told.append("Set aside. The next run that needs it makes it again; retake verify --repair does so now.")
+        told.append(
+            "Set aside. The next run that needs it makes it again; retake verify --repair does so for artifacts/edits."
+        )
     elif not found["damaged"]:
         told.append("all as it was stored")
     return told

@@ -52,7 +52,7 @@ TAKES = {  # by the beginning of the name of a validation error
     "float": "a number",
     "finite": "a finite number",
     "bool": "true or false",
-    "string_pattern": "text of the form {pattern}",
+    "string_pattern": "text of another form",
     "string": "text",
     "tuple": "a list",
     "list": "a list",

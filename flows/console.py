@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from retake.stage import Outcome
@@ -64,6 +65,11 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._stage = None, ""
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def size(count: int) -> str:

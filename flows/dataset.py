@@ -14,7 +14,7 @@ from typing import Any
 from flows import gallery, graph, handout, outs
 from flows.batch import OUTS, Batch, folder_of, handed, home_of, shown
 from flows.config import CHECKOUT, compose, read_params, validate
-from flows.console import Console
+from flows.console import Console, few
 from flows.job import open_store
 from flows.jobs import Job, Marks, work_of
 from flows.outlook import Outlook, outlook
@@ -27,7 +27,7 @@ from retake.recipe import digest
 from retake.stage import Outcome
 from retake.store import Store
 
-TOLD = 10  # bad jobs at the end of a run
+TOLD = 10  # reasons of bad jobs at the end of a run
 
 
 def run_stage(name: str, console: Console) -> dict[str, Any]:
@@ -118,12 +118,15 @@ def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
         yield "no edits: " + (f"again in {batch.work.dataset.settle:g} s" if batch.work.waiting else "no clips")
         return
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    for job, state in bad[:TOLD]:
-        yield f"{state.state:11}  {job}  {state.code} {state.reason[:200]}".rstrip()
-        if state.hint:
-            yield f"{'':11}  {state.hint[:200]}"
-    if len(bad) > TOLD:
-        yield f"and {len(bad) - TOLD} more"
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for job, state in bad:
+        alike.setdefault((state.state, f"{state.code} {state.reason}", state.hint), []).append(job)
+    for (name, reason, hint), jobs in list(alike.items())[:TOLD]:
+        yield f"{name:11}  {few(jobs)}  {reason[:200]}"
+        if hint:
+            yield f"{'':11}  {hint[:200]}"
+    if len(alike) > TOLD:
+        yield f"and {sum(map(len, list(alike.values())[TOLD:]))} more"
     if bad:
         yield f"errors in full: {shown(batch.home / 'logs')}; to try what is quarantined again: --retry quarantined"
 

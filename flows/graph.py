@@ -12,7 +12,8 @@ plans, with a `Promise` of one. Every prior, method and metric names what it NEE
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from flows.config import CHOICES, Settings
@@ -226,14 +227,17 @@ def asked_of(p: Settings) -> metrics.Params:
 
 
 def misfits(p: Settings, need: set[str]) -> Iterator[ConfigError]:
-    """What chosen modules cannot do with these settings, whatever the clip: the first reason of each."""
+    """What these settings contradict or leave open, whatever the clip: the first reason of each chosen module."""
+    checks: list[Callable[[], Any]] = [p.frames.selection]
     for name in CHOICES:
         if name in need and (early := getattr(implementation(p, name), "check_settings", None)):
             beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
-            try:
-                early(getattr(p, name), *beside)
-            except ConfigError as error:
-                yield error
+            checks.append(partial(early, getattr(p, name), *beside))
+    for check_settings in checks:
+        try:
+            check_settings()
+        except ConfigError as error:
+            yield error
 
 
 def check(p: Settings, made: Any, need: set[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flows import graph, handout
 from flows.config import CHECKOUT, settings
+from flows.forecast import frames_picked
 from flows.runners import Local, Plan, Planned
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
@@ -77,10 +78,13 @@ def edit(
 
 
 def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:
-    """(edit id, what `edit` would do to each stage). Starts nothing."""
+    """(edit id, what `edit` would do to each stage). Starts nothing; raises what is wrong with the settings, and with
+    the clip as far as its container tells."""
     opened, p, run = open_clip(clip), settings(list(overrides)), Plan(open_store())
     identity = handout.edit_id(run.store, opened, p)
     graph.edit_graph(run, opened, p, until)
+    if run.frames is None:
+        frames_picked(opened, p.frames)  # raises why
     return identity, run.planned
 
 

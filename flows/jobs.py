@@ -105,7 +105,8 @@ def work_of(common: Mapping[str, Any]) -> Work:
             lacks[edit.id] = found.lacks
         problems += sorted(told)
         if any(lacks.values()):
-            lacking[where] = [f"{where}: {lack}" for lack in by_edit(lacks)]
+            column = " A column gives it to each clip." if where.startswith("line ") else ""
+            lacking[where] = [f"{where}: {lack}{column}" for lack in by_edit(lacks)]
     if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
         problems += [problem for told in lacking.values() for problem in told]
     if problems:
@@ -135,10 +136,7 @@ def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
     except ConfigError as error:
         return Judged(None, faults(common, clip, edit, error))
     missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
-    lacks = [
-        f"{error.message}. {error.hint.rstrip('.')}, as a setting or a column"
-        for error in graph.misfits(p, graph.closure(p))
-    ]
+    lacks = [f"{error.message}. {error.hint}" for error in graph.misfits(p, graph.closure(p))]
     return Judged(p, missing, lacks)
 
 
@@ -201,7 +199,8 @@ def faults(common: Mapping[str, Any], clip: ClipEntry, edit: Entry, first: Confi
 
 def in_words(error: ConfigError) -> list[str]:
     """What validating one group has found, in our words."""
-    hint, cause = f" ({error.hint})" if "mean" in error.hint else "", error.__cause__
+    helps, cause = error.hint.startswith(("Did you mean", "It takes a list")), error.__cause__
+    hint = f" ({error.hint})" if helps else ""
     if not isinstance(cause, ValidationError):
         return [error.message + hint]
     group, told = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows import graph, outs
-from flows.console import size
+from flows.console import few, size
 from flows.forecast import frames_picked
 from flows.jobs import Marks, Work, broken_rule
 from flows.planned import duration, operations
@@ -32,7 +32,8 @@ class Outlook:
     """Counts of stages by what would happen, and what those that would run are likely to take. unknown: stages of
     which nothing alike ever ran here; unreadable: edits that the run would set aside, with the reason, as far as the
     clip's container tells; why: how often a stage would run for which reason, among the first edits that are not
-    settled; waiting: files that were written less than `settle` seconds ago, which a run would leave for the next one.
+    settled, which are `explained`; waiting: files that were written less than `settle` seconds ago, which a run would
+    leave for the next one.
     """
 
     jobs: int = 0
@@ -46,6 +47,7 @@ class Outlook:
     lacks: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     why: dict[str, dict[str, int]] = field(default_factory=dict)
+    explained: int = 0
     waiting: list[str] = field(default_factory=list)
     settle: float = 0.0
 
@@ -77,14 +79,13 @@ def outlook(store: Store, work: Work, states: States, anew: Sequence[str] = ()) 
     found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting), settle=work.dataset.settle), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
-    explained = 0
     for job in work.jobs:
         state = states.of(job.name, marks.of(job, work.dataset.skip))
         if state is not None and state.state in SETTLED and state.state not in anew:
             name = "done" if state.state in GOOD else state.state
             found.settled[name] = found.settled.get(name, 0) + 1
             continue
-        run = Plan(store, explain=explained < EXPLAINED, known=known)
+        run = Plan(store, explain=found.explained < EXPLAINED, known=known)
         try:
             clip = job.open()
             if broken_rule(clip, work.dataset.skip, job.settings.frames.folder_fps):
@@ -96,7 +97,7 @@ def outlook(store: Store, work: Work, states: States, anew: Sequence[str] = ()) 
         except RetakeError as error:
             found.unreadable[job.name] = f"{error.code} {error.message}"
             continue
-        explained += 1
+        found.explained += run.explain
         with_model = "latents" in graph.closure(job.settings)
         for planned in run.planned:
             place = planned.stage, planned.key or job.clip
@@ -124,12 +125,17 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"{stage:13} {counts['cached']:8} {counts['will run']:9} {counts['may run']:8}"
     for stage, reasons in found.why.items():
         often = sorted(reasons.items(), key=lambda reason: -reason[1])
-        yield from (f"why {stage}: {why[:160]} ({count} of the first {EXPLAINED} edits)" for why, count in often[:3])
+        yield from (
+            f"why {stage}: {why[:160]} ({count} of the first {found.explained} edits)" for why, count in often[:3]
+        )
     yield " ".join(filter(None, totals(found)))
-    for name, reason in list(found.unreadable.items())[:TOLD]:
-        yield f"would be set aside: {name}  {reason[:160]}"
-    if len(found.unreadable) > TOLD:
-        yield f"and {len(found.unreadable) - TOLD} more"
+    aside: dict[str, list[str]] = {}
+    for name, reason in found.unreadable.items():
+        aside.setdefault(reason, []).append(name)
+    for reason, names in list(aside.items())[:TOLD]:
+        yield f"would be set aside: {few(names)}  {reason[:160]}"
+    if len(aside) > TOLD:
+        yield f"and {sum(map(len, list(aside.values())[TOLD:]))} more"
     if found.lacks:
         yield f"first: {command(' '.join(found.lacks))}"
 

@@ -305,6 +305,6 @@ def no_such_key(one: Override, part: str, chosen: Mapping[str, str]) -> ConfigEr
         )
     files = {name: stated(group, name) for name in choices(group)}
     if owners := ", ".join(f"{group}={name}" for name, keys in files.items() if first in keys):
-        return ConfigError("E205", f"the chosen {group} have no {'.'.join(one.path)}", f"It is of {owners}.")
+        return ConfigError("E205", f"{group}={chosen[group]} has no {'.'.join(one.path)}", f"Choose {owners}.")
     near = did_you_mean(first[:80], known)
     return ConfigError("E205", f"unknown key {one.key[:80]}", near.replace("mean ", f"mean {group}."))

@@ -113,7 +113,7 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
     if long := next((n for n, line in enumerate(text.split("\n"), 1) if len(line) > MAX_BYTES), 0):
         problems.append(f"line {long}: more than {MAX_BYTES} characters")
         return
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         columns = list(reader.fieldnames or [])
         lacking = [f"line 1: no column {name}" for name in MUST if name not in columns]
@@ -205,7 +205,7 @@ def odd(name: str, guess: bool = False) -> str | None:
     meant = did_you_mean(typed, sorted(near)) if guess else ""
     if typed == key and keys:
         meant = meant.replace("mean ", f"mean {group}.")  # what can be typed
-    return what + (f" ({meant})" if "mean" in meant else "")
+    return what + (f" ({meant})" if meant.startswith("Did you mean") else "")
 
 
 def problem_of(name: Any, seen: dict[str, int], line: int) -> str | None:

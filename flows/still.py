@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flows.config import settings
-from flows.job import edits_home
+from flows.job import edits_home, open_store
 from retake.clip import open_clip
 from retake.errors import ConfigError
 from retake.video import read_image, write_png
@@ -19,8 +19,10 @@ def write_frame(
     clip: str, number: int, overrides: list[str], box: str | None, out: Path | None, grid: bool = True
 ) -> Path:
     """Working frame `number` at the source's size. Raises ConfigError E231 when there is no such frame, E214 rather
-    than write a plain frame over one that was painted."""
+    than write a plain frame over one that was painted, MediaError E417 for another clip than frames.sha256 says."""
     opened, p = open_clip(clip), settings(overrides)
+    if p.frames.sha256:
+        opened.expected(p.frames.sha256).digest(open_store())
     reading = {"backend": p.frames.decoder, "on_damage": p.frames.on_damage}
     stream = opened.read(p.frames.selection(), None, p.frames.folder_fps, **reading)
     rgb, seen = None, 0

@@ -68,7 +68,8 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
 
     Everything is validated before anything runs. Raises ConfigError E218 where nothing is swept, or too much, or for a
     metric that there is not, and for what all points lack; MediaError E400 for a file that a point names and that is
-    not there; MachineError for what the machine lacks. A point that fails is told and left out.
+    not there, E417 for another clip than frames.sha256 says; MachineError for what the machine lacks. A point that
+    fails is told and left out.
     """
     clip = open_clip(spec)
     points, swept = points_of(overrides)
@@ -78,6 +79,8 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     misfits = [next(graph.misfits(p, graph.closure(p)), None) for p in (point.settings for point in points)]
     if (first := misfits[0]) and all(misfits):
         raise first
+    for sha256 in {point.settings.frames.sha256 for point in points}:
+        clip.expected(sha256).digest(runner.store)
     known = sorted({name for point in points for name in described(point.settings)})
     if rank is not None and rank not in known:
         raise ConfigError("E218", f"no metric here is called {rank!r}", did_you_mean(rank, known))

@@ -166,6 +166,8 @@ CASES = {
     "a setting without a say": Case(("metrics", "good.mp4", "good.mp4", "edit.strength=1"), 2, "E205", "Drop it"),
     "a region of nothing": Case(("metrics", "good.mp4", "good.mp4", "region.steps=[largest]"), 2, "E229", "--mask"),
     "unknown stage": Case(edit("good.mp4", "--until", "mask"), 2, "E209", "Did you mean masks"),
+    "another clip": Case(("frame", "good.mp4", "0", f"frames.sha256={'ab' * 32}"), 4, "E417", "Copy it again"),
+    "a checksum of no file": Case(edit("sprites:drift", f"frames.sha256={'ab' * 32}"), 2, "E235", "Leave it out"),
     "no such frame": Case(("frame", "good.mp4", "99"), 2, "E231", "0 to 19"),
     "not a frame": Case(("frame", "good.mp4", "first"), 2, "E201", "retake frame --help"),
     "no such report": Case(("report", "goood"), 2, "E212", "There is none"),
@@ -202,6 +204,10 @@ def test_bad_input_is_told_with_a_code_and_a_next_step(name, retake, monkeypatch
 
 def test_a_plan_refuses_what_it_can_know(retake):
     assert retake("plan", "empty.mp4", *BOX, "--json").error["code"] == "E401"
+    for word, code in (("frames.first=900", "E211"), (f"frames.sha256={'ab' * 32}", "E417"), ("masks=given", "E223")):
+        box = () if "masks" in word else BOX
+        assert retake("plan", "good.mp4", *box, PROPAGATE, word, "--json").error["code"] == code
+    assert retake("plan", "sprites:drifd", *BOX, PROPAGATE, "--json").error["code"] == "E240"
     assert retake("plan", "good.mp4", *BOX, "edit.strenght=1", "--json").error["code"] == "E205"
     assert retake("plan", "good.mp4", *BOX, "edit.reference=dog.png", "--json").error["code"] == "E400"
     assert retake(*edit("good.mp4", "--until", "frames")).code == 0  # from now on the size is known

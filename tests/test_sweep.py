@@ -63,3 +63,4 @@ def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):
     }
     assert shell(*words, "--box", "20,20,80,80", "--rank", "beauty", "--json").error["code"] == "E218"
     assert shell(*words, "--box", "20,20,80,80", "masks.box=[0,0,4,4]", "--json").error["code"] == "E221"
+    assert shell(*words, "--box", "20,20,80,80", f"frames.sha256={'ab' * 32}", "--json").error["code"] == "E417"

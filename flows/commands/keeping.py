@@ -32,9 +32,11 @@ def verify(
     affected = [result for result in mended["left"] if result in found["affected"]] if mended else found["affected"]
     left = affected if mended else found["damaged"] or affected
     if left:
-        what = f"the store holds damage: {len(found['damaged'])} objects, {len(left)} results or objects concerned"
+        what = (
+            f"the store holds damage: {len(found['damaged'])} objects set aside, {len(left)} results to be made again"
+        )
         needed = "its clip, a run of its dataset, or a remote that has it is needed."
-        now = needed if mended else "retake verify --repair does so now."
+        now = needed if mended else "retake verify --repair does so for artifacts/edits."
         raise IntegrityError("E604", what, f"The next run that needs it makes it again; {now}")
 
 

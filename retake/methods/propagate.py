@@ -58,7 +58,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     """Raises ConfigError E230 (nothing to carry)."""
     if not params.reference and not params.anchors:
         raise ConfigError(
-            "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or edit.anchors={0:IMAGE}"
+            "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or 'edit.anchors={0: IMAGE}'."
         )
 
 

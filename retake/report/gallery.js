@@ -26,7 +26,7 @@
     card.value = text("span", "", "");
     second.append(text("span", "", card.edit), card.value);
     words.append(first, second);
-    if (card.reason) words.append(text("div", "reason", card.reason));
+    if (card.reason) words.append(Object.assign(text("div", "reason", card.reason), { title: card.reason }));
     box.append(words);
     card.box = box;
     card.words = `${card.clip} ${card.edit} ${card.reason}`.toLowerCase();

@@ -103,7 +103,9 @@ def _fit(depth: np.ndarray, size: tuple[int, int], file: Path) -> np.ndarray:
 
 def _path(params: Params) -> str:
     if not params.path:
-        raise ConfigError("E245", "depth=given needs depth.path", "Give a folder of .png, .exr, .npy or .npz files.")
+        raise ConfigError(
+            "E245", "depth=given needs depth.path", "Give depth.path=FOLDER, of .png, .exr, .npy or .npz files."
+        )
     return params.path
 
 

@@ -91,7 +91,9 @@ def _require(path: str | Path | None) -> Path:
 
 def _path(path: str | Path | None) -> Path:
     if not path:
-        raise ConfigError("E223", "masks=given needs masks.path", "Give a folder of PNG images or a mask video.")
+        raise ConfigError(
+            "E223", "masks=given needs masks.path", "Give masks.path=PATH: a folder of PNG images or a mask video."
+        )
     return Path(path)
 
 

@@ -17,6 +17,7 @@ from retake.errors import ConfigError
 Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 MIN_SIDE = 4  # px, the smallest box side
+GIVE = "Give masks.box=[x0,y0,x1,y1] or masks.points; `retake edit` takes --box x0,y0,x1,y1, too."
 
 
 class Prompt(BaseModel, frozen=True, extra="forbid"):
@@ -121,7 +122,9 @@ def check_prompts(params: Prompted, name: str, text: bool = False) -> None:
         raise ConfigError("E224", f"masks.objects has the id {strange[0]}", "Ids are 1 to 255, as in DAVIS palettes.")
     if not prompts and not text:
         raise ConfigError(
-            "E222", f"masks={name} needs to know what to follow", "Give masks.box (--box x0,y0,x1,y1) or masks.points."
+            "E222",
+            f"masks={name} needs to know what to follow",
+            GIVE,
         )
     for prompt in prompts.values():
         require_prompt(prompt, name)
@@ -167,7 +170,9 @@ def require_prompt(prompt: Prompt, name: str) -> None:
     """Raises ConfigError E222 unless there is a box or a point on the object."""
     if prompt.box is None and not any(label for _, _, label in prompt.points):
         raise ConfigError(
-            "E222", f"masks={name} needs to know what to follow", "Give masks.box (--box x0,y0,x1,y1) or masks.points."
+            "E222",
+            f"masks={name} needs to know what to follow",
+            GIVE,
         )
 
 

@@ -111,7 +111,9 @@ def inverted(forward: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.n
 def _folders(params: Params) -> list[tuple[str, str]]:
     if not params.forward:
         raise ConfigError(
-            "E245", "optical_flow=given needs optical_flow.forward", "Give a folder of .flo, KITTI .png or .npz files."
+            "E245",
+            "optical_flow=given needs optical_flow.forward",
+            "Give optical_flow.forward=FOLDER, of .flo, KITTI .png or .npz files.",
         )
     return [("forward", params.forward)] + ([("backward", params.backward)] if params.backward else [])
 

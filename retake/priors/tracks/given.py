@@ -37,7 +37,9 @@ def check_settings(params: Params) -> None:
 
 def _path(params: Params) -> Path:
     if not params.path:
-        raise ConfigError("E251", "tracks=given needs tracks.path", "Give an .npz or .json file of tracks.")
+        raise ConfigError(
+            "E251", "tracks=given needs tracks.path", "Give tracks.path=FILE: an .npz or .json file of tracks."
+        )
     return Path(params.path)
 
 
