@@ -25,7 +25,8 @@ def fail(error: RetakeError) -> int:
     else:
         lines = [line for line in error.message[:900].splitlines() if line.strip()][:4]
         if problems := getattr(error, "problems", ()):  # of a manifest: every one of them, with its line
-            lines = [f"{len(problems)} problems in the manifest" if len(problems) > 1 else "the manifest", *problems]
+            many = f"{len(problems)} problems" if len(problems) > 1 else "one problem"
+            lines = [f"{many} in the manifest", *problems]
         print(f"\n{error.code} " + "\n     ".join(map(visible, lines)), file=sys.stderr)
         if error.hint:
             print(f"     {visible(error.hint)}"[:400], file=sys.stderr)
