@@ -121,11 +121,7 @@ def check_prompts(params: Prompted, name: str, text: bool = False) -> None:
     if strange := [i for i in params.objects or {} if not 1 <= i <= 255]:
         raise ConfigError("E224", f"masks.objects has the id {strange[0]}", "Ids are 1 to 255, as in DAVIS palettes.")
     if not prompts and not text:
-        raise ConfigError(
-            "E222",
-            f"masks={name} needs to know what to follow",
-            GIVE,
-        )
+        raise ConfigError("E222", f"masks={name} needs to know what to follow", GIVE)
     for prompt in prompts.values():
         require_prompt(prompt, name)
     for correction in params.corrections:
@@ -169,11 +165,7 @@ def check_places(params: Prompted, frames: Mapping[str, Any]) -> None:
 def require_prompt(prompt: Prompt, name: str) -> None:
     """Raises ConfigError E222 unless there is a box or a point on the object."""
     if prompt.box is None and not any(label for _, _, label in prompt.points):
-        raise ConfigError(
-            "E222",
-            f"masks={name} needs to know what to follow",
-            GIVE,
-        )
+        raise ConfigError("E222", f"masks={name} needs to know what to follow", GIVE)
 
 
 def check_prompt(prompt: Prompt, width: int, height: int) -> None:
