@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from retake.stage import Outcome
+
+Reason = TypeVar("Reason")
 
 
 class Console:
@@ -67,9 +69,14 @@ class Console:
         self._bar, self._stage = None, ""
 
 
-def few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def alike(reasons: Mapping[str, Reason], most: int) -> tuple[dict[Reason, str], int]:
+    """The first names of each reason, in a few words; of how many names the reasons are beyond the first `most`."""
+    names: dict[Reason, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    told = list(names.items())
+    few = {why: ", ".join(of[:3]) + (f" and {len(of) - 3} more" if len(of) > 3 else "") for why, of in told[:most]}
+    return few, sum(len(of) for _, of in told[most:])
 
 
 def size(count: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from flows import gallery, graph, handout, outs
 from flows.batch import OUTS, Batch, folder_of, handed, home_of, shown
 from flows.config import CHECKOUT, compose, read_params, validate
-from flows.console import Console, few
+from flows.console import Console, alike
 from flows.job import open_store
 from flows.jobs import Job, Marks, work_of
 from flows.outlook import Outlook, outlook
@@ -118,15 +118,13 @@ def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
         yield "no edits: " + (f"again in {batch.work.dataset.settle:g} s" if batch.work.waiting else "no clips")
         return
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    alike: dict[tuple[str, str, str], list[str]] = {}
-    for job, state in bad:
-        alike.setdefault((state.state, f"{state.code} {state.reason}", state.hint), []).append(job)
-    for (name, reason, hint), jobs in list(alike.items())[:TOLD]:
-        yield f"{name:11}  {few(jobs)}  {reason[:200]}"
+    reasons, more = alike({job: (one.state, f"{one.code} {one.reason}".strip(), one.hint) for job, one in bad}, TOLD)
+    for (name, reason, hint), jobs in reasons.items():
+        yield f"{name:11}  {jobs}  {reason[:200]}"
         if hint:
             yield f"{'':11}  {hint[:200]}"
-    if len(alike) > TOLD:
-        yield f"and {sum(map(len, list(alike.values())[TOLD:]))} more"
+    if more:
+        yield f"and {more} more"
     if bad:
         yield f"errors in full: {shown(batch.home / 'logs')}; to try what is quarantined again: --retry quarantined"
 

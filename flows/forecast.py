@@ -13,7 +13,6 @@ from typing import Any
 
 from retake.clip import Clip, pick
 from retake.diffusion.costs import Predicted, predicted, window
-from retake.errors import RetakeError
 from retake.lookup import lookup
 from retake.recipe import Recipe, differences, digest
 from retake.store import Record, Store
@@ -124,15 +123,8 @@ def steps_of(params: Mapping[str, Any]) -> float:
     return (settings["steps"] or STEPS) * settings.get("strength", 1.0)
 
 
-def frame_count(clip: Clip, params: Any) -> int | None:
-    """Frames that the settings of `frames` pick from a clip, before it is decoded; None for what cannot be told."""
-    try:
-        return frames_picked(clip, params)
-    except RetakeError:
-        return None
-
-
-def frames_picked(clip: Clip, params: Any) -> int:
-    """The same; raises what is wrong with the clip or the selection, as far as the container tells."""
+def frame_count(clip: Clip, params: Any) -> int:
+    """Frames that the settings of `frames` pick from a clip, before it is decoded. Raises what is wrong with the clip
+    or the selection, as far as the container tells."""
     info = clip.info(params.folder_fps)
     return sum(1 for _ in pick(params.selection(), info.frames, info.fps))

@@ -11,7 +11,6 @@ from typing import Any
 
 from flows import graph, handout
 from flows.config import CHECKOUT, settings
-from flows.forecast import frames_picked
 from flows.runners import Local, Plan, Planned
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
@@ -83,8 +82,6 @@ def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tup
     opened, p, run = open_clip(clip), settings(list(overrides)), Plan(open_store())
     identity = handout.edit_id(run.store, opened, p)
     graph.edit_graph(run, opened, p, until)
-    if run.frames is None:
-        frames_picked(opened, p.frames)  # raises why
     return identity, run.planned
 
 

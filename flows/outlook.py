@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows import graph, outs
-from flows.console import few, size
-from flows.forecast import frames_picked
+from flows.console import alike, size
 from flows.jobs import Marks, Work, broken_rule
 from flows.planned import duration, operations
 from flows.runners import Plan, Planned
@@ -92,8 +91,6 @@ def outlook(store: Store, work: Work, states: States, anew: Sequence[str] = ()) 
                 found.settled["skipped"] = found.settled.get("skipped", 0) + 1
                 continue
             graph.edit_graph(run, clip, job.settings)
-            if run.frames is None:
-                frames_picked(clip, job.settings.frames)  # raises why
         except RetakeError as error:
             found.unreadable[job.name] = f"{error.code} {error.message}"
             continue
@@ -129,13 +126,10 @@ def lines(found: Outlook) -> Iterator[str]:
             f"why {stage}: {why[:160]} ({count} of the first {found.explained} edits)" for why, count in often[:3]
         )
     yield " ".join(filter(None, totals(found)))
-    aside: dict[str, list[str]] = {}
-    for name, reason in found.unreadable.items():
-        aside.setdefault(reason, []).append(name)
-    for reason, names in list(aside.items())[:TOLD]:
-        yield f"would be set aside: {few(names)}  {reason[:160]}"
-    if len(aside) > TOLD:
-        yield f"and {sum(map(len, list(aside.values())[TOLD:]))} more"
+    aside, more = alike(found.unreadable, TOLD)
+    yield from (f"would be set aside: {names}  {reason[:160]}" for reason, names in aside.items())
+    if more:
+        yield f"and {more} more"
     if found.lacks:
         yield f"first: {command(' '.join(found.lacks))}"
 

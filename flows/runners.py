@@ -91,15 +91,14 @@ class Plan:
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
     ) -> Artifact | Promise:
         chosen = Chosen(implementation, weights)
-        self._look(stage, params, inputs)
         waits_for = [v.stage for v in inputs.values() if isinstance(v, Promise)]
+        recipe = recipe_of(self.store, stage, params, chosen, {} if waits_for else inputs, lacking=True)
+        self._look(stage, params, inputs)
         if waits_for:
             why = f"depends on {', '.join(waits_for)}; skipped if the same bytes come out again"
-            recipe = recipe_of(self.store, stage, params, chosen, {}, lacking=True)
             likely = self._forecast(recipe, params)
             self.planned.append(Planned(stage.name, "may run", why, forecast=likely, lacks=lacking(stage, chosen)))
             return Promise(stage.name)
-        recipe = recipe_of(self.store, stage, params, chosen, inputs, lacking=True)
         if lacks := lacking(stage, chosen):
             why = "first time: its weights are not here"
             likely = self._forecast(recipe, params)
@@ -117,7 +116,8 @@ class Plan:
         return Promise(stage.name)
 
     def _look(self, stage: Stage, params: Any, inputs: Mapping[str, Any]) -> None:
-        """Remember what later stages' forecasts go by."""
+        """Remember what later stages' forecasts go by. Raises what is wrong with a clip, as far as its container
+        tells."""
         if stage.name == "frames":
             made, clip = inputs.get("made"), inputs.get("clip")
             if made is not None:

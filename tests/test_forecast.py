@@ -14,6 +14,7 @@ from flows.planned import duration, operations, table
 from flows.runners import Chosen, Plan, Planned, recipe_of
 from retake.artifact import Edited, File
 from retake.clip import open_clip
+from retake.errors import ConfigError
 from retake.store import Record, Store
 
 
@@ -104,7 +105,8 @@ def test_frames_are_counted_before_they_are_decoded(tmp_path):
     clip = open_clip(str(sprite_clip(tmp_path / "clip.mp4", frames=20)))
     assert frame_count(clip, settings([]).frames) == 20
     assert frame_count(clip, settings(["frames.first=4", "frames.last=9"]).frames) == 6
-    assert frame_count(clip, settings(["frames.start=99"]).frames) is None
+    with pytest.raises(ConfigError, match="E211"):
+        frame_count(clip, settings(["frames.start=99"]).frames)
 
 
 def test_a_plan_goes_by_what_ran_before(tmp_path):
