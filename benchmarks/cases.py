@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from retake.diffusion.backbone import Backbone, Condition
-    from retake.diffusion.cost import Architecture
+    from retake.diffusion.cost.measure import Architecture
 
 SEED = 3
 
@@ -53,18 +53,19 @@ class Case(NamedTuple):
 
 def shipped(model: Model) -> Case:
     """A model from its folder."""
-    from retake.diffusion import components, cost
-    from retake.diffusion.loading import load, sources
+    from retake.diffusion.cost import measure
+    from retake.diffusion.loading import components
+    from retake.diffusion.loading.load import load, sources
 
     backbone, folders = load(model), sources(model)
     size: dict[str, Any] = {"frames": model.frames, "height": model.height, "width": model.width}
-    architecture = cost.of_folder(model.family, *folders, site="", dtype=model.dtype, **size)
+    architecture = measure.of_folder(model.family, *folders, site="", dtype=model.dtype, **size)
     folder = components.find("scheduler", *folders)
     assert folder is not None  # loading has looked
     settings = components.settings(folder / "scheduler_config.json")
     condition = backbone.condition(text=["a red disc moving left"])
     return Case(
-        model.name, backbone, condition, settings, cost.cost(architecture, ["evaluation"]).works["evaluation"].flops
+        model.name, backbone, condition, settings, measure.cost(architecture, ["evaluation"]).works["evaluation"].flops
     )
 
 
@@ -72,13 +73,13 @@ def randomised(name: str, architecture: Architecture, schedule: Mapping[str, Any
     """A configuration with random weights and text states. The autoencoder and the encoders do not take part."""
     import torch
 
-    from retake.diffusion import cost
     from retake.diffusion.backbone import Condition
-    from retake.diffusion.cogvideox import CogVideoX
-    from retake.diffusion.parts import Parts
+    from retake.diffusion.cost import measure
+    from retake.diffusion.families.cogvideox import CogVideoX
+    from retake.diffusion.families.unet import text_width
+    from retake.diffusion.families.unet_motion import UNetMotion
+    from retake.diffusion.loading.offload import Parts
     from retake.diffusion.schedule import Schedule
-    from retake.diffusion.unet import text_width
-    from retake.diffusion.unet_motion import UNetMotion
 
     a, dtype = architecture, getattr(torch, architecture.dtype)
     torch.manual_seed(SEED)
@@ -91,7 +92,7 @@ def randomised(name: str, architecture: Architecture, schedule: Mapping[str, Any
     length = a.states if unet else config.max_text_seq_length
     states = torch.randn(2, 1, length, width).to(device, dtype)
     condition = Condition({"states": states[0]}, {"states": states[1]})
-    return Case(name, backbone, condition, schedule, cost.cost(a, ["evaluation"]).works["evaluation"].flops)
+    return Case(name, backbone, condition, schedule, measure.cost(a, ["evaluation"]).works["evaluation"].flops)
 
 
 def network(architecture: Architecture, device: torch.device) -> Any:
@@ -100,7 +101,7 @@ def network(architecture: Architecture, device: torch.device) -> Any:
     import torch
     from diffusers.models.unets.unet_motion_model import UNetMotionModel
 
-    from retake.diffusion.cost import configuration
+    from retake.diffusion.cost.measure import configuration
 
     def made(role: str) -> Any:
         facts = configuration(architecture.parts[role])

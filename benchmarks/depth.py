@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.ground_truth import mean
 from benchmarks.series import KeptFlow, KeptFrames, true_priors
-from retake.flow import in_bounds, occlusion, warp
+from retake.imaging.flow import in_bounds, occlusion, warp
 from retake.priors.depth import parallax
 from retake.priors.optical_flow import dis
 from retake.synthetic import World, scene

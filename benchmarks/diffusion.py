@@ -58,7 +58,7 @@ def run(models: Mapping[str, Model] = MODELS, steps: int = STEPS, rounds: int = 
 
     rows = [row for model in models.values() for row in compared(shipped(model), steps, rounds)]
     if torch.cuda.is_available():
-        from retake.diffusion.cost import PUBLISHED as ARCHITECTURES
+        from retake.diffusion.cost.measure import PUBLISHED as ARCHITECTURES
 
         for name, schedule in PUBLISHED.items():
             architecture = dataclasses.replace(ARCHITECTURES[name], dtype="bfloat16")
@@ -82,7 +82,7 @@ class Retake:
         """From noise [F, C, h, w] to latents."""
         import torch
 
-        from retake.diffusion.sampling import sample
+        from retake.diffusion.sampling.ddim import sample
 
         return torch.as_tensor(sample(self.backbone, z.clone(), self.condition, steps=steps, guidance=guidance))
 
@@ -90,7 +90,7 @@ class Retake:
         """From latents [F, C, h, w] to noise, one evaluation a step."""
         import torch
 
-        from retake.diffusion.inversion import invert
+        from retake.diffusion.sampling.inversion import invert
 
         def new(dtype: torch.dtype) -> torch.Tensor:
             return torch.empty_like(z, dtype=dtype)
@@ -161,7 +161,7 @@ class Diffusers:
 
 def compared(case: Case, steps: int, rounds: int) -> Iterator[dict[str, Any]]:
     """Two rows for each of: sampling with guidance, sampling without, inversion."""
-    from retake.diffusion.sampling import noise
+    from retake.diffusion.sampling.ddim import noise
 
     b, ours, peer = case.backbone, Retake(case), Diffusers(case)
     grid = b.grid(b.frames, b.height, b.width)

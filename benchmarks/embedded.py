@@ -51,7 +51,7 @@ def run(
     sheets: Path = SHEETS,
 ) -> list[dict[str, Any]]:
     """Rows of three tables: captions, speeds, and what the autoencoder loses."""
-    from retake.diffusion.loading import load
+    from retake.diffusion.loading.load import load
     from retake.synthetic.clips import Limits
     from retake.training import scores
 
@@ -107,7 +107,7 @@ def sampled(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: fl
     """Clips uint8 [N, F, H, W, 3] of N prompts, from noise."""
     import torch
 
-    from retake.diffusion.sampling import noise
+    from retake.diffusion.sampling.ddim import noise
 
     grid = backbone.grid(backbone.frames, backbone.height, backbone.width)
     made = []

@@ -29,7 +29,7 @@ from retake.diffusion.model import Model
 if TYPE_CHECKING:
     import torch
 
-    from retake.diffusion.fifo import Diagonal
+    from retake.diffusion.sampling.fifo import Diagonal
 
 CLIP = 100
 LOOKAHEADS = 8, 4, 0
@@ -52,9 +52,9 @@ def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP) -> list[dict[s
 
 def asked(case: Case) -> Iterator[dict[str, Any]]:
     """A row for the published schedule, and one for an edit with each lookahead."""
-    from retake.diffusion.fifo import Diagonal
+    from retake.diffusion.sampling.fifo import Diagonal
     from retake.methods.moca import STEPS, levels_below
-    from retake.methods.moca.rule import RECOMMENDED
+    from retake.methods.moca.presets import RECOMMENDED
 
     b = case.backbone
     published = Diagonal.published(b)
@@ -80,8 +80,8 @@ def asked(case: Case) -> Iterator[dict[str, Any]]:
 
 def generated(case: Case, frames: int) -> Iterator[dict[str, Any]]:
     """Two rows: a clip of so many frames by ours and by the published loop."""
-    from retake.diffusion.fifo import Diagonal
-    from retake.diffusion.sampling import noise, sample
+    from retake.diffusion.sampling.ddim import noise, sample
+    from retake.diffusion.sampling.fifo import Diagonal
 
     b = case.backbone
     grid = b.grid(b.frames, b.height, b.width)
@@ -116,7 +116,7 @@ def ours(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: int) -> tor
     """Latents [n, C, h, w] of a generated clip."""
     import torch
 
-    from retake.diffusion.fifo import begin, emitted, generated
+    from retake.diffusion.sampling.fifo import begin, emitted, generated
 
     source = generated(case.backbone.schedule, diagonal.pairs, base, SEED)
     queue = begin(diagonal, source, len(base), repeat=True)
@@ -129,8 +129,8 @@ def published_loop(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: i
     noise, drawn for each slot, and the lookahead slots' timestep."""
     import torch
 
-    from retake.diffusion.fifo import begin, generated
-    from retake.diffusion.slots import drawn
+    from retake.diffusion.sampling.fifo import begin, generated
+    from retake.diffusion.sampling.fifo_queue import drawn
 
     b, half, window = case.backbone, diagonal.lookahead, diagonal.window
     source = generated(b.schedule, diagonal.pairs, base, SEED)
@@ -169,8 +169,8 @@ def on_a_gpu(frames: int = 4) -> Iterator[dict[str, Any]]:
     """What each step from the published loop to ours brings at real size: seconds a frame, memory, share of matmul."""
     import torch
 
-    from retake.diffusion.cost import PUBLISHED as ARCHITECTURES
-    from retake.diffusion.fifo import Diagonal
+    from retake.diffusion.cost.measure import PUBLISHED as ARCHITECTURES
+    from retake.diffusion.sampling.fifo import Diagonal
 
     device = torch.device("cuda")
     steps: list[tuple[str, str, Callable[..., Any], bool]] = [

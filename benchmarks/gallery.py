@@ -1,9 +1,10 @@
 """What a gallery of 200 edits costs in a browser: until it is painted, until it is loaded, and each time that it is
 searched, sorted or narrowed to some states.
 
-The page is made by retake/report/gallery.py; its thumbnails are frames of the sprite world before and after. Headless
-Chromium opens it from disk, anew for every round. *Answer* is from the input event to the message behind the next
-painted frame, so it holds the wait for that frame, up to 17 ms; *script* is the part in which the page's code runs.
+The page is made by retake/report/gallery_page.py; its thumbnails are frames of the sprite world before and after.
+Headless Chromium opens it from disk, anew for every round. *Answer* is from the input event to the message behind the
+next painted frame, so it holds the wait for that frame, up to 17 ms; *script* is the part in which the page's code
+runs.
 Peer: the same entries, all their metrics and the same thumbnails as a table of plain HTML, without style or script,
 which can only be painted.
 """
@@ -20,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from retake.errors import MachineError
-from retake.report import gallery
-from retake.report.gallery import Card
+from retake.report import gallery_page
+from retake.report.gallery_page import Card
 
 ENTRIES = 200
 ROUNDS = 15
@@ -138,7 +139,7 @@ def opened(chromium: Any, page: Path, size: tuple[int, int]) -> Iterator[Any]:
 def written(folder: Path, entries: int) -> dict[str, Path]:
     """The gallery and its peer in one folder with their thumbnails."""
     cards = list(cards_of(folder, entries))
-    pages = {"gallery": gallery.page("dataset walks", cards), "table": table(cards)}
+    pages = {"gallery": gallery_page.page("dataset walks", cards), "table": table(cards)}
     for name, text in pages.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in pages}
@@ -158,7 +159,7 @@ def cards_of(folder: Path, entries: int) -> Iterator[Card]:
         both = pair(n // 2, width=320, height=180, frames=9)
         frames = [World(scene).frame(4) for scene in (both.source, both.target)]
         picture = f"thumbnails/{clip}-{edit}.jpg"
-        (folder / picture).write_bytes(gallery.thumbnail(*frames))
+        (folder / picture).write_bytes(gallery_page.thumbnail(*frames))
         scores = {name: (n * 37 + k * 11) % entries / entries + k for k, name in enumerate(METRICS)}
         yield Card(clip, edit, state, "", 1.0 + n % 7, f"report/{clip}/{edit}/report.html", picture, scores)
 

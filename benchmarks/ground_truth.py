@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks.peers import box_paste, static_paste
 from benchmarks.series import KeptFrames, true_priors
 from flows import graph
-from flows.config import Settings, settings
 from flows.runners import Local
+from flows.settings.compose import Settings, settings
 from retake.clip import SpriteClip
 from retake.formats import FlowSeries, RegionSeries, TrackSeries, open_series
 from retake.methods import Inputs, Patch, propagate

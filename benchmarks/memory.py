@@ -72,8 +72,8 @@ def measured(stage: str, frames: int, size: tuple[int, int]) -> dict[str, float]
 def run_stage(clip: str, store: str, name: str) -> None:
     """One stage, on frames that are stored already; prints this process's high-water mark within it, in bytes."""
     from flows import graph
-    from flows.config import settings
     from flows.runners import Local
+    from flows.settings.compose import settings
     from retake.clip import open_clip
     from retake.store import Store
 

@@ -59,11 +59,12 @@ def run(questions: Sequence[Question] = QUESTIONS) -> list[dict[str, Any]]:
 
 def answered(question: Question) -> list[dict[str, Any]]:
     """The rows of one question."""
-    from flows import evaluation, job
-    from flows.console import Console
+    from flows.editing import edit
+    from flows.experiments import evaluation
     from flows.runners import Local
-    from retake.report import standings
-    from retake.report.comparison import told
+    from flows.terminal.console import Console
+    from retake.report import intervals
+    from retake.report.evaluation_page import told
 
     asked = [
         f"evaluation.first={question.pairs}",
@@ -71,16 +72,16 @@ def answered(question: Question) -> list[dict[str, Any]]:
         f"evaluation.only={list(question.arms)}",
         f"evaluation.against={question.against}",
     ]
-    done = evaluation.evaluate(Local(job.open_store()), Console(quiet=True), "moca", [*asked, *question.beside])
+    done = evaluation.evaluate(Local(edit.open_store()), Console(quiet=True), "moca", [*asked, *question.beside])
     title = f"{question.title}: {question.pairs} pairs, {len(question.seeds)} seed{'s'[: len(question.seeds) > 1]}"
     rows = []
     for row in done["table"]:
-        if row["category"] == standings.ALL:
+        if row["category"] == intervals.ALL:
             of = {value: told(cell) for value, cell in row["values"].items()}
             rows.append({"table": title, "arm": row["arm"], **of})
     for row in done["table"]:
         cells = {value: cell.get("difference") for value, cell in row["values"].items()}
-        if row["category"] == standings.ALL and all(cells.values()):
+        if row["category"] == intervals.ALL and all(cells.values()):
             of = {value: told(cell) for value, cell in cells.items() if cell}
             rows.append({"table": f"{question.title}: difference to {question.against}", "arm": row["arm"], **of})
     return rows

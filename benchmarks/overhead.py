@@ -27,9 +27,9 @@ from typing import Any
 
 from benchmarks import plain
 from benchmarks.table import cell
-from flows import job
-from flows.config import CHECKOUT, settings
+from flows.editing import edit
 from flows.runners import Local
+from flows.settings.compose import CHECKOUT, settings
 from retake.artifact import Artifact
 from retake.dvc import cache_dir
 from retake.stage import Stage
@@ -94,7 +94,7 @@ def one_round(folder: Path, clip: str, overrides: list[str], plain_first: bool) 
             runner = Observed(Store(folder / "store"))
             stages_of[name] = runner.watch
             with whole.timed(name):
-                made[name] = job.edit(clip, overrides, runner=runner, folder=folder / "edit")
+                made[name] = edit.edit(clip, overrides, runner=runner, folder=folder / "edit")
         assert {o.status for o in made["cold"].outcomes} == {"ran"}
         assert {o.status for o in made["cached"].outcomes} == {"cached"}
 
@@ -169,7 +169,7 @@ def command_line(scratch: Path, clip: str, overrides: list[str]) -> list[dict[st
     before = os.environ.get("RETAKE_STORE")
     os.environ["RETAKE_STORE"] = str(scratch / "cli")
     try:
-        done = job.edit(clip, overrides, runner=Local(Store(cache_dir(CHECKOUT) / "retake")))
+        done = edit.edit(clip, overrides, runner=Local(Store(cache_dir(CHECKOUT) / "retake")))
         calls = {
             "retake edit, fully cached": ["edit", clip, *overrides],
             "retake plan": ["plan", clip, *overrides],

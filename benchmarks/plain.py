@@ -17,15 +17,15 @@ import numpy as np
 import psutil
 
 from benchmarks.series import KeptFlow, KeptFrames, KeptMasks, KeptTracks
-from flows.config import Settings
+from flows.settings.compose import Settings
 from retake.clip import open_clip
-from retake.flow import in_bounds, occlusion
 from retake.formats import CHUNK, Tensors
+from retake.imaging.flow import in_bounds, occlusion
+from retake.machine.threads import single_threaded
 from retake.methods import Inputs, propagate
 from retake.priors.masks import grabcut
 from retake.priors.masks.prompt import Moment
 from retake.priors.optical_flow import dis
-from retake.priors.threads import single_threaded
 from retake.priors.tracks import lucas_kanade
 from retake.video import encode
 from tasks.decode import composite

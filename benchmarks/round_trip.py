@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retake.diffusion.backbone import Backbone, Condition
-    from retake.diffusion.windows import Windows
+    from retake.diffusion.sampling.windows import Windows
     from tasks.inversion import Params
 
 CLIPS = 4
@@ -37,7 +37,7 @@ EXACT = {"precision": "float32", "tolerance": 1e-5, "iterations": 50}
 
 def run(models: Mapping[str, Model] = MODELS, clips: int = CLIPS, long: int = LONG) -> list[dict[str, Any]]:
     """Rows of three tables: clips of the model's length, a long clip, long clips from noise."""
-    from retake.diffusion.loading import load
+    from retake.diffusion.loading.load import load
 
     backbones = {name: load(model) for name, model in models.items()}
     rows = [row for name, backbone in backbones.items() for row in short_clips(name, backbone, clips)]
@@ -76,7 +76,7 @@ def short_clips(name: str, backbone: Backbone, clips: int) -> Iterator[dict[str,
 
 def long_clip(name: str, backbone: Backbone, frames: int) -> dict[str, Any]:
     """A row on a sprite clip that takes several windows."""
-    from retake.diffusion.windows import Windows
+    from retake.diffusion.sampling.windows import Windows
     from retake.synthetic import clips
     from tasks.inversion import Params
 
@@ -104,8 +104,8 @@ def long_clip(name: str, backbone: Backbone, frames: int) -> dict[str, Any]:
 
 def from_noise(name: str, backbone: Backbone, frames: int, steps: int = 20) -> Iterator[dict[str, Any]]:
     """Rows on a clip made from noise, with windows that overlap and with windows that do not."""
-    from retake.diffusion.sampling import noise, sample
-    from retake.diffusion.windows import Windows
+    from retake.diffusion.sampling.ddim import noise, sample
+    from retake.diffusion.sampling.windows import Windows
     from tasks.inversion import Params
 
     grid = backbone.grid(frames, backbone.height, backbone.width)
@@ -129,8 +129,8 @@ def there_and_back(
     """Frames uint8 [F, H, W, 3] of latents z after inversion and denoising, and evaluations of each window."""
     import torch
 
-    from retake.diffusion.inversion import invert
-    from retake.diffusion.sampling import sample
+    from retake.diffusion.sampling.ddim import sample
+    from retake.diffusion.sampling.inversion import invert
 
     condition: Condition = backbone.condition(text=[""])
     many: dict[str, Any] = {

@@ -103,8 +103,8 @@ class Reached(Exception):
 def passed(stage: str, before: bool, clip: str, store: str, frames: str, *overrides: str) -> list[Any]:
     """The outcomes of a pass over the graph that ends with a stage, or just before it."""
     from flows import graph
-    from flows.config import settings
     from flows.runners import Local
+    from flows.settings.compose import settings
     from retake.clip import open_clip
     from retake.store import Store
 

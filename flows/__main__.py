@@ -14,11 +14,11 @@ from pathlib import Path
 import typer
 
 from flows.commands import app
-from flows.ending import INTERRUPTED, at_once, command_path, fail, interrupted
-from retake import memory
+from flows.terminal.exits import INTERRUPTED, at_once, command_path, fail, interrupted
 from retake.errors import ConfigError, MachineError, RetakeError
+from retake.machine import memory
 
-for name in ("editing", "datasets", "keeping", "machine"):  # in the order in which help lists them
+for name in ("editing", "datasets", "store", "machine"):  # in the order in which help lists them
     import_module(f"flows.commands.{name}")
 
 

@@ -15,7 +15,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows import job
+from flows.editing import edit
 from flows.runners import Prefect
 
 
@@ -40,8 +40,8 @@ class ProgressArtifacts:
 @flow(name="edit-clip", persist_result=False)
 def edit_clip(clip: str, overrides: list[str] | None = None, until: str = "report") -> dict[str, Any]:
     """Edit one clip; returns what `retake edit --json` prints. Raises RetakeError, which fails the run."""
-    runner = Prefect(job.open_store(), ProgressArtifacts())
-    done = job.edit(clip, overrides or [], until=until, runner=runner)
+    runner = Prefect(edit.open_store(), ProgressArtifacts())
+    done = edit.edit(clip, overrides or [], until=until, runner=runner)
     told = done.as_json()
     create_table_artifact(told["stages"], key=f"edit-{done.id}-stages", description=f"Stages of edit {done.id}")
     create_markdown_artifact(summary(told, clip), key=f"edit-{done.id}", description=f"Edit {done.id} of {clip}")

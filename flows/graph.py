@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from flows.config import CHOICES, Settings
+from flows.settings.compose import CHOICES, Settings
 from retake.clip import Clip
 from retake.diffusion.model import Model, weights_of
 from retake.errors import ConfigError, MediaError, did_you_mean

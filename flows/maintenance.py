@@ -7,8 +7,8 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows import housekeeping
-from flows.checkup import verify_store
+from flows.upkeep import housekeeping
+from flows.upkeep.verify import verify_store
 from retake.errors import IntegrityError
 
 

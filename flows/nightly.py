@@ -8,12 +8,12 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows import dataset
-from flows.console import Console
+from flows.datasets import run
 from flows.edit import ProgressArtifacts
-from flows.job import open_store
+from flows.editing.edit import open_store
 from flows.runners import Prefect
-from flows.words import split_manifest
+from flows.terminal.arguments import split_manifest
+from flows.terminal.console import Console
 from retake.errors import ConfigError, SomeFailedError
 
 
@@ -23,7 +23,7 @@ def process_dataset(overrides: list[str] | None = None, commit: bool = True, ret
     does. With `commit`, `dvc repro` afterwards finds nothing to do. With retry="quarantined", what was set aside is
     tried again. Returns what `retake dataset --json` prints; raises SomeFailedError E700 where edits fail anew."""
     runner = Prefect(open_store(), ProgressArtifacts())
-    return shown(dataset.process(runner, Console(), overrides or [], commit, [retry] if retry else []))
+    return shown(run.process(runner, Console(), overrides or [], commit, [retry] if retry else []))
 
 
 @flow(name="process-inbox", persist_result=False)
@@ -33,7 +33,7 @@ def process_inbox(folder: str, overrides: list[str] | None = None) -> dict[str, 
     runner = Prefect(open_store(), ProgressArtifacts())
     words = split_manifest([folder, *(overrides or [])])
     try:
-        return shown(dataset.process(runner, Console(), words, record=False))
+        return shown(run.process(runner, Console(), words, record=False))
     except ConfigError as error:
         if error.code != "E298":
             raise

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.forecast import STEPS, Forecast, forecast, frame_count
+from flows.planning.forecast import STEPS, Forecast, forecast, frame_count
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import DamagedError

@@ -15,8 +15,8 @@ from typing import Any
 
 from retake.artifact import File
 from retake.errors import ConfigError, MachineError
-from retake.remote import Remote
 from retake.store import Store
+from retake.store.remote import Remote
 
 
 def cache_dir(checkout: Path) -> Path:

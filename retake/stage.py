@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import BaseModel
 
-from retake import memory
 from retake.artifact import KINDS, Artifact, File
 from retake.errors import IntegrityError, MachineError
 from retake.formats import VERSION, Tensors, chunk_name, open_series, pack, unpack
+from retake.machine import memory
 from retake.recipe import Recipe, digest, installed, keyed_params
 from retake.store import Record, Store
 

@@ -14,7 +14,7 @@ from retake.artifact import Edited, Frames, Result
 from retake.clip import Clip
 from retake.errors import IntegrityError
 from retake.formats import CHUNK, EditedSeries, FrameSeries
-from retake.priors.threads import single_threaded
+from retake.machine.threads import single_threaded
 from retake.stage import Work, stage
 from retake.video import Selection, encode
 

@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Inversion, Latents
+from retake.diffusion.loading.pool import backbone_of
 from retake.formats import GROUP, LatentSeries, chunk_range
 from retake.stage import Work, stage
 from tasks.modelled import Modelled
-from tasks.warm import backbone_of
 
 if TYPE_CHECKING:
-    from retake.diffusion.windows import Reel
+    from retake.diffusion.sampling.windows import Reel
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -39,8 +39,8 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
     that memory does not grow with the clip."""
     import torch
 
-    from retake.diffusion.inversion import invert
-    from retake.diffusion.windows import Windows
+    from retake.diffusion.sampling.inversion import invert
+    from retake.diffusion.sampling.windows import Windows
 
     settings = params.settings
     assert isinstance(settings, Params)
@@ -111,7 +111,7 @@ class Reels:
         self.work, self.shape, self.made = work, shape, 0
 
     def new(self, dtype: object) -> Reel:
-        from retake.diffusion.windows import Reel
+        from retake.diffusion.sampling.windows import Reel
 
         self.made += 1
         return Reel(self.work.scratch / f"{self.made}.latents", self.shape, dtype)  # type: ignore[arg-type]

@@ -44,8 +44,8 @@ def of_latents(model: Model) -> Model:
 def stage_latents(work: Work, params: Modelled, frames: Frames) -> Latents:
     """Chunk by chunk; a chunk does not depend on where a killed run goes on. float16: their rounding is a hundred times
     smaller than what the autoencoder loses."""
-    from retake.diffusion.coding import encoded, latent_count
-    from retake.diffusion.loading import load_coder
+    from retake.diffusion.loading.load import load_coder
+    from retake.diffusion.sampling.chunked_vae import encoded, latent_count
 
     series: FrameSeries = work.open(frames)
     backbone = load_coder(params.model)

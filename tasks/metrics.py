@@ -17,15 +17,15 @@ from retake.metrics import fid, flicker, motion_fidelity, warp_error
 from retake.metrics import region as unedited
 from retake.metrics.cass import Params as CassParams
 from retake.metrics.clip_score import Params as ClipScoreParams
+from retake.metrics.common.guard import guarded
+from retake.metrics.common.sample import NO_REGION, Sample
 from retake.metrics.consistency import Params as ConsistencyParams
 from retake.metrics.dynamics import Params as DynamicsParams
 from retake.metrics.fid import Params as FidParams
 from retake.metrics.flicker import Params as FlickerParams
-from retake.metrics.guard import guarded
 from retake.metrics.lpips import Params as LpipsParams
 from retake.metrics.motion_fidelity import Params as MotionFidelityParams
 from retake.metrics.region import Params as RegionParams
-from retake.metrics.sample import NO_REGION, Sample
 from retake.metrics.smoothness import Params as SmoothnessParams
 from retake.metrics.ssim import Params as SsimParams
 from retake.metrics.summary import frame_rows, summarise, write_tsv

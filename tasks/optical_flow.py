@@ -59,7 +59,7 @@ def packed(pairs: Iterable[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int
 
 def hidden(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """bool [H,W] on the grid of `one`: not visible in the other frame."""
-    from retake.flow import in_bounds, occlusion
+    from retake.imaging.flow import in_bounds, occlusion
 
     # Half a pixel of slack: else noise of 0.01 px marks the whole border of a still picture as leaving it.
     return occlusion(one, other, boundaries=False) | ~in_bounds(one, slack=0.5)

@@ -1,6 +1,7 @@
 """report: the layers video and the contact sheet that the report page shows.
 
-The page itself is written when a result is handed out (flows/handout.py), because it tells what ran and what did not.
+The page itself is written when a result is handed out (flows/editing/result_folder.py), because it tells what ran and
+what did not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from retake.artifact import Artifact, Frames, Report, Result
 from retake.formats import DepthSeries, FlowSeries, FrameSeries, MaskSeries, RegionSeries, TrackSeries
-from retake.report import layers, sheet
+from retake.report import contact_sheet, layers
 from retake.stage import Work, stage
 from retake.video import encode
 
@@ -68,7 +69,7 @@ def stage_report(
     if tracks:
         names, draw = [*names, "tracks"], [*draw, track_layer(work.open(tracks), size)]
     columns = layers.columns_for(len(names))
-    collected = sheet.Sheet(names, len(source), params.columns)
+    collected = contact_sheet.Sheet(names, len(source), params.columns)
     blank = np.full((size[1], size[0], 3), layers.BACKDROP, np.uint8)
 
     def mosaics() -> Iterator[np.ndarray]:
@@ -82,11 +83,11 @@ def stage_report(
     proxy = work.scratch / "layers.mp4"
     encode(proxy, mosaics(), source.meta["fps"], crf=params.crf, keyint=8, preset="veryfast")
     work.add("layers.mp4", Path(proxy))
-    work.add("contact_sheet.png", sheet.png(collected.image()))
+    work.add("contact_sheet.png", contact_sheet.png(collected.image()))
     if optical_flow:
-        work.add("wheel.png", sheet.png(layers.flow_wheel(64)))
+        work.add("wheel.png", contact_sheet.png(layers.flow_wheel(64)))
     if depth:
-        work.add("depth.png", sheet.png(layers.depth_bar()))
+        work.add("depth.png", contact_sheet.png(layers.depth_bar()))
     return work.finish(
         layers=names,
         tile_size=list(size),

@@ -32,15 +32,15 @@ def main() -> None:
     torch.set_num_threads(1)
     for package in ("retake.diffusion", "retake.training"):
         home = importlib.import_module(package)
-        for module in pkgutil.iter_modules(home.__path__):
-            importlib.import_module(f"{package}.{module.name}")
+        for module in pkgutil.walk_packages(home.__path__, f"{package}."):
+            importlib.import_module(module.name)
 
     from small_diffusion import save_embedded_like
 
-    from retake.diffusion.inversion import invert
-    from retake.diffusion.loading import load
+    from retake.diffusion.loading.load import load
     from retake.diffusion.model import Model
-    from retake.diffusion.sampling import noise, sample
+    from retake.diffusion.sampling.ddim import noise, sample
+    from retake.diffusion.sampling.inversion import invert
 
     with tempfile.TemporaryDirectory() as folder:
         path = save_embedded_like(Path(folder) / "model")

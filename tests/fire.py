@@ -21,9 +21,9 @@ import filelock
 import psutil
 
 from flows import graph
-from flows.checkup import verify_store
-from flows.config import CHECKOUT, Settings, settings
 from flows.runners import Chosen, Local
+from flows.settings.compose import CHECKOUT, Settings, settings
+from flows.upkeep.verify import verify_store
 from retake.artifact import Artifact, File
 from retake.clip import open_clip
 from retake.formats import READERS, open_series

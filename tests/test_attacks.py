@@ -16,8 +16,8 @@ import pytest
 from attacks import HARMLESS, LEAST, corpus, pictures, watched
 from command import CHECKOUT
 
-from flows.config import compose
-from flows.overrides import lay, read
+from flows.settings.compose import compose
+from flows.settings.overrides import lay, read
 from retake.video import read_image
 
 # What a hostile case might do, one line each; `T` is a folder.
@@ -174,7 +174,7 @@ def test_the_watch_sees(event, tmp_path: Path):
 def test_the_watch_leaves_good_work_alone(tmp_path: Path):
     script = (
         "from attacks.watch import Watch, benign_settings\n"
-        "from flows.config import settings\n"
+        "from flows.settings.compose import settings\n"
         "benign_settings()\n"
         "watch = Watch()\n"
         "with watch() as seen:\n"

@@ -226,7 +226,7 @@ def test_debug_is_taken_by_every_command_and_shows_the_traceback(retake):
 
 
 def test_settings_files_are_read_with_suspicion(given):
-    from flows.plain import parse_yaml
+    from flows.settings.plain_yaml import parse_yaml
     from retake.errors import ConfigError
 
     for text in (

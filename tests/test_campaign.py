@@ -33,8 +33,8 @@ from fire import (
     ward_of,
 )
 
-from flows.checkup import verify_store
-from flows.config import Settings
+from flows.settings.compose import Settings
+from flows.upkeep.verify import verify_store
 from retake.errors import DamagedError
 from retake.formats import READERS
 from retake.stage import Silent

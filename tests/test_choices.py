@@ -12,9 +12,10 @@ from command import CHECKOUT
 from test_depth import small as small_depth  # noqa: F401 (a fixture, asked for by name)
 from test_raft import small as small_raft  # noqa: F401
 
-from flows import export, graph
-from flows.config import CHOICES, Settings, settings
+from flows import graph
+from flows.editing import export
 from flows.runners import Local
+from flows.settings.compose import CHOICES, Settings, settings
 from retake.clip import open_clip
 from retake.diffusion.model import weights_of
 from retake.errors import MachineError

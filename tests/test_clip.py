@@ -123,7 +123,7 @@ def test_given_masks_of_a_davis_tree_make_an_edit(davis, tmp_path, own_store):
     """Palette annotations, object 2 of two, through the whole graph."""
     from PIL import Image
 
-    from flows import job
+    from flows.editing import edit
 
     rng = np.random.default_rng(0)
     texture = cv2.resize(rng.integers(0, 255, (12, 16, 3)).astype(np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
@@ -140,7 +140,7 @@ def test_given_masks_of_a_davis_tree_make_an_edit(davis, tmp_path, own_store):
         image.save(davis / "Annotations" / "480p" / "square" / f"{k:05d}.png")
     write(tmp_path / "reference.png", grey(200))
     masks = davis / "Annotations" / "480p" / "square"
-    done = job.edit(
+    done = edit.edit(
         f"{davis}:square",
         ["masks=given", f"masks.path={masks}", "masks.object=2", f"edit.reference={tmp_path / 'reference.png'}"],
         until="edit",

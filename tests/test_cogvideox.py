@@ -6,11 +6,11 @@ import pytest
 import small_cogvideox as small
 import torch
 
-from retake.diffusion import cogvideox_network as network
-from retake.diffusion.cogvideox import CogVideoX
-from retake.diffusion.loading import load
+from retake.diffusion.families import cogvideox_transformer as network
+from retake.diffusion.families.cogvideox import CogVideoX
+from retake.diffusion.loading.load import load
+from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
-from retake.diffusion.parts import Parts
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 

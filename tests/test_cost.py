@@ -13,9 +13,9 @@ import small_cogvideox as small
 import torch
 import yaml
 
-from retake.diffusion import cost, costs
+from retake.diffusion.cost import measure, predict
+from retake.diffusion.cost.meta_counter import tally
 from retake.diffusion.model import Model
-from retake.diffusion.tally import tally
 from retake.weights.catalogue import CATALOGUE
 
 MODELS = Path(__file__).parent.parent / "params" / "model"
@@ -94,13 +94,13 @@ KNOWN = {
 
 
 def test_every_configuration_is_known():
-    assert {file.stem for file in cost.CONFIGURATIONS.glob("*.json")} == set(KNOWN)
+    assert {file.stem for file in measure.CONFIGURATIONS.glob("*.json")} == set(KNOWN)
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_configurations_have_the_published_number_of_parameters(name):
-    facts = cost.configuration(name)
-    count = sum(parameter.numel() for parameter in cost.component(name).parameters())
+    facts = measure.configuration(name)
+    count = sum(parameter.numel() for parameter in measure.component(name).parameters())
     assert count == facts["parameters"]
     assert count / 1e6 == pytest.approx(KNOWN[name], rel=1e-3)
     assert facts["source"].startswith("https://huggingface.co/")
@@ -116,10 +116,10 @@ def test_configurations_have_the_published_number_of_parameters(name):
     ],
 )
 def test_sites_of_the_real_models(name, count, site, grid):
-    sites = {one.name: one.grid for one in cost.built(cost.PUBLISHED[name]).sites()}
+    sites = {one.name: one.grid for one in measure.built(measure.PUBLISHED[name]).sites()}
     assert len(sites) >= count
     assert sites[site] == grid
-    assert cost.PUBLISHED[name].site in sites
+    assert measure.PUBLISHED[name].site in sites
 
 
 # What is tallied anew in the test, so that it stays short; of models that are not here, everything.
@@ -131,14 +131,14 @@ CHECKED = {
 }
 
 
-def found(name: str, *works) -> costs.Cost:
-    return cost.cost(cost.known()[name], works)
+def found(name: str, *works) -> predict.Cost:
+    return measure.cost(measure.known()[name], works)
 
 
-@pytest.mark.parametrize("name", cost.known())
+@pytest.mark.parametrize("name", measure.known())
 def test_the_table_is_what_the_models_cost(name):
-    """After a change of an adapter: python -m retake.diffusion.cost --write"""
-    now, kept = found(name, *CHECKED.get(name, costs.WORKS)), costs.table()[name]
+    """After a change of an adapter: python -m retake.diffusion.cost.measure --write"""
+    now, kept = found(name, *CHECKED.get(name, predict.WORKS)), predict.table()[name]
     assert dataclasses.replace(now, works=kept.works) == kept
     for work, tallied in now.works.items():
         assert tallied.flops == pytest.approx(kept.works[work].flops, rel=1e-6), work
@@ -146,7 +146,7 @@ def test_the_table_is_what_the_models_cost(name):
 
 
 def test_the_table_holds_the_models_that_are_known():
-    assert set(costs.table()) == set(cost.known())
+    assert set(predict.table()) == set(measure.known())
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_the_table_holds_the_models_that_are_known():
     ],
 )
 def test_memory_and_operations_of_the_real_models(name, resident, offloaded, teraflops):
-    one = costs.table()[name]
+    one = predict.table()[name]
     works = (("text", 1), ("evaluation", 2), ("decode", 1), ("encode", 1))
     for offload, (low, high) in (("none", resident), ("model", offloaded)):
         assert low <= max(one.memory(work, offload, batch) for work, batch in works) / GIB <= high
     assert teraflops[0] <= one.works["evaluation"].flops / 1e12 <= teraflops[1]
     assert one.memory("evaluation", "sequential") < one.memory("evaluation", "model") < one.memory("evaluation")
-    # Layer by layer comes the denoiser alone (parts.py).
+    # Layer by layer comes the denoiser alone (loading/offload.py).
     for work in ("text", "decode"):
         assert one.memory(work, "sequential") == one.memory(work, "model")
     assert one.works["gradient"].peak > 2 * one.works["evaluation"].peak
@@ -176,7 +176,7 @@ def test_operations_of_the_transformer_are_those_of_its_products():
     """Tokens times twice the weights that every token meets, and joint attention of all tokens."""
     tokens, width, layers = 13 * 30 * 45 + 226, 3072, 42
     products = layers * (2 * tokens * 12 * width**2 + 4 * tokens**2 * width)
-    assert costs.table()["cogvideox_5b"].works["evaluation"].flops == pytest.approx(products, rel=0.01)
+    assert predict.table()["cogvideox_5b"].works["evaluation"].flops == pytest.approx(products, rel=0.01)
 
 
 # ---- folders ---------------------------------------------------------------------------------------------------------
@@ -184,11 +184,11 @@ def test_operations_of_the_transformer_are_those_of_its_products():
 
 def test_a_folder_costs_what_its_configurations_say(tmp_path):
     folder, parts = small.save_embedded(tmp_path)
-    made = cost.of_folder(
+    made = measure.of_folder(
         "cogvideox", folder, parts, frames=16, height=64, width=64, site="transformer_blocks.1", dtype="float32"
     )
     assert made.states == 8 + 5
-    one = cost.cost(made, ("evaluation", "gradient"))
+    one = measure.cost(made, ("evaluation", "gradient"))
     weights = sum(
         parameter.numel()
         for parameter in small.transformer(
@@ -203,24 +203,24 @@ def test_a_folder_costs_what_its_configurations_say(tmp_path):
 def test_a_prompt_is_as_long_as_the_configurations_say(tmp_path):
     """T5 has no positions to count: the transformer says what it reads."""
     folder, size = small.save(tmp_path), {"frames": 9, "height": 32, "width": 48, "site": "transformer_blocks.1"}
-    made = cost.of_folder("cogvideox", folder, **size, dtype="float32")
+    made = measure.of_folder("cogvideox", folder, **size, dtype="float32")
     assert made.states == 6
-    short = cost.cost(made, ("text", "evaluation"))
+    short = measure.cost(made, ("text", "evaluation"))
     config = json.loads((folder / "transformer/config.json").read_text())
     for length, states in ((60, 60), (None, 226)):
         config["max_text_seq_length"] = length
         kept = {name: value for name, value in config.items() if value is not None}
         (folder / "transformer/config.json").write_text(json.dumps(kept))
-        longer = cost.of_folder("cogvideox", folder, **size, dtype="float32")
+        longer = measure.of_folder("cogvideox", folder, **size, dtype="float32")
         assert longer.states == states
-    found = cost.cost(longer, ("text", "evaluation"))
+    found = measure.cost(longer, ("text", "evaluation"))
     for work in ("text", "evaluation"):
         assert found.works[work].flops > short.works[work].flops
 
 
-@pytest.mark.parametrize("name", cost.PUBLISHED)
+@pytest.mark.parametrize("name", measure.PUBLISHED)
 def test_the_published_prompts_are_those_of_the_configurations(name):
-    assert cost.PUBLISHED[name].states == cost.prompt_states(cost.PUBLISHED[name].parts)
+    assert measure.PUBLISHED[name].states == measure.prompt_states(measure.PUBLISHED[name].parts)
 
 
 # ---- what stages take ------------------------------------------------------------------------------------------------
@@ -237,40 +237,40 @@ def test_plans_read_the_table_without_torch():
 
 
 def test_operations_follow_steps_guidance_windows_and_refinements():
-    one = costs.table()["cogvideox_2b"]
+    one = predict.table()["cogvideox_2b"]
     asked = one.works["evaluation"].flops
-    plain = costs.predicted(model(), "inversion", 49, steps=10)
+    plain = predict.predicted(model(), "inversion", 49, steps=10)
     assert plain.evaluations == 10
     assert plain.flops == one.works["text"].flops + 10 * asked
-    assert costs.predicted(model(), "inversion", 49, steps=10, iterations=3).evaluations == 40
-    assert costs.predicted(model(), "inversion", 97, steps=10).evaluations == 20  # 25 latent frames in windows of 13
-    assert costs.predicted(model(), "inversion", 97, steps=10, overlap=4).evaluations == 30
-    edit = costs.predicted(model(), "edit", 49, steps=10, guidance=6.0)
+    assert predict.predicted(model(), "inversion", 49, steps=10, iterations=3).evaluations == 40
+    assert predict.predicted(model(), "inversion", 97, steps=10).evaluations == 20  # 25 latent frames in windows of 13
+    assert predict.predicted(model(), "inversion", 97, steps=10, overlap=4).evaluations == 30
+    edit = predict.predicted(model(), "edit", 49, steps=10, guidance=6.0)
     assert edit.evaluations == 20
     assert edit.flops == 2 * one.works["text"].flops + 20 * asked + one.works["decode"].flops
     assert (
-        costs.predicted(model(), "edit", 49, steps=10, gradients=4).flops
-        > costs.predicted(model(), "edit", 49, steps=10).flops
+        predict.predicted(model(), "edit", 49, steps=10, gradients=4).flops
+        > predict.predicted(model(), "edit", 49, steps=10).flops
     )
-    latents = costs.predicted(model(), "latents", 98)
+    latents = predict.predicted(model(), "latents", 98)
     assert latents.evaluations == 0
     assert latents.flops == 2 * one.works["encode"].flops
 
 
 def test_memory_follows_offload_batch_and_precision():
-    offloaded = costs.predicted(model(), "inversion", 49)
-    resident = costs.predicted(model(offload="none"), "inversion", 49)
+    offloaded = predict.predicted(model(), "inversion", 49)
+    resident = predict.predicted(model(offload="none"), "inversion", 49)
     assert resident.memory - offloaded.memory > 3 * GIB
-    assert costs.predicted(model(offload="none", dtype="float32"), "inversion", 49).memory > 1.9 * resident.memory
-    assert costs.predicted(model(offload="none", batch=4), "inversion", 49) == resident  # one window alone
-    assert costs.predicted(model(offload="none", batch=4), "inversion", 490).memory > resident.memory + 2 * GIB
-    gradients = costs.predicted(model(), "edit", 49, gradients=1)
-    assert gradients.memory > costs.predicted(model(), "edit", 49).memory
+    assert predict.predicted(model(offload="none", dtype="float32"), "inversion", 49).memory > 1.9 * resident.memory
+    assert predict.predicted(model(offload="none", batch=4), "inversion", 49) == resident  # one window alone
+    assert predict.predicted(model(offload="none", batch=4), "inversion", 490).memory > resident.memory + 2 * GIB
+    gradients = predict.predicted(model(), "edit", 49, gradients=1)
+    assert gradients.memory > predict.predicted(model(), "edit", 49).memory
 
 
 @pytest.mark.parametrize("changes", [{"name": "mine"}, {"height": 240}, {"frames": 25}, {"family": "unet3d"}])
 def test_what_was_not_tallied_is_unknown(changes):
-    assert costs.predicted(model(**changes), "edit", 49) is None
+    assert predict.predicted(model(**changes), "edit", 49) is None
 
 
 @pytest.mark.parametrize("file", sorted(MODELS.glob("*.yaml")), ids=lambda file: file.stem)
@@ -280,11 +280,11 @@ def test_models_of_the_settings_have_their_cost_and_say_it(file):
     assert chosen.name == file.stem
     if file.stem.startswith("embedded"):
         return
-    one = costs.table()[chosen.name]
+    one = predict.table()[chosen.name]
     assert (one.family, one.frames, one.height, one.width, one.dtype) == (
         chosen.family, chosen.frames, chosen.height, chosen.width, chosen.dtype
     )  # fmt: skip
-    assert cost.sentence(one) in " ".join(text.replace("\n#", "").split())
+    assert measure.sentence(one) in " ".join(text.replace("\n#", "").split())
     for reference in (chosen.weights, chosen.motion):
         assert reference is None or f"retake weights {reference}" in text
 
@@ -292,12 +292,12 @@ def test_models_of_the_settings_have_their_cost_and_say_it(file):
 @pytest.mark.parametrize("name", ["modelscope", "zeroscope", "cogvideox_2b", "cogvideox_5b"])
 def test_downloads_are_as_large_as_their_parameters(name):
     size = 4 if name == "modelscope" else 2
-    parameters = sum(costs.table()[name].parameters.values())
+    parameters = sum(predict.table()[name].parameters.values())
     assert CATALOGUE[name].megabytes * 1e6 == pytest.approx(parameters * size, rel=0.01)
 
 
 def test_animatediff_is_two_downloads():
-    motion = json.loads((cost.CONFIGURATIONS / "motion_v1_5_2.json").read_text())["parameters"]
-    rest = sum(costs.table()["animatediff"].parameters.values()) - motion
+    motion = json.loads((measure.CONFIGURATIONS / "motion_v1_5_2.json").read_text())["parameters"]
+    rest = sum(predict.table()["animatediff"].parameters.values()) - motion
     assert CATALOGUE["stable_diffusion_v1_5"].megabytes * 1e6 == pytest.approx(4 * rest, rel=0.01)
     assert CATALOGUE["animatediff_v1_5_2"].megabytes * 1e6 == pytest.approx(4 * motion, rel=0.01)

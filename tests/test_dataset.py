@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 from command import Shell, reference, sprite_clip
 
-from flows import batch, dataset, graph, outlook
-from flows.console import Console
-from flows.jobs import work_of
-from flows.listing import listed
+from flows import graph
+from flows.datasets import batch, plan
+from flows.datasets import run as dataset
+from flows.datasets.jobs import work_of
+from flows.datasets.sources import listed
+from flows.datasets.states import State, States
 from flows.runners import Local
-from flows.states import State, States
+from flows.terminal.console import Console
 from retake.errors import ConfigError, MachineError
 from retake.stage import Silent
 from retake.store import Store
@@ -123,7 +125,7 @@ def picture():
 
 
 def settings(manifest: Path, *overrides: str) -> dict:
-    from flows.config import compose
+    from flows.settings.compose import compose
 
     return compose(["dataset=manifest", f"dataset.manifest={manifest}", *overrides])
 
@@ -362,7 +364,7 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     assert first.stages["frames"] == {"cached": 0, "will run": 3, "may run": 0}
     assert first.stages["report"] == {"cached": 0, "will run": 0, "may run": 3}
     assert (first.seconds, first.unknown, list(first.unreadable)) == (0, 9 * 3, ["empty/edit", "text/edit"])
-    assert "E402" in next(line for line in outlook.lines(first) if "would be set aside: text" in line)
+    assert "E402" in next(line for line in plan.lines(first) if "would be set aside: text" in line)
     assert not (tmp_path / "datasets").exists()
     run(folder, given)
     again = planned()
@@ -374,7 +376,7 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     assert changed.stages["edit"] == {"cached": 0, "will run": 3, "may run": 0}
     assert changed.stages["decode"] == {"cached": 0, "will run": 0, "may run": 3}
     assert changed.why == {"edit": {"edit.strength: 1.0 -> 0.5": 3}}
-    assert "why edit: edit.strength: 1.0 -> 0.5 (3 of the first 3 edits)" in list(outlook.lines(changed))
+    assert "why edit: edit.strength: 1.0 -> 0.5 (3 of the first 3 edits)" in list(plan.lines(changed))
     assert changed.seconds > 0
     assert changed.unknown == 0
     done = run(folder, given, "edit.strength=0.5")

@@ -20,7 +20,7 @@ import pytest
 from command import reference, sprite_clip
 from test_prefect import MADE
 
-from flows import job
+from flows.editing import edit
 from flows.runners import Local
 from retake.store import Store
 
@@ -254,7 +254,7 @@ def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_a
 
     # From the command line, in a store of its own, it comes out the same.
     alone = Store(site.home / "alone" / "retake")
-    done = job.edit(str(clip), own, runner=Local(alone), folder=site.home / "alone" / "out")
+    done = edit.edit(str(clip), own, runner=Local(alone), folder=site.home / "alone" / "out")
     assert {outcome.status for outcome in done.outcomes} == {"ran"}
     assert identities(alone) == identities(Store(site.home / "store" / "retake"))
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from retake.egomotion import estimate, in_front, likelier, parallax
 from retake.errors import ConfigError, MachineError, MediaError
 from retake.exchange import depth as files
-from retake.flow import in_bounds, occlusion
+from retake.imaging.flow import in_bounds, occlusion
 from retake.priors.depth import depth_anything, given
 from retake.priors.depth import parallax as prior
+from retake.priors.depth.camera_motion import estimate, in_front, likelier, parallax
 from retake.priors.optical_flow import dis
 from retake.synthetic import TRAVELS, World, scene
 
@@ -232,7 +232,7 @@ def test_parallax_that_flickers_stays_faint():
 
 
 def test_maps_are_steady_in_time():
-    from retake.flow import warp
+    from retake.imaging.flow import warp
 
     world, frames, flow = clip("sideways")
     maps = list(prior.maps(frames, flow, prior.Params()))

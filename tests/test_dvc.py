@@ -165,7 +165,7 @@ def test_the_cache_folder_is_dvcs_own(tmp_path, monkeypatch):
 
 
 def test_params_yaml_is_what_params_composes_to():
-    from flows.config import compose, read_params
+    from flows.settings.compose import compose, read_params
 
     assert read_params() == compose([]), "write it: retake params"
 
@@ -174,7 +174,7 @@ def test_dvc_yaml_names_every_stage_and_the_files_of_its_versions():
     import yaml
 
     from flows import graph
-    from flows.config import CHOICES
+    from flows.settings.compose import CHOICES
     from retake.lookup import lookup, names
 
     stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]

@@ -10,16 +10,16 @@ import pytest
 import small_diffusion
 from command import Shell
 
-from flows import evaluation
-from flows.config import CHECKOUT
-from flows.console import Console
-from flows.evaluation import prepared
-from flows.pairs import read_pairs
+from flows.experiments import evaluation
+from flows.experiments.evaluation import prepared
+from flows.experiments.pairs import read_pairs
 from flows.runners import Local
+from flows.settings.compose import CHECKOUT
+from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError
-from retake.report import comparison
-from retake.report.standings import interval, table
+from retake.report import evaluation_page
+from retake.report.intervals import interval, table
 from retake.store import Store
 from retake.synthetic import clips, mixes
 from retake.video import read_image, write_png
@@ -287,7 +287,7 @@ def test_a_difference_that_rests_on_few_pairs_has_no_colour():
             (str(n), arm, 0): {"ssim": 1.0 + plus} for n in range(count) for arm, plus in (("a", 0.0), ("b", 0.004))
         }
         rows = table(found, {str(n): "" for n in range(count)}, ["a", "b"], ["ssim"], "a")
-        page = comparison.page("x", rows, about, [], "a", False)
+        page = evaluation_page.page("x", rows, about, [], "a", False)
         assert ("class='better'>+0.004" in page) == coloured
         assert (f" of {count}" in page) != coloured
 
@@ -301,7 +301,7 @@ def test_missing_weights_stop_an_evaluation_before_anything_runs(tmp_path):
 
 def test_the_page_escapes_what_it_is_told():
     failed = [{"pair": "<b>", "arm": "a", "seed": "0", "error": "<script>"}]
-    page = comparison.page("<i>", [], {}, failed, None, False)
+    page = evaluation_page.page("<i>", [], {}, failed, None, False)
     assert "<script>" not in page
     assert "<b>" not in page
 

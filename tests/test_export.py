@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows import export as room
-from flows import job
-from flows.config import CHECKOUT, settings
-from flows.export import Formats, export
+from flows.editing import edit as job
+from flows.editing import export as room
+from flows.editing.export import Formats, export
 from flows.runners import Local
+from flows.settings.compose import CHECKOUT, settings
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError
 from retake.exchange import masks as mask_files

@@ -12,17 +12,17 @@ import small_cogvideox
 import small_diffusion as small
 import torch
 
-from retake.diffusion import fifo
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.cogvideox import CogVideoX
-from retake.diffusion.fifo import Diagonal, begin, emitted, evenly, generated, together
-from retake.diffusion.inversion import invert
-from retake.diffusion.parts import Parts
-from retake.diffusion.sampling import forward, noise, sample
+from retake.diffusion.families.cogvideox import CogVideoX
+from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.loading.offload import Parts
+from retake.diffusion.sampling import fifo
+from retake.diffusion.sampling.ddim import forward, noise, sample
+from retake.diffusion.sampling.fifo import Diagonal, begin, emitted, evenly, generated, together
+from retake.diffusion.sampling.fifo_queue import Queue, Span, cut, inside
+from retake.diffusion.sampling.inversion import invert
+from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.schedule import END, Schedule
-from retake.diffusion.slots import Queue, Span, cut, inside
-from retake.diffusion.unet_motion import UNetMotion
-from retake.diffusion.windows import Windows
 from retake.errors import ConfigError
 
 FRAMES, CLIP, GRID = 8, 14, (4, 8, 8)

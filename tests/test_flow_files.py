@@ -18,7 +18,7 @@ from retake.errors import ConfigError, MediaError
 from retake.exchange import depth, exr, flow
 from retake.exchange import tracks as track_files
 from retake.exchange.files import MAX_BYTES, nearest_known, numbered
-from retake.flow import in_bounds, occlusion
+from retake.imaging.flow import in_bounds, occlusion
 from retake.priors.optical_flow import given
 from retake.synthetic import World, scene
 

@@ -8,10 +8,10 @@ import pytest
 from command import Shell, sprite_clip
 
 from flows import graph
-from flows.config import settings
-from flows.forecast import Forecast, forecast, frame_count, of_model
-from flows.planned import duration, operations, table
+from flows.planning.forecast import Forecast, forecast, frame_count, of_model
+from flows.planning.table import duration, operations, table
 from flows.runners import Chosen, Plan, Planned, recipe_of
+from flows.settings.compose import settings
 from retake.artifact import Edited, File
 from retake.clip import open_clip
 from retake.errors import ConfigError
@@ -173,10 +173,10 @@ def test_work_of_a_model_is_counted_and_of_a_method_that_does_not_say_is_not_gue
 )
 def test_a_queue_is_asked_at_most_as_often_as_planned(words):
     """Against what diagonal denoising itself counts, on the very schedule."""
-    from retake.diffusion.fifo import Diagonal
-    from retake.diffusion.loading import load
+    from retake.diffusion.loading.load import load
+    from retake.diffusion.sampling.fifo import Diagonal
     from retake.methods.moca import asked, levels_below, numbers
-    from retake.methods.moca.rule import rule_of
+    from retake.methods.moca.presets import rule_of
 
     params = call(["model=embedded", "edit=moca", "edit.reference_text=a", *words])["params"]
     backbone, own = load(params.model), params.settings

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from retake.report import gallery
-from retake.report.gallery import Card
+from retake.report import gallery_page
+from retake.report.gallery_page import Card
 
 STATES = ("ok", "ok", "ok", "cached", "cached", "quarantined", "failed", "skipped")
 HOSTILE = "<img src=x onerror=window.pwned=1></script>{{ data }} "
@@ -41,7 +41,7 @@ def names(chosen: list[Card]) -> list[str]:
 @pytest.fixture(scope="module")
 def tab(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     page = tmp_path_factory.mktemp("gallery") / "index.html"
-    page.write_text(gallery.page(f"dataset {HOSTILE}", cards()), encoding="utf-8")
+    page.write_text(gallery_page.page(f"dataset {HOSTILE}", cards()), encoding="utf-8")
     tab = browser.new_context(offline=True, viewport={"width": 1280, "height": 800}).new_page()
     tab.complaints = []
     tab.on("pageerror", lambda error: tab.complaints.append(str(error)))

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from command import Shell, reference, sprite_clip
 
-from flows.housekeeping import bytes_of
-from retake import gc
+from flows.upkeep.housekeeping import bytes_of
 from retake.artifact import KINDS
 from retake.errors import ConfigError
-from retake.store import Record, Store
+from retake.store import Record, Store, garbage
 
 
 def put(store: Store, name: str, *content: bytes, age: float, inputs: dict[str, str] | None = None) -> Record:
@@ -26,7 +25,7 @@ def put(store: Store, name: str, *content: bytes, age: float, inputs: dict[str, 
     when = time.time() - age
     os.utime(store.record_path("frames", key), (when, when))
     for file in files:
-        os.utime(store.object_path(file.sha256), (when - 2 * gc.GRACE,) * 2)
+        os.utime(store.object_path(file.sha256), (when - 2 * garbage.GRACE,) * 2)
     return record
 
 
@@ -47,20 +46,20 @@ def test_what_was_used_least_recently_goes_first(store):
     for n, name in enumerate("abcd"):
         put(store, name, name.encode() * 1000, age=100 - n)
     assert store.find("frames", "a" * 64)  # used now
-    tried = gc.collect(store, 2000, dry=True)
+    tried = garbage.collect(store, 2000, dry=True)
     assert (names(tried.records), tried.bytes, tried.kept) == (["b", "c"], 2000, 2000)
     assert left(store) == list("abcd")
-    assert names(gc.collect(store, 2000).records) == ["b", "c"]
+    assert names(garbage.collect(store, 2000).records) == ["b", "c"]
     assert left(store) == ["a", "d"]
-    assert sum(size for _, size in gc.objects(store)) == 2000
-    assert gc.collect(store, 2000).records == []
+    assert sum(size for _, size in garbage.objects(store)) == 2000
+    assert garbage.collect(store, 2000).records == []
     assert store.find("frames", "b" * 64) is None
 
 
 def test_shared_objects_stay_while_somebody_names_them(store):
     put(store, "a", b"x" * 1000, b"y" * 10, age=100)
     put(store, "b", b"x" * 1000, age=50)
-    done = gc.collect(store, 1000)
+    done = garbage.collect(store, 1000)
     assert (names(done.records), done.bytes) == (["a"], 10)
     assert store.find("frames", "b" * 64)
 
@@ -68,7 +67,7 @@ def test_shared_objects_stay_while_somebody_names_them(store):
 def test_pins_stay_whatever_the_budget(store):
     put(store, "a", b"x" * 1000, age=100)
     put(store, "b", b"y" * 1000, age=50)
-    done = gc.collect(store, 0, pinned=lambda record: record.key[0] == "a")
+    done = garbage.collect(store, 0, pinned=lambda record: record.key[0] == "a")
     assert (names(done.records), done.pinned, done.kept) == (["b"], 1000, 1000)
     assert left(store) == ["a"]
 
@@ -76,12 +75,12 @@ def test_pins_stay_whatever_the_budget(store):
 def test_objects_that_nobody_names_yet_are_left_while_they_are_young(store):
     lost, fresh = store.put("x", b"lost"), store.put("y", b"fresh")
     os.utime(store.object_path(lost.sha256), (1, 1))
-    gc.collect(store, 10**9)
-    assert [name for name, _ in gc.objects(store)] == [fresh.sha256]
+    garbage.collect(store, 10**9)
+    assert [name for name, _ in garbage.objects(store)] == [fresh.sha256]
     os.utime(store.object_path(fresh.sha256), (1, 1))
     store.put("y", b"fresh")  # a stage that is running needs it
-    gc.collect(store, 10**9)
-    assert [name for name, _ in gc.objects(store)] == [fresh.sha256]
+    garbage.collect(store, 10**9)
+    assert [name for name, _ in garbage.objects(store)] == [fresh.sha256]
 
 
 def test_chunks_of_an_unfinished_stage_stay_however_old_they_are(store):
@@ -90,10 +89,10 @@ def test_chunks_of_an_unfinished_stage_stay_however_old_they_are(store):
     store.save_partial("c" * 64, [chunk], [state], "mark")
     for file in (chunk, state):
         os.utime(store.object_path(file.sha256), (1, 1))
-    gc.collect(store, 0)
+    garbage.collect(store, 0)
     assert left(store) == []
     assert store.load_partial("c" * 64, "mark")
-    gc.forget(store, "nobody")
+    garbage.forget(store, "nobody")
     assert store.load_partial("c" * 64, "mark")
 
 
@@ -105,7 +104,7 @@ def test_what_crashes_left_is_cleared(store):
         path.write_text("x")
         os.utime(path, (1, 1))
         path.with_name("new").write_text("x")
-    gc.collect(store, 10**9)
+    garbage.collect(store, 10**9)
     assert sorted(
         str(p.relative_to(store.root)) for f in ("partial", "quarantine", "tmp") for p in (store.root / f).iterdir()
     ) == [
@@ -120,17 +119,17 @@ def test_forgetting_takes_all_that_was_made_of_a_source_and_nothing_else(store):
     b = put(store, "b", b"flow", age=8, inputs={"frames": a.artifact.digest})
     put(store, "c", b"mask", age=7, inputs={"frames": a.artifact.digest, "optical_flow": b.artifact.digest})
     put(store, "d", b"flow", age=6, inputs={"frames": "of another"})  # the same bytes
-    assert sorted(names(gc.forget(store, "source", dry=True).records)) == list("abc")
+    assert sorted(names(garbage.forget(store, "source", dry=True).records)) == list("abc")
     for record in (a, b):  # bytes of `b` are another's, too
         path = store.object_path(record.artifact.files[0].sha256)
         (store.root / "quarantine").mkdir(exist_ok=True)
         for end in ("", ".reason"):
             (store.root / "quarantine" / f"{path.name}-1234abcd{end}").write_text("x")
-    done = gc.forget(store, "source")
+    done = garbage.forget(store, "source")
     assert {path.name[:64] for path in (store.root / "quarantine").iterdir()} == {b.artifact.files[0].sha256}
     assert (left(store), done.bytes) == (["d"], 10)
     assert store.find("frames", "d" * 64)
-    assert gc.forget(store, "nobody").records == []
+    assert garbage.forget(store, "nobody").records == []
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import torch
 from diffusers import DDIMInverseScheduler
 
 from retake.diffusion.backbone import Condition
-from retake.diffusion.inversion import invert
-from retake.diffusion.parts import Parts
-from retake.diffusion.sampling import noise, sample
+from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.loading.offload import Parts
+from retake.diffusion.sampling.ddim import noise, sample
+from retake.diffusion.sampling.inversion import invert
+from retake.diffusion.sampling.windows import Reel, Windows
 from retake.diffusion.schedule import Schedule
-from retake.diffusion.unet_motion import UNetMotion
-from retake.diffusion.windows import Reel, Windows
 
 FRAMES, GRID = 8, (4, 8, 8)
 KINDS = {

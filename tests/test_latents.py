@@ -20,15 +20,15 @@ from test_recipe import another
 from test_stages import Calls, StopAfter, Then, run
 
 from flows import graph
-from flows.config import settings
 from flows.runners import Chosen, Plan, recipe_of
+from flows.settings.compose import settings
 from retake.artifact import Frames
 from retake.clip import open_clip
-from retake.diffusion.coding import decoded, encoded, latent_count
-from retake.diffusion.loading import load
+from retake.diffusion.loading.load import load
 from retake.diffusion.model import Model
-from retake.diffusion.sampling import sample
-from retake.diffusion.windows import Windows
+from retake.diffusion.sampling.chunked_vae import decoded, encoded, latent_count
+from retake.diffusion.sampling.ddim import sample
+from retake.diffusion.sampling.windows import Windows
 from retake.errors import ConfigError, IntegrityError, MachineError
 from retake.formats import GROUP, open_series
 from retake.recipe import files_of
@@ -325,7 +325,7 @@ def test_a_plan_names_what_changed_in_the_model(made, folder):
 def test_a_plan_and_a_cached_inversion_import_no_torch(made, folder):
     script = (
         "import sys\n"
-        "from flows import graph\nfrom flows.config import settings\nfrom flows.runners import Local, Plan\n"
+        "from flows import graph\nfrom flows.settings.compose import settings\nfrom flows.runners import Local, Plan\n"
         "from retake.clip import open_clip\nfrom retake.store import Store\n"
         "root, *words = sys.argv[1:]\nstore, clip, p = Store(root), open_clip('sprites:drift'), settings(words)\n"
         "graph.edit_graph(Plan(store), clip, p)\nrunner = Local(store)\n"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from command import CHECKOUT, Shell, sprite_clip
 
-from flows.config import CHOICES, MODELS, compose, read_params
+from flows.settings.compose import CHOICES, MODELS, compose, read_params
 from retake.lookup import lookup, names
 
 METHOD = '''

@@ -18,9 +18,9 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.loading import load, load_coder
+from retake.diffusion.loading.load import load, load_coder
+from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model, Noise, weights_of
-from retake.diffusion.parts import Parts
 from retake.errors import ConfigError, RetakeError
 from retake.recipe import keyed_params
 

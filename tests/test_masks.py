@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from flows import graph
-from flows.config import Settings, settings
 from flows.runners import Local
+from flows.settings.compose import Settings, settings
 from retake.clip import open_clip
 from retake.errors import ConfigError
 from retake.formats import CHUNK, chunk_name, open_series

@@ -10,8 +10,8 @@ import pytest
 from command import CHECKOUT
 from pydantic import BaseModel
 
-from retake import memory
 from retake.diffusion.model import Model
+from retake.machine import memory
 from tasks.modelled import Modelled
 
 # A stage of three chunks, each of which needs 100 MiB for every frame of a batch, in a process that may have 250 more

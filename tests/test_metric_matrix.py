@@ -20,7 +20,6 @@ from retake.metrics import (
     dynamics,
     fid,
     flicker,
-    guard,
     lpips,
     motion_fidelity,
     region,
@@ -30,8 +29,9 @@ from retake.metrics import (
     temporal_consistency,
     warp_error,
 )
-from retake.metrics.crop import square
-from retake.metrics.sample import Sample
+from retake.metrics.common import guard
+from retake.metrics.common.crop import square
+from retake.metrics.common.sample import Sample
 from retake.video import write_png
 
 H, W, FRAMES, STEP = 48, 64, 9, 3

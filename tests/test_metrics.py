@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from retake.errors import ConfigError, MediaError
 from retake.metrics import flicker, motion_fidelity, region, ssim, summary, warp_error
-from retake.metrics.sample import NO_REGION, Result, Sample
+from retake.metrics.common.sample import NO_REGION, Result, Sample
 
 H, W = 48, 64
 

@@ -18,23 +18,23 @@ from test_fifo import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 from test_sdedit import Told
 from test_stages import Calls, StopAfter, run, seen
 
-from flows.config import settings
 from flows.graph import asked_of
+from flows.settings.compose import settings
+from retake.diffusion.attention_maps import Concepts
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.concepts import Concepts
-from retake.diffusion.fifo import begin, emitted
-from retake.diffusion.loading import load
+from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.loading.load import load
+from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
-from retake.diffusion.parts import Parts
-from retake.diffusion.slots import Queue, Slots, Span, cut, plain
-from retake.diffusion.unet_motion import UNetMotion
+from retake.diffusion.sampling.fifo import begin, emitted
+from retake.diffusion.sampling.fifo_queue import Queue, Slots, Span, cut, plain
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
+from retake.imaging.rgba import with_alpha
 from retake.methods import moca
-from retake.methods.moca import masks, mixing
+from retake.methods.moca import masks, steps
+from retake.methods.moca.presets import CODE, PAPER, RECOMMENDED, RULES, rule_of
 from retake.methods.moca.reference import filled, laid, scaled_box
-from retake.methods.moca.rule import CODE, PAPER, RECOMMENDED, RULES, rule_of
-from retake.picture import with_alpha
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
@@ -69,7 +69,7 @@ def picture(frames, value=1.0) -> torch.Tensor:
 
 def mixed(preset, rule, where=square, shown=picture):
     """A preset's step with masks and a reference that are known."""
-    return mixing.mixing(preset, rule, partial(masks.gated, masks.from_region(where), rule.iou, "itself"), shown)
+    return steps.mixing(preset, rule, partial(masks.gated, masks.from_region(where), rule.iou, "itself"), shown)
 
 
 def edited(backbone, condition, clip, step, start=5) -> list[Any]:
@@ -158,7 +158,7 @@ def test_the_paper_puts_the_reference_in_the_latents_place():
     alpha, sigma = SCHEDULE.alpha(t), SCHEDULE.sigma(t)
     wanted = torch.where(m > 0, (x_mix - sigma * eps) / alpha, x0)
     assert torch.allclose(mixed("paper", rule)(x0, eps, slots), slots.step(wanted, eps), atol=1e-5)
-    ahead = mixing.direction(eps, slots)
+    ahead = steps.direction(eps, slots)
     v = 0.1 * (slots.z - slots.step(wanted, eps) + t / 1000 * ahead)
     pushed = slots.step(wanted + 0.1 * (1 - t / 1000) * v.clamp(-2, 2), eps)
     assert torch.allclose(mixed("paper", replace(rule, kappa=0.1))(x0, eps, slots_of(5)), pushed, atol=1e-5)
@@ -173,9 +173,9 @@ def test_the_paper_puts_the_reference_in_the_latents_place():
 def test_dirs_length_is_what_the_noise_of_the_step_leaves():
     slots, eps = slots_of(6), random(3, *GRID, seed=1)
     stays = SCHEDULE.sigma(slots.to)[0] ** 2 - SCHEDULE.spread(slots.t, slots.to)[0] ** 2
-    assert torch.allclose(mixing.direction(eps, slots), stays.sqrt() * eps, atol=1e-6)
+    assert torch.allclose(steps.direction(eps, slots), stays.sqrt() * eps, atol=1e-6)
     assert torch.allclose(
-        slots.step(0 * eps, eps), mixing.direction(eps, slots) + SCHEDULE.spread(slots.t, slots.to)[0] * slots.noise(0),
+        slots.step(0 * eps, eps), steps.direction(eps, slots) + SCHEDULE.spread(slots.t, slots.to)[0] * slots.noise(0),
         atol=1e-5,
     )  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_the_published_codes_momentum_runs_along_the_frames():
     t, m = slots.t[0], square(range(1))[0]
     noisy = 0.5 * SCHEDULE.spread(slots.t, slots.to)[0] * slots.noise(0)
     edited_ = [x0[i] * (1 - m) + 0.8 * m + noisy[i] for i in range(2)]
-    ahead = mixing.direction(eps, slots)
+    ahead = steps.direction(eps, slots)
     v1 = 0.1 * (x0[1] - edited_[0] + 0.05 * ahead[1])
     v2 = 0.9 * v1 + 0.1 * (x0[2] - edited_[1] + 0.05 * ahead[2])
     corrected = x0 + 0.1 * (1 - t / 1000) * torch.stack([torch.zeros(GRID), v1, v2])
@@ -322,7 +322,7 @@ def test_a_transformer_is_listened_to_in_its_joint_attention(rotary):
         temporal_compression_ratio=1,
         use_rotary_positional_embeddings=rotary,
     )
-    from retake.diffusion.cogvideox import CogVideoX
+    from retake.diffusion.families.cogvideox import CogVideoX
 
     backbone = CogVideoX(Parts({"network": network}), SCHEDULE, FRAMES, 64, 64)
     concepts = Concepts([1], (FRAMES, *GRID[1:]), guided=False)

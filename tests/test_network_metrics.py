@@ -21,15 +21,15 @@ from retake.metrics import (
     consistency,
     dynamics,
     fid,
-    guard,
     lpips,
     smoothness,
     ssim,
     summary,
     temporal_consistency,
 )
-from retake.metrics.crop import BLANK, box_of, square, tight, whole
-from retake.metrics.sample import NO_REGION, Sample, cosine
+from retake.metrics.common import guard
+from retake.metrics.common.crop import BLANK, box_of, square, tight, whole
+from retake.metrics.common.sample import NO_REGION, Sample, cosine
 from retake.networks import checkpoint, clip, dino, inception, interpolation
 from retake.networks import lpips as lpips_network
 from retake.video import write_png

@@ -9,8 +9,8 @@ import small_diffusion as small
 import torch
 
 from benchmarks import diffusion, round_trip
-from retake.diffusion.cost import of_folder
-from retake.diffusion.windows import Windows
+from retake.diffusion.cost.measure import of_folder
+from retake.diffusion.sampling.windows import Windows
 
 
 @pytest.fixture(params=["unet_motion", "cogvideox"])

@@ -8,8 +8,8 @@ import pytest
 from test_stages import DRIFT, Calls, run
 
 from flows import graph
-from flows.config import Settings, laid, settings
 from flows.runners import Plan, Planned
+from flows.settings.compose import Settings, laid, settings
 from retake.clip import open_clip
 from retake.store import Store
 

@@ -49,8 +49,8 @@ def artifact_keys() -> set[str]:
 
 
 def test_stages_are_tasks_and_hits_are_cached(server, own_store, tmp_path, monkeypatch):
-    from flows import job
     from flows.edit import edit_clip
+    from flows.editing import edit
 
     first = edit_clip("sprites:drift", SETTINGS)
     assert [s["status"] for s in first["stages"]] == ["ran"] * len(MADE)
@@ -62,7 +62,7 @@ def test_stages_are_tasks_and_hits_are_cached(server, own_store, tmp_path, monke
     assert [s["key"] for s in again["stages"]] == [s["key"] for s in first["stages"]]
 
     # The command line's runner finds what the flow made: one store, the same keys.
-    local = job.edit("sprites:drift", SETTINGS)
+    local = edit.edit("sprites:drift", SETTINGS)
     assert {o.status for o in local.outcomes} == {"cached"}
     assert [o.key for o in local.outcomes] == [s["key"] for s in first["stages"]]
 

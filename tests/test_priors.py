@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from retake import flow
 from retake.errors import ConfigError, MediaError
+from retake.imaging import flow
 from retake.priors.masks import given, grabcut
-from retake.priors.masks.first_cut import first_mask, learned
+from retake.priors.masks.grabcut.first_mask import first_mask, learned
 from retake.priors.masks.prompt import Box, Prompt
 from retake.priors.optical_flow import dis
 from retake.priors.tracks import lucas_kanade

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from flows import job
+from flows.editing import edit
 from retake.clip import SpriteClip
 from retake.errors import ConfigError, MediaError
 from retake.formats import open_series
-from retake.motion import ObjectMotion, robust_affine
+from retake.methods.propagate.object_motion import ObjectMotion, robust_affine
 from retake.store import Store
 from retake.synthetic import World, reference_image, scene
 from retake.video import write_png
@@ -28,8 +28,8 @@ def boxed(world: World, margin: int = 6) -> str:
 def edited(spec: str, folder: Path, *settings: str):
     """(result frames, edit, masks) of an edit until decode."""
     world = SpriteClip(spec).world
-    done = job.edit(spec, [f"frames.last={LAST}", boxed(world), *settings], until="decode", folder=folder)
-    store = job.open_store()
+    done = edit.edit(spec, [f"frames.last={LAST}", boxed(world), *settings], until="decode", folder=folder)
+    store = edit.open_store()
     return [open_series(store, done.made[name]) for name in ("decode", "edit", "masks")]
 
 
@@ -95,8 +95,8 @@ def test_what_covers_the_object_covers_the_edit(tmp_path):
         )
     write_png(tmp_path / "red.png", np.full((8, 8, 3), (255, 0, 0), np.uint8))
     given = ["masks=given", f"masks.path={tmp_path / 'masks'}", f"edit.reference={tmp_path / 'red.png'}"]
-    done = job.edit("sprites:cross", [f"frames.last={LAST}", *given], until="decode", folder=tmp_path / "out")
-    result = open_series(job.open_store(), done.made["decode"])
+    done = edit.edit("sprites:cross", [f"frames.last={LAST}", *given], until="decode", folder=tmp_path / "out")
+    result = open_series(edit.open_store(), done.made["decode"])
     hidden_some = 0
     for t in range(0, LAST + 1, 4):
         front = world.mask(t, 1)
@@ -228,7 +228,7 @@ def test_the_recipe_and_the_sound_travel_with_the_video(tmp_path, own_store, pic
     clip = tmp_path / "clip.mp4"
     zoo.make_clip(clip, frames=20, size=(128, 96), audio=True)
     settings = ["masks.box=[20,10,100,80]", f"edit.reference={picture}", "masks.support=0"]
-    done = job.edit(str(clip), settings, until="decode", folder=tmp_path / "out")
+    done = edit.edit(str(clip), settings, until="decode", folder=tmp_path / "out")
     with av.open(done.outputs["video"]) as shown:
         told = json.loads(shown.metadata["comment"])["retake"]
         assert told["settings"]["edit"]["reference"] == str(picture)
@@ -239,7 +239,7 @@ def test_the_recipe_and_the_sound_travel_with_the_video(tmp_path, own_store, pic
         original = [bytes(p) for p in source.demux(audio=0) if p.size]
     assert sound == original[: len(sound)]
     assert len(sound) >= 0.8 * len(original)
-    again = job.edit(str(clip), [*settings, "decode.recipe_tag=false"], until="decode", folder=tmp_path / "out2")
+    again = edit.edit(str(clip), [*settings, "decode.recipe_tag=false"], until="decode", folder=tmp_path / "out2")
     assert {o.status for o in again.outcomes} == {"cached"}  # how it is handed out is no ingredient
     with av.open(again.outputs["video"]) as shown:
         assert "comment" not in shown.metadata
@@ -254,7 +254,7 @@ def test_a_clip_of_uneven_times_keeps_them(tmp_path, picture):
     clip = tmp_path / "clip.mp4"
     zoo.make_clip(clip, frames=20, size=(128, 96), vfr=True)
     settings = ["masks.box=[20,10,100,80]", f"edit.reference={picture}", "masks.support=0"]
-    done = job.edit(str(clip), settings, until="decode", folder=tmp_path / "out")
+    done = edit.edit(str(clip), settings, until="decode", folder=tmp_path / "out")
 
     def times(path: object) -> list[float]:
         with av.open(str(path)) as shown:
@@ -281,7 +281,7 @@ class TwoParts:
 
 def test_an_object_that_bends_moves_steadily():
     """Each half has an affine of its own. The answer must not jump between them from frame to frame."""
-    from retake.motion import apply, follow
+    from retake.methods.propagate.object_motion import apply, follow
 
     corners = np.array([[0, 0], [100, 0], [0, 100], [100, 100]], np.float32)
     steps, before = [], corners

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flows.config import CHOICES, MODELS
-from flows.manifest import Dataset
+from flows.settings.compose import CHOICES, MODELS
+from flows.settings.dataset import Dataset
 from retake.lookup import lookup, names
 from retake.recipe import Recipe, differences, digest, encode, keyed_params
 from retake.store import Store

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from command import reference, sprite_clip
 
-from flows import job
+from flows.editing import edit
 from flows.runners import Local
 from retake import dvc
 from retake.artifact import KINDS, File
 from retake.errors import ConfigError
-from retake.remote import Remote
 from retake.store import Record, Store
+from retake.store.remote import Remote
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def edited(store: Store, folder: Path, *more: str) -> dict[str, str]:
         sprite_clip(clip, frames=4)
         reference(cat)
     settings = ["masks.box=[20,20,80,80]", f"edit.reference={cat}", "report.tile=64", *more]
-    done = job.edit(str(clip), settings, runner=Local(store), folder=folder / "out")
+    done = edit.edit(str(clip), settings, runner=Local(store), folder=folder / "out")
     return {outcome.stage: outcome.status for outcome in done.outcomes}
 
 

@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 import pytest
 
+from flows.editing.result_folder import scores_of
 from flows.graph import STAGES
-from flows.handout import scores_of
 from flows.runners import Local
 from retake.artifact import KINDS, Artifact, File
 from retake.errors import ConfigError
 from retake.formats import chunk_name, pack, pack_bits
-from retake.report import layers, page, scores, sheet
+from retake.report import contact_sheet as sheet
+from retake.report import edit_page, layers, metric_rows
 from retake.store import Store
 from retake.video import decode, encode
 from tasks import report as report_stage
@@ -48,15 +49,15 @@ def mosaics(names: tuple[str, ...] = NAMES, columns: int = 3, frames: int = FRAM
 def made(folder, data, frames, *, contact_sheet: bool = True, **options):
     """A report of frames: the layers video and the contact sheet first, then the page."""
     folder.mkdir(parents=True, exist_ok=True)
-    page.check(data)
+    edit_page.check(data)
     encode(folder / "layers.mp4", frames, data.fps, crf=20, keyint=8)
     if contact_sheet:
         sheet.write(folder / "contact_sheet.png", sheet.contact_sheet([[tile("source", 0)]], 1, ["source"]))
-    return page.build(folder, data, folder / "layers.mp4", contact_sheet=contact_sheet, **options)
+    return edit_page.build(folder, data, folder / "layers.mp4", contact_sheet=contact_sheet, **options)
 
 
-def report(**changes: object) -> page.ReportData:
-    data = page.ReportData(
+def report(**changes: object) -> edit_page.ReportData:
+    data = edit_page.ReportData(
         title="propagate",
         clip="dog",
         fps=FPS,
@@ -68,17 +69,17 @@ def report(**changes: object) -> page.ReportData:
         timestamps=tuple(n / FPS for n in range(FRAMES)),
         curves={"warp_error": [None, *(0.01 * n for n in range(FRAMES - 2)), float("nan")]},
         metrics=(
-            page.Metric("warp_error", 0.09, "mean over frames", False),
-            page.Metric("psnr", 31.5, "", True, "dB"),
+            edit_page.Metric("warp_error", 0.09, "mean over frames", False),
+            edit_page.Metric("psnr", 31.5, "", True, "dB"),
         ),
         stages=(
-            page.StageRow("frames", "cached", 2.5, 4_200_000, "ab" * 32),
-            page.StageRow("edit", "ran", 75.0),
+            edit_page.StageRow("frames", "cached", 2.5, 4_200_000, "ab" * 32),
+            edit_page.StageRow("edit", "ran", 75.0),
         ),
         recipe={"edit": {"name": "propagate", "band": 8, "seed": None}},
         versions={"retake": "0.1.0"},
         notices=("The model is the embedded stand-in.",),
-        links=(page.Link("result", "result.mp4"),),
+        links=(edit_page.Link("result", "result.mp4"),),
         flow_max_px=12.5,
     )
     return replace(data, **changes)
@@ -289,11 +290,11 @@ def test_a_value_stands_beside_its_sources() -> None:
         "warp_error_full": ("warp_error_full", ""),
         "source_count": ("source_count", ""),
     }.items():
-        assert scores.companion(name) == told
+        assert metric_rows.companion(name) == told
     values = ("flicker", "flicker_source", "flicker_delta", "flicker_edit", "delta_of_nothing_delta")
-    metrics = [page.Metric(name, float(k), group="flicker") for k, name in enumerate(values)]
+    metrics = [edit_page.Metric(name, float(k), group="flicker") for k, name in enumerate(values)]
     curves: dict[str, object] = {name: [] for name in ("flicker", "flicker_source", "flicker_edit", "alone")}
-    first, last = scores.groups(metrics, curves)
+    first, last = metric_rows.groups(metrics, curves)
     rows = first.rows
     assert [(row.prefix, row.short) for row in rows] == [
         ("", "flicker"), ("flicker_", "edit"), ("", "delta_of_nothing_delta"),
@@ -308,17 +309,17 @@ def test_a_value_stands_beside_its_sources() -> None:
 
 def test_one_reason_for_a_whole_metric_is_said_once() -> None:
     why = "unavailable: needs clip_vit_b_32 (605 MB, MIT), get it with: retake weights clip_vit_b_32"
-    absent = [page.Metric(name, None, group="tc", reason=why) for name in ("tc_full", "tc_edit")]
+    absent = [edit_page.Metric(name, None, group="tc", reason=why) for name in ("tc_full", "tc_edit")]
     mixed = [
-        page.Metric("s_full", 0.5, group="s", network="CLIP a"),
-        page.Metric("s_edit", None, group="s", network="CLIP b", reason="withheld: it stands still"),
-        page.Metric("s_rest", None, group="s", network="CLIP b"),
+        edit_page.Metric("s_full", 0.5, group="s", network="CLIP a"),
+        edit_page.Metric("s_edit", None, group="s", network="CLIP b", reason="withheld: it stands still"),
+        edit_page.Metric("s_rest", None, group="s", network="CLIP b"),
     ]
-    one, other = scores.groups([*absent, *mixed], {})
+    one, other = metric_rows.groups([*absent, *mixed], {})
     assert (one.reason, other.reason) == (why, "")
     assert (one.network, other.network) == ("", "")
     assert [row.state for row in other.rows[1:]] == ["withheld", "none"]
-    text = page.render(report(metrics=(*absent, *mixed), curves={}), "x.mp4")
+    text = edit_page.render(report(metrics=(*absent, *mixed), curves={}), "x.mp4")
     assert text.count("retake weights clip_vit_b_32") == 1
     assert "it stands still" in text
     assert text.count("by CLIP") == 3
@@ -362,7 +363,7 @@ def test_equal_input_gives_an_equal_page(tmp_path: Path) -> None:
 
 
 def test_the_page_states_stages_recipe_versions_and_notices() -> None:
-    text = page.render(report(command="retake edit dog.mp4"), "mosaic.mp4")
+    text = edit_page.render(report(command="retake edit dog.mp4"), "mosaic.mp4")
     for words in (
         "embedded stand-in",
         "cached",
@@ -380,7 +381,7 @@ def test_the_page_states_stages_recipe_versions_and_notices() -> None:
 
 
 def test_the_data_in_the_page_is_plain_json_without_markup() -> None:
-    text = page.render(report(layers=("source", HOSTILE, "c", "d", "e")), "mosaic.mp4")
+    text = edit_page.render(report(layers=("source", HOSTILE, "c", "d", "e")), "mosaic.mp4")
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     assert found is not None
     assert not re.search("[<>&\u2028]", found[1])
@@ -412,7 +413,7 @@ def test_data_that_no_page_can_show_is_refused(changes: dict, tmp_path: Path) ->
 )
 def test_a_link_stays_in_the_folder(href: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refusal:
-        made(tmp_path, report(links=(page.Link("x", href),)), mosaics())
+        made(tmp_path, report(links=(edit_page.Link("x", href),)), mosaics())
     assert refusal.value.code == "E271"
 
 
@@ -594,7 +595,7 @@ def test_fifty_values_stay_readable(browser, tmp_path: Path) -> None:
     for k in range(10):
         for name in (f"m{k}", f"m{k}_source", f"m{k}_delta", f"m{k}_edit", f"m{k}_source_edit"):
             metrics.append(
-                page.Metric(name, 0.5, f"what {name} is, and its unit", True, group=f"m{k}", network="CLIP x")
+                edit_page.Metric(name, 0.5, f"what {name} is, and its unit", True, group=f"m{k}", network="CLIP x")
             )
             curves[name] = series
     made(tmp_path, report(metrics=tuple(metrics), curves=curves), mosaics(), contact_sheet=False)
@@ -630,9 +631,9 @@ def test_a_hostile_name_is_text(browser, tmp_path: Path) -> None:
     names = ("source", HOSTILE)
     data = report(
         title=HOSTILE, clip=HOSTILE, layers=names, columns=2, curves={HOSTILE: [0.5] * FRAMES}, notices=(HOSTILE,),
-        metrics=(page.Metric(HOSTILE, 1.0, HOSTILE, True, HOSTILE),), command=HOSTILE, made=HOSTILE,
-        stages=(page.StageRow(HOSTILE, HOSTILE, 1.0, 1, HOSTILE),), versions={HOSTILE: HOSTILE},
-        recipe={HOSTILE: {HOSTILE: [HOSTILE]}, "prompt": HOSTILE}, links=(page.Link(HOSTILE, "a b#?&'\".mp4"),),
+        metrics=(edit_page.Metric(HOSTILE, 1.0, HOSTILE, True, HOSTILE),), command=HOSTILE, made=HOSTILE,
+        stages=(edit_page.StageRow(HOSTILE, HOSTILE, 1.0, 1, HOSTILE),), versions={HOSTILE: HOSTILE},
+        recipe={HOSTILE: {HOSTILE: [HOSTILE]}, "prompt": HOSTILE}, links=(edit_page.Link(HOSTILE, "a b#?&'\".mp4"),),
     )  # fmt: skip
     made(tmp_path, data, mosaics(names, 2))
     opened = Opened(browser, tmp_path / "report.html")
@@ -681,7 +682,7 @@ def test_a_large_proxy_lies_beside_the_page(browser, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("source",), ("source", "mask")])
 def test_a_partial_report_shows_what_there_is(names: tuple[str, ...], browser, tmp_path: Path) -> None:
-    bare = page.ReportData("until masks", "dog", FPS, FRAMES, (128, 96), TILE, len(names), names)
+    bare = edit_page.ReportData("until masks", "dog", FPS, FRAMES, (128, 96), TILE, len(names), names)
     made(tmp_path, bare, mosaics(names, len(names)))
     opened = Opened(browser, tmp_path / "report.html", color_scheme="dark", device_scale_factor=1)
     try:

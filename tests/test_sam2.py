@@ -161,7 +161,7 @@ assert not {{"torch", "transformers", "sam2", "hydra"}} & set(sys.modules)
 sam2.tracker(sam2.Params(backend="sam2", weights={str(small["sam2"])!r}), (96, 64), None, False)
 from hydra.core.global_hydra import GlobalHydra
 assert not GlobalHydra.instance().is_initialized()
-from flows.config import compose
+from flows.settings.compose import compose
 assert compose(["masks=sam2"])["masks"]["name"] == "sam2"
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,11 +11,11 @@ import torch
 from diffusers import DDIMScheduler
 
 from retake.diffusion.backbone import Condition
-from retake.diffusion.parts import Parts
-from retake.diffusion.sampling import forward, noise, sample, timesteps
+from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.loading.offload import Parts
+from retake.diffusion.sampling.ddim import forward, noise, sample, timesteps
+from retake.diffusion.sampling.windows import Reel, Windows, swept
 from retake.diffusion.schedule import END, Schedule
-from retake.diffusion.unet_motion import UNetMotion
-from retake.diffusion.windows import Reel, Windows, swept
 from retake.errors import ConfigError
 
 FRAMES, GRID = 8, (4, 8, 8)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from command import Shell, reference, sprite_clip
 
-from flows import outs
+from flows.datasets import outputs
 from retake.artifact import Metrics
 from retake.formats import pack
 from retake.metrics import fid
@@ -177,8 +177,8 @@ def test_fid_and_kid_are_of_all_clips_together(tmp_path):
             store.put("metrics.tsv", b"frame\tpsnr_unedited\n0\t1\n"),
             store.put("features.safetensors", pack(features)),
         )
-        outs.hand_out(store, tmp_path / clip / "ball", Metrics(files, {"format": 1}))
-    outs.write_scores(tmp_path, [("a", "ball"), ("b", "ball")], {"ball": fid.Params()})
+        outputs.hand_out(store, tmp_path / clip / "ball", Metrics(files, {"format": 1}))
+    outputs.write_scores(tmp_path, [("a", "ball"), ("b", "ball")], {"ball": fid.Params()})
     scores = json.loads((tmp_path / "scores.json").read_text())
     wanted, _ = fid.score(np.concatenate(sides["source"]), np.concatenate(sides["result"]))
     assert scores["all clips"]["ball"] == wanted

@@ -14,12 +14,12 @@ from command import Shell, reference
 from diffusers import DDIMScheduler
 from test_stages import Calls, StopAfter, run, seen
 
-from flows.config import settings
-from retake import canvas
-from retake.diffusion.loading import load
+from flows.settings.compose import settings
+from retake.diffusion.loading.load import load
 from retake.diffusion.model import Model
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
+from retake.methods import canvas
 from retake.stage import Silent, Sources
 from retake.synthetic import scenes
 from retake.synthetic.world import World

@@ -24,14 +24,14 @@ import zoo
 from diffusers import DDIMScheduler
 
 from flows import graph
-from flows.config import CHECKOUT, Settings, settings
 from flows.runners import Chosen, Local
+from flows.settings.compose import CHECKOUT, Settings, settings
 from retake import formats, video
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
-from retake.distance import distance
 from retake.errors import IntegrityError
 from retake.formats import open_series, unpack
+from retake.imaging.distance import distance
 from retake.stage import Silent, Stage, Work
 from retake.store import Store
 from retake.synthetic import scenes

@@ -97,9 +97,10 @@ class Watch:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path):
-    from flows import graph, job
-    from flows.config import settings
+    from flows import graph
+    from flows.editing import edit
     from flows.runners import Local
+    from flows.settings.compose import settings
     from retake.clip import open_clip
     from retake.formats import CHUNK
     from retake.store import Store
@@ -133,7 +134,7 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path):
     committed = [file["name"] for file in files if file["name"][:5].isdigit()]  # beside each stands its state
     assert 1 <= len(committed) < 5
     watch = Watch()
-    resumed = job.edit(str(clip), overrides, until="edit", runner=Local(store, watch), folder=tmp_path / "out")
+    resumed = edit.edit(str(clip), overrides, until="edit", runner=Local(store, watch), folder=tmp_path / "out")
     assert [o.status for o in resumed.outcomes] == ["cached", "cached", "ran", "ran", "ran", "ran"]
     assert watch.heard["masks"][0] == CHUNK * (len(committed) + 1)
 

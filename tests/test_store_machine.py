@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from benchmarks.faults.disk import Disk
-from retake import gc
 from retake.artifact import Frames
 from retake.errors import DamagedError, MachineError
 from retake.recipe import Recipe
-from retake.remote import Remote
-from retake.store import Record, Store
+from retake.store import Record, Store, garbage
+from retake.store.remote import Remote
 
 KEYS = st.integers(0, 4)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -180,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
             for path in (self.home / "store").rglob("*"):
                 os.utime(path, (1e9, 1e9))
         keep = {recipe(pinned, version).key for version in range(self.version.get(pinned, -1) + 1)}
-        gc.collect(self.store, budget, lambda record: record.key in keep)
+        garbage.collect(self.store, budget, lambda record: record.key in keep)
         if budget < 10**9:
             self.promised &= keep
 

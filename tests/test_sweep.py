@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import Shell, reference, sprite_clip
 
-from flows.sweep import points_of
+from flows.experiments.sweep import points_of
 from retake.errors import ConfigError
 
 BALL = "edit.reference=params/dataset/ball.png"

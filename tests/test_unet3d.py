@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet3DConditionModel
 
 from retake.diffusion.backbone import Backbone
-from retake.diffusion.loading import load
+from retake.diffusion.loading.load import load
 from retake.diffusion.model import Model
 from retake.errors import ConfigError
 

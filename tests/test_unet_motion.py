@@ -15,11 +15,11 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import nn
 
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.loading import load
+from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.loading.load import load
+from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
-from retake.diffusion.parts import Parts
 from retake.diffusion.schedule import Schedule
-from retake.diffusion.unet_motion import UNetMotion
 from retake.errors import ConfigError
 
 
@@ -200,31 +200,31 @@ def test_conditions_that_are_none(plain: Backbone, joint: Backbone) -> None:
 
 
 def test_chunks_are_the_whole(plain: Backbone) -> None:
-    from retake.diffusion import vae
+    from retake.diffusion.families import image_vae
 
     network, pixels = plain.parts.use("vae"), noise(1, 1, 11, 3, 32, 32).clamp(-1, 1)
     with torch.no_grad():
         whole = network.encode(pixels[0]).latent_dist.mean * network.config.scaling_factor
         back = network.decode(whole / network.config.scaling_factor).sample.clamp(-1, 1)
     for chunk in (1, 3, 8, 16):
-        assert (vae.encode(network, pixels, chunk=chunk)[0] - whole).abs().max() < 1e-5
-        assert (vae.decode(network, whole[None], chunk=chunk)[0] - back).abs().max() < 1e-5
+        assert (image_vae.encode(network, pixels, chunk=chunk)[0] - whole).abs().max() < 1e-5
+        assert (image_vae.decode(network, whole[None], chunk=chunk)[0] - back).abs().max() < 1e-5
     assert (plain.encode(pixels)[0] - whole).abs().max() < 1e-5
 
 
 def test_samples_of_the_posterior_do_not_depend_on_chunks(plain: Backbone) -> None:
-    from retake.diffusion import vae
+    from retake.diffusion.families import image_vae
 
     network, pixels = plain.parts.use("vae"), noise(1, 1, 7, 3, 32, 32).clamp(-1, 1)
-    one, two = (vae.encode(network, pixels, torch.Generator().manual_seed(5), chunk) for chunk in (2, 7))
+    one, two = (image_vae.encode(network, pixels, torch.Generator().manual_seed(5), chunk) for chunk in (2, 7))
     assert (one - two).abs().max() < 1e-5
-    assert (one - vae.encode(network, pixels)).abs().max() > 0.1
+    assert (one - image_vae.encode(network, pixels)).abs().max() > 0.1
 
 
 def test_shifted_and_folded_vaes() -> None:
     from diffusers import AutoencoderKL
 
-    from retake.diffusion import vae
+    from retake.diffusion.families import image_vae
 
     network = small.seeded(
         lambda: AutoencoderKL(
@@ -240,15 +240,15 @@ def test_shifted_and_folded_vaes() -> None:
         0,
     )
     pixels = noise(0, 1, 2, 3, 16, 16)
-    found = vae.encode(network, pixels)
+    found = image_vae.encode(network, pixels)
     assert found.shape == (1, 2, 4, 4, 4)
-    assert vae.stride(network) == 4
+    assert image_vae.stride(network) == 4
     with torch.no_grad():
         folded = nn.functional.pixel_unshuffle(pixels[0], 2)
         mean = network.encode(folded).latent_dist.mean
         back = nn.functional.pixel_shuffle(network.decode(mean).sample, 2).clamp(-1, 1)
     assert (found[0] - (mean - 0.25) * 2).abs().max() < 1e-5
-    assert (vae.decode(network, found)[0] - back).abs().max() < 1e-5
+    assert (image_vae.decode(network, found)[0] - back).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("part", ["vae", "network"])
@@ -429,7 +429,7 @@ def test_a_network_alone_is_a_backbone_for_training() -> None:
 
 
 def test_gradients_reach_weights_that_ask_for_them() -> None:
-    from retake.diffusion.unet import walk
+    from retake.diffusion.families.unet import walk
 
     network = small.unet_motion().train()
     network.conv_in.requires_grad_(True)

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 from command import CHECKOUT
 
-from flows import doctor
-from flows.console import Console
-from retake.disk import writing_explained
+from flows.terminal.console import Console
+from flows.upkeep import doctor
 from retake.errors import ConfigError, MachineError, RetakeError
+from retake.machine.disk import writing_explained
 from retake.networks.checkpoint import opened, pretrained, title
 from retake.store import Store
 from retake.weights import fetch, local

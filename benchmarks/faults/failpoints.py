@@ -30,12 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.disk import HOWS, POWER, Disk
-from retake import gc
 from retake.artifact import File, Frames
 from retake.errors import RetakeError
 from retake.recipe import Recipe
-from retake.remote import Remote
-from retake.store import Record, Store
+from retake.store import Record, Store, garbage
+from retake.store.remote import Remote
 
 SEEDS = 20
 EXPLAINED, UNEXPLAINED = 3, 4  # exit statuses of a child that met an error
@@ -189,7 +188,7 @@ def with_others(root: Path, seed: int) -> None:
 
 
 def collect(root: Path, seed: int, tell: Tell) -> None:
-    gc.collect(quiet(root), 0)
+    garbage.collect(quiet(root), 0)
     tell("collected")
 
 

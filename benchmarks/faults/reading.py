@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.embedded import REAL
-from flows import job
-from flows.config import CHECKOUT
+from flows.editing import edit
 from flows.runners import Local
+from flows.settings.compose import CHECKOUT
 from retake.artifact import File
 from retake.store import Store
 
@@ -72,7 +72,7 @@ def run(clips: dict[str, str] = BOXES) -> list[dict[str, Any]]:
             store = Clocked(Path(folder) / "store")
             overrides = [f"masks.box={box}", f"edit.reference={CHECKOUT}/params/dataset/ball.png"]
             begun = spent_so_far()
-            job.edit(spec, overrides, runner=Local(store), folder=Path(folder) / "out")
+            edit.edit(spec, overrides, runner=Local(store), folder=Path(folder) / "out")
             spent = spent_so_far() - begun - store.again
         print(f"reading: {name} {store.seconds:.2f} of {spent:.1f}", file=sys.stderr, flush=True)
         rows.append(

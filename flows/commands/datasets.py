@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from flows.commands import Json, Overrides, app
-from flows.ending import show, stop_at_once
-from flows.words import server_answers, split_evaluation, split_manifest, split_runner
+from flows.terminal.arguments import server_answers, split_evaluation, split_manifest, split_runner
+from flows.terminal.exits import show, stop_at_once
 from retake.errors import ConfigError
 
 
@@ -36,7 +36,7 @@ def dataset(
 ) -> None:
     """Make every edit of every clip of a dataset; bad clips are set aside. Example: retake dataset clips.csv
     edit.reference=cat.png. With evaluation=moca: compare methods over a manifest of pairs."""
-    from flows.console import Console
+    from flows.terminal.console import Console
 
     chosen, rest = split_runner(split_manifest(list(words or [])))
     record = all("=" in word or word.startswith("~") for word in words or []) if commit is None else commit
@@ -50,11 +50,11 @@ def dataset(
         raise ConfigError("E215", f"--retry takes 'quarantined', not {retry!r}", "What failed is tried again anyway.")
     console = Console(quiet=as_json)
     if only_plan:
-        from flows import dataset as room
-        from flows import job
-        from flows.outlook import lines
+        from flows.datasets import run as room
+        from flows.datasets.plan import lines
+        from flows.editing import edit
 
-        found = room.plan(job.open_store(), console, rest, [retry] if retry else [])
+        found = room.plan(edit.open_store(), console, rest, [retry] if retry else [])
         show(found.as_json()) if as_json else print("\n".join(lines(found)))
         if found.unreadable or "quarantined" in found.settled:  # as the run will
             raise typer.Exit(3)
@@ -65,11 +65,11 @@ def dataset(
         stop_at_once()
         done = process_dataset(rest, record, retry)
     else:
-        from flows import dataset as room
-        from flows import job
+        from flows.datasets import run as room
+        from flows.editing import edit
         from flows.runners import Local
 
-        runner = Local(job.open_store(), console)
+        runner = Local(edit.open_store(), console)
         done = room.process(runner, console, rest, record, [retry] if retry else [])
     if as_json:
         show(done)
@@ -78,12 +78,13 @@ def dataset(
 
 
 def compare(name: str, overrides: list[str], as_json: bool) -> None:
-    from flows import evaluation, job
-    from flows.console import Console
+    from flows.editing import edit
+    from flows.experiments import evaluation
     from flows.runners import Local
+    from flows.terminal.console import Console
 
     console = Console(quiet=as_json)
-    done = evaluation.evaluate(Local(job.open_store(), console, console.outcome), console, name, overrides)
+    done = evaluation.evaluate(Local(edit.open_store(), console, console.outcome), console, name, overrides)
     if as_json:
         show(done)
     else:
@@ -97,10 +98,10 @@ def compare(name: str, overrides: list[str], as_json: bool) -> None:
 @app.command()
 def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], as_json: Json = False) -> None:
     """Run one stage over the whole dataset, as dvc.yaml does: reads params.yaml, writes artifacts/NAME."""
-    from flows import dataset
-    from flows.console import Console
+    from flows.datasets import run
+    from flows.terminal.console import Console
 
-    outcome = dataset.run_stage(name, Console(quiet=as_json))
+    outcome = run.run_stage(name, Console(quiet=as_json))
     if as_json:
         show(outcome)
 
@@ -112,7 +113,7 @@ def params(
     as_json: Json = False,
 ) -> None:
     """Write params.yaml, the composed settings that DVC reads."""
-    from flows.config import CHECKOUT, compose, read_params, validate
+    from flows.settings.compose import CHECKOUT, compose, read_params, validate
     from retake import dvc
 
     if check:

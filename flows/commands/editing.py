@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from flows.commands import Box, Clip, Debug, Json, Overrides, Until, app
-from flows.ending import show, stop_at_once
-from flows.words import box_of, check_clip, server_answers, split_runner, with_box
+from flows.terminal.arguments import box_of, check_clip, server_answers, split_runner, with_box
+from flows.terminal.exits import show, stop_at_once
 
 
 @app.command()
@@ -23,9 +23,9 @@ def edit(
     debug: Debug = False,
 ) -> None:
     """Edit a clip. Example: retake edit dog.mp4 --box 70,40,300,460 edit.reference=cat.png"""
-    from flows import job
-    from flows.console import Console, size
+    from flows.editing import edit as job
     from flows.runners import Local
+    from flows.terminal.console import Console, size
 
     check_clip(clip)
     chosen, rest = split_runner(with_box(overrides, box))
@@ -53,8 +53,8 @@ def plan(
     clip: Clip, overrides: Overrides = None, box: Box = None, until: Until = "report", as_json: Json = False
 ) -> None:
     """Say what `edit` would run, and why; start nothing."""
-    from flows import job
-    from flows.planned import table
+    from flows.editing import edit as job
+    from flows.planning.table import table
 
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
@@ -74,7 +74,8 @@ def why(
     as_json: Json = False,
 ) -> None:
     """Say which ingredient makes a stage run again: against the nearest earlier result of that stage."""
-    from flows import graph, job
+    from flows import graph
+    from flows.editing import edit as job
 
     if stage not in (None, "correction") and stage not in graph.STAGES:
         graph.closure(job.settings([]), stage)
@@ -100,10 +101,10 @@ def sweep(
 ) -> None:
     """Edit a clip under every combination of some settings. Example: retake sweep dog.mp4 --box 70,40,300,460
     edit.reference=cat.png edit.strength=0.5,1 edit.feather=2,8 --rank warp_error_edit"""
-    from flows import job
-    from flows import sweep as room
-    from flows.console import Console
+    from flows.editing import edit as job
+    from flows.experiments import sweep as room
     from flows.runners import Local
+    from flows.terminal.console import Console
 
     check_clip(clip)
     console = Console(quiet=as_json)
@@ -134,9 +135,10 @@ def metrics(
     as_json: Json = False,
 ) -> None:
     """Score any result against its source. Example: retake metrics dog.mp4 theirs.mp4 --mask masks/ metrics=all"""
-    from flows import job, score
-    from flows.console import Console
+    from flows.editing import edit as job
+    from flows.editing import metrics as score
     from flows.runners import Local
+    from flows.terminal.console import Console
 
     for clip in (source, result):
         check_clip(clip)
@@ -165,7 +167,7 @@ def frame(
     as_json: Json = False,
 ) -> None:
     """Write one frame as a PNG with a grid in source pixels, to read a box from."""
-    from flows import still
+    from flows.editing import frame as still
 
     path = still.write_frame(clip, number, with_box(overrides, box), box, out, grid=not plain)
     show({"frame": str(path)}) if as_json else print(path)
@@ -177,7 +179,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """List the edits that were made, newest first, with their report pages."""
-    from flows.ledger import edits
+    from flows.editing.history import edits
 
     found = edits(clip)
     if as_json:
@@ -204,10 +206,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write what is known of a clip as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
-    from flows import export as room
-    from flows import job
-    from flows.console import Console, size
+    from flows.editing import edit as job
+    from flows.editing import export as room
     from flows.runners import Local
+    from flows.terminal.console import Console, size
 
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
@@ -227,8 +229,8 @@ def export(
 @app.command()
 def demo(as_json: Json = False) -> None:
     """Render a small clip, edit it, and change one setting: what the cache is for, in half a minute."""
-    from flows import demo as tour
-    from flows.console import Console
+    from flows.editing import demo as tour
+    from flows.terminal.console import Console
 
     done = tour.run(Console(quiet=as_json))
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import Json, app
-from flows.ending import show
+from flows.terminal.exits import show
 
 
 @app.command()
@@ -24,10 +24,10 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""
-    from flows import doctor as checks
-    from flows import standing
+    from flows.upkeep import doctor as checks
+    from flows.upkeep import prefect_server
 
-    for line in standing.fix(notify) if fix or notify else []:
+    for line in prefect_server.fix(notify) if fix or notify else []:
         print(f"made {line}", file=sys.stderr)
     found = checks.run()
     if as_json:
@@ -50,8 +50,8 @@ def weights(
     as_json: Json = False,
 ) -> None:
     """List the weights that settings name, or fetch some. Example: retake weights raft_large"""
-    from flows import doctor as checks
-    from flows.console import Console
+    from flows.terminal.console import Console
+    from flows.upkeep import doctor as checks
 
     found = checks.get(names, Console(quiet=as_json)) if names else checks.inventory()
     if as_json:
@@ -70,6 +70,6 @@ def train(
     on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Take the parts that ship as finished.")] = False,
 ) -> None:
     """Train the models that ship, in slices. Example: retake train embedded --size gpu --minutes 9"""
-    from flows import train as training
+    from flows.upkeep import train as training
 
     training.run(target, size, part, minutes, folder, on_shipped)

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from retake.device import INERT, Device, Dtype
+from retake.machine.device import INERT, Device, Dtype
 from retake.weights.local import given, locate
 
 Family = Literal["unet_motion", "unet3d", "cogvideox"]

@@ -4,7 +4,7 @@
     .png   (u * 64 + 2^15, v * 64 + 2^15, valid): steps of 1/64 px from -512 to 511.98 px
     .npz   `forward` (or `flow`) and, if there, `backward`, any type of number; NaN marks an unknown pixel
 
-A flow is float32 [H, W, 2] in pixels, x to the right, y down (retake/flow.py). Sources: the Middlebury flow
+A flow is float32 [H, W, 2] in pixels, x to the right, y down (retake/imaging/flow.py). Sources: the Middlebury flow
 benchmark's README of its format, and the development kit of KITTI's flow benchmark.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retake.disk import writing_explained
+from retake.machine.disk import writing_explained
 
 
 def palette() -> np.ndarray:

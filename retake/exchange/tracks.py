@@ -23,10 +23,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from retake.disk import writing_explained
 from retake.errors import MediaError
 from retake.exchange.files import npy_header, packing
 from retake.formats import CHUNK, TrackSeries
+from retake.machine.disk import writing_explained
 
 MAX_POINTS = 1 << 18
 MAX_JSON = 1 << 28  # bytes

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from retake.disk import writing_explained
 from retake.errors import MachineError
+from retake.machine.disk import writing_explained
 
 SUMS = "SHA256SUMS"
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.canvas import chunk_starts, edge, patch, shown, source_of, touched_cells
 from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
+from retake.methods.canvas import chunk_starts, edge, patch, shown, source_of, touched_cells
 from retake.video import read_image
 
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone
-    from retake.diffusion.sampling import Source
-    from retake.diffusion.windows import Reel
+    from retake.diffusion.sampling.ddim import Source
+    from retake.diffusion.sampling.windows import Reel
 
 VERSION = 1
 NEEDS = ("latents", "inversion", "region")
@@ -118,9 +118,9 @@ def edit(
 
     Every few steps the clip's latents are kept, and a killed edit goes on from these. Raises what the network raises.
     """
-    from retake.diffusion.coding import decoded
-    from retake.diffusion.sampling import sample
-    from retake.diffusion.windows import Reel, Windows
+    from retake.diffusion.sampling.chunked_vae import decoded
+    from retake.diffusion.sampling.ddim import sample
+    from retake.diffusion.sampling.windows import Reel, Windows
 
     inversion: InversionSeries | None = priors.get("inversion")
     region: RegionSeries | None = priors.get("region")

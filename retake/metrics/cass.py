@@ -28,12 +28,12 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from retake import device
-from retake.device import Device
-from retake.metrics.crop import square
-from retake.metrics.likeness import Likeness, scores
-from retake.metrics.sample import NO_REGION, ImagesAndTexts, Result, Sample
-from retake.metrics.values import mean, same_size
+from retake.machine import device
+from retake.machine.device import Device
+from retake.metrics.common.crop import square
+from retake.metrics.common.likeness import Likeness, scores
+from retake.metrics.common.sample import NO_REGION, ImagesAndTexts, Result, Sample
+from retake.metrics.common.values import mean, same_size
 
 VERSION = 1
 NEEDS = ("region",)

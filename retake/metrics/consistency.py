@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake import device
-from retake.device import Device
-from retake.metrics.sample import Images, Result, Sample, cosine
-from retake.metrics.values import same_size
+from retake.machine import device
+from retake.machine.device import Device
+from retake.metrics.common.sample import Images, Result, Sample, cosine
+from retake.metrics.common.values import same_size
 
 Dimension = Literal["subject", "background"]
 

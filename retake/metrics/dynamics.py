@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake.metrics.sample import NO_FLOW, NO_REGION, Frame, Result, Sample
-from retake.metrics.values import same_size
+from retake.metrics.common.sample import NO_FLOW, NO_REGION, Frame, Result, Sample
+from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("optical_flow", "region")
@@ -124,7 +124,7 @@ def chained(
 ) -> NDArray[np.float32] | None:
     """Flow from an earlier frame through `before` and on along `flow`, [H, W, 2]; `fresh` starts anew. None when a
     link is missing. Vectors that are not finite become 0 so that one bad pixel does not hide the rest."""
-    from retake.flow import warp
+    from retake.imaging.flow import warp
 
     if flow is None or (before is None and not fresh):
         return None

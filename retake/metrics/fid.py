@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake import device
-from retake.device import Device
-from retake.metrics.sample import Images, Sample
-from retake.metrics.values import same_size
+from retake.machine import device
+from retake.machine.device import Device
+from retake.metrics.common.sample import Images, Sample
+from retake.metrics.common.values import same_size
 
 Features = NDArray[np.float32]
 

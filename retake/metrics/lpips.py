@@ -25,11 +25,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake import device
-from retake.device import Device
-from retake.metrics.crop import tight
-from retake.metrics.sample import NO_FLOW, NO_REGION, Distance, Frame, Result, Sample
-from retake.metrics.values import same_size
+from retake.machine import device
+from retake.machine.device import Device
+from retake.metrics.common.crop import tight
+from retake.metrics.common.sample import NO_FLOW, NO_REGION, Distance, Frame, Result, Sample
+from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("optical_flow", "region")
@@ -116,7 +116,7 @@ def brought_back(before: Frame, after: Frame, flow: np.ndarray) -> Frame:
 
     Points that leave the frame, or whose flow is not finite, are those of `before`.
     """
-    from retake.flow import in_bounds, warp
+    from retake.imaging.flow import in_bounds, warp
 
     finite = np.asarray(np.isfinite(flow).all(-1))
     flow = np.where(finite[..., None], flow, 0)

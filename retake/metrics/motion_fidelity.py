@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError
-from retake.metrics.values import mean
+from retake.metrics.common.values import mean
 
 VERSION = 1
 NEEDS = ("tracks",)

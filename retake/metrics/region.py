@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake.metrics.values import Floats, mean, same_size, unit
+from retake.metrics.common.values import Floats, mean, same_size, unit
 
 VERSION = 1
 NEEDS = ("region",)

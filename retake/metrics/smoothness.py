@@ -18,10 +18,10 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from retake import device
-from retake.device import Device
-from retake.metrics.sample import Frame, Interpolator, Result, Sample
-from retake.metrics.values import same_size
+from retake.machine import device
+from retake.machine.device import Device
+from retake.metrics.common.sample import Frame, Interpolator, Result, Sample
+from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()

@@ -22,9 +22,9 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from retake.metrics.common.sample import NO_REGION, Result, Sample
+from retake.metrics.common.values import same_size
 from retake.metrics.region import WINDOW, ssim_map
-from retake.metrics.sample import NO_REGION, Result, Sample
-from retake.metrics.values import same_size
 
 VERSION = 1
 NEEDS = ("region",)

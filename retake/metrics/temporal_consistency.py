@@ -17,11 +17,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake import device
-from retake.device import Device
-from retake.metrics.crop import square
-from retake.metrics.sample import NO_REGION, Images, Result, Sample, cosine
-from retake.metrics.values import same_size
+from retake.machine import device
+from retake.machine.device import Device
+from retake.metrics.common.crop import square
+from retake.metrics.common.sample import NO_REGION, Images, Result, Sample, cosine
+from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("region",)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake.metrics.values import Floats, mean, same_size, unit
+from retake.metrics.common.values import Floats, mean, same_size, unit
 
 VERSION = 1
 NEEDS = ("optical_flow", "region")
@@ -72,7 +72,7 @@ def visible(forward: NDArray[Any], backward: NDArray[Any], params: Params) -> ND
 
     Flow vectors that are not finite count as not visible.
     """
-    from retake.flow import in_bounds, occlusion
+    from retake.imaging.flow import in_bounds, occlusion
 
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(forward).all(-1))
     forward = np.where(finite[..., None], forward, 0)
@@ -86,7 +86,7 @@ def squared_errors(here: NDArray[Any], there: NDArray[Any], forward: NDArray[Any
 
     Several clips that share one flow are stacked along the channels.
     """
-    from retake.flow import warp
+    from retake.imaging.flow import warp
 
     # Clip by clip: OpenCV's warp is within 1e-5 of the exact one for three channels only.
     clips = range(0, here.shape[-1], 3)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retake.device import device_of
+from retake.machine.device import device_of
 from retake.networks.checkpoint import opened, pretrained, title, unfit
 from retake.weights.local import require
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retake.device import device_of
+from retake.machine.device import device_of
 from retake.networks.checkpoint import pretrained, title
 from retake.weights.local import require
 

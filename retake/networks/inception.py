@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retake.device import device_of
+from retake.machine.device import device_of
 from retake.networks.checkpoint import tensors, title, unfit
 from retake.weights.local import require
 

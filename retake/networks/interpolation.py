@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retake.device import device_of
 from retake.errors import ConfigError
+from retake.machine.device import device_of
 from retake.networks.checkpoint import tensors, title, unfit
 from retake.weights.local import require
 
@@ -96,7 +96,7 @@ class Flow:
 
     def midpoint(self, first: Frame, second: Frame) -> Frame:
         """Two uint8 RGB [H, W, 3] -> uint8 [H, W, 3]."""
-        from retake.flow import in_bounds, warp
+        from retake.imaging.flow import in_bounds, warp
         from retake.priors.optical_flow import dis
 
         forward, backward = dis.estimate(first, second, dis.Params(preset="medium"))

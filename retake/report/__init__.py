@@ -1,6 +1,9 @@
-"""The page a person opens after an edit: `page.build` writes it, `layers` draws what it shows.
+"""The pages that a person opens: of one edit, of a gallery of many, of an evaluation.
 
-layers.py   one frame's views: mask overlay, flow colours, tracks, and the mosaic that holds them
-sheet.py    a contact sheet, collected from the same stream
-page.py     the offline HTML page around one proxy video (page.html, page.css, page.js)
+layers.py           one frame's views: mask overlay, flow colours, tracks, and the mosaic that holds them
+contact_sheet.py    a contact sheet, collected from the same stream
+edit_page.py        the page of one edit around one proxy video (page.html, page.css, page.js)
+metric_rows.py      its table of metrics
+gallery_page.py     many edits to filter and sort (gallery.html, gallery.css, gallery.js)
+evaluation_page.py  the table of an evaluation, with the intervals of intervals.py
 """

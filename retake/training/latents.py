@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retake.diffusion.conditioning import image_states
+from retake.diffusion.families.conditioning import image_states
 from retake.synthetic import clips
 from retake.training.autoencoder import tensor
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retake.disk import sync_folder
 from retake.errors import MachineError, MediaError, did_you_mean
+from retake.machine.disk import sync_folder
 
 from . import wire
 from .info import EncodeInfo, Limits, Selection, VideoInfo, exact_rate

@@ -20,8 +20,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from retake.disk import writing_explained
 from retake.errors import ConfigError, MachineError
+from retake.machine.disk import writing_explained
 from retake.weights import local
 from retake.weights.catalogue import Hub, Shipped, Url
 

@@ -31,14 +31,14 @@ def of_tokenizer(folder: Path) -> None:
 
 
 def of_pipeline(folder: Path) -> None:
-    from retake.diffusion.loading import load_coder
+    from retake.diffusion.loading.load import load_coder
     from retake.diffusion.model import Model
 
     load_coder(Model(weights=str(folder)))
 
 
 def of_text(folder: Path) -> None:
-    from retake.diffusion.components import read
+    from retake.diffusion.loading.components import read
 
     read("text_encoder", folder / "text_encoder")
 

@@ -92,14 +92,14 @@ KEYS = [
 
 
 def listed(path: Path) -> None:
-    from flows.listing import listed as read
+    from flows.datasets.sources import listed as read
 
     read(str(path), 0)
 
 
 def worked(path: Path) -> None:
     """All jobs of a manifest. Where they come to be, no text in them has become anything else."""
-    from flows.jobs import work_of
+    from flows.datasets.jobs import work_of
 
     dataset = {**settings_given()["dataset"], "clips": [], "manifest": str(path)}
     edits = [{"id": "edit", "settings": {}}]

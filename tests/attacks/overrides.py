@@ -15,13 +15,13 @@ FAMILY = "overrides"
 
 def settings_of(text: str) -> None:
     """Compose and validate, then look for the bait in what came of it."""
-    from flows.config import settings
+    from flows.settings.compose import settings
 
     assert BAIT not in json.dumps(settings([text]).as_json(), default=str), "a look-up happened"
 
 
 def sweep_of(text: str) -> None:
-    from flows.sweep import points_of
+    from flows.experiments.sweep import points_of
 
     points_of([text])
 
@@ -62,7 +62,7 @@ def cases() -> Iterator[Case]:
 
 def beside(folder: Path) -> Any:
     """A settings file outside params/ and the path to it from a group, as Hydra would read it."""
-    from flows.config import CHECKOUT
+    from flows.settings.compose import CHECKOUT
 
     (folder / "evil.yaml").write_text(f"name: propagate\nreference: {LOOKUP}\n")
     up = "../" * len((CHECKOUT / "params" / "edit").parts[1:])

@@ -105,7 +105,7 @@ CALLS = [
     "webbrowser.open",
     "shutil.rmtree",
     "importlib.import_module",
-    "flows.config.settings",
+    "flows.settings.compose.settings",
 ]
 TARGETS = [
     "edit._target_={}",

@@ -142,7 +142,7 @@ def tried(case: Case, watch: Watch, home: Path) -> dict[str, Any]:
 
 def told(error: Any) -> str:
     """What the command line says of an error."""
-    from flows.ending import fail
+    from flows.terminal.exits import fail
 
     with contextlib.redirect_stderr(io.StringIO()) as sink:
         fail(error)
@@ -192,9 +192,9 @@ def warm_up(family: str) -> None:
 
 
 def benign_settings() -> None:
-    from flows.config import laid, settings, validate
-    from flows.overrides import choices
-    from flows.sweep import points_of
+    from flows.experiments.sweep import points_of
+    from flows.settings.compose import laid, settings, validate
+    from flows.settings.overrides import choices
 
     from .overrides import GROUPS
     from .yamls import settings_given

@@ -163,7 +163,7 @@ def of_network(path: Path) -> None:
 
 
 def of_diffusion(path: Path) -> None:
-    from retake.diffusion.components import tensors
+    from retake.diffusion.loading.components import tensors
 
     tensors(path, "the network")
 

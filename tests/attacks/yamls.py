@@ -158,33 +158,33 @@ def laughs(kind: str, n: int = 12) -> str:
 
 
 def parse(text: str) -> None:
-    from flows.plain import parse_yaml
+    from flows.settings.plain_yaml import parse_yaml
 
     parse_yaml(text, "params.yaml")
 
 
 def read_file(path: Path) -> None:
-    from flows.config import read_params, validate
+    from flows.settings.compose import read_params, validate
 
     validate(read_params(path))
 
 
 @functools.cache
 def settings_given() -> dict[str, Any]:
-    from flows.config import read_params
+    from flows.settings.compose import read_params
 
     return read_params()
 
 
 def with_values(group: Any, values: Any) -> None:
-    from flows.config import validate
+    from flows.settings.compose import validate
 
     validate({**settings_given(), group: values})
 
 
 def stays_text(path: Path, text: str) -> None:
     """What is read from a file is the text that stands there, before and after it is validated."""
-    from flows.config import read_params, validate
+    from flows.settings.compose import read_params, validate
 
     data = read_params(path)
     assert data["edit"]["reference"] == text

@@ -1,9 +1,10 @@
 """MoCA-Video: mix what a picture shows into an object of the clip, without training.
 
-Frames are denoised diagonally (retake/diffusion/fifo.py): each enters a queue with noise on it, and once its noise is
-low enough every step moves the object, found by its mask, towards the reference's latents, corrected by a momentum.
+Frames are denoised diagonally (retake/diffusion/sampling/fifo.py): each enters a queue with noise on it, and once its
+noise is low enough every step moves the object, found by its mask, towards the reference's latents, corrected by a
+momentum.
 Zhang et al. 2025, https://arxiv.org/abs/2506.01004. Text and published code of it disagree, so there are presets
-(rule.py holds their numbers, mixing.py their formulas):
+(presets.py holds their numbers, steps.py their formulas):
 
     recommended   the paper's parts with units that agree; the queue holds the levels that the edit needs and no others
     paper         the text, as far as it gives formulas
@@ -27,17 +28,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.canvas import covered_cells, edge, patch, shown, source_of, touched_cells
 from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.methods.moca.rule import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, rule_of
+from retake.methods.canvas import covered_cells, edge, patch, shown, source_of, touched_cells
+from retake.methods.moca.presets import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, rule_of
 from retake.video import read_image
 
 if TYPE_CHECKING:
+    from retake.diffusion.attention_maps import Concepts
     from retake.diffusion.backbone import Backbone, Condition
-    from retake.diffusion.concepts import Concepts
 
 VERSION = 2
 NEEDS = ("latents", "inversion", "region")
@@ -187,12 +188,12 @@ def edit(
     clip (with diagonal=false: the clip's latents). Raises ConfigError E275 where no level lies below `enter`, E290 for
     a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
     """
-    from retake.diffusion.coding import decoded
-    from retake.diffusion.fifo import Diagonal
-    from retake.diffusion.slots import inside
+    from retake.diffusion.sampling.chunked_vae import decoded
+    from retake.diffusion.sampling.fifo import Diagonal
+    from retake.diffusion.sampling.fifo_queue import inside
     from retake.methods.moca.masks import from_attention, from_estimate, from_region, gated
-    from retake.methods.moca.mixing import mixing
-    from retake.methods.moca.queue import Stream
+    from retake.methods.moca.steps import mixing
+    from retake.methods.moca.stream import Stream
 
     rule = rule_of(params.preset, numbers(params))
     rule = rule if params.reference else replace(rule, weight=0)
@@ -255,7 +256,7 @@ def reference_of(
 
 def listener(backbone: Backbone, latents: LatentSeries, params: Params, rule: Rule) -> Concepts:
     """What hears where the network looks for the object."""
-    from retake.diffusion.concepts import Concepts
+    from retake.diffusion.attention_maps import Concepts
 
     words = backbone.tokens_of(params.source_prompt, params.object or "")
     frames = min(backbone.length, latents.meta["count"])

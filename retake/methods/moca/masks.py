@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.diffusion.slots import Slots
+from retake.diffusion.sampling.fifo_queue import Slots
 from retake.errors import ConfigError
 
 if TYPE_CHECKING:
+    from retake.diffusion.attention_maps import Concepts
     from retake.diffusion.backbone import Backbone
-    from retake.diffusion.concepts import Concepts
-    from retake.diffusion.sampling import Mask
+    from retake.diffusion.sampling.ddim import Mask
 
 Compare = Literal["itself", "neighbour"]
 Candidate = Callable[[Tensor, Slots, list[int]], Iterable[Tensor]]
@@ -73,8 +73,8 @@ def from_estimate(backbone: Backbone, region: Mask) -> Candidate:
     the mask is empty, and the one that is kept stays."""
 
     def cut(x0: Tensor, slots: Slots, rows: list[int]) -> Iterator[Tensor]:
-        from retake.canvas import as_rgb
         from retake.diffusion.grid import to_grid
+        from retake.methods.canvas import as_rgb
 
         for row in rows:
             seen = region(frame_of(slots, row))[0, 0]
@@ -88,7 +88,7 @@ def from_estimate(backbone: Backbone, region: Mask) -> Candidate:
 def segmented(picture: np.ndarray, cells: np.ndarray, space: int) -> np.ndarray:
     """GrabCut's object in the box of some cells: bool [H, W] of a picture uint8 [H, W, 3]."""
     from retake.priors.masks import grabcut
-    from retake.priors.masks.first_cut import first_mask
+    from retake.priors.masks.grabcut.first_mask import first_mask
     from retake.priors.masks.prompt import Prompt
 
     nothing = np.zeros(picture.shape[:2], bool)

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.canvas import BEHIND
-from retake.edge import box_of
 from retake.formats import CHUNK, FrameSeries, LatentSeries, RegionSeries
-from retake.picture import premultiplied_resize, with_alpha
+from retake.imaging.rgba import premultiplied_resize, with_alpha
+from retake.imaging.soft_mask import box_of
+from retake.methods.canvas import BEHIND
 from retake.video import resize
 
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone
-    from retake.methods.moca.mixing import Reference
+    from retake.methods.moca.steps import Reference
 
 
 def over_frame(backbone: Backbone, latents: LatentSeries, image: np.ndarray) -> Reference:
@@ -39,7 +39,7 @@ def over_object(
 ) -> Reference:
     """The picture over the object's box in every frame, and the frame around it, so that nothing outside the object is
     foreign to it. A latent frame of several frames has the last of them. In a scratch file."""
-    from retake.diffusion.windows import Reel
+    from retake.diffusion.sampling.windows import Reel
 
     meta = latents.meta
     height, width = meta["pixels"]

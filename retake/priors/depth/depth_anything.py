@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.device import INERT, Device, Dtype, device_of, dtype_of
+from retake.machine.device import INERT, Device, Dtype, device_of, dtype_of
 from retake.networks.checkpoint import opened, pretrained
 from retake.weights.local import require
 

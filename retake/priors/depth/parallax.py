@@ -1,7 +1,7 @@
 """Depth from parallax: relative inverse depth out of optical flow, without weights.
 
 Every fourth frame is an anchor. Its flow is chained over up to 8 frames in both directions, what a turning and zooming
-camera explains is taken off, and what is left along the lines of travel is nearness (retake/egomotion.py). Where the
+camera explains is taken off, and what is left along the lines of travel is nearness (camera_motion.py). Where the
 chain leaves the picture, the other direction or what lies around fills the place. Frames between two anchors blend
 both, carried along the flow.
 
@@ -25,9 +25,9 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.egomotion import estimate, in_front, likelier, parallax
-from retake.flow import in_bounds, resize_flow, warp
-from retake.priors.threads import single_threaded
+from retake.imaging.flow import in_bounds, resize_flow, warp
+from retake.machine.threads import single_threaded
+from retake.priors.depth.camera_motion import estimate, in_front, likelier, parallax
 
 VERSION = 2
 NEEDS: tuple[str, ...] = ("optical_flow",)

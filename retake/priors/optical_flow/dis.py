@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.flow import resize_flow
-from retake.priors.threads import single_threaded
+from retake.imaging.flow import resize_flow
+from retake.machine.threads import single_threaded
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from retake.errors import ConfigError, MediaError
 from retake.exchange import flow as files
 from retake.exchange.files import check_shape, nearest_known, numbered
-from retake.flow import resize_flow, warp
+from retake.imaging.flow import resize_flow, warp
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()

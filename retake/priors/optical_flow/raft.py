@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.device import INERT, Device, Dtype, device_of, dtype_of
-from retake.flow import resize_flow
+from retake.imaging.flow import resize_flow
+from retake.machine.device import INERT, Device, Dtype, device_of, dtype_of
 from retake.networks.checkpoint import tensors, unfit
 from retake.weights.local import require
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
-from retake.distance import distance
 from retake.errors import ConfigError
-from retake.priors.threads import single_threaded
+from retake.imaging.distance import distance
+from retake.machine.threads import single_threaded
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ("region",)

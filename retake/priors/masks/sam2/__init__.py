@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from retake.device import INERT, Device, Dtype
 from retake.errors import ConfigError
+from retake.machine.device import INERT, Device, Dtype
 from retake.networks.grounding_dino import phrases
 from retake.priors.masks.prompt import Prompted, Tracker, check_places, check_prompts
 from retake.priors.masks.sam2.package import settings_file

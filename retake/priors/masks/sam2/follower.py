@@ -12,8 +12,8 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from retake.device import device_of, dtype_of
 from retake.errors import ConfigError, RetakeError
+from retake.machine.device import device_of, dtype_of
 from retake.networks.checkpoint import unfit
 from retake.networks.grounding_dino import GroundingDino, surest
 from retake.priors.masks.prompt import Box, Followed, Moment, Prompt

@@ -1,0 +1,273 @@
+"""The jobs of a dataset: every edit of every clip, with valid settings and the mark of what it is made from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from flows import graph
+from flows.datasets.manifest import ManifestError, Row, read_rows
+from flows.datasets.sources import entry, listed, no_clip
+from flows.settings.compose import CHECKOUT, CHOICES, Settings, taken, validate
+from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
+from retake.clip import Clip, SpriteClip, open_clip, slug
+from retake.diffusion.model import weights_of
+from retake.errors import ConfigError, RetakeError
+from retake.metrics import fid
+from retake.recipe import digest, files_of, installed
+from retake.stage import RECORDED, identity
+from retake.store import Store
+from retake.weights.local import locate
+from tasks import metrics
+
+FEW = 200  # problems of a manifest, beyond which the settings of its rows are not looked at, too
+OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One edit of one clip."""
+
+    clip: str
+    edit: str
+    spec: str
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        return f"{self.clip}/{self.edit}"
+
+    def files(self) -> list[str]:
+        """Files that the settings name."""
+        return files_named(self.settings)
+
+    def open(self) -> Clip:
+        """The clip. Raises what `open_clip` raises."""
+        return open_clip(self.spec)
+
+
+def files_named(p: Settings) -> list[str]:
+    """Files and folders that settings name, other than clips."""
+    groups = (getattr(p, group) for group in p.__dataclass_fields__ if group != "dataset")
+    return [path for params in groups for path in files_of(params)]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a dataset asks for. name: of its folder; source: what names its clips; waiting: files that are still being
+    written."""
+
+    name: str
+    source: str
+    dataset: Dataset
+    jobs: tuple[Job, ...]
+    waiting: tuple[str, ...] = ()
+
+    def fid_params(self) -> dict[str, fid.Params]:
+        """Settings of FID by edit: it is one figure over all clips."""
+        return {job.edit: job.settings.metrics.fid for job in self.jobs}
+
+
+def work_of(common: Mapping[str, Any]) -> Work:
+    """All jobs, clip by clip. Paths are relative to the working folder.
+
+    Everything is looked at before anything runs: raises ConfigError E213 when an edit sets what belongs to a clip,
+    E297 with every problem of a manifest and of the settings of its clips, E298 for a folder without clips.
+    """
+    dataset = validate(common).dataset
+    for edit in dataset.edits:
+        if strange := sorted(set(edit.settings) - OF_AN_EDIT):
+            raise ConfigError(
+                "E213",
+                f"the edit {edit.id!r} sets {strange[0]}, which belongs to clips",
+                "Priors are shared by all edits of a clip: put it under the clip's settings.",
+            )
+    clips, waiting, problems = clips_of(dataset, common)
+    jobs: list[Job] = []
+    lacking: dict[str, list[str]] = {}
+    known: dict[str, Judged] = {}  # most clips have settings that others have, too
+    for where, clip in clips:
+        told: set[str] = set()
+        lacks: dict[str, Sequence[str]] = {}
+        for edit in dataset.edits:
+            key = f"{edit.id} {clip.settings!r}"
+            found = known[key] = known.get(key) or judged(common, clip, edit)
+            told |= {f"{where}: {fault}" for fault in found.faults}
+            if found.settings is not None:
+                jobs.append(Job(clip.id, edit.id, clip.clip, found.settings))
+            lacks[edit.id] = found.lacks
+        problems += sorted(told)
+        if any(lacks.values()):
+            column = " A column gives it to each clip." if where.startswith("line ") else ""
+            lacking[where] = [f"{where}: {lack}{column}" for lack in by_edit(lacks)]
+    if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
+        problems += [problem for told in lacking.values() for problem in told]
+    if problems:
+        problems = of_all(problems, len(clips))
+        raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
+    if dataset.manifest is None:
+        return Work("clips", "params/dataset", dataset, tuple(jobs))
+    path = Path(os.path.normpath(Path(dataset.manifest).expanduser().absolute()))
+    source = path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path  # hosts have checkouts of their own
+    return Work(slug(path.stem), str(source), dataset, tuple(jobs), tuple(waiting))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Settings of a job, None where there can be none. faults: what is wrong with them; lacks: what is missing for the
+    edit, and what to type: where the object is, what to put into it."""
+
+    settings: Settings | None
+    faults: list[str]
+    lacks: Sequence[str] = ()
+
+
+def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
+    """The settings of a clip and an edit, looked at before anything runs."""
+    try:
+        p = validate(overlaid(common, clip, edit))
+    except ConfigError as error:
+        return Judged(None, faults(common, clip, edit, error))
+    missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
+    lacks = [f"{error.message}. {error.hint}" for error in graph.misfits(p, graph.closure(p))]
+    return Judged(p, missing, lacks)
+
+
+def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the edits of a clip lack, once each; named where others do not lack it."""
+    edits: dict[str, list[str]] = {}
+    for edit, found in lacks.items():
+        for lack in found:
+            edits.setdefault(lack, []).append(edit)
+    return [lack if len(names) == len(lacks) else f"edit {', '.join(names)}: {lack}" for lack, names in edits.items()]
+
+
+def of_all(problems: list[str], clips: int) -> list[str]:
+    """Problems that every clip has are those of the common settings: told once."""
+    what = Counter(problem.partition(": ")[2] for problem in problems)
+    common = [text for text, count in what.items() if count == clips > 1]
+    rest = [problem for problem in problems if problem.partition(": ")[2] not in common]
+    return [*(f"every clip: {text}" for text in common), *rest]
+
+
+def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[str, ClipEntry]], list[str], list[str]]:
+    """Clips with the place where each stands, names of files that are still being written, and problems."""
+    clips = [(f"clip {clip.id}", clip) for clip in dataset.clips]
+    problems = [f"{where}: {found}" for where, clip in clips if (found := no_clip(clip.clip))]
+    if dataset.manifest is None:
+        return clips, [], problems
+    rows, waiting, wrong = rows_of(dataset.manifest, dataset.settle)
+    own = {clip.id.lower() for _, clip in clips}
+    problems += [*wrong, *(f"the id {row.id!r} stands in dataset.clips, too" for row in rows if row.id.lower() in own)]
+    for row in rows:
+        given = entry(row)
+        if not row.line:  # what a tree holds beside its clips is taken where the settings ask for it
+            taken = {g: {k: v for k, v in keys.items() if k in common.get(g, {})} for g, keys in given.settings.items()}
+            given = given.model_copy(update={"settings": {g: keys for g, keys in taken.items() if keys}})
+        clips.append((f"line {row.line}" if row.line else f"clip {row.id}", given))
+    return clips, waiting, problems
+
+
+def rows_of(manifest: str, settle: float) -> tuple[list[Row], list[str], list[str]]:
+    """What `listed` finds, and what is wrong with it: its rows are looked at all the same, for what else is."""
+    try:
+        return *listed(manifest, settle), []
+    except ManifestError as error:
+        path = Path(manifest).expanduser()
+        few = len(error.problems) <= FEW  # validating a row takes milliseconds
+        return read_rows(path)[0] if few and path.is_file() else [], [], list(error.problems)
+
+
+def faults(common: Mapping[str, Any], clip: ClipEntry, edit: Entry, first: ConfigError) -> list[str]:
+    """All that is wrong with the settings of a job, of which validating all of them tells the first: group by group."""
+    found = []
+    for group in sorted({*clip.settings, *edit.settings}):
+        parts = (one.model_copy(update={"settings": {group: one.settings.get(group, {})}}) for one in (clip, edit))
+        try:
+            validate(overlaid(common, *parts))
+        except ConfigError as error:
+            found += in_words(error)
+    return found or in_words(first)
+
+
+def in_words(error: ConfigError) -> list[str]:
+    """What validating one group has found, in our words."""
+    helps, cause = error.hint.startswith(("Did you mean", "It takes a list")), error.__cause__
+    hint = f" ({error.hint})" if helps else ""
+    if not isinstance(cause, ValidationError):
+        return [error.message + hint]
+    group, told = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []
+    for fault in cause.errors(include_url=False):
+        place = ".".join([group, *map(str, fault["loc"])])
+        told.append(f"unknown key {place}" if fault["type"] == "extra_forbidden" else f"{place} {taken(fault)}")
+    return [told[0] + hint, *told[1:]]
+
+
+def broken_rule(clip: Clip, rules: Rules, folder_fps: float) -> str | None:
+    """Why a clip is left out. Raises MediaError for one that cannot be read."""
+    if not any(rules.model_dump().values()):
+        return None
+    info = clip.info(folder_fps)
+    side = min(info.width, info.height)
+    if info.frames < rules.shorter_than:
+        return f"{info.frames} frames, fewer than dataset.skip.shorter_than={rules.shorter_than}"
+    if rules.longer_than and info.frames > rules.longer_than:
+        return f"{info.frames} frames, more than dataset.skip.longer_than={rules.longer_than}"
+    if side < rules.smaller_than:
+        return f"{side} pixels, fewer than dataset.skip.smaller_than={rules.smaller_than}"
+    return None
+
+
+@dataclass
+class Marks:
+    """What jobs are made from, as far as the system tells without reading it: while a job's mark stays, so does what
+    it made. Files stand in it by inode, times and size, code by content, weights by where they lie."""
+
+    store: Store
+
+    def __post_init__(self) -> None:
+        folders = ("flows", "tasks", "retake")
+        files = sorted(path for folder in folders for path in (CHECKOUT / folder).rglob("*.py"))
+        code = [[str(path.relative_to(CHECKOUT)), self.store.source_digest(path)] for path in files]
+        self.code = digest([code, installed(*RECORDED), str(self.store.root)])
+        self._weights: dict[str, str] = {}
+
+    def of(self, job: Job, rules: Rules) -> str:
+        settings = {group: values for group, values in job.settings.as_json().items() if group != "dataset"}
+        told = [identity(path) for path in [*paths_of(job.spec), *job.files()]]
+        return digest([self.code, job.spec, told, settings, rules.model_dump(), self.weights(job.settings, settings)])
+
+    def weights(self, p: Settings, settings: Mapping[str, Any]) -> str:
+        """Where the weights of settings lie, and when they were put there."""
+        known = digest([settings[group] for group in (*CHOICES, "model", "metrics")])
+        if known not in self._weights:
+            references = {reference for group in CHOICES for reference in graph.chosen(p, group)["weights"].values()}
+            references |= {*weights_of(p.model).values(), *metrics.weights(p.metrics).values()}
+            self._weights[known] = digest([[name, *lies(name)] for name in sorted(references)])
+        return self._weights[known]
+
+
+def paths_of(spec: str) -> Sequence[str]:
+    """Files of a clip; a text that opens as none stands for itself."""
+    try:
+        clip = open_clip(spec)
+        return [] if isinstance(clip, SpriteClip) else clip.paths()
+    except (RetakeError, OSError):
+        return [spec]
+
+
+def lies(reference: str) -> Iterator[Any]:
+    """Path and identity of weights, nothing where they are not here or named wrongly."""
+    try:
+        path = locate(reference)
+    except RetakeError:
+        return
+    if path is not None:
+        yield from (str(path), identity(str(path)))

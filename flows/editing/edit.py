@@ -1,0 +1,92 @@
+"""One edit from its settings to its folder: the work behind `retake edit`, the flows and the notebook call."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import graph
+from flows.editing import result_folder
+from flows.runners import Local, Plan, Planned
+from flows.settings.compose import CHECKOUT, settings
+from retake.artifact import Artifact
+from retake.clip import Clip, open_clip
+from retake.dvc import cache_dir
+from retake.stage import Outcome
+from retake.store import Store
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What came of one edit."""
+
+    id: str
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+    outputs: dict[str, str]
+    made: dict[str, Artifact]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"edit": self.id, "stages": [o.as_json() for o in self.outcomes], "outputs": self.outputs}
+
+
+def edits_home() -> Path:
+    """Where results are handed out: artifacts/edits of the checkout, or RETAKE_EDITS."""
+    chosen = os.environ.get("RETAKE_EDITS")
+    return Path(chosen).expanduser().absolute() if chosen else CHECKOUT / "artifacts" / "edits"
+
+
+def open_store() -> Store:
+    """The store of this checkout (DVC's cache folder, or RETAKE_STORE)."""
+    return Store(cache_dir(CHECKOUT) / "retake")
+
+
+def edit(
+    clip: str | Clip,
+    overrides: Sequence[str] = (),
+    *,
+    until: str = "report",
+    runner: Local | None = None,
+    folder: Path | None = None,
+) -> Edit:
+    """Edit a clip: `edit("dog.mp4", ["masks.box=[70,40,300,460]", "edit.reference=cat.png"])`.
+
+    `overrides` are settings as on the command line; `until` stops after a stage. Results stand in
+    `edits_home()`/<clip>/<id>, with -until-<stage> behind it where it stopped. Raises RetakeError.
+    """
+    clip = open_clip(clip) if isinstance(clip, str) else clip
+    p = settings(list(overrides))
+    runner = runner or Local(open_store())
+    store = runner.store
+    identity = result_folder.edit_id(store, clip, p)
+    # What stops early gets a folder of its own: it must not replace the page of the whole edit.
+    place = identity if until == "report" else f"{identity}-until-{until}"
+    folder = folder or edits_home() / clip.name / place
+    command = command_line(clip, overrides, until)
+
+    def build() -> Edit:
+        made = graph.edit_graph(runner, clip, p, until)
+        finished = result_folder.Finished(identity, clip, p, made, tuple(runner.outcomes), command)
+        outputs = result_folder.hand_out(store, finished, folder)
+        return Edit(identity, folder, tuple(runner.outcomes), outputs, made)
+
+    return runner.healed(build)
+
+
+def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:
+    """(edit id, what `edit` would do to each stage). Starts nothing; raises what is wrong with the settings, and with
+    the clip as far as its container tells."""
+    opened, p, run = open_clip(clip), settings(list(overrides)), Plan(open_store())
+    identity = result_folder.edit_id(run.store, opened, p)
+    graph.edit_graph(run, opened, p, until)
+    return identity, run.planned
+
+
+def command_line(clip: Clip, overrides: Sequence[str], until: str) -> str:
+    """What to type to get this edit again."""
+    stop = [] if until == "report" else ["--until", until]
+    return shlex.join(["retake", "edit", clip.spec, *overrides, *stop])

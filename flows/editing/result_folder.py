@@ -1,0 +1,193 @@
+"""What a person gets: artifacts/edits/<clip>/<id> with the video, the report page, the metrics and the recipe.
+
+Everything is a verified copy out of the store; editing it harms nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.settings.compose import Settings
+from retake.artifact import Artifact
+from retake.clip import Clip
+from retake.machine.disk import writing_explained
+from retake.recipe import digest, installed, keyed_params
+from retake.stage import Outcome
+from retake.store import Store
+
+NOT_OF_AN_EDIT = {"dataset", "report"}
+SHOWN_VERSIONS = ("retake", "av", "decord", "numpy", "opencv-python-headless", "torch", "torchvision", "torchmetrics")
+
+
+def edit_id(store: Store, clip: Clip, p: Settings) -> str:
+    """Twelve hex digits that stand for this clip's content and these settings, known before anything runs."""
+    groups = [g for g in Settings.__dataclass_fields__ if g not in NOT_OF_AN_EDIT]
+    return digest([clip.digest(store), {g: keyed_params(getattr(p, g), store.source_digest) for g in groups}])[:12]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One edit, as far as it was made."""
+
+    name: str
+    """What tells it from other edits of the clip: its id, or its name in the dataset."""
+    clip: Clip
+    settings: Settings
+    made: Mapping[str, Artifact]
+    outcomes: Sequence[Outcome]
+    command: str = ""
+
+    @property
+    def method(self) -> str:
+        """Name of the editing method; "comparison" of a result that somebody else made; "priors" where the edit
+        stopped before it."""
+        if "edit" in self.made:
+            return str(self.settings.edit.name)
+        return "comparison" if "metrics" in self.made else "priors"
+
+    @property
+    def title(self) -> str:
+        """The method, the name, and the settings of the method that are not its defaults."""
+        edit = self.settings.edit
+        shown = [self.method, self.name]
+        for key, info in type(edit).model_fields.items() if "edit" in self.made else ():
+            value = getattr(edit, key)
+            if value != info.get_default() and not isinstance(value, dict):
+                shown.append(f"{key}={Path(value).name if isinstance(value, str) else value}")
+        return " · ".join(shown)
+
+    def recipe(self) -> dict[str, Any]:
+        """What made it, as plain JSON."""
+        settings = {g: v for g, v in self.settings.as_json().items() if g != "dataset"}
+        keys = [{"stage": o.stage, "key": o.key} for o in self.outcomes]  # corrections repeat a stage
+        about = {"clip": self.clip.spec, "method": self.method, "command": self.command}
+        return {**about, "settings": settings, "keys": keys}
+
+
+def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
+    """Write the folder of one edit; returns its outputs by name, as paths. One process at a time writes a folder.
+    Raises DamagedError before it would copy anything that is not what was stored."""
+    with writing_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    outputs: dict[str, str] = {}
+    with store.lock(digest(["folder", str(folder.absolute())])):
+        recipe = edit.recipe()
+        text = json.dumps(recipe, indent=1, sort_keys=True, ensure_ascii=False)
+        write_text(folder / "recipe.json", text + "\n")
+        if "decode" in edit.made:
+            view = folder / "result.mp4"
+            store.copy_out(edit.made["decode"]["result.mp4"], view)
+            if edit.settings.decode.recipe_tag:
+                from retake.video import tag
+
+                tag(view, json.dumps({"retake": recipe}, sort_keys=True, ensure_ascii=False))
+            outputs["video"] = str(view)
+        if "metrics" in edit.made:
+            for name in ("metrics.json", "metrics.tsv"):
+                store.copy_out(edit.made["metrics"][name], folder / name)
+            outputs["metrics"] = str(folder / "metrics.json")
+        if "report" in edit.made:
+            outputs["report"] = str(write_page(store, edit, folder))
+    return outputs
+
+
+def write_page(store: Store, edit: Finished, folder: Path) -> Path:
+    """report.html with what the metrics and the stages say, beside its contact sheet and, when large, its layers."""
+    from retake.formats import FrameSeries
+    from retake.report import edit_page
+
+    made = edit.made
+    layers, frames = made["report"], made["frames"]
+    series = FrameSeries(store, frames)
+    summary, curves = scores_of(store, made.get("metrics"))
+    files = {"result.mp4": "the result, H.264", "metrics.json": "metrics", "metrics.tsv": "metrics by frame"}
+    files["recipe.json"] = "recipe and keys"
+    shown = settings_that_counted(edit)
+    rows = [edit_page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in edit.outcomes]
+    data = edit_page.ReportData(
+        title=edit.title,
+        clip=edit.clip.name,
+        fps=frames.meta["fps"],
+        frames=frames.meta["count"],
+        frame_size=(frames.meta["source_width"], frames.meta["source_height"]),
+        tile_size=tuple(layers.meta["tile_size"]),
+        columns=layers.meta["columns"],
+        layers=tuple(layers.meta["layers"]),
+        show=shown_first(made, layers.meta["layers"]),
+        timestamps=tuple(series.times.tolist()),
+        curves=curves,
+        metrics=summary,
+        stages=tuple(rows),
+        recipe={"clip": edit.clip.spec, **shown},
+        versions=installed(*SHOWN_VERSIONS),
+        notices=tuple(note for artifact in made.values() for note in artifact.meta.get("notes", ())),
+        links=tuple(edit_page.Link(text, name) for name, text in files.items() if (folder / name).exists()),
+        flow_max_px=layers.meta["flow_max_px"],
+        wheel=store.read(layers["wheel.png"]) if "wheel.png" in layers else None,
+        depth_bar=store.read(layers["depth.png"]) if "depth.png" in layers else None,
+        command=edit.command,
+    )
+    store.copy_out(layers["contact_sheet.png"], folder / "contact_sheet.png")
+    store.copy_out(layers["layers.mp4"], folder / "layers.mp4")
+    return edit_page.build(folder, data, folder / "layers.mp4", contact_sheet=True)
+
+
+def shown_first(made: Mapping[str, Artifact], layers: Sequence[str]) -> str:
+    """The layer that a person came for: the result, else that of the prior at which the edit stopped."""
+    named = {"optical_flow": "flow", "depth": "depth", "masks": "mask", "region": "region", "tracks": "tracks"}
+    last = [named[stage] for stage in made if stage in named]
+    wanted = "result" if "result" in layers else last[-1] if last else "source"
+    return wanted if wanted in layers else "mask"  # a region that is the union of the masks has no layer of its own
+
+
+def settings_that_counted(edit: Finished) -> dict[str, Any]:
+    """Settings of the stages that were made, and of the metrics that were asked for."""
+    made = {*edit.made, *(["model"] if "latents" in edit.made else [])}
+    groups = {g: v for g, v in edit.settings.as_json().items() if g in made and g not in NOT_OF_AN_EDIT}
+    if metrics := groups.get("metrics"):
+        groups["metrics"] = {k: v for k, v in metrics.items() if k in metrics["names"] or not isinstance(v, dict)}
+    return groups
+
+
+def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], dict[str, list[float | None]]]:
+    """Summary rows and per-frame curves of a metrics artifact."""
+    if metrics is None:
+        return (), {}
+    from retake.lookup import lookup
+    from retake.report.edit_page import Metric
+
+    meta = metrics.meta
+    values = json.loads(store.read(metrics["metrics.json"]))
+    described = {group: lookup("metrics", group).DESCRIPTIONS for group in meta["names"]}
+    told = {name: (group, *what) for group, values_of in described.items() for name, what in values_of.items()}
+    rows = []
+    for name in [*(n for n in told if n in values), *(n for n in values if n not in told)]:
+        group, text, direction = told.get(name, ("", "", ""))
+        better = {"higher": True, "lower": False}.get(direction)
+        network, reason = meta.get("networks", {}).get(name, ""), meta.get("reasons", {}).get(name, "")
+        rows.append(Metric(name, values[name], text, better, group=group, network=network, reason=reason))
+    header, *lines = store.read(metrics["metrics.tsv"]).decode().splitlines()
+    columns = header.split("\t")
+    table = [line.split("\t") for line in lines]
+    curves = {
+        name: [float(row[k]) if row[k] else None for row in table] for k, name in enumerate(columns) if name != "frame"
+    }
+    return tuple(rows), curves
+
+
+def scores_by_name(store: Store, metrics: Artifact) -> dict[str, float | None]:
+    """The summary values of a metrics artifact."""
+    return json.loads(store.read(metrics["metrics.json"]))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with writing_explained(path.parent):
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)

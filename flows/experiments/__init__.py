@@ -1,0 +1,1 @@
+"""Many edits compared: sweeps over settings, evaluations over pairs of clip and reference."""

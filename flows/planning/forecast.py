@@ -1,0 +1,130 @@
+"""What a stage that would run is likely to take: time and disk as it took before, memory and operations as computed.
+
+Time is never guessed: it is that of the most similar result in the store, by its frames and steps, or unknown. Memory
+and operations of a diffusion model come from its real configuration (retake/diffusion/cost/predict.py). Nothing heavy
+is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from retake.clip import Clip, pick
+from retake.diffusion.cost.predict import Predicted, predicted, window
+from retake.lookup import lookup
+from retake.recipe import Recipe, differences, digest
+from retake.store import Record, Store
+from tasks.modelled import Modelled
+
+LOOKED_AT = 200  # records of a stage, the newest first
+STEPS, OVERLAP = 50, 4  # of a method that does not say
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """seconds and bytes (on disk): as of the most similar result, scaled to this clip. memory (bytes on the device, at
+    most) and flops: computed. None where it is not known."""
+
+    seconds: float | None = None
+    bytes: int | None = None
+    memory: int | None = None
+    flops: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "bytes": self.bytes, "memory": self.memory, "flops": self.flops}
+
+
+def forecast(
+    store: Store,
+    recipe: Recipe,
+    params: Any,
+    frames: int | None,
+    steps: int = STEPS,
+    known: dict[str, Record | None] | None = None,
+) -> Forecast:
+    """What the stage of a recipe would take on a clip of so many frames. `steps`: of the inversion, for methods that
+    take theirs from it. Inputs of the recipe do not matter, and may be left out. known: the most similar results that
+    earlier calls have found, for callers that ask for many clips; it is added to."""
+    needs = of_model(recipe.stage, params, frames, steps)
+    memory, flops = (needs.memory, needs.flops) if needs else (None, None)
+    known = {} if known is None else known
+    alike = digest([recipe.stage, recipe.implementation, recipe.params])
+    if alike not in known:
+        known[alike] = most_similar(store, recipe)
+    if (before := known[alike]) is None:
+        return Forecast(memory=memory, flops=flops)
+    count = frames_of(before)
+    scale = frames / count if frames and count else 1.0
+    longer = steps_of(recipe.params) / max(steps_of(before.recipe["params"]), 1e-3)
+    wider = longer if recipe.stage == "inversion" else 1.0  # it keeps every level
+    return Forecast(before.seconds * scale * longer, round(before.artifact.bytes * scale * wider), memory, flops)
+
+
+def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predicted | None:
+    """What the diffusion model of a stage needs; None for stages without one, and for models without a table."""
+    if not isinstance(params, Modelled) or not frames or stage not in ("latents", "inversion", "edit"):
+        return None
+    settings: Any = params.settings
+    asked, overlap = getattr(settings, "steps", None) or steps, getattr(settings, "overlap", None)
+    guidance, queue = getattr(settings, "guidance", None), None
+    if stage == "edit":
+        method = lookup("methods", settings.name)
+        if hasattr(method, "asked"):
+            levels, ahead, guidance = method.asked(settings, steps, window(params.model))
+            queue = levels, ahead
+        elif not hasattr(settings, "strength"):
+            return None  # a method that does not say how often it asks its model
+    return predicted(
+        params.model,
+        stage,  # type: ignore[arg-type]
+        frames,
+        steps=max(1, round(asked * getattr(settings, "strength", 1.0))),
+        guidance=1.0 if guidance is None else guidance,
+        iterations=getattr(settings, "iterations", 0),
+        overlap=OVERLAP if overlap is None else overlap,
+        queue=queue,
+    )
+
+
+def most_similar(store: Store, recipe: Recipe) -> Record | None:
+    """The result of the same stage, implementation and size of model with the fewest other settings; the newest of
+    equals."""
+    wanted, best, fewest = recipe.ingredients(), None, None
+    for count, record in enumerate(store.records(recipe.stage)):
+        if count >= LOOKED_AT:
+            break
+        if kind_of(record.recipe) != kind_of(wanted):
+            continue
+        apart = len(differences(wanted["params"], record.recipe["params"]))
+        if fewest is None or apart < fewest:
+            best, fewest = record, apart
+    return best
+
+
+def kind_of(ingredients: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be the same for two results to take alike."""
+    model = ingredients["params"].get("model") or {}
+    name = str(ingredients["implementation"]).partition("@")[0]
+    return name, *(model.get(key) for key in ("family", "height", "width", "dtype"))
+
+
+def frames_of(record: Record) -> int | None:
+    meta = record.artifact.meta
+    return meta.get("frames") or meta.get("count")
+
+
+def steps_of(params: Mapping[str, Any]) -> float:
+    """Denoising steps in the settings of a record, as far as they say; 1 for stages that make none."""
+    settings = params.get("settings") or {}
+    if "steps" not in settings:
+        return 1
+    return (settings["steps"] or STEPS) * settings.get("strength", 1.0)
+
+
+def frame_count(clip: Clip, params: Any) -> int:
+    """Frames that the settings of `frames` pick from a clip, before it is decoded. Raises what is wrong with the clip
+    or the selection, as far as the container tells."""
+    info = clip.info(params.folder_fps)
+    return sum(1 for _ in pick(params.selection(), info.frames, info.fps))

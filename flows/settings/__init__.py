@@ -1,0 +1,1 @@
+"""Settings: from params/ and what was typed to one validated, frozen model."""

@@ -1,0 +1,1 @@
+"""The machine and the store: checks, room, weights, servers, training."""

@@ -1,0 +1,255 @@
+"""What a diffusion model costs, from its real configuration on the meta device: no weights, no downloads, seconds.
+
+    python -m retake.diffusion.cost.measure            # a table of the models that are known
+    python -m retake.diffusion.cost.measure --write    # the same into costs.json, which plans read (predict.py)
+
+The configurations/ are those of the published models, as their config.json say; each file names its source and the
+number of parameters, which a test counts. Every figure comes from the very code that runs the model (the adapters and
+the VAE's chunks), followed by meta_counter.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from retake.diffusion.backbone import Backbone, Condition
+from retake.diffusion.cost.meta_counter import tally
+from retake.diffusion.cost.predict import TABLE, WORKS, Cost, Tally, Work
+from retake.diffusion.loading.offload import Parts
+from retake.diffusion.schedule import Schedule
+
+CONFIGURATIONS = Path(__file__).with_name("configurations")
+META = torch.device("meta")
+LONGEST = 226  # states of a prompt in CogVideoX, and the default of its class
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model: its components by role, as files of configurations/ or folders with a config.json; `states` it is told;
+    the clip it works on, and where its features are read with gradients."""
+
+    family: str
+    parts: Mapping[str, str | Path]
+    states: int
+    frames: int
+    height: int
+    width: int
+    dtype: str
+    site: str
+
+
+def _modelscope(frames: int, height: int, width: int) -> Architecture:
+    parts = {"unet": "unet3d", "vae": "sd_vae", "text_encoder": "openclip_h_text"}
+    return Architecture("unet3d", parts, 77, frames, height, width, "float16", "up_blocks.1")
+
+
+def _cogvideox(name: str, dtype: str, site: int) -> Architecture:
+    parts = {"transformer": name, "vae": f"{name}_vae", "text_encoder": "t5_xxl_encoder"}
+    return Architecture("cogvideox", parts, LONGEST, 49, 480, 720, dtype, f"transformer_blocks.{site}")
+
+
+PUBLISHED: dict[str, Architecture] = {
+    "animatediff": Architecture(
+        "unet_motion",
+        {"unet": "sd15_unet", "motion_adapter": "motion_v1_5_2", "vae": "sd_vae", "text_encoder": "clip_l_text"},
+        states=77,
+        frames=16,
+        height=512,
+        width=512,
+        dtype="float16",
+        site="up_blocks.1",
+    ),
+    "modelscope": _modelscope(16, 256, 256),
+    "zeroscope": _modelscope(24, 320, 576),
+    "cogvideox_2b": _cogvideox("cogvideox_2b", "float16", 18),
+    "cogvideox_5b": _cogvideox("cogvideox_5b", "bfloat16", 25),
+}
+
+
+def of_folder(family: str, *folders: Path, frames: int, height: int, width: int, site: str, dtype: str) -> Architecture:
+    """The architecture of a model in diffusers' folder format; a later folder has what the first lacks."""
+    parts: dict[str, str | Path] = {}
+    for folder in reversed(folders):
+        parts |= {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+    if family == "cogvideox":
+        parts.pop("unet", None)
+        parts.pop("motion_adapter", None)
+    states = prompt_states(parts)
+    if "image_encoder" in parts:
+        shown = configuration(parts["image_encoder"])["config"]
+        states += (shown["image_size"] // shown["patch_size"]) ** 2 + 1
+    return Architecture(family, parts, states, frames, height, width, dtype, site)
+
+
+def prompt_states(parts: Mapping[str, str | Path]) -> int:
+    """States of a prompt: as many as the text encoder has positions for, T5 has no limit, and no more than a video
+    transformer reads (diffusers' own default where its configuration does not say)."""
+    limit = configuration(parts["text_encoder"])["config"].get("max_position_embeddings")
+    if "transformer" not in parts:
+        return limit or LONGEST
+    reads = configuration(parts["transformer"])["config"].get("max_text_seq_length", LONGEST)
+    return min(limit or reads, reads)
+
+
+def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
+    """Parameters, operations and peaks of memory of a model on one clip of its own size, in its dtype; of some works
+    alone where that is enough."""
+    a = architecture
+    backbone = built(a)
+    roles = [role for role in ("network", "vae", "text_encoder", "image_encoder") if role in backbone.parts]
+    networks: dict[str, nn.Module] = {role: backbone.parts.look(role) for role in roles}
+    there = [tensor for one in networks.values() for tensor in (*one.parameters(), *one.buffers())]
+    grid = backbone.grid(a.frames, a.height, a.width)
+    width = _text_width(backbone)
+
+    def told() -> dict[str, torch.Tensor]:
+        return {"states": torch.empty(1, a.states, width, device=META, dtype=backbone.dtype)}
+
+    def evaluation() -> object:
+        z, t = torch.empty(1, *grid, device=META), torch.zeros(1, grid.frames, dtype=torch.int64, device=META)
+        return backbone.predict(z, t, Condition(told()))
+
+    def gradient() -> object:
+        z = torch.empty(1, *grid, device=META, requires_grad=True)
+        t = torch.zeros(1, grid.frames, dtype=torch.int64, device=META)
+        found = backbone.features(z, t, Condition(told()), [a.site])[a.site]
+        return torch.autograd.grad(found.float().square().sum(), z)
+
+    def text() -> object:
+        tokens = min(a.states, getattr(networks["text_encoder"].config, "max_position_embeddings", a.states))
+        return networks["text_encoder"](torch.zeros(1, tokens, dtype=torch.int64, device=META)).last_hidden_state
+
+    def encode() -> object:
+        return backbone.encode(torch.empty(1, a.frames, 3, a.height, a.width, device=META))
+
+    def decode() -> object:
+        return backbone.decode(torch.empty(1, *grid, device=META))
+
+    run = {"text": text, "encode": encode, "decode": decode, "evaluation": evaluation, "gradient": gradient}
+    found: dict[str, Tally] = {}
+    for work in works:
+        with torch.set_grad_enabled(work == "gradient"):
+            found[work] = tally(run[work], there)
+    return Cost(
+        family=a.family,
+        frames=a.frames,
+        height=a.height,
+        width=a.width,
+        dtype=a.dtype,
+        time=backbone.time,
+        site=a.site,
+        parameters={role: sum(p.numel() for p in network.parameters()) for role, network in networks.items()},
+        layers={role: max(map(_own, network.modules())) for role, network in networks.items()},
+        works=found,
+    )
+
+
+def _own(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+def _text_width(backbone: Backbone) -> int:
+    config = backbone.parts.look("text_encoder").config  # type: ignore[attr-defined]
+    return getattr(config, "d_model", None) or config.hidden_size
+
+
+def built(architecture: Architecture) -> Any:
+    """The backbone of a model on the meta device: the adapter's own class, with shapes for weights."""
+    a, dtype = architecture, getattr(torch, architecture.dtype)
+    found: dict[str, Any] = {role: component(source) for role, source in a.parts.items()}
+    if a.family == "unet_motion":
+        from diffusers.models.unets.unet_motion_model import UNetMotionModel
+
+        from retake.diffusion.families.unet_motion import UNetMotion as Adapter
+
+        with META:
+            found["network"] = UNetMotionModel.from_unet2d(found.pop("unet"), found.pop("motion_adapter"))
+    elif a.family == "unet3d":
+        from retake.diffusion.families.unet3d import UNet3D as Adapter
+
+        found["network"] = found.pop("unet")
+    else:
+        from retake.diffusion.families.cogvideox import CogVideoX as Adapter
+
+        found["network"] = found.pop("transformer")
+    for part in found.values():
+        nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns
+    return Adapter(Parts(found, META, dtype), Schedule.from_config({}), a.frames, a.height, a.width)
+
+
+def component(source: str | Path) -> nn.Module:
+    """A network on the meta device, from a name of configurations/ or a folder with a config.json."""
+    facts = configuration(source)
+    library, _, name = facts["class"].partition(".")
+    kind = getattr(importlib.import_module(library), name)
+    with META:
+        made = (
+            kind.from_config(facts["config"]) if library == "diffusers" else kind(kind.config_class(**facts["config"]))
+        )
+    return made.eval().requires_grad_(False)
+
+
+def configuration(source: str | Path) -> dict[str, Any]:
+    """`class`, `config`, and for the published ones `source` and `parameters`."""
+    if isinstance(source, str):
+        return json.loads((CONFIGURATIONS / f"{source}.json").read_text(encoding="utf-8"))
+    from retake.diffusion.loading import components
+
+    config = components.settings(source / "config.json")
+    name = components.class_of(source.name, source)
+    return {"class": f"{components.KNOWN[source.name][name]}.{name}", "config": config}
+
+
+def known() -> dict[str, Architecture]:
+    """The published models, and those that ship with Retake where they are there."""
+    shipped = Path(__file__).parents[2] / "weights"
+    image, video = shipped / "embedded", shipped / "embedded_dit"
+    own: dict[str, Architecture] = {}
+    size: dict[str, Any] = {"frames": 16, "height": 64, "width": 64, "dtype": "float32"}
+    if (image / "unet").is_dir():
+        own["embedded"] = of_folder("unet_motion", image, site="up_blocks.1", **size)
+    if (video / "transformer").is_dir():
+        layers = configuration(video / "transformer")["config"]["num_layers"]
+        own["embedded_dit"] = of_folder("cogvideox", video, image, site=f"transformer_blocks.{3 * layers // 5}", **size)
+    return own | PUBLISHED
+
+
+def write(path: Path = TABLE) -> None:
+    """Work out every known model and write the table that plans read."""
+    entries = {name: dataclasses.asdict(cost(one)) for name, one in known().items()}
+    path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def sentence(found: Cost) -> str:
+    """The memory of an edit in words, as the files of params/model/ say it."""
+
+    def most(offload: str) -> float:
+        works: tuple[tuple[Work, int], ...] = (("text", 1), ("encode", 1), ("evaluation", 2), ("decode", 1))
+        return max(found.memory(work, offload, clips) for work, clips in works) / 2**30
+
+    return f"{most('none'):.1f} GiB in {found.dtype}, {most('model'):.1f} with offload=model (predicted)."
+
+
+def show() -> None:
+    """A table on stdout: parameters in millions, TFLOP, GiB."""
+    print(f"{'model':16} {'clip':>14} {'Mparam':>8} {'network':>16} {'encode':>16} {'decode':>16}")
+    for name, one in known().items():
+        found = cost(one)
+        clip = f"{one.width}x{one.height}x{one.frames}"
+        works = (found.works[work] for work in ("evaluation", "encode", "decode"))
+        cells = " ".join(f"{work.flops / 1e12:7.2f}T {work.peak / 2**30:5.2f}GiB" for work in works)
+        print(f"{name:16} {clip:>14} {sum(found.parameters.values()) / 1e6:8.1f} {cells}")
+
+
+if __name__ == "__main__":
+    write() if "--write" in sys.argv[1:] else show()

@@ -1,0 +1,1 @@
+"""Adapters: one module a family of models, each a Backbone over diffusers' own classes."""

@@ -1,0 +1,209 @@
+"""The CogVideoX family: CogVideoX-2B and 5B, and the small video transformers of the same class that ship with Retake.
+
+Which autoencoder and encoders stand beside the transformer is told by the parts themselves. AutoencoderKLCogVideoX
+packs four frames into a latent frame; an AutoencoderKL works frame by frame, and the transformer then has one latent
+frame a frame. Text comes from T5 or CLIP; where there is an image encoder, the network reads its states after the
+text's, in one sequence, and a reference that is not given is zeros.
+
+Source: CogVideoX (Yang et al. 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retake.diffusion import attention, features
+from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
+from retake.diffusion.families import cogvideox_transformer, cogvideox_vae, conditioning, image_vae
+from retake.diffusion.families.conditioning import joined, prompts, text_states
+from retake.diffusion.grid import cells
+from retake.diffusion.loading import components
+from retake.diffusion.loading.lora_and_ip import merge_lora
+from retake.diffusion.loading.offload import Parts
+from retake.diffusion.model import Model
+from retake.diffusion.schedule import Schedule
+from retake.errors import ConfigError
+from retake.weights.local import require
+
+KEPT = 4  # grids whose positions are remembered
+
+
+class CogVideoX(Backbone):
+    """A CogVideoXTransformer3DModel with its parts: `network`, `vae`, `text_encoder` and `tokenizer`, and perhaps an
+    `image_encoder`. frames, height, width: of the clips it works on, in pixels; by default those of its configuration.
+
+    Raises ConfigError E279 for a variant that is not supported: CogVideoX 1.5 (frames in patches), image-to-video
+    (learned positions, image latents on the channels), or a VAE of other channels or another stride in time.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        schedule: Schedule,
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> None:
+        self.parts, self.schedule = parts, schedule
+        self.device, self.dtype = parts.device, parts.dtype
+        config = parts.look("network").config
+        # Without a VAE (in training) the latents' own sizes are all there is: CogVideoX's stride then.
+        coder = parts.look("vae") if "vae" in parts else None
+        self.causal = type(coder).__name__ == "AutoencoderKLCogVideoX"
+        self.space = image_vae.stride(coder) if coder is not None else 8
+        self.time = int(config.temporal_compression_ratio)
+        self.channels = int(config.in_channels)
+        self._supported(config, coder)
+        self.frames = frames or config.sample_frames
+        self.height = height or config.sample_height * self.space
+        self.width = width or config.sample_width * self.space
+        self._positions: dict[tuple[int, int, int], cogvideox_transformer.Positions] = {}
+        if "tokenizer" in parts:  # T5's tokenizer may know no limit of its own
+            words = parts.look("tokenizer")
+            words.model_max_length = min(words.model_max_length, config.max_text_seq_length)
+
+    def _supported(self, config: Any, coder: Any) -> None:
+        channels, frames, why = self.channels, self.time, None
+        if coder is not None:
+            channels = coder.config.latent_channels
+            frames = int(coder.config.temporal_compression_ratio) if self.causal else 1
+        if config.patch_size_t is not None or config.ofs_embed_dim:
+            why = "it packs frames into patches, as CogVideoX 1.5 does"
+        elif config.use_learned_positional_embeddings or config.out_channels != config.in_channels:
+            why = "it reads an image beside the latents, as image-to-video does"
+        elif config.in_channels != channels:
+            why = f"it reads {config.in_channels} channels, and its VAE makes {channels}"
+        elif self.time != frames:
+            why = f"it counts {self.time} frames a latent frame, and its VAE {frames}"
+        if why is not None:
+            raise ConfigError(
+                "E279",
+                f"this CogVideoX is not supported: {why}",
+                "Take a text-to-video model of the first generation (CogVideoX-2b, -5b) with its own VAE.",
+            )
+
+    # ---- pixels and latents ------------------------------------------------------------------------------------------
+
+    def grid(self, frames: int, height: int, width: int) -> Grid:
+        found = super().grid(frames, height, width)
+        patch = self.parts.look("network").config.patch_size
+        cells(height, self.space * patch, "pixels of height")
+        cells(width, self.space * patch, "pixels of width")
+        return found
+
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        coder = self.parts.need("vae")
+        if not self.causal:
+            return image_vae.encode(coder, pixels, generator)
+        self.grid(pixels.shape[1], *pixels.shape[-2:])
+        latents = cogvideox_vae.encode(coder, pixels, generator, self.device)
+        return finite(latents, "the VAE's encoder", self.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        coder = self.parts.need("vae")
+        if not self.causal:
+            return image_vae.decode(coder, latents)
+        pixels = cogvideox_vae.decode(coder, latents, self.device)
+        return finite(pixels, "the VAE's decoder", self.dtype).clamp(-1, 1)
+
+    # ---- what it is told ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def condition(
+        self,
+        text: Sequence[str] | None = None,
+        image: Tensor | None = None,
+        unwanted: str = "",
+        behind: Sequence[str] = (),
+    ) -> Condition:
+        """States [B, L, D] of text, and where the model has an image encoder, [B, N, D] of images behind them.
+
+        What is unwanted is `unwanted` as text, and no image (zeros).
+        """
+        if image is not None and not self.reads_images:
+            raise ConfigError(
+                "E273",
+                "this model takes no reference image: it was trained on text alone",
+                "Give a prompt alone, or take a model that reads images: model=embedded_dit.",
+            )
+        said = prompts(text, image)
+        wanted = self._text(said, behind)
+        without = self._text([unwanted], [unwanted] * len(behind)).expand(len(said), -1, -1)
+        if "image_encoder" in self.parts:
+            part = self.parts.look if image is None else self.parts.need
+            wanted, without = joined(wanted, without, part("image_encoder"), image)
+        return Condition({"states": wanted}, {"states": without})
+
+    def _text(self, said: Sequence[str], behind: Sequence[str]) -> Tensor:
+        states = text_states(self.parts.need("text_encoder"), self.parts.look("tokenizer"), said, behind)
+        return states.to(self.device, self.dtype)
+
+    @property
+    def reads_images(self) -> bool:
+        return "image_encoder" in self.parts
+
+    def tokens_of(self, prompt: str, part: str) -> list[int]:
+        return conditioning.tokens_of(self.parts.look("tokenizer"), prompt, part)
+
+    # ---- the network -------------------------------------------------------------------------------------------------
+
+    def forward(self, z: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+        network = self.parts.use("network")
+        z, text = z.to(self.device, self.dtype), told["states"].to(self.device, self.dtype)
+        return cogvideox_transformer.evaluate(network, z, t.to(self.device), text, self._places(z))
+
+    def _places(self, z: Tensor) -> cogvideox_transformer.Positions:
+        """Positions of a grid: worked out once, and kept for the few grids that a run has."""
+        grid = (z.shape[1], z.shape[3], z.shape[4])
+        if grid not in self._positions:
+            if len(self._positions) >= KEPT:
+                self._positions.pop(next(iter(self._positions)))
+            self._positions[grid] = cogvideox_transformer.positions(self.parts.look("network"), *grid, z.device)
+        return self._positions[grid]
+
+    def sites(self) -> Sequence[Site]:
+        """What leaves each transformer block, without the text: `transformer_blocks.18`."""
+        config = self.parts.look("network").config
+        frames, _, height, width = self.grid(self.frames, self.height, self.width)
+        inner = config.num_attention_heads * config.attention_head_dim
+        grid = Grid(frames, inner, height // config.patch_size, width // config.patch_size)
+        return [Site(f"transformer_blocks.{block}", grid) for block in range(config.num_layers)]
+
+    def features(self, z: Tensor, t: Times, condition: Condition, names: Sequence[str]) -> dict[str, Tensor]:
+        known = [site.name for site in self.sites()]
+        for name in names:
+            if name not in known:
+                raise features.no_site(name, known)
+        if not names:
+            return {}
+        network = self.parts.use("network")
+        t, z = times(t, z).to(self.device), z.to(self.device, self.dtype)
+        text = condition.wanted["states"].to(self.device, self.dtype)
+        wanted = {known.index(name): name for name in names}
+        found = cogvideox_transformer.states(network, z, t, text, wanted.keys(), self._places(z))
+        return {name: found[block] for block, name in wanted.items()}
+
+    def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
+        return attention.replaced(self.parts.look("network"), replace)
+
+
+def network(model: Model, folders: list[Path], found: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """The transformer of a folder, with the LoRA that the settings name merged in. Raises as loading.load does."""
+    transformer = components.read("transformer", components.find("transformer", *folders) or folders[0], dtype)
+    if model.lora is not None:
+        from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+        from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+
+        nothing: Any = None  # the loader of a pipeline looks at no part but the transformer
+        pipeline = CogVideoXPipeline(nothing, nothing, nothing, transformer, CogVideoXDDIMScheduler())
+        merge_lora(pipeline, "transformer", require(model.lora), model.lora_scale)
+    return transformer
+
+
+Adapter = CogVideoX  # what loading/load.py takes from every family's module

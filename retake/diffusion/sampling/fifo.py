@@ -1,0 +1,239 @@
+"""Diagonal denoising: clips of any length through a queue whose frames stand at rising levels of noise.
+
+FIFO-Diffusion (Kim et al. 2024, https://arxiv.org/abs/2405.11473): one iteration takes every frame in the queue one
+level down; the cleanest comes out, all others move up, and a new one enters at the noisy end. Memory depends on the
+queue alone. The queue is longer than what the network sees at once, so it is cut into windows (latent partitioning);
+with lookahead a window's cleaner part is only looked at, so that every frame is denoised beside frames that are cleaner
+than itself.
+
+Frames that enter are noise (generation, begun with a clip made otherwise) or a source clip's own frames at some level
+(editing: output k is made of source k, and levels above the one it enters at are never run).
+
+    diagonal = Diagonal.of(backbone, steps=64, start=19)
+    queue = begin(diagonal, source)                              # or Queue.restore(snapshot)
+    for frame, z, state in emitted(backbone, queue, diagonal, condition, source, count=len(clip)):
+        ...                                                      # queue.snapshot() goes on behind this frame
+
+The paper counts ranks from 0; a frame of rank r is here at level r + 1, before its step to level r.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retake.diffusion.backbone import Backbone, Condition
+from retake.diffusion.sampling.ddim import Source
+from retake.diffusion.sampling.fifo_queue import Emitted, Pairs, Queue, Span, Step, advance, cut, drawn, plain
+from retake.diffusion.schedule import END, Schedule, blindness
+from retake.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """A queue's shape. pairs: the steps of its levels, cleanest first; one slot a level. window: frames that the
+    network sees at once. lookahead: how many of them, at the clean end, are only looked at: half of the window as
+    published, 0 for latent partitioning alone.
+
+    Raises ConfigError E290 unless 0 <= lookahead < window.
+    """
+
+    pairs: tuple[tuple[int, int], ...]
+    window: int
+    lookahead: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lookahead < self.window:
+            raise ConfigError(
+                "E290",
+                f"windows of {self.window} latent frames cannot overlap by {self.lookahead}",
+                f"Give a lookahead of 0 to {self.window - 1}.",
+            )
+
+    @staticmethod
+    def of(backbone: Backbone, steps: int, start: int | None = None, lookahead: int | None = None) -> Diagonal:
+        """The levels that `sample` with `steps` goes through from level `start`, so that inversions and `forward` serve
+        both; in windows of the length that the model works at. Raises ConfigError E275 for levels that the schedule
+        does not have."""
+        pairs, start = tuple(reversed(backbone.schedule.ladder(steps))), steps if start is None else start
+        if not 1 <= start <= steps:
+            raise ConfigError("E275", f"a queue of {start} levels, of {steps} steps", f"Give 1 to {steps}.")
+        window = backbone.length
+        return Diagonal(pairs[:start], window, window // 2 if lookahead is None else lookahead)
+
+    @staticmethod
+    def published(backbone: Backbone, partitions: int = 4, lookahead: int | None = None) -> Diagonal:
+        """As published: as many levels as `partitions` windows hold, and their own timesteps (`evenly`)."""
+        window = backbone.length
+        pairs = evenly(backbone.schedule, partitions * window)
+        return Diagonal(tuple(pairs), window, window // 2 if lookahead is None else lookahead)
+
+    @property
+    def levels(self) -> int:
+        """How many slots are denoised at once: the level at which frames enter."""
+        return len(self.pairs)
+
+    def spans(self, head: int, first: int, count: int | None = None) -> list[Span]:
+        """The windows of the iteration from which frame `head` comes out, cleanest first.
+
+        first: the lowest frame there is. count: of the clip, or endless. At the start of a clip, where nothing cleaner
+        is left to look at, windows take in frames that wait to enter.
+        """
+        last = sys.maxsize if count is None else count
+        live = range(max(head, first), min(head + self.levels, last))
+        return cut(live, self.window, self.lookahead, first, last)
+
+    def evaluations(self, count: int, ready: int = 1, repeat: bool = False, guided: bool = False) -> int:
+        """Frames that the network must be asked about for a clip of `count` frames (see `begin`), from the first
+        iteration to the last; guided ones count twice."""
+        head = ready - self.levels
+        first = head - self.lookahead if repeat else 0
+        reads = sum(len(span.reads) for at in range(head, count) for span in self.spans(at, first, count))
+        return reads * (2 if guided else 1)
+
+
+def evenly(schedule: Schedule, levels: int) -> list[tuple[int, int]]:
+    """(t, t of the next step) of the published queue, cleanest first: timesteps spread evenly over 0 .. T-1, rounded.
+
+    The first goes from 0 to 0: it changes nothing, and what comes out is left with the noise of timestep 0. Raises
+    ConfigError E275 unless 1 <= levels <= T, E277 where the noisiest cannot be asked about (`Schedule.blind`).
+    """
+    if not 1 <= levels <= schedule.length:
+        raise ConfigError("E275", f"a queue of {levels} levels", f"This schedule takes 1 to {schedule.length}.")
+    times = [int(t) for t in np.linspace(0, schedule.length - 1, levels).round()]
+    if schedule.blind and times[-1] == schedule.length - 1:
+        raise blindness(times[-1])
+    return list(zip(times, [0, *times[:-1]], strict=True))
+
+
+def generated(schedule: Schedule, pairs: Pairs, base: Tensor, seed: int) -> Source:
+    """What a generation draws on: base clip [f, C, h, w] for its first frames, at any level of `pairs`, and noise after
+    it. Its first frame stands for those before it. Every frame has noise of its own, the same at all levels."""
+    times = [pairs[0][1], *(t for t, _ in pairs)]
+
+    def at(level: int, frames: range) -> Tensor:
+        eps = drawn(seed, frames, base.shape[1:]).to(base.device, torch.float32)
+        known = [row for row, number in enumerate(frames) if number < len(base)]
+        clean = base[[max(0, frames[row]) for row in known]].float()
+        found = eps.clone()
+        found[known] = clean if times[level] == END else schedule.noised(clean, eps[known], times[level])
+        return found
+
+    return at
+
+
+def begin(diagonal: Diagonal, source: Source, ready: int = 1, repeat: bool = False) -> Queue:
+    """A queue before its first iteration: frames 0 to ready - 1 of the source at the noisiest levels, rising.
+
+    ready: 1 for editing, where every frame enters at the noisiest level; the length of the base clip for generation.
+    repeat: as published, all cleaner slots are filled too, with frames before the first (`generated` gives the base
+    clip's first at rising levels), and work through the queue to be thrown away; otherwise these slots are never run.
+
+    Raises ConfigError E293 where the queue has fewer levels than frames are ready.
+    """
+    if not 1 <= ready <= diagonal.levels:
+        raise ConfigError(
+            "E293",
+            f"a base clip of {ready} latent frames for a queue of {diagonal.levels} levels",
+            f"Give a base clip of 1 to {diagonal.levels} latent frames, or more levels.",
+        )
+    head = ready - diagonal.levels
+    first = head - diagonal.lookahead if repeat else 0
+    levels = [max(0, number - head + 1) for number in range(first, ready)]
+    z = [source(level, range(number, number + 1)) for number, level in enumerate(levels, first)]
+    return Queue(first, torch.cat(z).float(), levels, head)
+
+
+@torch.no_grad()
+def emitted(
+    backbone: Backbone,
+    queue: Queue,
+    diagonal: Diagonal,
+    condition: Condition,
+    source: Source,
+    *,
+    count: int | None = None,
+    guidance: float = 1.0,
+    batch: int | None = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    step: Step = plain,
+    between: Callable[[], None] = lambda: None,
+) -> Iterator[Emitted]:
+    """Frames as they are done, in order, each after one iteration of the queue, which is changed in place.
+
+    condition: of one clip (B = 1). source: what enters, asked for its noisiest level alone. count: of the clip; nothing
+    enters behind its last frame, and the queue runs empty. Endless by default (what enters behind the last frame that
+    is wanted is then work for nothing, as published). batch: windows through the network at once, all by default. eta:
+    of the DDIM step, 1 as published. step: a method's edit. between: called between iterations, also while the queue
+    warms up and nothing comes out of it.
+
+    Between two iterations `queue.snapshot()` holds all that is needed to go on. Memory: the queue's slots and up to a
+    window of frames on either side, and the network's for `batch` windows; results for different batches agree to
+    rounding. Raises what Backbone.predict raises.
+    """
+    queue.to(backbone.device)
+    while count is None or queue.head < count:
+        number = queue.head
+        spans = diagonal.spans(number, queue.first, count)
+        entering = range(queue.frames.stop, spans[-1].reads.stop)
+        if entering:
+            queue.enter(source(diagonal.levels, entering), diagonal.levels)
+        advance(
+            backbone,
+            queue,
+            spans,
+            diagonal.pairs,
+            condition,
+            guidance=guidance,
+            batch=batch,
+            eta=eta,
+            seed=seed,
+            step=step,
+        )
+        queue.head += 1
+        done = queue.out(number) if number >= 0 else None
+        queue.leave(queue.head - diagonal.window + 1)  # the last window of a clip looks back so far
+        if done is not None:
+            yield done
+        between()
+
+
+def together(
+    backbone: Backbone,
+    diagonal: Diagonal,
+    condition: Condition,
+    source: Source,
+    count: int,
+    *,
+    guidance: float = 1.0,
+    batch: int | None = None,
+    eta: float = 0.0,
+    seed: int = 0,
+    step: Step = plain,
+) -> Iterator[Emitted]:
+    """What `emitted` does with a clip, but synchronously: all frames stand at one level at a time, as in ordinary
+    sampling, and come out together. For comparison, with the same methods: the whole clip is in memory, and windows are
+    not blended."""
+    queue = Queue(0, source(diagonal.levels, range(count)).float(), [diagonal.levels] * count)
+    queue.to(backbone.device)
+    spans = cut(queue.frames, diagonal.window, diagonal.lookahead, 0, count)
+    for _ in range(diagonal.levels):
+        advance(
+            backbone,
+            queue,
+            spans,
+            diagonal.pairs,
+            condition,
+            guidance=guidance,
+            batch=batch,
+            eta=eta,
+            seed=seed,
+            step=step,
+        )
+    yield from (queue.out(number) for number in queue.frames)

@@ -1,0 +1,1 @@
+"""Operations on pictures, masks and flow fields as NumPy arrays."""

@@ -1,0 +1,1 @@
+"""The machine under us: devices, memory, disk, threads."""

@@ -1,0 +1,136 @@
+"""Between a clip and what a diffusion method paints: the source at every level of noise, where it may be painted, how a
+picture is shown to a model, and how what was painted goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
+from retake.imaging.rgba import with_alpha
+from retake.imaging.soft_mask import box_of, soft_mask
+from retake.methods import Patch
+from retake.video import read_image, resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retake.diffusion.backbone import Backbone
+    from retake.diffusion.sampling.ddim import Mask, Source
+    from retake.diffusion.sampling.windows import Reel
+
+BEHIND = 127  # grey behind a transparent reference, and around one that is not square
+
+
+class Soft(Protocol):
+    """Settings of an edit's edge: how far it is moved outwards and how wide it is, in working pixels."""
+
+    @property
+    def grow(self) -> float: ...
+    @property
+    def feather(self) -> float: ...
+
+
+def source_of(
+    latents: LatentSeries, inversion: InversionSeries | None, backbone: Backbone, steps: int, seed: int
+) -> Source:
+    """The source clip at every level, from its inversion or by adding noise."""
+    import torch
+
+    from retake.diffusion.sampling.ddim import forward
+
+    clean = lambda frames: torch.from_numpy(latents.span(frames))  # noqa: E731
+    if inversion is None:
+        return forward(backbone.schedule, clean, steps, seed)
+    return lambda level, frames: torch.from_numpy(inversion.level(level, frames)) if level else clean(frames)
+
+
+def shown(path: str) -> Tensor:
+    """A picture for an image encoder, float32 [1, 3, H, W] in -1..1: square, so that nothing of it is stretched or
+    cut."""
+    import torch
+
+    rgba = with_alpha(read_image(path))
+    rgb = BEHIND + (rgba[..., :3] - BEHIND) * rgba[..., 3:]
+    side, (height, width) = max(rgb.shape[:2]), rgb.shape[:2]
+    square = np.full((side, side, 3), BEHIND, np.float32)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = rgb
+    return torch.from_numpy(square.transpose(2, 0, 1)[None].copy()) / 127.5 - 1
+
+
+def touched_cells(latents: LatentSeries, region: RegionSeries, soft: Soft, margin: int, scratch: Path) -> Mask:
+    """Latent cells that may change: all that the soft edge touches, and `margin` around them. In a scratch file."""
+    import torch
+
+    def touched(mask: np.ndarray) -> np.ndarray:
+        return np.where(edge(mask, soft) > 0, 255, 0).astype(np.uint8)
+
+    def grown(coverage: Tensor) -> Tensor:
+        return torch.nn.functional.max_pool2d((coverage > 0).float(), 2 * margin + 1, 1, margin)
+
+    return cells(latents, region, touched, grown, scratch / "touched.latents")
+
+
+def covered_cells(latents: LatentSeries, region: RegionSeries, scratch: Path) -> Mask:
+    """How much of a latent cell the region covers, 0..1; of several frames in one latent frame, the most. In a scratch
+    file."""
+    return cells(
+        latents, region, lambda mask: np.uint8(255) * mask, lambda coverage: coverage, scratch / "region.latents"
+    )
+
+
+def cells(
+    latents: LatentSeries,
+    region: RegionSeries,
+    drawn: Callable[[np.ndarray], np.ndarray],
+    finished: Callable[[Tensor], Tensor],
+    path: Path,
+) -> Mask:
+    """A region on the latent grid. drawn: one frame's mask bool [H, W] -> uint8; finished: coverage [1, h, w] of its
+    cells -> what is kept of them, 0..1."""
+    import torch
+
+    from retake.diffusion.grid import to_grid
+    from retake.diffusion.sampling.windows import Reel
+
+    meta = latents.meta
+    reel = Reel(path, (len(latents), 1, meta["height"], meta["width"]), torch.uint8)
+    for t in range(len(region)):
+        pixels = torch.from_numpy(resize(drawn(region[t]), (meta["pixels"][1], meta["pixels"][0])).astype(np.float32))
+        found = finished(to_grid(pixels[None] / 255, "masks", meta["space"], 1))
+        k = -(-t // meta["time"])  # the latent frame that holds frame t
+        reel[k : k + 1] = torch.maximum(reel[k : k + 1], (found[None] * 255).round().to(torch.uint8))
+    return lambda frames: reel[frames.start : frames.stop].float() / 255
+
+
+def edge(mask: np.ndarray, soft: Soft) -> np.ndarray:
+    """Opacity of one frame's edit, uint8 [H, W]."""
+    return np.rint(255 * soft_mask(mask, soft.feather, soft.grow)).astype(np.uint8)
+
+
+def as_rgb(pixels: Tensor) -> np.ndarray:
+    """uint8 [n, H, W, 3] of float32 [n, 3, H, W] in -1..1."""
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def patch(pixels: Tensor, size: tuple[int, int], alpha: list[np.ndarray] | None) -> Patch:
+    """What was painted, float32 [n, 3, h, w] in -1..1, at the working `size` (width, height), cropped to where it is
+    seen; without alpha, all of it."""
+    rgb = np.stack([resize(picture, size) for picture in as_rgb(pixels)])
+    count, height, width = rgb.shape[:3]
+    if alpha is None:
+        return Patch((0, 0, width, height), rgb, np.full((count, height, width), 255, np.uint8))
+    box = box_of(np.logical_or.reduce([a > 0 for a in alpha]), 0)
+    if box is None:
+        return Patch((0, 0, 0, 0), np.zeros((count, 0, 0, 3), np.uint8), np.zeros((count, 0, 0), np.uint8))
+    x0, y0, x1, y1 = box
+    return Patch(box, rgb[:, y0:y1, x0:x1], np.stack(alpha)[:, y0:y1, x0:x1])
+
+
+def chunk_starts(z: Reel) -> range:
+    """First latent frame of every chunk."""
+    return range(0, z.shape[0], CHUNK)

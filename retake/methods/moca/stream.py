@@ -1,0 +1,98 @@
+"""The queue at work: latents of the edited clip, denoised when they are asked for, kept for a run that is killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retake.diffusion.backbone import Backbone, Condition
+from retake.diffusion.sampling.ddim import Source
+from retake.diffusion.sampling.fifo import Diagonal, begin, emitted, together
+from retake.diffusion.sampling.fifo_queue import Emitted, Queue, Step
+from retake.diffusion.sampling.windows import Reel
+from retake.methods import Inputs
+
+
+@dataclass(eq=False)
+class Stream:
+    """Latents [F, C, h, w] of the edited clip, to be read from front to back: a slice runs the queue up to its end.
+
+    Every `keep` iterations, and when the last frame is done, the queue is kept, and with it the latents that the reader
+    may ask for again. diagonally: False takes all frames down together, and keeps nothing before they are done.
+    """
+
+    backbone: Backbone
+    diagonal: Diagonal
+    condition: Condition
+    source: Source
+    step: Step
+    inputs: Inputs
+    _: KW_ONLY
+    shape: tuple[int, ...]
+    guidance: float
+    eta: float
+    seed: int
+    keep: int
+    diagonally: bool
+
+    def __post_init__(self) -> None:
+        self._reel = Reel(self.inputs.scratch / "edited.latents", self.shape)
+        self._first, self._done, self._iterations = 0, 0, 0
+        self._queue = self._restored()
+        self._running = self._run()
+
+    def __getitem__(self, frames: slice) -> Tensor:
+        self._first, last, _ = frames.indices(self.shape[0])
+        while self._done < last:
+            one = next(self._running)
+            self._reel[one.frame : one.frame + 1] = one.z[None]
+            self._done = one.frame + 1
+            shown = len(self.inputs.frames)
+            self.inputs.progress(min(1 + (self._done - 1) * self.backbone.time, shown), shown)
+            if self._done == self.shape[0]:
+                self.inputs.keep(self._parts())
+        return self._reel[frames]
+
+    def __setitem__(self, frames: slice, values: Tensor) -> None:
+        self._reel[frames] = values
+
+    def _run(self) -> Iterator[Emitted]:
+        told = {
+            "guidance": self.guidance,
+            "batch": self.inputs.batch,
+            "eta": self.eta,
+            "seed": self.seed,
+            "step": self.step,
+        }
+        start = self.backbone, self.diagonal, self.condition, self.source
+        if not self.diagonally:
+            return together(*start, self.shape[0], **told)
+        self._queue = self._queue or begin(self.diagonal, self.source)
+        start = self.backbone, self._queue, self.diagonal, self.condition, self.source
+        return emitted(*start, count=self.shape[0], between=self._between, **told)
+
+    def _between(self) -> None:
+        self._iterations += 1
+        if self._iterations % self.keep == 0:
+            self.inputs.keep(self._parts())
+
+    def _parts(self) -> Iterator[dict[str, np.ndarray]]:
+        """What a killed run goes on from: the latents from the reader's place on, and the queue."""
+        yield {"first": np.array(self._first), "z": self._reel[self._first : self._done].numpy()}
+        if self._queue is not None:
+            yield self._queue.snapshot()
+
+    def _restored(self) -> Queue | None:
+        queue = None
+        for part in self.inputs.kept():
+            if "first" in part:
+                first, z = int(part["first"]), torch.from_numpy(part["z"])
+                self._done = first + len(z)
+                self._reel[first : self._done] = z
+            else:
+                queue = Queue.restore(part)
+        return queue

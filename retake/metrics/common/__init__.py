@@ -1,0 +1,1 @@
+"""What several metrics share: crops, samples, likeness, guards."""

@@ -1,0 +1,102 @@
+"""What a metric with a network is given frame by frame, what it asks of its network, and what it hands back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retake.metrics.common.values import mean
+
+Frame = NDArray[np.uint8]
+NO_REGION = "no mask of the edited region (--mask, --box), or it is empty on every frame"
+NO_FLOW = "no optical flow of the source was given"
+
+
+class Sample(NamedTuple):
+    """Frame t of a clip, everything at one size H x W.
+
+    source, result: uint8 RGB [H, W, 3]. region: bool [H, W], True = edited, or None.
+    flow: float32 [H, W, 2] in pixels, the SOURCE's forward flow from t-1 to t on the grid of t-1, or None (at t = 0).
+    fps: frames a second of the clip, or None where that is not known.
+    """
+
+    t: int
+    source: Frame
+    result: Frame
+    region: NDArray[np.bool_] | None = None
+    flow: NDArray[np.float32] | None = None
+    fps: float | None = None
+
+
+class Network(Protocol):
+    """Anything that a number comes from. `name` says exactly which."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Images(Network, Protocol):
+    """Turns pictures into vectors."""
+
+    def images(self, frames: Frame) -> NDArray[np.float32]:
+        """uint8 [B, H, W, 3] -> float32 [B, D], not normalised."""
+        ...
+
+
+class ImagesAndTexts(Images, Protocol):
+    """Turns pictures and words into vectors of one space."""
+
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """B texts -> float32 [B, D], not normalised."""
+        ...
+
+
+class Distance(Network, Protocol):
+    """How different two pictures look."""
+
+    def pairs(self, first: Frame, second: Frame) -> NDArray[np.float32]:
+        """Two uint8 [B, H, W, 3] -> float32 [B], 0 for equal pictures."""
+        ...
+
+
+class Interpolator(Network, Protocol):
+    """Guesses the picture half way between two."""
+
+    def midpoint(self, first: Frame, second: Frame) -> Frame:
+        """Two uint8 [H, W, 3] -> uint8 [H, W, 3]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """values: name -> {frame: number or NaN}; whole: numbers that only the whole clip has; why: name -> the reason
+    that is given when the clip has no number for it."""
+
+    values: Mapping[str, dict[int, float]]
+    why: Mapping[str, str] = field(default_factory=dict)
+    whole: Mapping[str, float] = field(default_factory=dict)
+
+    def per_frame(self) -> dict[str, dict[int, float]]:
+        """Name -> {frame: value}; the value of a pair of frames stands at the first of them."""
+        return dict(self.values)
+
+    def summary(self) -> dict[str, float]:
+        """Name -> number for the clip: the mean of the finite values, NaN where there is none."""
+        return {name: mean(series.values()) for name, series in self.values.items()} | dict(self.whole)
+
+    def reasons(self) -> dict[str, str]:
+        """Name -> why there is no number, for the names of `summary` that are NaN."""
+        missing = (name for name, value in self.summary().items() if math.isnan(value))
+        return {name: self.why.get(name, "the clip is too short") for name in missing}
+
+
+def cosine(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
+    """Cosine of the angle between two vectors [D], in -1..1; NaN when one of them is zero."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return min(1.0, max(-1.0, float(a @ b) / length)) if length > 0 else math.nan
