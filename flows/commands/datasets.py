@@ -60,7 +60,7 @@ def dataset(
             raise typer.Exit(3)
         return
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
-        from flows.nightly import process_dataset
+        from flows.dataset import process_dataset
 
         stop_at_once()
         done = process_dataset(rest, record, retry)
