@@ -231,7 +231,7 @@ def model(**changes) -> Model:
 
 
 def test_plans_read_the_table_without_torch():
-    script = "import sys; from retake.diffusion import costs; costs.table(); print('torch' in sys.modules)"
+    script = "import sys; from retake.diffusion.cost import predict; predict.table(); print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
