@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from flows.settings.compose import CHECKOUT
+from flows.places import CHECKOUT
 from retake.synthetic import World, reference_image, scene
 from retake.video import encode, write_png
 

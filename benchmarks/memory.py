@@ -80,7 +80,7 @@ def run_stage(clip: str, store: str, name: str) -> None:
     runner, p = Local(Store(store)), settings(["frames.short_side=null"])
     frames = runner(graph.STAGES["frames"], p.frames, clip=open_clip(clip))
     if name != "frames":
-        label = graph.label(graph.implementation(p, name))
+        label = p.choices[name].label
         runner(graph.STAGES[name], getattr(p, name), implementation=label, frames=frames)
     last = runner.outcomes[-1]
     assert (last.stage, last.status) == (name, "ran")

@@ -59,8 +59,8 @@ def run(questions: Sequence[Question] = QUESTIONS) -> list[dict[str, Any]]:
 
 def answered(question: Question) -> list[dict[str, Any]]:
     """The rows of one question."""
-    from flows.editing import edit
     from flows.experiments import evaluation
+    from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console
     from retake.report import intervals
@@ -72,7 +72,7 @@ def answered(question: Question) -> list[dict[str, Any]]:
         f"evaluation.only={list(question.arms)}",
         f"evaluation.against={question.against}",
     ]
-    done = evaluation.evaluate(Local(edit.open_store()), Console(quiet=True), "moca", [*asked, *question.beside])
+    done = evaluation.evaluate(Local(open_store()), Console(quiet=True), "moca", [*asked, *question.beside])
     title = f"{question.title}: {question.pairs} pairs, {len(question.seeds)} seed{'s'[: len(question.seeds) > 1]}"
     rows = []
     for row in done["table"]:

@@ -28,8 +28,9 @@ from typing import Any
 from benchmarks import plain
 from benchmarks.table import cell
 from flows.editing import edit
+from flows.places import CHECKOUT
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT, settings
+from flows.settings.compose import settings
 from retake.artifact import Artifact
 from retake.dvc import cache_dir
 from retake.stage import Stage

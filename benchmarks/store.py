@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.runners import nearest_record
+from flows.planning.why import nearest_record
 from retake.artifact import File, Metrics
 from retake.recipe import Recipe
 from retake.store import Record, Store

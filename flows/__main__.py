@@ -62,7 +62,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from retake.launcher import enter
+    from retake.checkout import enter
 
     enter(Path(__file__).resolve().parent.parent)
     main()

@@ -10,7 +10,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.datasets import run
 from flows.edit import ProgressArtifacts
-from flows.editing.edit import open_store
+from flows.places import open_store
 from flows.runners import Prefect
 from flows.terminal.arguments import split_manifest
 from flows.terminal.console import Console

@@ -16,6 +16,7 @@ from prefect.artifacts import (
 )
 
 from flows.editing import edit
+from flows.places import open_store
 from flows.runners import Prefect
 
 
@@ -40,7 +41,7 @@ class ProgressArtifacts:
 @flow(name="edit-clip", persist_result=False)
 def edit_clip(clip: str, overrides: list[str] | None = None, until: str = "report") -> dict[str, Any]:
     """Edit one clip; returns what `retake edit --json` prints. Raises RetakeError, which fails the run."""
-    runner = Prefect(edit.open_store(), ProgressArtifacts())
+    runner = Prefect(open_store(), ProgressArtifacts())
     done = edit.edit(clip, overrides or [], until=until, runner=runner)
     told = done.as_json()
     create_table_artifact(told["stages"], key=f"edit-{done.id}-stages", description=f"Stages of edit {done.id}")

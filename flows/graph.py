@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from flows.settings.compose import CHOICES, Settings
+from flows.settings.choice import CHOICES, label
+from flows.settings.compose import Settings
 from retake.clip import Clip
 from retake.diffusion.model import Model, weights_of
 from retake.errors import ConfigError, MediaError, did_you_mean
@@ -60,7 +61,7 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
     MachineError E302 before any work when a chosen network's weights are not here.
     """
     need = closure(p, until)
-    for error in misfits(p, need):
+    for error in config_errors(p, need):
         raise error
     require_weights(run, p, need)
     clip = clip.expected(p.frames.sha256)
@@ -75,12 +76,12 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
     if "inversion" in need:
         made["inversion"] = run(STAGES["inversion"], **modelled(p.inversion, p.model), latents=made["latents"])
     if "edit" in need:
-        wanted = {name: made[name] for name in needs_of(p, "edit")}
+        wanted = {name: made[name] for name in p.choices["edit"].needs}
         made["edit"] = run(STAGES["edit"], **method(p), frames=made["frames"], **wanted)
     if "decode" in need:
         made["decode"] = run(STAGES["decode"], p.decode, clip=clip, frames=made["frames"], edited=made["edit"])
     if "metrics" in need:
-        made["metrics"] = scored(run, asked_of(p), made, made["decode"])
+        made["metrics"] = scored(run, metric_settings(p), made, made["decode"])
     if until in ("report", *PRIORS):
         shown = {"result": made["decode"]} if "decode" in made else {}
         made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown, **priors)
@@ -94,8 +95,8 @@ def modelled(settings: Any, model: Model) -> dict[str, Any]:
 
 def method(p: Settings) -> dict[str, Any]:
     """How the edit is called: with the model, for methods that NEED latents."""
-    own = chosen(p, "edit")
-    if "latents" not in needs_of(p, "edit"):
+    own = p.choices["edit"].call
+    if "latents" not in p.choices["edit"].needs:
         return {"params": p.edit, **own}
     called = modelled(p.edit, p.model)
     return {**own, **called, "weights": {**own["weights"], **called["weights"]}}
@@ -109,13 +110,13 @@ def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) 
         if name == "region":
             made[name] = run(STAGES[name], p.region, masks=made["masks"])
             continue
-        upstream = {prior: made[prior] for prior in needs_of(p, name)}
+        upstream = {prior: made[prior] for prior in p.choices[name].needs}
         params = uncorrected(p.masks) if name == "masks" else getattr(p, name)
-        made[name] = run(STAGES[name], params, **chosen(p, name), frames=made["frames"], **upstream)
+        made[name] = run(STAGES[name], params, **p.choices[name].call, frames=made["frames"], **upstream)
         if name == "masks":
             for params in corrections(p.masks):
                 inputs = {"frames": made["frames"], "masks": made["masks"], **upstream}
-                made["masks"] = run(masks.stage_correction, params, **chosen(p, "masks"), **inputs)
+                made["masks"] = run(masks.stage_correction, params, **p.choices["masks"].call, **inputs)
 
 
 def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bool) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
             "these settings need a mask of the edited object",
             "Give --mask MASKS or --box x0,y0,x1,y1; or tracks.queries=grid.",
         )
-    for error in misfits(p, need):
+    for error in config_errors(p, need):
         raise error
     require_weights(run, p, need | {"metrics"})
     source = source.expected(p.frames.sha256)
@@ -196,7 +197,7 @@ def closure(p: Settings, until: str = "report") -> set[str]:
         name = todo.pop()
         if name not in need:
             need.add(name)
-            todo += direct[name] if name in direct else needs_of(p, name)
+            todo += direct[name] if name in direct else p.choices[name].needs
     return need | {"frames"}
 
 
@@ -215,7 +216,7 @@ def uncorrected(params: Any) -> Any:
     return params.model_copy(update={"corrections": ()}) if getattr(params, "corrections", ()) else params
 
 
-def asked_of(p: Settings) -> metrics.Params:
+def metric_settings(p: Settings) -> metrics.Params:
     """The metrics' settings; what the edit was told (its reference, its prompts) is what CLIP compares with."""
     told = {}
     for name in ("clip_score", "cass"):
@@ -226,11 +227,11 @@ def asked_of(p: Settings) -> metrics.Params:
     return p.metrics.model_copy(update=told) if told else p.metrics
 
 
-def misfits(p: Settings, need: set[str]) -> Iterator[ConfigError]:
+def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:
     """What these settings contradict or leave open, whatever the clip: the first reason of each chosen module."""
     checks: list[Callable[[], Any]] = [p.frames.selection]
     for name in CHOICES:
-        if name in need and (early := getattr(implementation(p, name), "check_settings", None)):
+        if name in need and (early := getattr(p.choices[name].module, "check_settings", None)):
             beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
             checks.append(partial(early, getattr(p, name), *beside))
     for check_settings in checks:
@@ -245,7 +246,7 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
     if (meta := getattr(made, "meta", None)) is None:
         return  # only planned: the size is not known yet
     for name in CHOICES:
-        if name in need and (early := getattr(implementation(p, name), "check", None)):
+        if name in need and (early := getattr(p.choices[name].module, "check", None)):
             early(getattr(p, name), meta)
     if "latents" in need:
         latents.check(p.latents, (meta["width"], meta["height"]))
@@ -257,7 +258,7 @@ def require_weights(run: Runner, p: Settings, need: set[str]) -> None:
     E250."""
     for group in CHOICES:
         if group in need:
-            for reference in chosen(p, group)["weights"].values():
+            for reference in p.choices[group].weights.values():
                 run.require(reference)
     if "latents" in need:
         for reference in weights_of(p.model).values():
@@ -265,25 +266,3 @@ def require_weights(run: Runner, p: Settings, need: set[str]) -> None:
     if "metrics" in need:
         for reference in metrics.weights(p.metrics).values():
             locate(reference)
-
-
-def chosen(p: Settings, group: str) -> dict[str, Any]:
-    """What a chosen module adds to a key: its name and VERSION, and the weights it loads, by role."""
-    module, params = implementation(p, group), getattr(p, group)
-    return {"implementation": label(module), "weights": module.weights(params) if hasattr(module, "weights") else {}}
-
-
-def needs_of(p: Settings, group: str) -> tuple[str, ...]:
-    """The priors that a chosen module reads; with some settings it reads fewer."""
-    module = implementation(p, group)
-    return module.needs(getattr(p, group)) if hasattr(module, "needs") else module.NEEDS
-
-
-def implementation(p: Settings, group: str) -> Any:
-    """The module that the settings choose for a group."""
-    return lookup(CHOICES[group], getattr(p, group).name)
-
-
-def label(module: Any) -> str:
-    """How a module stands in a key: its name and hand-written VERSION."""
-    return f"{module.__name__.rpartition('.')[2]}@{module.VERSION}"

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import Any
-
-from pydantic import BaseModel
-
-from retake.weights.local import given
 
 SCHEMA = "retake/1"
 
@@ -88,55 +84,6 @@ class Recipe:
     @property
     def key(self) -> str:
         return digest([SCHEMA, self.ingredients()])
-
-
-def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[str, Any]:
-    """The part of a params model that belongs in a key.
-
-    Fields marked `inert` are left out. Fields marked `file` hold a path (or a mapping of paths): the path is
-    replaced by the content digest that `file_digest` returns, so that a renamed file is the same ingredient. So is
-    that of a field marked `weights` when it names a local file or folder (weights/local.py says when it does); names
-    of the catalogue, repositories and what is not there stay as they are. Fields marked `listed` with another's name
-    are left out while that one does not list them: the settings of what is not asked for.
-    """
-    keyed: dict[str, Any] = {}
-    for name, marks in fields_in_use(params):
-        value = getattr(params, name)
-        if "inert" in marks:
-            continue
-        if "file" in marks and value is not None:
-            if isinstance(value, Mapping):
-                value = {str(k): file_digest(v) for k, v in value.items()}
-            else:
-                value = file_digest(value)
-        elif "weights" in marks and value is not None and (path := given(value)) is not None:
-            value = file_digest(str(path))
-        elif isinstance(value, BaseModel):
-            value = keyed_params(value, file_digest)
-        else:
-            value = params.model_dump(mode="json", include={name})[name]
-        keyed[name] = value
-    return keyed
-
-
-def fields_in_use(params: BaseModel) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(name, marks) of a model's fields, but of those marked `listed` only what is listed."""
-    for name, info in type(params).model_fields.items():
-        marks = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-        if "listed" not in marks or name in getattr(params, str(marks["listed"])):
-            yield name, marks
-
-
-def files_of(params: BaseModel) -> list[str]:
-    """Every path that stands in a field marked `file`, also of models within."""
-    found: list[str] = []
-    for name, marks in fields_in_use(params):
-        value = getattr(params, name)
-        if "file" in marks and value is not None:
-            found += list(value.values()) if isinstance(value, Mapping) else [value]
-        elif isinstance(value, BaseModel):
-            found += files_of(value)
-    return found
 
 
 def differences(new: Mapping[str, Any], old: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:

@@ -23,7 +23,8 @@ from retake.artifact import KINDS, Artifact, File
 from retake.errors import IntegrityError, MachineError
 from retake.formats import VERSION, Tensors, chunk_name, open_series, pack, unpack
 from retake.machine import memory
-from retake.recipe import Recipe, digest, installed, keyed_params
+from retake.params import keyed_params
+from retake.recipe import Recipe, digest, installed
 from retake.store import Record, Store
 
 # Libraries whose versions a record remembers; those that are in a key stand in the stage's `backends`.

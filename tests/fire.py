@@ -21,8 +21,9 @@ import filelock
 import psutil
 
 from flows import graph
+from flows.places import CHECKOUT
 from flows.runners import Chosen, Local
-from flows.settings.compose import CHECKOUT, Settings, settings
+from flows.settings.compose import Settings, settings
 from flows.upkeep.verify import verify_store
 from retake.artifact import Artifact, File
 from retake.clip import open_clip

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from attacks import HARMLESS, LEAST, corpus, pictures, watched
 from command import CHECKOUT
+from hydra_oracle import composed_by_hydra
 
 from flows.settings.compose import compose
-from flows.settings.overrides import lay, read
 from retake.video import read_image
 
 # What a hostile case might do, one line each; `T` is a folder.
@@ -118,7 +118,7 @@ def test_nothing_in_a_message_speaks_to_the_terminal(refused):
     ],
 )
 def test_what_settings_will_be_is_what_hydra_makes_of_them(words):
-    assert lay([read(word) for word in words]) == compose(words)
+    assert compose(words) == composed_by_hydra(words)
 
 
 def test_a_picture_is_what_its_pixels_are_whatever_stands_beside_them(tmp_path: Path):

@@ -15,7 +15,8 @@ from test_raft import small as small_raft  # noqa: F401
 from flows import graph
 from flows.editing import export
 from flows.runners import Local
-from flows.settings.compose import CHOICES, Settings, settings
+from flows.settings.choice import CHOICES
+from flows.settings.compose import Settings, settings
 from retake.clip import open_clip
 from retake.diffusion.model import weights_of
 from retake.errors import MachineError
@@ -41,7 +42,7 @@ PROMPTED = {"region", "tracks", "edit", "decode", "metrics", "report"}
 
 def references(p: Settings, until: str) -> list[str]:
     """What a choice loads: its own weights, and the diffusion model's where it needs that."""
-    own = graph.chosen(p, until)["weights"] if until in CHOICES else {}
+    own = p.choices[until].weights if until in CHOICES else {}
     model = weights_of(p.model) if "latents" in graph.closure(p, until) else {}
     return [*own.values(), *model.values()]
 

@@ -16,7 +16,7 @@ from small_disk import small_disk
 def checks(shell: Shell, *first: Path) -> dict[str, Any]:
     """Checks by name, with folders before everything else on Python's path, as a broken install has them."""
     script = (
-        "import sys, json; from flows.upkeep import doctor; from retake.launcher import enter; from pathlib import Path\n"
+        "import json; from pathlib import Path\nfrom flows.upkeep import doctor; from retake.checkout import enter\n"
         f"enter(Path({str(CHECKOUT)!r})); print(json.dumps({{check['name']: check for check in doctor.run()}}))"
     )
     path = ":".join(map(str, (*first, CHECKOUT)))

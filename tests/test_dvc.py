@@ -174,7 +174,7 @@ def test_dvc_yaml_names_every_stage_and_the_files_of_its_versions():
     import yaml
 
     from flows import graph
-    from flows.settings.compose import CHOICES
+    from flows.settings.choice import CHOICES
     from retake.lookup import lookup, names
 
     stages = yaml.safe_load((CHECKOUT / "dvc.yaml").read_text())["stages"]

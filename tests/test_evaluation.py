@@ -13,8 +13,8 @@ from command import Shell
 from flows.experiments import evaluation
 from flows.experiments.evaluation import prepared
 from flows.experiments.pairs import read_pairs
+from flows.places import CHECKOUT
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT
 from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError

@@ -19,8 +19,9 @@ from PIL import Image
 from flows.editing import edit as job
 from flows.editing import export as room
 from flows.editing.export import Formats, export
+from flows.places import CHECKOUT
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT, settings
+from flows.settings.compose import settings
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError
 from retake.exchange import masks as mask_files

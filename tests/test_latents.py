@@ -31,7 +31,7 @@ from retake.diffusion.sampling.ddim import sample
 from retake.diffusion.sampling.windows import Windows
 from retake.errors import ConfigError, IntegrityError, MachineError
 from retake.formats import GROUP, open_series
-from retake.recipe import files_of
+from retake.params import files_of
 from retake.stage import Work, device_used
 from retake.store import Store
 from retake.video import write_png

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from command import CHECKOUT, Shell, sprite_clip
 
-from flows.settings.compose import CHOICES, MODELS, compose, read_params
+from flows.settings.choice import CHOICES
+from flows.settings.compose import MODELS, compose, read_params
 from retake.lookup import lookup, names
 
 METHOD = '''
@@ -92,9 +93,65 @@ def test_only_the_launcher_names_what_stands_above_it():
     named = set()
     for path, tree in modules("retake"):
         texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-        if any(text.split(".")[0] in ("flows", "tasks") and " " not in text for text in texts):
+        if any(text.startswith(("flows.", "tasks.")) and " " not in text for text in texts):
             named.add(path)
     assert named == {"retake/launcher.py"}
+
+
+def dotted(path: str) -> str:
+    return ".".join(Path(path).with_suffix("").parts).removesuffix(".__init__")
+
+
+def arrows() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports: at its top, inside functions, and for types only."""
+    trees = {dotted(path): tree for layer in ("flows", "tasks", "retake") for path, tree in modules(layer)}
+
+    def module_of(name: str) -> str | None:
+        return name if name in trees else name.rpartition(".")[0] if name.rpartition(".")[0] in trees else None
+
+    return {
+        module: {found for name in imports(tree) if (found := module_of(name))} - {module}
+        for module, tree in trees.items()
+    }
+
+
+def test_imports_make_no_circle():
+    left = arrows()
+    while free := [module for module, targets in left.items() if not targets & left.keys()]:
+        for module in free:
+            del left[module]
+    assert sorted(left) == []  # what is left stands in a circle, or above one
+
+
+@pytest.mark.parametrize(
+    ("part", "forbidden"),
+    [
+        (
+            "flows.settings",
+            {"editing", "datasets", "experiments", "planning", "upkeep", "commands", "graph", "runners"},
+        ),
+        ("flows.planning", {"editing", "datasets", "experiments", "upkeep", "commands", "graph"}),
+        ("flows.terminal", {"editing", "datasets", "experiments", "upkeep", "commands", "graph", "runners"}),
+        ("flows.editing", {"datasets", "experiments", "upkeep", "commands"}),
+        ("retake.imaging", {"priors", "methods", "metrics", "diffusion", "store", "report", "video"}),
+        ("retake.machine", {"priors", "methods", "metrics", "diffusion", "store", "report", "video"}),
+        ("retake.store", {"priors", "methods", "metrics", "diffusion", "report", "video", "stage"}),
+        ("retake.diffusion", {"priors", "methods", "metrics", "report", "video", "training"}),
+        ("retake.priors", {"methods", "metrics", "diffusion", "report", "training"}),
+        ("retake.methods", {"metrics", "report", "training"}),
+        ("retake.metrics", {"methods", "diffusion", "report", "training"}),
+    ],
+)
+def test_a_part_imports_nothing_that_stands_above_it(part, forbidden):
+    layer = part.partition(".")[0]
+    above = tuple(f"{layer}.{name}" for name in forbidden)
+    wrong = {
+        module: found
+        for module, targets in arrows().items()
+        if f"{module}.".startswith(f"{part}.")
+        and (found := {target for target in targets if f"{target}.".startswith(tuple(f"{name}." for name in above))})
+    }
+    assert wrong == {}
 
 
 def test_methods_do_not_import_one_another():

@@ -22,7 +22,7 @@ from retake.diffusion.loading.load import load, load_coder
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model, Noise, weights_of
 from retake.errors import ConfigError, RetakeError
-from retake.recipe import keyed_params
+from retake.params import keyed_params
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from test_fifo import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 from test_sdedit import Told
 from test_stages import Calls, StopAfter, run, seen
 
-from flows.graph import asked_of
+from flows.graph import metric_settings
 from flows.settings.compose import settings
 from retake.diffusion.attention_maps import Concepts
 from retake.diffusion.backbone import Backbone, Condition
@@ -531,12 +531,12 @@ def test_a_second_prompt_stands_behind_the_first(folder):
 def test_metrics_compare_with_what_the_edit_was_told(tmp_path):
     image = str(reference(tmp_path / "a.png"))
     told = [f"edit.reference={image}", "edit.source_prompt=a b"]
-    asked = asked_of(settings(["edit=moca", *told]))
+    asked = metric_settings(settings(["edit=moca", *told]))
     assert (asked.clip_score.reference, asked.clip_score.prompt) == (image, None)
     assert (asked.cass.reference, asked.cass.source_prompt) == (image, "a b")
-    asked = asked_of(settings(["edit=moca", *told, "metrics.cass.source_prompt=c"]))
+    asked = metric_settings(settings(["edit=moca", *told, "metrics.cass.source_prompt=c"]))
     assert asked.cass.source_prompt == "c"
-    asked = asked_of(settings(["edit=sdedit", "edit.prompt=a b"]))
+    asked = metric_settings(settings(["edit=sdedit", "edit.prompt=a b"]))
     assert (asked.clip_score.prompt, asked.cass.source_prompt) == ("a b", None)
 
 

@@ -9,7 +9,7 @@ from test_stages import DRIFT, Calls, run
 
 from flows import graph
 from flows.runners import Plan, Planned
-from flows.settings.compose import Settings, laid, settings
+from flows.settings.compose import Settings, settings
 from retake.clip import open_clip
 from retake.store import Store
 
@@ -66,7 +66,7 @@ def test_a_plan_keeps_its_word_and_names_what_changed(made):
     rng, root, store, seen, before = random.Random(5), made.store.root, made.store, set[str](), set[str]()
     for number in range(COUNT):
         changed = drawn(rng)
-        p = laid([*SMALL, *(f"{name}={value}" for name, value in changed.items())])
+        p = settings([*SMALL, *(f"{name}={value}" for name, value in changed.items())])
         told = planned(store, p)
         ran = set(run(root, "sprites:drift", p, LAST).ran)
         status = {stage: one.status for stage, one in told.items()}

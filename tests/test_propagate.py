@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flows.editing import edit
+from flows.places import open_store
 from retake.clip import SpriteClip
 from retake.errors import ConfigError, MediaError
 from retake.formats import open_series
@@ -29,7 +30,7 @@ def edited(spec: str, folder: Path, *settings: str):
     """(result frames, edit, masks) of an edit until decode."""
     world = SpriteClip(spec).world
     done = edit.edit(spec, [f"frames.last={LAST}", boxed(world), *settings], until="decode", folder=folder)
-    store = edit.open_store()
+    store = open_store()
     return [open_series(store, done.made[name]) for name in ("decode", "edit", "masks")]
 
 
@@ -96,7 +97,7 @@ def test_what_covers_the_object_covers_the_edit(tmp_path):
     write_png(tmp_path / "red.png", np.full((8, 8, 3), (255, 0, 0), np.uint8))
     given = ["masks=given", f"masks.path={tmp_path / 'masks'}", f"edit.reference={tmp_path / 'red.png'}"]
     done = edit.edit("sprites:cross", [f"frames.last={LAST}", *given], until="decode", folder=tmp_path / "out")
-    result = open_series(edit.open_store(), done.made["decode"])
+    result = open_series(open_store(), done.made["decode"])
     hidden_some = 0
     for t in range(0, LAST + 1, 4):
         front = world.mask(t, 1)

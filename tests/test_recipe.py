@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from flows.settings.compose import CHOICES, MODELS
+from flows.settings.choice import CHOICES
+from flows.settings.compose import MODELS
 from flows.settings.dataset import Dataset
 from retake.lookup import lookup, names
-from retake.recipe import Recipe, differences, digest, encode, keyed_params
+from retake.params import keyed_params
+from retake.recipe import Recipe, differences, digest, encode
 from retake.store import Store
 
 

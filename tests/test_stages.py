@@ -24,8 +24,9 @@ import zoo
 from diffusers import DDIMScheduler
 
 from flows import graph
+from flows.places import CHECKOUT
 from flows.runners import Chosen, Local
-from flows.settings.compose import CHECKOUT, Settings, settings
+from flows.settings.compose import Settings, settings
 from retake import formats, video
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip

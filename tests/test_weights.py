@@ -245,10 +245,10 @@ def test_what_ships_is_a_folder_of_the_package_known_by_its_content(
     assert fetch.fetch("tiny") == local.require("tiny") == tmp_path / source.file
     assert title("tiny", local.require("tiny")) == source.file
     store = Store(tmp_path / "store")
-    before = local.identity("tiny", store)
-    assert before == local.identity(str(tmp_path / source.file), store)
+    before = local.identity("tiny", store.source_digest)
+    assert before == local.identity(str(tmp_path / source.file), store.source_digest)
     (tmp_path / source.file / "model.safetensors").write_bytes(b"retrained")
-    assert local.identity("tiny", store) != before
+    assert local.identity("tiny", store.source_digest) != before
 
 
 def test_a_judge_that_is_not_here_is_missed_by_name_and_found_once_it_is(
@@ -271,7 +271,7 @@ def test_a_judge_that_is_not_here_is_missed_by_name_and_found_once_it_is(
         with pytest.raises(MachineError, match="E302"):
             ask("judge")
     for module, params in asked:
-        assert local.identity_or_absent("judge", Store(tmp_path / "store")) == "absent"
+        assert local.identity_or_absent("judge", Store(tmp_path / "store").source_digest) == "absent"
         with pytest.raises(MachineError, match="E302"):
             module.networks(params)
     shutil.copytree(clip_folder, tmp_path / "judge")
@@ -288,9 +288,9 @@ def test_a_local_file_is_known_by_its_content(tmp_path: Path) -> None:
         path.write_bytes(b"weights")
     assert local.require(str(first)) == first
     assert fetch.fetch(str(first)) == first
-    assert local.identity(str(first), store) == local.identity(str(second), store)
+    assert local.identity(str(first), store.source_digest) == local.identity(str(second), store.source_digest)
     second.write_bytes(b"others!")
-    assert local.identity(str(first), store) != local.identity(str(second), store)
+    assert local.identity(str(first), store.source_digest) != local.identity(str(second), store.source_digest)
 
 
 def test_half_a_repository_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_half_a_repository_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     (folder / "model-2-of-2.safetensors").unlink()
     (folder / "model-2-of-2.safetensors").write_bytes(b"y")
     assert local.locate("org/tiny") == local.locate(f"org/tiny@{COMMIT}") == folder
-    assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
+    assert local.identity("org/tiny", Store(tmp_path / "store").source_digest) == f"org/tiny@{COMMIT}"
     (folder / "model.safetensors.index.json").write_text("{")
     assert local.locate("org/tiny") is None
 
@@ -405,7 +405,7 @@ def test_a_file_in_a_folder_of_a_repository_is_of_the_commit(tmp_path: Path, mon
     source = Hub("org/tiny", COMMIT, "nets/small/one.pt")
     monkeypatch.setitem(CATALOGUE, "one", Weights("one", source, 1, "MIT", "a test"))
     assert local.locate("one") == held
-    assert local.identity("one", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}/nets/small/one.pt"
+    assert local.identity("one", Store(tmp_path / "store").source_digest) == f"org/tiny@{COMMIT}/nets/small/one.pt"
     assert title("one", held) == f"org/tiny@{COMMIT[:8]}/nets/small/one.pt"
 
 
@@ -605,7 +605,7 @@ def test_a_repository_comes_without_its_code(publisher: Publisher, tmp_path: Pat
     assert "3 files, 0.1 MB, licence mit, commit 1234567890" in told["said"][0]
     total = sum(len(publisher.files[p.name]) for p in folder.iterdir())
     assert told["seen"][-1] == [total, total]
-    assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
+    assert local.identity("org/tiny", Store(tmp_path / "store").source_digest) == f"org/tiny@{COMMIT}"
     asked = len(publisher.asked)
     assert fetched("org/tiny", publisher.url)["path"] == told["path"]
     assert len(publisher.asked) == asked  # here already

@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.embedded import REAL
 from flows.editing import edit
+from flows.places import CHECKOUT
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT
 from retake.artifact import File
 from retake.store import Store
 

@@ -52,9 +52,9 @@ def dataset(
     if only_plan:
         from flows.datasets import run as room
         from flows.datasets.plan import lines
-        from flows.editing import edit
+        from flows.places import open_store
 
-        found = room.plan(edit.open_store(), console, rest, [retry] if retry else [])
+        found = room.plan(open_store(), console, rest, [retry] if retry else [])
         show(found.as_json()) if as_json else print("\n".join(lines(found)))
         if found.unreadable or "quarantined" in found.settled:  # as the run will
             raise typer.Exit(3)
@@ -66,10 +66,10 @@ def dataset(
         done = process_dataset(rest, record, retry)
     else:
         from flows.datasets import run as room
-        from flows.editing import edit
+        from flows.places import open_store
         from flows.runners import Local
 
-        runner = Local(edit.open_store(), console)
+        runner = Local(open_store(), console)
         done = room.process(runner, console, rest, record, [retry] if retry else [])
     if as_json:
         show(done)
@@ -78,13 +78,13 @@ def dataset(
 
 
 def compare(name: str, overrides: list[str], as_json: bool) -> None:
-    from flows.editing import edit
     from flows.experiments import evaluation
+    from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console
 
     console = Console(quiet=as_json)
-    done = evaluation.evaluate(Local(edit.open_store(), console, console.outcome), console, name, overrides)
+    done = evaluation.evaluate(Local(open_store(), console, console.outcome), console, name, overrides)
     if as_json:
         show(done)
     else:
@@ -113,7 +113,8 @@ def params(
     as_json: Json = False,
 ) -> None:
     """Write params.yaml, the composed settings that DVC reads."""
-    from flows.settings.compose import CHECKOUT, compose, read_params, validate
+    from flows.places import CHECKOUT
+    from flows.settings.compose import compose, read_params, validate
     from retake import dvc
 
     if check:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import Box, Clip, Debug, Json, Overrides, Until, app
-from flows.terminal.arguments import box_of, check_clip, server_answers, split_runner, with_box
+from flows.terminal.arguments import check_clip, server_answers, split_runner, with_box
 from flows.terminal.exits import show, stop_at_once
 
 
@@ -24,6 +24,7 @@ def edit(
 ) -> None:
     """Edit a clip. Example: retake edit dog.mp4 --box 70,40,300,460 edit.reference=cat.png"""
     from flows.editing import edit as job
+    from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console, size
 
@@ -36,7 +37,7 @@ def edit(
         stop_at_once()
         done = edit_clip(clip, rest, until)
     else:
-        runner = Local(job.open_store(), console, console.outcome)
+        runner = Local(open_store(), console, console.outcome)
         done = job.edit(clip, rest, until=until, runner=runner).as_json()
     if as_json:
         show(done)
@@ -101,17 +102,15 @@ def sweep(
 ) -> None:
     """Edit a clip under every combination of some settings. Example: retake sweep dog.mp4 --box 70,40,300,460
     edit.reference=cat.png edit.strength=0.5,1 edit.feather=2,8 --rank warp_error_edit"""
-    from flows.editing import edit as job
     from flows.experiments import sweep as room
+    from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console
 
     check_clip(clip)
     console = Console(quiet=as_json)
     _, rest = split_runner(with_box(overrides, box))
-    runner = Local(
-        job.open_store(), console, lambda outcome: console.outcome(outcome) if outcome.status == "ran" else None
-    )
+    runner = Local(open_store(), console, lambda outcome: console.outcome(outcome) if outcome.status == "ran" else None)
     done = room.sweep(runner, console, clip, rest, rank)
     if as_json:
         show(done)
@@ -135,19 +134,16 @@ def metrics(
     as_json: Json = False,
 ) -> None:
     """Score any result against its source. Example: retake metrics dog.mp4 theirs.mp4 --mask masks/ metrics=all"""
-    from flows.editing import edit as job
     from flows.editing import metrics as score
+    from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console
 
     for clip in (source, result):
         check_clip(clip)
     console = Console(quiet=as_json)
-    corners = box_of(box) if box else None
-    _, rest = split_runner(list(overrides or []))
-    found = score.score(
-        source, result, rest, mask=mask, box=corners, runner=Local(job.open_store(), console, console.outcome)
-    )
+    _, rest = split_runner(with_box(overrides, box))
+    found = score.score(source, result, rest, mask=mask, runner=Local(open_store(), console, console.outcome))
     if as_json:
         show(found.as_json())
         return
@@ -206,8 +202,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write what is known of a clip as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
-    from flows.editing import edit as job
     from flows.editing import export as room
+    from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console, size
 
@@ -216,7 +212,7 @@ def export(
     console = Console(quiet=as_json)
     formats = room.Formats(flow_format, depth_format, tracks_format)
     names = [name.strip() for name in what.split(",") if name.strip()]
-    runner = Local(job.open_store(), console, console.outcome)
+    runner = Local(open_store(), console, console.outcome)
     done = room.export(clip, names, out, rest, formats=formats, runner=runner)
     if as_json:
         show(done)

@@ -19,9 +19,9 @@ from flows.datasets import gallery, outputs
 from flows.datasets.jobs import Job, Marks, Work, broken_rule
 from flows.datasets.states import BAD, GOOD, SETTLED, State, States
 from flows.editing import result_folder
+from flows.places import CHECKOUT, OUTS, datasets_home
 from flows.planning.table import duration
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT
 from flows.terminal.console import Console
 from retake import dvc
 from retake.artifact import Artifact
@@ -31,7 +31,6 @@ from retake.machine.disk import writing_explained
 from retake.recipe import digest
 from retake.store import Store
 
-OUTS = CHECKOUT / "artifacts"
 OWNER = "manifest.txt"  # beside the states: the manifest that they are of
 DEATHS = 5  # of the process at one job, before it is set aside
 BACK_OFF = 0.5  # seconds before the second try; twice as long before each further one, at most LONGEST
@@ -173,12 +172,6 @@ class Batch:
         path.parent.mkdir(parents=True, exist_ok=True)
         expected = isinstance(error, RetakeError)
         result_folder.write_text(path, f"{error}\n" if expected else "".join(traceback.format_exception(error)))
-
-
-def datasets_home() -> Path:
-    """Where all datasets stand: artifacts/datasets of the checkout, or RETAKE_DATASETS."""
-    chosen = os.environ.get("RETAKE_DATASETS")
-    return Path(chosen).expanduser().absolute() if chosen else OUTS / "datasets"
 
 
 def home_of(work: Work) -> Path:

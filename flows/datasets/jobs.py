@@ -15,13 +15,17 @@ from pydantic import ValidationError
 from flows import graph
 from flows.datasets.manifest import ManifestError, Row, read_rows
 from flows.datasets.sources import entry, listed, no_clip
-from flows.settings.compose import CHECKOUT, CHOICES, Settings, taken, validate
+from flows.places import CHECKOUT
+from flows.settings.choice import CHOICES
+from flows.settings.compose import Settings, validate
 from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
+from flows.settings.explain import taken
 from retake.clip import Clip, SpriteClip, open_clip, slug
 from retake.diffusion.model import weights_of
 from retake.errors import ConfigError, RetakeError
 from retake.metrics import fid
-from retake.recipe import digest, files_of, installed
+from retake.params import files_of
+from retake.recipe import digest, installed
 from retake.stage import RECORDED, identity
 from retake.store import Store
 from retake.weights.local import locate
@@ -136,7 +140,7 @@ def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
     except ConfigError as error:
         return Judged(None, faults(common, clip, edit, error))
     missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
-    lacks = [f"{error.message}. {error.hint}" for error in graph.misfits(p, graph.closure(p))]
+    lacks = [f"{error.message}. {error.hint}" for error in graph.config_errors(p, graph.closure(p))]
     return Judged(p, missing, lacks)
 
 
@@ -248,7 +252,7 @@ class Marks:
         """Where the weights of settings lie, and when they were put there."""
         known = digest([settings[group] for group in (*CHOICES, "model", "metrics")])
         if known not in self._weights:
-            references = {reference for group in CHOICES for reference in graph.chosen(p, group)["weights"].values()}
+            references = {reference for group in CHOICES for reference in p.choices[group].weights.values()}
             references |= {*weights_of(p.model).values(), *metrics.weights(p.metrics).values()}
             self._weights[known] = digest([[name, *lies(name)] for name in sorted(references)])
         return self._weights[known]

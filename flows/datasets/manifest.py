@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.settings.dataset import NAME
-from flows.settings.overrides import choices, chosen_by_default, stated
+from flows.settings.files import choices, chosen_by_default, stated
 from flows.settings.plain_yaml import MAX_BYTES, parse_yaml
 from retake.errors import ConfigError, did_you_mean
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from flows import graph
 from flows.datasets import gallery, outputs
-from flows.datasets.batch import OUTS, Batch, folder_of, handed, home_of, shown
+from flows.datasets.batch import Batch, folder_of, handed, home_of, shown
 from flows.datasets.jobs import Job, Marks, work_of
 from flows.datasets.plan import Outlook, outlook
 from flows.datasets.states import BAD, GOOD, State, States
 from flows.editing import result_folder
-from flows.editing.edit import open_store
+from flows.places import CHECKOUT, OUTS, open_store
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT, compose, read_params, validate
+from flows.settings.compose import compose, read_params, validate
 from flows.terminal.console import Console, alike
 from retake import dvc
 from retake.artifact import Artifact

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.editing import edit
+from flows.places import CHECKOUT, open_store
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT
 from flows.terminal.console import Console
 
 SCENE = "zoom"
@@ -25,7 +25,7 @@ def run(console: Console) -> dict[str, Any]:
     for title, extra in (("cold", []), ("the same again", []), ("one setting changed", ["edit.strength=0.6"])):
         console.say(f"\n# {title}\nretake edit {' '.join([shown, *extra])}")
         began = time.perf_counter()
-        runner = Local(edit.open_store(), console, console.outcome)
+        runner = Local(open_store(), console, console.outcome)
         done = edit.edit(str(clip), [*settings, *extra], runner=runner)
         took = time.perf_counter() - began
         ran = [o.stage for o in done.outcomes if o.status == "ran"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,12 @@ from typing import Any
 
 from flows import graph
 from flows.editing import result_folder
+from flows.places import edits_home, open_store
 from flows.runners import Local, Plan, Planned
-from flows.settings.compose import CHECKOUT, settings
+from flows.settings.compose import settings
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
-from retake.dvc import cache_dir
 from retake.stage import Outcome
-from retake.store import Store
 
 
 @dataclass(frozen=True)
@@ -32,17 +30,6 @@ class Edit:
 
     def as_json(self) -> dict[str, Any]:
         return {"edit": self.id, "stages": [o.as_json() for o in self.outcomes], "outputs": self.outputs}
-
-
-def edits_home() -> Path:
-    """Where results are handed out: artifacts/edits of the checkout, or RETAKE_EDITS."""
-    chosen = os.environ.get("RETAKE_EDITS")
-    return Path(chosen).expanduser().absolute() if chosen else CHECKOUT / "artifacts" / "edits"
-
-
-def open_store() -> Store:
-    """The store of this checkout (DVC's cache folder, or RETAKE_STORE)."""
-    return Store(cache_dir(CHECKOUT) / "retake")
 
 
 def edit(

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from flows import graph
-from flows.editing import edit
+from flows.places import edits_home, open_store
 from flows.runners import Local
 from flows.settings.compose import Settings, compose, settings, validate
 from retake.artifact import Artifact
@@ -113,7 +113,7 @@ def export(
     if not what:
         raise ConfigError("E253", "nothing was named to export", f"Name some of {', '.join(STAGE)}.")
     clip, p = opened(clip_or_edit, overrides)
-    runner = runner or Local(edit.open_store())
+    runner = runner or Local(open_store())
     wanted = out.expanduser().resolve() if out else None
     if wanted is not None:
         require_replaceable(wanted, clip.name, what)  # before anything runs
@@ -122,7 +122,7 @@ def export(
         made = made_for(runner, clip, p, [STAGE[name] for name in what])
         artifacts = {name: made[STAGE[name]] for name in what}
         told = {"artifacts": {name: a.digest for name, a in artifacts.items()}, "formats": asdict(formats)}
-        folder = wanted or edit.edits_home() / clip.name / f"export-{digest([VERSION, clip.name, told])[:12]}"
+        folder = wanted or edits_home() / clip.name / f"export-{digest([VERSION, clip.name, told])[:12]}"
         stages = [{"stage": o.stage, "key": o.key} for o in runner.outcomes]  # corrections repeat a stage
         told |= about(clip, p, made, what) | {"stages": stages}
         return written(runner.store, folder, clip.name, artifacts, formats, told)
@@ -132,7 +132,7 @@ def export(
 
 def opened(clip_or_edit: str, overrides: Sequence[str]) -> tuple[Clip, Settings]:
     """The clip and its settings. Of an edit's folder, those that its recipe states."""
-    for folder in (Path(clip_or_edit).expanduser(), edit.edits_home() / clip_or_edit):
+    for folder in (Path(clip_or_edit).expanduser(), edits_home() / clip_or_edit):
         if not (folder / "recipe.json").is_file():
             continue
         if overrides:

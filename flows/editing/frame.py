@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.editing.edit import edits_home, open_store
+from flows.places import edits_home, open_store
 from flows.settings.compose import settings
 from retake.clip import open_clip
 from retake.errors import ConfigError

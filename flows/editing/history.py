@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from flows.editing.edit import edits_home
+from flows.places import edits_home
 from retake.errors import ConfigError, did_you_mean
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 from flows import graph
 from flows.editing import result_folder
-from flows.editing.edit import edits_home, open_store
+from flows.places import edits_home, open_store
 from flows.runners import Local
 from flows.settings.compose import Settings, compose, settings, validate
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError
-from retake.recipe import digest, keyed_params
+from retake.params import keyed_params
+from retake.recipe import digest
 from retake.report.metric_rows import companion
 from retake.stage import Outcome
 
@@ -60,32 +61,31 @@ def score(
     overrides: Sequence[str] = (),
     *,
     mask: str | None = None,
-    box: Sequence[float] | None = None,
     runner: Local | None = None,
     folder: Path | None = None,
 ) -> Score:
     """Compare `result` with `source`, frame by frame at working size: `score("dog.mp4", "edited.mp4")`.
 
-    `mask` names masks of the edited region (a DAVIS annotation folder, a folder of PNGs, a mask video), `box` has them
-    found from a box around the object; without either only whole-frame values come. Raises RetakeError.
+    `mask` names masks of the edited region (a DAVIS annotation folder, a folder of PNGs, a mask video); with
+    masks.box=[...] among the overrides they are found; without either only whole-frame values come. Raises RetakeError.
     """
     clip, other = open_clip(source), open_clip(result)
-    check(overrides, mask, box)
-    p = chosen(overrides, mask, box)
-    masked = where_is_said(p)
+    check(overrides, mask)
+    p = chosen(overrides, mask)
+    masked = has_region(p)
     if not masked and p.region != type(p.region)():
         raise ConfigError(
             "E229", "region.* needs a mask of the edited object", "Give --mask MASKS or --box x0,y0,x1,y1."
         )
     if not masked and not any(o.startswith("tracks") for o in overrides):
         # Points of the whole picture stand in for points of the object.
-        p = chosen([*overrides, "tracks.queries=grid"], mask, box)
+        p = chosen([*overrides, "tracks.queries=grid"], mask)
     runner = runner or Local(open_store())
     store = runner.store
     keyed = {g: keyed_params(getattr(p, g), store.source_digest) for g in GROUPS}
     identity = digest([clip.digest(store), other.digest(store), keyed])[:12]
     folder = folder or edits_home() / clip.name / f"vs-{other.name[:60]}-{identity}"
-    said = ["--mask", mask] if mask is not None else ["--box", ",".join(f"{v:g}" for v in box)] if box else []
+    said = ["--mask", mask] if mask is not None else []
     command = shlex.join(["retake", "metrics", clip.spec, other.spec, *overrides, *said])
 
     def build() -> Score:
@@ -98,9 +98,9 @@ def score(
     return runner.healed(build)
 
 
-def check(overrides: Sequence[str], mask: str | None, box: Sequence[float] | None) -> None:
+def check(overrides: Sequence[str], mask: str | None) -> None:
     """Raises ConfigError E229 for a place of the object that is said twice, E205 for settings that have no say."""
-    if mask is not None and box is not None:
+    if mask is not None and any(override.startswith("masks.box=") for override in overrides):
         raise ConfigError("E229", "--mask and --box both say where the edited object is", "Give one of them.")
     for override in overrides:
         group = override.lstrip("+~").partition("=")[0].partition(".")[0]
@@ -112,16 +112,16 @@ def check(overrides: Sequence[str], mask: str | None, box: Sequence[float] | Non
             )
 
 
-def chosen(overrides: Sequence[str], mask: str | None, box: Sequence[float] | None) -> Settings:
+def chosen(overrides: Sequence[str], mask: str | None) -> Settings:
     """The settings with the place of the edited object. A path is set as it is: it never passes Hydra's grammar."""
     if mask is None:
-        return settings([*overrides, *([f"masks.box=[{','.join(f'{v:g}' for v in box)}]"] if box is not None else [])])
+        return settings(overrides)
     data = compose([*overrides, "masks=given"])
     data["masks"]["path"] = mask
     return validate(data)
 
 
-def where_is_said(p: Settings) -> bool:
+def has_region(p: Settings) -> bool:
     """Whether the settings say where the edited object is."""
     masks = p.masks
     return bool(getattr(masks, "path", None) or getattr(masks, "text", None) or getattr(masks, "prompts", dict)())

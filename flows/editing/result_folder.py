@@ -16,7 +16,8 @@ from flows.settings.compose import Settings
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.machine.disk import writing_explained
-from retake.recipe import digest, installed, keyed_params
+from retake.params import keyed_params
+from retake.recipe import digest, installed
 from retake.stage import Outcome
 from retake.store import Store
 

@@ -21,9 +21,12 @@ from flows import graph
 from flows.datasets.manifest import Row
 from flows.editing import result_folder
 from flows.experiments.pairs import read_pairs
+from flows.places import CHECKOUT
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT, Settings, checked_model, compose, validate
-from flows.settings.overrides import Override, lay, read
+from flows.settings.compose import Settings, compose, validate
+from flows.settings.explain import checked_model
+from flows.settings.layers import lay
+from flows.settings.overrides import Override, read
 from flows.terminal.console import Console
 from retake.artifact import Artifact
 from retake.clip import Clip, SpriteClip, open_clip

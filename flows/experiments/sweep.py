@@ -21,9 +21,9 @@ import numpy as np
 from flows import graph
 from flows.datasets.jobs import files_named
 from flows.editing import result_folder
-from flows.editing.edit import edits_home
+from flows.places import edits_home
 from flows.runners import Local
-from flows.settings.compose import Settings, laid
+from flows.settings.compose import Settings, settings
 from flows.settings.overrides import MOST, Override, read
 from flows.terminal.console import Console
 from retake.clip import open_clip
@@ -77,7 +77,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     for path in sorted({path for point in points for path in files_named(point.settings)}):
         if not os.path.exists(path):
             local_file(path)  # says what is near
-    misfits = [next(graph.misfits(p, graph.closure(p)), None) for p in (point.settings for point in points)]
+    misfits = [next(graph.config_errors(p, graph.closure(p)), None) for p in (point.settings for point in points)]
     if (first := misfits[0]) and all(misfits):
         raise first
     for sha256 in {point.settings.frames.sha256 for point in points}:
@@ -114,7 +114,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
 
 
 def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str]]]:
-    """All combinations in order, and the swept settings with their values (without seeds). Raises what `laid`
+    """All combinations in order, and the swept settings with their values (without seeds). Raises what `settings`
     raises, and ConfigError E218."""
     fixed, axes = [], {}
     for text in overrides:
@@ -129,7 +129,7 @@ def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str
         raise ConfigError("E218", f"{count} combinations", f"Give some values: edit.strength=0.5,1; at most {MOST}.")
     chosen = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     points = [(point, seed) for point in chosen for seed in seeds]
-    return [Point(point, seed, laid([*fixed, *words(point, seed)])) for point, seed in points], axes
+    return [Point(point, seed, settings([*fixed, *words(point, seed)])) for point, seed in points], axes
 
 
 def words(point: Mapping[str, str], seed: str) -> list[str]:

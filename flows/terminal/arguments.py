@@ -13,20 +13,17 @@ from retake.errors import ConfigError
 def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     """`--box` is short for masks.box=[...]. Raises ConfigError E221."""
     rest = list(overrides or [])
-    if box is not None and any(text.startswith("masks.box=") for text in rest):
+    if box is None:
+        return rest
+    if any(text.startswith("masks.box=") for text in rest):
         raise ConfigError("E221", "the box stands there twice: --box and masks.box", "Leave one of them out.")
-    return rest if box is None else [*rest, f"masks.box=[{','.join(f'{value:g}' for value in box_of(box))}]"]
-
-
-def box_of(box: str) -> list[float]:
-    """The four numbers of --box. Raises ConfigError E221."""
     try:
         corners = [float(part) for part in box.split(",")]
     except ValueError:
         corners = []
     if len(corners) != 4 or not all(map(math.isfinite, corners)):
         raise ConfigError("E221", f"not a box: {box!r}", "Write --box x0,y0,x1,y1 in pixels.")
-    return corners
+    return [*rest, f"masks.box=[{','.join(f'{corner:g}' for corner in corners)}]"]
 
 
 def check_clip(clip: str) -> None:

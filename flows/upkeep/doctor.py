@@ -11,8 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.editing.edit import open_store
-from flows.settings.compose import CHECKOUT
+from flows.places import CHECKOUT, open_store
 from flows.terminal.console import Console, size
 
 if TYPE_CHECKING:
@@ -145,7 +144,8 @@ def disk() -> Check:
 
 def links() -> Check:
     """Whether the store can hand out the tensors of a dataset by hard link."""
-    from flows.datasets.batch import datasets_home, shown
+    from flows.datasets.batch import shown
+    from flows.places import datasets_home
 
     root, here = open_store().root, datasets_home()
     here.mkdir(parents=True, exist_ok=True)

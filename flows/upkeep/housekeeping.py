@@ -10,10 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.datasets.batch import OUTS, datasets_home
-from flows.editing.edit import edits_home, open_store
 from flows.editing.result_folder import write_text
-from flows.settings.compose import CHECKOUT
+from flows.places import CHECKOUT, OUTS, datasets_home, edits_home, open_store
 from flows.settings.plain_yaml import parse_yaml
 from flows.terminal.console import size
 from retake import dvc

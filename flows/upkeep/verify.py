@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from flows import graph
-from flows.datasets.batch import OWNER, datasets_home
+from flows.datasets.batch import OWNER
 from flows.datasets.states import GOOD, State, States
 from flows.editing import export
-from flows.editing.edit import edits_home, open_store
+from flows.places import CHECKOUT, datasets_home, edits_home, open_store
 from flows.runners import Local
-from flows.settings.compose import CHECKOUT
 from flows.terminal.console import size
 from retake import dvc
 from retake.artifact import File

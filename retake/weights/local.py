@@ -11,14 +11,11 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from retake.errors import ConfigError, MachineError, did_you_mean
 from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
-
-if TYPE_CHECKING:
-    from retake.store import Store
 
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # one component of a path: an organisation, a repository, a commit
 REVISION = re.compile(rf"{NAME.pattern}(?:/{NAME.pattern})*", re.ASCII)  # a branch may hold slashes
@@ -127,19 +124,20 @@ def command(reference: str) -> str:
     return f"retake weights {reference}"
 
 
-def identity(reference: str, store: Store) -> str:
-    """What stands in a key: `org/repo@commit`, or the content digest of a file or folder. Raises MachineError E302."""
+def identity(reference: str, digest_of: Callable[[Path], str]) -> str:
+    """What stands in a key: `org/repo@commit`, or the content digest of a file or folder, which `digest_of` gives (as
+    Store.source_digest does). Raises MachineError E302."""
     path = require(reference)
     if given(reference) is None:
         source = describe(reference).source
         if isinstance(source, Hub):
             return f"{source.repo}@{commit_of(source, path)}" + (f"/{source.file}" if source.file else "")
-    return f"sha256:{store.source_digest(path)}"
+    return f"sha256:{digest_of(path)}"
 
 
-def identity_or_absent(reference: str, store: Store) -> str:
+def identity_or_absent(reference: str, digest_of: Callable[[Path], str]) -> str:
     """`identity`, or "absent": for results that say what they lack instead of failing."""
-    return identity(reference, store) if locate(reference) is not None else ABSENT
+    return identity(reference, digest_of) if locate(reference) is not None else ABSENT
 
 
 def snapshot(source: Hub) -> Path | None:

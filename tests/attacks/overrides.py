@@ -62,7 +62,7 @@ def cases() -> Iterator[Case]:
 
 def beside(folder: Path) -> Any:
     """A settings file outside params/ and the path to it from a group, as Hydra would read it."""
-    from flows.settings.compose import CHECKOUT
+    from flows.places import CHECKOUT
 
     (folder / "evil.yaml").write_text(f"name: propagate\nreference: {LOOKUP}\n")
     up = "../" * len((CHECKOUT / "params" / "edit").parts[1:])

@@ -193,15 +193,15 @@ def warm_up(family: str) -> None:
 
 def benign_settings() -> None:
     from flows.experiments.sweep import points_of
-    from flows.settings.compose import laid, settings, validate
-    from flows.settings.overrides import choices
+    from flows.settings.compose import settings, validate
+    from flows.settings.files import choices
 
     from .overrides import GROUPS
     from .yamls import settings_given
 
     for group in GROUPS:
         for name in choices(group):
-            laid([f"{group}={name}"])
+            settings([f"{group}={name}"])
     points_of(["edit.strength=0.5,1", "edit.feather=range(1,3)"])
     settings([])
     for text in ("edit.strenght=1", "edti=1", "edit.strength=x", "edit=x", "edit.name=x", "edit.x='", "masks.name=x"):
