@@ -15,6 +15,7 @@ import pytest
 from test_metric_matrix import Colours, Grid, Levels, Mean
 
 from retake.errors import ConfigError, MachineError, MediaError
+from retake.formats import unpack
 from retake.metrics import (
     cass,
     clip_score,
@@ -918,7 +919,12 @@ def test_fid_gathers_features_of_source_and_result():
     assert isinstance(found, fid.Result)
     np.testing.assert_array_equal(found.source, Colours().images(frames))
     np.testing.assert_array_equal(found.result, Colours().images(255 - frames))
-    assert found.summary() == found.per_frame() == found.reasons() == {}
+    assert found.per_frame() == {}
+    assert found.reasons() == dict.fromkeys(fid.DESCRIPTIONS, fid.OF_A_DATASET)
+    assert all(math.isnan(found.summary()[name]) for name in fid.DESCRIPTIONS)
+    kept = unpack(found.files()[fid.FEATURES])
+    np.testing.assert_array_equal(kept["source"], found.source)
+    np.testing.assert_array_equal(kept["result"], found.result)
 
 
 # All of them
