@@ -138,7 +138,8 @@ class Metric:
             return
         self._gray = lucas_kanade.gray(sample.result)
         if sample.tracks is None and before is not None:
-            points, found = lucas_kanade.step(before, self._gray, window.result[-1], lucas_kanade.Params())
+            params = lucas_kanade.Params.model_validate({})  # its defaults
+            points, found = lucas_kanade.step(before, self._gray, window.result[-1], params)
             seen = window.result_visible[-1] & found  # a lost point stays lost
             window = replace(
                 window,
