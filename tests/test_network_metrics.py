@@ -303,11 +303,14 @@ def test_missing_weights_are_named_with_the_command(module, settings, name, noth
 
 
 def test_settings_without_a_network_ask_for_no_weights(nothing_here):
-    still = ((dynamics, {}), (smoothness, {"interpolator": "flow"}), (clip_score, {}), (cass, {}), (ssim, {}))
+    still = ((smoothness, {"interpolator": "flow"}), (clip_score, {}), (cass, {}))
     for module, settings in still:
         params = module.Params(**settings)
         assert module.weights(params) == {}
         module.Metric(params, **module.networks(params))
+    for module in (dynamics, ssim):  # which have none, whatever the settings
+        assert not hasattr(module, "weights")
+        module.Metric(module.Params())
     assert set(consistency.weights(consistency.Params(dimensions=("subject",)))) == {"subject"}
 
 
