@@ -145,22 +145,19 @@ def scored(column: str, folder: str) -> dict[str, float | None]:
         cass.Metric(cass.Params(reference=reference, source_prompt="green", where="edit"), clip=Grid()),
         ssim.Metric(ssim.Params()),
         dynamics.Metric(dynamics.Params()),
+        warp_error.Metric(warp_error.Params()),
+        flicker.Metric(flicker.Params()),
+        region.Metric(region.Params()),
         inception,
     ]
     for t in range(FRAMES):
-        sample = Sample(t, source[t], result[t], INSIDE, forward if t else None, fps=8)
+        there, back = (forward, backward) if t else (None, None)
+        sample = Sample(t, source[t], result[t], INSIDE, there, fps=8, backward=back)
         for metric in metrics:
             metric.update(sample)
-    warp, flick, back = warp_error.WarpError(), flicker.Flicker(), region.Region()
-    for t in range(FRAMES):
-        back.update(source[t], result[t], ~INSIDE)
-    for t in range(FRAMES - 1):
-        four = source[t], source[t + 1], result[t], result[t + 1]
-        warp.update(*four, forward, backward, INSIDE)
-        flick.update(*four, INSIDE, INSIDE)
-    move, seen = motion_fidelity.MotionFidelity(), np.ones(points.shape[:2], bool)
-    move.update(motion_fidelity.Window(0, tracks(velocity), seen, points, seen))
-    values = summary.summarise(metric.result() for metric in [*metrics, warp, flick, back, move])
+    move, seen = motion_fidelity.Metric(motion_fidelity.Params()), np.ones(points.shape[:2], bool)
+    move.add(motion_fidelity.Window(0, tracks(velocity), seen, points, seen))
+    values = summary.summarise(metric.result() for metric in [*metrics, move])
     features = inception.result()
     return values | fid.score(features.source, features.result)[0]
 

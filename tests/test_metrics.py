@@ -8,6 +8,7 @@ import math
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from retake.errors import ConfigError, MediaError
 from retake.metrics import flicker, motion_fidelity, region, ssim, summary, warp_error
-from retake.metrics.common.sample import NO_REGION, Result, Sample
+from retake.metrics.common.sample import NO_REGION, Result, Sample, Tracks
 
 H, W = 48, 64
 
@@ -46,6 +47,17 @@ def box(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     mask = np.zeros((H, W), bool)
     mask[y0:y1, x0:x1] = True
     return mask
+
+
+def metric_of(module: Any, **settings: Any) -> Any:
+    return module.Metric(module.Params(**settings))
+
+
+def feed_pair(metric: Any, *four: np.ndarray, t: int = 0, flows: tuple = (None, None), regions: tuple = (None, None)):
+    """Frames t and t+1: source, source_next, result, result_next; flow there and back; regions of both frames."""
+    source, source_next, result, result_next = four
+    metric.update(Sample(t, source, result, regions[0]))
+    metric.update(Sample(t + 1, source_next, result_next, regions[1], flows[0], backward=flows[1]))
 
 
 # Warp error
@@ -86,9 +98,10 @@ def test_warp_error_sees_a_wrong_flow_and_a_brightness_step():
 
 def test_a_frozen_result_fails_warp_error_where_the_source_moves():
     first, second = shifted(4, 2)
-    metric = warp_error.WarpError()
+    metric, inside = metric_of(warp_error), box(8, 8, 40, 40)
     flows = constant_flow(4, 2), constant_flow(-4, -2)
-    metric.update(levels(first), levels(second), levels(first), levels(first), *flows, box(8, 8, 40, 40))
+    four = levels(first), levels(second), levels(first), levels(first)
+    feed_pair(metric, *four, flows=flows, regions=(inside, inside))
     values = metric.result().summary()
     assert values["warp_error_source_full"] < 1e-10
     assert values["warp_error_source_edit"] < 1e-10
@@ -111,9 +124,10 @@ def test_an_all_occluded_pair_is_finite_in_full_and_not_counted_inside():
     assert math.isnan(edit)
     still = constant_flow(0, 0)
     assert math.isnan(warp_error.pair(first, first, still, still, box(0, 0, 0, 0))[1])
-    metric = warp_error.WarpError()
-    metric.update(first, second, first, second, *lost, box(8, 8, 40, 40))
-    metric.update(first, first + 0.1, first, first + 0.1, still, still, box(8, 8, 40, 40))
+    metric, inside = metric_of(warp_error), box(8, 8, 40, 40)
+    for t, (frame, flows) in enumerate(((first, (None, None)), (second, lost), (second + 0.1, (still, still)))):
+        metric.update(Sample(t, frame, frame, inside, flows[0], backward=flows[1]))
+    assert math.isnan(metric.result().per_frame()["warp_error_edit"][0])
     assert metric.result().summary()["warp_error_edit"] == pytest.approx(0.01, rel=1e-5)
 
 
@@ -228,21 +242,26 @@ def test_pnp_product_inflates_psnr_by_the_closed_form():
     assert wrong.psnr - right.psnr == pytest.approx(gain, abs=1e-4)
     assert wrong.l1 == pytest.approx(right.l1 * (~edited).mean(), rel=1e-5)
     assert wrong.ssim > right.ssim
-    metric = region.Region(region.Params(mode="pnp_product", margin=0))
-    metric.update(source, result, ~edited)
+    metric = metric_of(region, mode="pnp_product", margin=0)
+    metric.update(Sample(0, source, result, edited))
     assert metric.result().summary()["psnr_pnp_product"] == wrong.psnr
 
 
 def test_empty_regions_are_not_counted_and_psnr_is_a_mean_of_frames():
     source = texture()
-    metric = region.Region(region.Params(margin=0))
-    metric.update(source, source + 0.1, box(0, 0, W, H))
-    metric.update(source, source + 0.01, box(0, 0, W, H))
-    metric.update(source, source + 0.5, box(0, 0, 0, 0))
-    metric.update(source, source + 0.1, box(4, 4, 12, 12))  # too thin for an 11x11 window
+    metric = metric_of(region, margin=0)
+    changes = (
+        (0.1, box(0, 0, W, H)),
+        (0.01, box(0, 0, W, H)),
+        (0.5, box(0, 0, 0, 0)),
+        (0.1, box(4, 4, 12, 12)),  # too thin for an 11x11 window
+    )
+    for t, (change, unedited) in enumerate(changes):
+        metric.update(Sample(t, source, source + np.float32(change), ~unedited))
     result = metric.result()
-    assert [math.isnan(v) for v in result.psnr] == [False, False, True, False]
-    assert [math.isnan(v) for v in result.ssim] == [False, False, True, True]
+    psnr, structure = (result.per_frame()[name] for name in ("psnr_unedited", "ssim_unedited"))
+    assert [math.isnan(psnr[t]) for t in range(4)] == [False, False, True, False]
+    assert [math.isnan(structure[t]) for t in range(4)] == [False, False, True, True]
     assert result.summary()["psnr_unedited"] == pytest.approx((20 + 40 + 20) / 3, abs=1e-3)
 
 
@@ -330,9 +349,9 @@ def test_ssim_has_a_reason_where_it_has_no_place():
 
 def test_flicker_of_alternating_levels_is_exact():
     low, high = np.full((H, W, 3), 60, np.uint8), np.full((H, W, 3), 77, np.uint8)
-    metric, inside = flicker.Flicker(), box(5, 5, 20, 20)
-    for first, second in ((low, high), (high, low), (low, high)):
-        metric.update(low, low, first, second, inside, inside)
+    metric, inside = metric_of(flicker), box(5, 5, 20, 20)
+    for t, level in enumerate((low, high, low, high)):
+        metric.update(Sample(t, low, level, inside))
     values = metric.result().summary()
     for name in ("flicker", "flicker_edit"):
         assert values[name] == pytest.approx(1 - 17 / 255, abs=1e-12)
@@ -354,12 +373,12 @@ def test_flicker_inside_counts_pixels_edited_in_both_frames():
     moved = frame.copy()
     moved[before & after] += 10
     moved[before ^ after] += 50
-    metric = flicker.Flicker()
-    metric.update(frame, frame, frame, moved, before, after)
-    metric.update(frame, frame, frame, moved, before, box(40, 30, 50, 40))
-    assert metric.result().edit[0] == pytest.approx(1 - 10 / 255, abs=1e-12)
-    assert math.isnan(metric.result().edit[1])
-    assert metric.result().summary()["flicker_edit"] == metric.result().edit[0]
+    for region_next, expected in ((after, 1 - 10 / 255), (box(40, 30, 50, 40), math.nan)):
+        metric = metric_of(flicker)
+        feed_pair(metric, frame, frame, frame, moved, regions=(before, region_next))
+        found = metric.result()
+        assert found.per_frame()["flicker_edit"][0] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        assert found.summary()["flicker_edit"] == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 # Motion fidelity
@@ -460,9 +479,9 @@ def test_noise_lowers_fidelity_and_raises_track_error():
     rng, xy = np.random.default_rng(0), tracks(*FAN[:3])
     found = []
     for sigma in (0.0, 0.5, 3.0):
-        metric = motion_fidelity.MotionFidelity()
+        metric = metric_of(motion_fidelity)
         noisy = xy + rng.normal(0, sigma, xy.shape)
-        metric.update(motion_fidelity.Window(0, xy, everywhere(xy), noisy, everywhere(xy)))
+        metric.add(motion_fidelity.Window(0, xy, everywhere(xy), noisy, everywhere(xy)))
         found.append(metric.result().summary())
     fidelities, errors = ([row[name] for row in found] for name in ("motion_fidelity", "track_error"))
     assert fidelities == sorted(fidelities, reverse=True)
@@ -473,9 +492,9 @@ def test_noise_lowers_fidelity_and_raises_track_error():
 def test_windows_are_averaged_by_steps_and_distances_by_points():
     right, left = tracks((2, 0)), tracks((-2, 0))
     up = everywhere(right)
-    metric = motion_fidelity.MotionFidelity()
-    metric.update(motion_fidelity.Window(0, right, up, right, up))  # 8 steps, score 1, distance 0
-    metric.update(motion_fidelity.Window(8, right[:5], up[:5], left[:5], up[:5]))  # 4 steps, score -1
+    metric = metric_of(motion_fidelity)
+    metric.add(motion_fidelity.Window(0, right, up, right, up))  # 8 steps, score 1, distance 0
+    metric.add(motion_fidelity.Window(8, right[:5], up[:5], left[:5], up[:5]))  # 4 steps, score -1
     result = metric.result()
     assert result.summary()["motion_fidelity"] == pytest.approx((8 - 4) / 12, abs=1e-6)
     # second window: 4, 8, 12, 16 px at its frames 1..4; its first frame belongs to the window before
@@ -493,15 +512,38 @@ def test_track_error_counts_only_points_visible_in_both():
     hidden = seen.copy()
     hidden[1:, 1] = False
     for visible, expected in ((seen, 2.5), (hidden, 0.0)):
-        metric = motion_fidelity.MotionFidelity()
-        metric.update(motion_fidelity.Window(0, xy, seen, moved, visible))
+        metric = metric_of(motion_fidelity)
+        metric.add(motion_fidelity.Window(0, xy, seen, moved, visible))
         assert metric.result().summary()["track_error"] == pytest.approx(expected, abs=1e-6)
-    metric = motion_fidelity.MotionFidelity()
-    metric.update(motion_fidelity.Window(0, xy, seen, moved[:, :1], seen[:, :1], paired=False))
+    metric = metric_of(motion_fidelity)
+    metric.add(motion_fidelity.Window(0, xy, seen, moved[:, :1], seen[:, :1], paired=False))
     assert math.isnan(metric.result().summary()["track_error"])
 
 
+def test_points_are_followed_in_the_result_from_where_the_source_has_them():
+    """Two windows of tracks, one after the other; what follows the last window does not count."""
+    frames = [levels(texture(0, H, W + 32)[:, 2 * t : 2 * t + W]) for t in range(7)]
+    xy = tracks((-2, 0), (-2, 0), (-2, 0), frames=3) + np.array([20, 8], np.float32)
+    seen = everywhere(xy)
+    seen[0, 2] = False  # is not visible where the window begins: nothing to start from
+    windows = {0: Tracks(xy, seen), 3: Tracks(xy, seen)}
+    copied, frozen = metric_of(motion_fidelity), metric_of(motion_fidelity)
+    for t, frame in enumerate(frames):
+        copied.update(Sample(t, frame, frame, tracks=windows.get(t)))
+        frozen.update(Sample(t, frame, frames[0], tracks=windows.get(t)))
+    assert copied.result().summary() == pytest.approx({"motion_fidelity": 1, "track_error": 0}, abs=0.02)
+    assert frozen.result().summary() == pytest.approx({"motion_fidelity": 0, "track_error": 3}, abs=0.02)
+    curves = copied.result().per_frame()
+    assert [list(curves[name]) for name in ("motion_fidelity", "track_error")] == [[0, 1, 3, 4], [1, 2, 4, 5]]
+    nothing = metric_of(motion_fidelity)
+    nothing.update(Sample(0, frames[0], frames[0]))
+    assert all(math.isnan(value) for value in nothing.result().summary().values())
+
+
 # Together
+
+
+PIXELS = (warp_error, region, flicker, motion_fidelity)
 
 
 def scored(frames: int = 4) -> list[summary.Result]:
@@ -509,26 +551,19 @@ def scored(frames: int = 4) -> list[summary.Result]:
     clip = [levels(texture(0, H, W + 32)[:, t : t + W]) for t in range(frames)]
     inside = box(20, 15, 40, 35)
     result = [np.where(inside[..., None], np.minimum(f, 225) + 30, f).astype(np.uint8) for f in clip]
-    warp, back, flick, move = (
-        warp_error.WarpError(),
-        region.Region(),
-        flicker.Flicker(),
-        motion_fidelity.MotionFidelity(),
-    )
+    warp, back, flick, move = map(metric_of, PIXELS)
     for t in range(frames):
-        back.update(clip[t], result[t], ~inside)
-    for t in range(frames - 1):
-        four = clip[t], clip[t + 1], result[t], result[t + 1]
-        warp.update(*four, constant_flow(-1, 0), constant_flow(1, 0), inside)
-        flick.update(*four, inside, inside)
+        flows = (constant_flow(-1, 0), constant_flow(1, 0)) if t else (None, None)
+        for metric in (warp, back, flick):
+            metric.update(Sample(t, clip[t], result[t], inside, flows[0], backward=flows[1]))
     xy = tracks((-1, 0), (-1, 0), frames=frames)
-    move.update(motion_fidelity.Window(0, xy, everywhere(xy), xy, everywhere(xy)))
+    move.add(motion_fidelity.Window(0, xy, everywhere(xy), xy, everywhere(xy)))
     return [warp.result(), back.result(), flick.result(), move.result()]
 
 
 def test_summary_is_flat_described_and_json_safe():
     values = summary.summarise(scored())
-    pixels = {name for module in (warp_error, region, flicker, motion_fidelity) for name in module.DESCRIPTIONS}
+    pixels = {name for module in PIXELS for name in module.DESCRIPTIONS}
     assert set(values) == {name for name in pixels if "pnp_product" not in name}
     assert pixels <= set(summary.DESCRIPTIONS)
     assert all(direction in ("lower", "higher") for _, direction in summary.DESCRIPTIONS.values())
@@ -537,8 +572,8 @@ def test_summary_is_flat_described_and_json_safe():
     assert values["warp_error_source_full"] == pytest.approx(0, abs=1e-10)
     assert (values["warp_error_full"] or 0) > 0
     assert values["motion_fidelity"] == pytest.approx(1)
-    none = [m().result() for m in (warp_error.WarpError, region.Region, flicker.Flicker)]
-    assert set(summary.summarise([*none, motion_fidelity.MotionFidelity().result()]).values()) == {None}
+    none = [metric_of(module).result() for module in PIXELS]
+    assert set(summary.summarise(none).values()) == {None}
 
 
 def test_rows_and_tsv_say_the_same(tmp_path):
@@ -565,19 +600,19 @@ def test_a_perfect_edit_of_a_known_world_scores_as_its_source():
 
     source = World(scene("drift", width=160, height=90, frames=4))
     edited = source.with_sprite_texture(0, reference_image("ball", 64))
-    warp, back, move = warp_error.WarpError(), region.Region(), motion_fidelity.MotionFidelity()
-    frozen = warp_error.WarpError()
-    for t in range(3):
+    warp, back, move = (metric_of(module) for module in (warp_error, region, motion_fidelity))
+    frozen = metric_of(warp_error)
+    for t in range(4):
         inside = source.mask(t, 0)
-        flows = source.flow(t, t + 1), source.flow(t + 1, t)
-        old, new = (source.frame(t), source.frame(t + 1)), (edited.frame(t), edited.frame(t + 1))
-        warp.update(*old, *new, *flows, inside)
-        frozen.update(*old, edited.frame(0), edited.frame(0), *flows, inside)
+        there, back_again = (source.flow(t - 1, t), source.flow(t, t - 1)) if t else (None, None)
+        old, new, first = source.frame(t), edited.frame(t), edited.frame(0)
+        warp.update(Sample(t, old, new, inside, there, backward=back_again))
+        frozen.update(Sample(t, old, first, inside, there, backward=back_again))
         around = cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # antialiased rim
-        back.update(old[0], new[0], ~around)
+        back.update(Sample(t, old, new, around))
     points = np.argwhere(source.mask(0, 0))[::15, ::-1].astype(np.float32)
     xy, visible = source.tracks(points, 0, range(4))
-    move.update(motion_fidelity.Window(0, xy, visible, *edited.tracks(points, 0, range(4))))
+    move.add(motion_fidelity.Window(0, xy, visible, *edited.tracks(points, 0, range(4))))
     values = warp.result().summary() | back.result().summary() | move.result().summary()
     still = frozen.result().summary()
     assert values["warp_error_source_full"] < 1e-3
@@ -587,20 +622,18 @@ def test_a_perfect_edit_of_a_known_world_scores_as_its_source():
     assert values["track_error"] == pytest.approx(0, abs=1e-6)
 
 
-def test_memory_does_not_hold_frames():
-    frame, still, xy = levels(texture()), constant_flow(0, 0), tracks(*FAN)
-    metrics = (
-        warp_error.WarpError(),
-        region.Region(),
-        flicker.Flicker(),
-        motion_fidelity.MotionFidelity(),
-    )
-    for _ in range(10):
-        metrics[0].update(frame, frame, frame, frame, still, still, box(4, 4, 20, 20))
-        metrics[1].update(frame, frame, box(4, 4, 20, 20))
-        metrics[2].update(frame, frame, frame, frame)
-        metrics[3].update(motion_fidelity.Window(0, xy, everywhere(xy), xy, everywhere(xy)))
-    assert max(len(pickle.dumps(metric)) for metric in metrics) < frame.nbytes / 4
+def test_memory_does_not_grow_with_the_clip():
+    frame, still, xy = levels(texture()), constant_flow(0, 0), tracks(*FAN, frames=5)
+    metrics, sizes = [metric_of(module) for module in PIXELS], []
+    for t in range(20):
+        begun = Tracks(xy, everywhere(xy)) if t % 5 == 0 else None
+        sample = Sample(t, frame.copy(), frame.copy(), box(4, 4, 20, 20), still, None, still, begun)
+        for metric in metrics:
+            metric.update(sample)
+        sizes.append([len(pickle.dumps(metric)) for metric in metrics])
+    growth = [last - early for last, early in zip(sizes[14], sizes[4], strict=True)]
+    assert max(growth) < frame.nbytes / 4
+    assert max(sizes[-1]) < 2 * len(pickle.dumps(sample))
 
 
 def test_bad_input_is_refused_with_a_code():
@@ -610,12 +643,10 @@ def test_bad_input_is_refused_with_a_code():
     with pytest.raises(MediaError, match="E440"):
         warp_error.pair(frame, frame, still[:10], still)
     with pytest.raises(MediaError, match="E440"):
-        flicker.Flicker().update(frame, frame, small, small)
+        metric_of(flicker).update(Sample(0, frame, small))
     xy = tracks(*FAN)
     with pytest.raises(ConfigError, match="E260"):
-        motion_fidelity.MotionFidelity().update(
-            motion_fidelity.Window(0, xy, everywhere(xy), xy[:, :2], everywhere(xy)[:, :2])
-        )
+        metric_of(motion_fidelity).add(motion_fidelity.Window(0, xy, everywhere(xy), xy[:, :2], everywhere(xy)[:, :2]))
     with pytest.raises(ValidationError):
         region.Params.model_validate({"mode": "products"})
 
@@ -625,7 +656,7 @@ def test_modules_name_what_a_graph_must_know_and_import_nothing_heavy():
     for module in (warp_error, region, flicker, motion_fidelity, ssim):
         assert isinstance(module.VERSION, int)
         assert set(module.NEEDS) <= known
-        assert module.DIRECTION in ("lower", "higher")
+        assert {direction for _, direction in module.DESCRIPTIONS.values()} <= {"lower", "higher"}
         assert module.Params().name == module.__name__.rpartition(".")[2]
     code = "import sys, retake.metrics.summary; print(*{'torch', 'torchmetrics', 'cv2', 'av'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

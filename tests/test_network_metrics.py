@@ -15,6 +15,7 @@ import pytest
 from test_metric_matrix import Colours, Grid, Levels, Mean
 
 from retake.errors import ConfigError, MachineError, MediaError
+from retake.formats import unpack
 from retake.metrics import (
     cass,
     clip_score,
@@ -302,11 +303,14 @@ def test_missing_weights_are_named_with_the_command(module, settings, name, noth
 
 
 def test_settings_without_a_network_ask_for_no_weights(nothing_here):
-    still = ((dynamics, {}), (smoothness, {"interpolator": "flow"}), (clip_score, {}), (cass, {}), (ssim, {}))
+    still = ((smoothness, {"interpolator": "flow"}), (clip_score, {}), (cass, {}))
     for module, settings in still:
         params = module.Params(**settings)
         assert module.weights(params) == {}
         module.Metric(params, **module.networks(params))
+    for module in (dynamics, ssim):  # which have none, whatever the settings
+        assert not hasattr(module, "weights")
+        module.Metric(module.Params())
     assert set(consistency.weights(consistency.Params(dimensions=("subject",)))) == {"subject"}
 
 
@@ -918,7 +922,12 @@ def test_fid_gathers_features_of_source_and_result():
     assert isinstance(found, fid.Result)
     np.testing.assert_array_equal(found.source, Colours().images(frames))
     np.testing.assert_array_equal(found.result, Colours().images(255 - frames))
-    assert found.summary() == found.per_frame() == found.reasons() == {}
+    assert found.per_frame() == {}
+    assert found.reasons() == dict.fromkeys(fid.DESCRIPTIONS, fid.OF_A_DATASET)
+    assert all(math.isnan(found.summary()[name]) for name in fid.DESCRIPTIONS)
+    kept = unpack(found.files()[fid.FEATURES])
+    np.testing.assert_array_equal(kept["source"], found.source)
+    np.testing.assert_array_equal(kept["result"], found.result)
 
 
 # All of them

@@ -20,7 +20,6 @@ from retake.artifact import Artifact
 from retake.formats import unpack
 from retake.metrics import fid
 from retake.store import Store
-from tasks.metrics import FEATURES
 
 ALL_CLIPS = "all clips"  # no clip's id: ids hold no space
 OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
@@ -97,8 +96,8 @@ def write_scores(folder: Path, places: Iterable[Place], params: Mapping[str, fid
         header, *lines = (made / "metrics.tsv").read_text().splitlines()
         rows = rows or [f"clip\tedit\t{header}"]
         rows += [f"{clip}\t{edit}\t{line}" for line in lines]
-        if (made / FEATURES).exists():
-            found = unpack((made / FEATURES).read_bytes())
+        if (made / fid.FEATURES).exists():
+            found = unpack((made / fid.FEATURES).read_bytes())
             features.setdefault(edit, []).append((found["source"], found["result"]))
     notes = {}
     for edit, pairs in features.items():

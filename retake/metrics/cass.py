@@ -37,7 +37,6 @@ from retake.metrics.common.values import mean, same_size
 
 VERSION = 1
 NEEDS = ("region",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "cass": ("cass_image minus cass_text, our definition: towards the reference, away from the source", "higher"),
     "relcass": ("cass over the source's own likeness to both, our definition", "higher"),

@@ -26,7 +26,6 @@ from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("region",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "clip_i": ("100 x cosine of the edited region's square and the reference picture", "higher"),
     "clip_i_source": ("the same of the source: the floor", "higher"),

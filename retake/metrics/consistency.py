@@ -26,7 +26,6 @@ Dimension = Literal["subject", "background"]
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "subject_consistency": ("likeness of frames to the one before and to the first, DINO, result, 0..1", "higher"),
     "subject_consistency_source": ("the same of the source", "higher"),

@@ -28,7 +28,6 @@ from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("optical_flow", "region")
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "dynamic_degree": ("VBench's rule: 1 = the result moves, 0 = it does not", "higher"),
     "dynamic_degree_source": ("the same of the source", "higher"),
@@ -46,16 +45,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
     name: Literal["dynamics"] = Field(default="dynamics", description="the metric's name")
     looks: float = Field(default=8.0, gt=0, description="looks a second, of frames chosen evenly; VBench takes 8")
-
-
-def weights(params: Params) -> dict[str, str]:
-    """No weights: the source's flow is given, the result's is DIS."""
-    return {}
-
-
-def networks(params: Params) -> dict[str, object]:
-    """No networks."""
-    return {}
 
 
 class Metric:

@@ -13,6 +13,7 @@ barely react to time: a frozen clip scores well.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from retake.formats import pack
 from retake.machine import device
 from retake.machine.device import Device
 from retake.metrics.common.sample import Images, Sample
@@ -29,13 +31,14 @@ Features = NDArray[np.float32]
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
-DIRECTION = "lower"
 DESCRIPTIONS = {
     "fid": ("Frechet distance of Inception features to the source's, all clips together", "lower"),
     "kid": ("kernel distance of Inception features to the source's, all clips together", "lower"),
     "kid_std": ("its standard deviation over subsets of frames; 0 when all frames fit into one", "lower"),
     "fid_frames": ("frames of the smaller side: FID is biased below some thousands", "higher"),
 }
+OF_A_DATASET = "a number of a dataset, not of a clip: retake dataset metrics=all"
+FEATURES = "features.safetensors"  # "source" and "result", as in Result: what `score` takes from every clip
 SUBSETS, SUBSET_SIZE = 100, 1000  # as published for KID
 
 
@@ -81,12 +84,16 @@ class Result:
         return {}
 
     def summary(self) -> dict[str, float]:
-        """Nothing: no clip has one either."""
-        return {}
+        """NaN: no clip has one either."""
+        return dict.fromkeys(DESCRIPTIONS, math.nan)
 
     def reasons(self) -> dict[str, str]:
-        """Nothing is missing."""
-        return {}
+        """Where to get the numbers."""
+        return dict.fromkeys(DESCRIPTIONS, OF_A_DATASET)
+
+    def files(self) -> dict[str, bytes]:
+        """The features, for `score`."""
+        return {FEATURES: pack({"source": self.source, "result": self.result})}
 
 
 class Metric:

@@ -14,18 +14,17 @@ to background is motion, not flicker.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake.metrics.common.values import Floats, mean, same_size
+from retake.metrics.common.sample import Result, Sample
+from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("region",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "flicker": ("1 - mean absolute change between neighbouring frames / 255, result", "higher"),
     "flicker_edit": ("the same inside the edited region", "higher"),
@@ -40,31 +39,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     """Nothing to set."""
 
     name: Literal["flicker"] = Field(default="flicker", description="the metric's name")
-
-
-@dataclass(frozen=True)
-class Result:
-    """Scores in 0..1, one a pair, at index t for the pair (t, t+1). NaN: no pixel was edited in both."""
-
-    full: Floats
-    edit: Floats
-    source_full: Floats
-    source_edit: Floats
-
-    def per_frame(self) -> dict[str, dict[int, float]]:
-        """Name -> {frame t: value of the pair (t, t+1)}."""
-        full, edit = differences(self.full, self.source_full), differences(self.edit, self.source_edit)
-        series = (self.full, self.edit, self.source_full, self.source_edit, full, edit)
-        return {name: dict(enumerate(values)) for name, values in zip(DESCRIPTIONS, series, strict=True)}
-
-    def summary(self) -> dict[str, float]:
-        """Name -> mean over the pairs that have a value."""
-        return {name: mean(values.values()) for name, values in self.per_frame().items()}
-
-
-def differences(first: Floats, second: Floats) -> Floats:
-    """first - second, value by value."""
-    return tuple(a - b for a, b in zip(first, second, strict=True))
 
 
 def pair(
@@ -84,28 +58,26 @@ def pair(
     return full, edit
 
 
-class Flicker:
-    """Accumulates flicker of a result and of its source over the pairs of a clip."""
+class Metric:
+    """Accumulates flicker of a result and of its source over the pairs of a clip. Keeps one sample."""
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = params or Params()
-        self._rows: list[tuple[float, float, float, float]] = []
+    def __init__(self, params: Params) -> None:
+        self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS}
+        self._before: Sample | None = None
 
-    def update(
-        self,
-        source: NDArray[np.uint8],
-        source_next: NDArray[np.uint8],
-        result: NDArray[np.uint8],
-        result_next: NDArray[np.uint8],
-        region: NDArray[np.bool_] | None = None,
-        region_next: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Take the next pair (t, t+1), in order: uint8 [H, W, 3] and bool [H, W], True = edited."""
-        same_size(source=source, result=result, region=region, region_next=region_next)
-        both = region if region is None or region_next is None else region & region_next
-        self._rows.append((*pair(result, result_next, both), *pair(source, source_next, both)))
+    def update(self, sample: Sample) -> None:
+        """Take the next frame, in order. Raises MediaError E440 when sizes differ."""
+        same_size(source=sample.source, result=sample.result, region=sample.region)
+        if (before := self._before) is not None:
+            both = before.region & sample.region if before.region is not None and sample.region is not None else None
+            full, edit = pair(before.result, sample.result, both)
+            source_full, source_edit = pair(before.source, sample.source, both)
+            row = full, edit, source_full, source_edit, full - source_full, edit - source_edit
+            for name, value in zip(DESCRIPTIONS, row, strict=True):
+                self._values[name][before.t] = value
+        self._before = sample
 
     def result(self) -> Result:
-        """Everything taken so far."""
-        columns = tuple(zip(*self._rows, strict=True)) or ((), (), (), ())
-        return Result(*columns)
+        """Everything taken so far, 0..1. The value of a pair stands at its first frame. NaN: no pixel was edited in
+        both."""
+        return Result(self._values, why=None)

@@ -33,7 +33,6 @@ from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("optical_flow", "region")
-DIRECTION = "lower"
 DESCRIPTIONS = {
     "lpips": ("LPIPS of the result to its source, whole frame", "lower"),
     "lpips_edit": ("LPIPS of the result to its source, box of the edited region: how much was changed", "lower"),

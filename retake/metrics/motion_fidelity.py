@@ -19,14 +19,14 @@ started at the same points:
 
 without each window's first frame, where points that start there agree by construction.
 
-Long clips come as windows, each with its own points. Consecutive windows share one frame, so that every
-step is in exactly one; window scores are averaged by their number of steps.
+The source's tracks come as windows, each with points of its own, which are followed in the result from the same
+places on. Window scores are averaged by their number of steps.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,11 +34,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError
+from retake.metrics.common.sample import Result, Sample
 from retake.metrics.common.values import mean
 
 VERSION = 1
 NEEDS = ("tracks",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "motion_fidelity": (
         "agreement of directions of motion between source and result tracks, -1..1",
@@ -70,27 +70,6 @@ class Window:
     result: NDArray[Any]
     result_visible: NDArray[np.bool_]
     paired: bool = True
-
-
-@dataclass(frozen=True)
-class Result:
-    """scores: per window (first step, steps, score in -1..1 or NaN); distances: {frame: (sum px, points)}."""
-
-    scores: tuple[tuple[int, int, float], ...]
-    distances: dict[int, tuple[float, int]]
-
-    def per_frame(self) -> dict[str, dict[int, float]]:
-        """The window's score at each frame t of its steps (t, t+1); the mean distance at each frame."""
-        fidelity = {start + n: score for start, steps, score in self.scores for n in range(steps)}
-        error = {t: total / points for t, (total, points) in sorted(self.distances.items()) if points}
-        return {"motion_fidelity": fidelity, "track_error": error}
-
-    def summary(self) -> dict[str, float]:
-        """Scores averaged by steps, distances by points; NaN where nothing was visible in both."""
-        totals, points = zip(*self.distances.values(), strict=True) if self.distances else ((), ())
-        error = math.fsum(totals) / sum(points) if sum(points) else math.nan
-        weighted = (score for _, steps, score in self.scores for _ in range(steps))
-        return {"motion_fidelity": mean(weighted), "track_error": error}
 
 
 def steps(
@@ -136,20 +115,48 @@ def fidelity(
     return (mean(best_row.tolist()) + mean(best_column.tolist())) / 2
 
 
-class MotionFidelity:
-    """Accumulates motion fidelity and track error over the windows of a clip."""
+class Metric:
+    """Accumulates motion fidelity and track error over the windows of a clip. Keeps one frame in grey levels."""
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = params or Params()
-        self._scores: list[tuple[int, int, float]] = []
-        self._distances: dict[int, tuple[float, int]] = {}
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self._fidelity: dict[int, float] = {}
+        self._distances: dict[int, tuple[float, int]] = {}  # frame -> (sum in pixels, points)
+        self._window: Window | None = None  # the one that is being followed
+        self._gray: NDArray[np.uint8] | None = None
 
-    def update(self, window: Window) -> None:
-        """Take the next window. Raises ConfigError E260 when its arrays do not belong together."""
+    def update(self, sample: Sample) -> None:
+        """Take the next frame, in order; frames outside the windows of `sample.tracks` do not count."""
+        from retake.priors.tracks import lucas_kanade
+
+        before, window = self._gray, self._window
+        if sample.tracks is not None:
+            xy, visible = sample.tracks
+            begin = visible[0]
+            window = Window(sample.t, xy[:, begin], visible[:, begin], xy[:1, begin], visible[:1, begin])
+        if window is None:
+            return
+        self._gray = lucas_kanade.gray(sample.result)
+        if sample.tracks is None and before is not None:
+            params = lucas_kanade.Params.model_validate({})  # its defaults
+            points, found = lucas_kanade.step(before, self._gray, window.result[-1], params)
+            seen = window.result_visible[-1] & found  # a lost point stays lost
+            window = replace(
+                window,
+                result=np.concatenate([window.result, points[None]]),
+                result_visible=np.concatenate([window.result_visible, seen[None]]),
+            )
+        complete = len(window.result) == len(window.source)
+        self._window = None if complete else window
+        if complete:
+            self.add(window)
+
+    def add(self, window: Window) -> None:
+        """Take the tracks of a whole window. Raises ConfigError E260 when its arrays do not belong together."""
         check(window)
         ours = window.source, window.source_visible, window.result, window.result_visible
         score = fidelity(*ours, static=self.params.static)
-        self._scores.append((window.start, len(window.source) - 1, score))
+        self._fidelity |= {window.start + n: score for n in range(len(window.source) - 1)}
         if window.paired:
             self._measure(window)
 
@@ -162,8 +169,13 @@ class MotionFidelity:
             self._distances[window.start + n] = total + added, points + int(both[n].sum())
 
     def result(self) -> Result:
-        """Everything taken so far."""
-        return Result(tuple(self._scores), dict(self._distances))
+        """Everything taken so far. A window's score stands at each frame t of its steps (t, t+1), and so counts by
+        steps; a frame has the mean distance of its points, the clip that of all points."""
+        totals, points = zip(*self._distances.values(), strict=True) if self._distances else ((), ())
+        error = math.fsum(totals) / sum(points) if sum(points) else math.nan
+        curve = {t: total / points for t, (total, points) in sorted(self._distances.items()) if points}
+        values = {"motion_fidelity": self._fidelity, "track_error": curve}
+        return Result(values, why=None, whole={"track_error": error})
 
 
 def check(window: Window) -> None:

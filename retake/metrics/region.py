@@ -18,18 +18,17 @@ and its SSIM and L1 are diluted alike. It is reported under names of its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake.metrics.common.values import Floats, mean, same_size, unit
+from retake.metrics.common.sample import Result, Sample
+from retake.metrics.common.values import same_size, unit
 
 VERSION = 1
 NEEDS = ("region",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "psnr_unedited": ("PSNR to the source over the unedited region, dB, at most 100", "higher"),
     "ssim_unedited": ("SSIM to the source over the unedited region, eroded by 5 px", "higher"),
@@ -55,33 +54,12 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """One frame: PSNR in dB, SSIM, L1 in 0..1. NaN where the region has no pixel for it."""
 
     psnr: float
     ssim: float
     l1: float
-
-
-@dataclass(frozen=True)
-class Result:
-    """One value a frame."""
-
-    mode: str
-    psnr: Floats
-    ssim: Floats
-    l1: Floats
-
-    def per_frame(self) -> dict[str, dict[int, float]]:
-        """Name -> {frame: value}."""
-        suffix = "unedited" if self.mode == "region" else self.mode
-        series = {"psnr": self.psnr, "ssim": self.ssim, "l1": self.l1}
-        return {f"{name}_{suffix}": dict(enumerate(values)) for name, values in series.items()}
-
-    def summary(self) -> dict[str, float]:
-        """Name -> mean over the frames that have a value."""
-        return {name: mean(values.values()) for name, values in self.per_frame().items()}
 
 
 def psnr(mse: float) -> float:
@@ -144,23 +122,26 @@ def frame(source: NDArray[Any], result: NDArray[Any], region: NDArray[np.bool_],
     return Scores(psnr(mse), structure, float(np.abs(difference).mean(dtype=np.float64)))
 
 
-class Region:
+class Metric:
     """Accumulates background preservation over the frames of a clip."""
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = params or Params()
-        self._rows: list[Scores] = []
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        ending = "unedited" if params.mode == "region" else params.mode
+        self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS if name.endswith(ending)}
 
-    def update(self, source: NDArray[Any], result: NDArray[Any], region: NDArray[np.bool_]) -> None:
-        """Take the next frame, in order. Arrays as in `frame`; the region loses `margin` px along the mask first."""
-        self._rows.append(frame(source, result, erode(region, self.params.margin), self.params.mode))
+    def update(self, sample: Sample) -> None:
+        """Take the next frame, in order; one without a region has no value. The region grows by `margin` px first.
+
+        Raises MediaError E440 when sizes differ.
+        """
+        if sample.region is None:
+            return
+        unedited = erode(~sample.region, self.params.margin)
+        scores = frame(sample.source, sample.result, unedited, self.params.mode)
+        for series, value in zip(self._values.values(), scores, strict=True):
+            series[sample.t] = value
 
     def result(self) -> Result:
-        """Everything taken so far."""
-        rows = self._rows
-        return Result(
-            mode=self.params.mode,
-            psnr=tuple(row.psnr for row in rows),
-            ssim=tuple(row.ssim for row in rows),
-            l1=tuple(row.l1 for row in rows),
-        )
+        """Everything taken so far, of the chosen mode."""
+        return Result(self._values, why=None)

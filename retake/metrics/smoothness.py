@@ -25,7 +25,6 @@ from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "smoothness": ("1 - mean absolute error of midpoints against the frames dropped / 255, result", "higher"),
     "smoothness_source": ("the same of the source", "higher"),

@@ -28,7 +28,6 @@ from retake.metrics.region import WINDOW, ssim_map
 
 VERSION = 1
 NEEDS = ("region",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "ssim": ("SSIM of the result to its source, whole frame: what of its structure was kept", "higher"),
     "ssim_edit": ("the same over the edited region", "higher"),
@@ -43,16 +42,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     name: Literal["ssim"] = Field(default="ssim", description="the metric's name")
 
 
-def weights(params: Params) -> dict[str, str]:
-    """No weights."""
-    return {}
-
-
-def networks(params: Params) -> dict[str, object]:
-    """No networks."""
-    return {}
-
-
 class Metric:
     """Accumulates SSIM of a result to its source."""
 
@@ -60,10 +49,6 @@ class Metric:
         self.params = params
         self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS}
         self._why = {"ssim_edit": NO_REGION}
-
-    def networks(self) -> dict[str, str]:
-        """No value comes from a network."""
-        return {}
 
     def update(self, sample: Sample) -> None:
         """Take the next frame, in order. Raises MediaError E440 when sizes differ."""

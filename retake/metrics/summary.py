@@ -7,37 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from retake.metrics import (
-    cass,
-    clip_score,
-    consistency,
-    dynamics,
-    fid,
-    flicker,
-    lpips,
-    motion_fidelity,
-    region,
-    smoothness,
-    ssim,
-    temporal_consistency,
-    warp_error,
-)
+from retake.lookup import lookup, names
 
-# Value name -> (what it is and in which unit, whether "lower" or "higher" is better).
+# Value name -> (what it is and in which unit, whether "lower" or "higher" is better), of every metric: `names` passes
+# over this very module, which states no VERSION.
 DESCRIPTIONS: dict[str, tuple[str, str]] = {
-    **warp_error.DESCRIPTIONS,
-    **region.DESCRIPTIONS,
-    **flicker.DESCRIPTIONS,
-    **motion_fidelity.DESCRIPTIONS,
-    **dynamics.DESCRIPTIONS,
-    **temporal_consistency.DESCRIPTIONS,
-    **consistency.DESCRIPTIONS,
-    **smoothness.DESCRIPTIONS,
-    **ssim.DESCRIPTIONS,
-    **lpips.DESCRIPTIONS,
-    **clip_score.DESCRIPTIONS,
-    **cass.DESCRIPTIONS,
-    **fid.DESCRIPTIONS,
+    value: about for metric in names("metrics") for value, about in lookup("metrics", metric).DESCRIPTIONS.items()
 }
 
 Row = dict[str, int | float | None]
@@ -52,6 +27,14 @@ class Result(Protocol):
 
     def per_frame(self) -> dict[str, dict[int, float]]:
         """Value name -> {frame: number}."""
+        ...
+
+    def reasons(self) -> dict[str, str]:
+        """Value name -> why there is no number for the clip."""
+        ...
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> content of what is kept beside the numbers."""
         ...
 
 

@@ -25,7 +25,6 @@ from retake.metrics.common.values import same_size
 
 VERSION = 1
 NEEDS = ("region",)
-DIRECTION = "higher"
 DESCRIPTIONS = {
     "tc_full": ("cosine of the CLIP embeddings of neighbouring frames, result, -1..1", "higher"),
     "tc_full_source": ("the same of the source: motion alone costs this much", "higher"),

@@ -20,18 +20,17 @@ It cannot be cheated by a frozen picture: where the source moves, a still result
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from retake.metrics.common.values import Floats, mean, same_size, unit
+from retake.metrics.common.sample import Result, Sample
+from retake.metrics.common.values import same_size, unit
 
 VERSION = 1
 NEEDS = ("optical_flow", "region")
-DIRECTION = "lower"
 DESCRIPTIONS = {
     "warp_error_full": ("warp error of the result, whole frame, mean squared difference in 0..1", "lower"),
     "warp_error_edit": ("warp error of the result inside the edited region", "lower"),
@@ -46,25 +45,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     name: Literal["warp_error"] = Field(default="warp_error", description="the metric's name")
     in_bounds: bool = Field(default=True, description="leave out points whose flow leads out of the frame")
     boundaries: bool = Field(default=True, description="leave out motion boundaries, as Lai et al. do")
-
-
-@dataclass(frozen=True)
-class Result:
-    """One value a pair, at index t for the pair (t, t+1). NaN: no pixel of the region could be compared."""
-
-    full: Floats
-    edit: Floats
-    source_full: Floats
-    source_edit: Floats
-
-    def per_frame(self) -> dict[str, dict[int, float]]:
-        """Name -> {frame t: value of the pair (t, t+1)}."""
-        series = (self.full, self.edit, self.source_full, self.source_edit)
-        return {name: dict(enumerate(values)) for name, values in zip(DESCRIPTIONS, series, strict=True)}
-
-    def summary(self) -> dict[str, float]:
-        """Name -> mean over the pairs that have a value."""
-        return {name: mean(values.values()) for name, values in self.per_frame().items()}
 
 
 def visible(forward: NDArray[Any], backward: NDArray[Any], params: Params) -> NDArray[np.bool_]:
@@ -126,41 +106,32 @@ def pair(
     return full_mean(error, keep), edit_mean(error, keep, region)
 
 
-class WarpError:
-    """Accumulates the warp error of a result and of its source over the pairs of a clip."""
+class Metric:
+    """Accumulates the warp error of a result and of its source over the pairs of a clip. Keeps one sample."""
 
-    def __init__(self, params: Params | None = None) -> None:
-        self.params = params or Params()
-        self._rows: list[tuple[float, float, float, float]] = []
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS}
+        self._before: Sample | None = None
 
-    def update(
-        self,
-        source: NDArray[Any],
-        source_next: NDArray[Any],
-        result: NDArray[Any],
-        result_next: NDArray[Any],
-        forward: NDArray[np.float32],
-        backward: NDArray[np.float32],
-        region: NDArray[np.bool_] | None = None,
-    ) -> None:
-        """Take the next pair (t, t+1), in order. Arrays as in `pair`."""
-        same_size(
-            source=source,
-            source_next=source_next,
-            result=result,
-            result_next=result_next,
-            forward=forward,
-            backward=backward,
-            region=region,
-        )
+    def update(self, sample: Sample) -> None:
+        """Take the next frame, in order; a pair without flow has no value. Raises MediaError E440 when sizes differ."""
+        forward, backward, before = sample.flow, sample.backward, self._before
+        same_size(source=sample.source, result=sample.result, forward=forward, backward=backward, region=sample.region)
+        self._before = sample
+        if before is None or forward is None or backward is None:
+            return
         keep = visible(forward, backward, self.params)
-        here = np.concatenate([unit(result), unit(source)], axis=-1)
-        there = np.concatenate([unit(result_next), unit(source_next)], axis=-1)
-        mine, floor = squared_errors(here, there, np.nan_to_num(forward))
-        row = full_mean(mine, keep), edit_mean(mine, keep, region)
-        self._rows.append((*row, full_mean(floor, keep), edit_mean(floor, keep, region)))
+        here = np.concatenate([unit(before.result), unit(before.source)], axis=-1)
+        there = np.concatenate([unit(sample.result), unit(sample.source)], axis=-1)
+        errors = squared_errors(here, there, np.nan_to_num(forward))
+        row = (
+            average for error in errors for average in (full_mean(error, keep), edit_mean(error, keep, before.region))
+        )
+        for name, value in zip(DESCRIPTIONS, row, strict=True):
+            self._values[name][before.t] = value
 
     def result(self) -> Result:
-        """Everything taken so far."""
-        columns = tuple(zip(*self._rows, strict=True)) or ((), (), (), ())
-        return Result(*columns)
+        """Everything taken so far. The value of a pair stands at its first frame. NaN: no pixel of the region could be
+        compared."""
+        return Result(self._values, why=None)

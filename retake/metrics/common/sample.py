@@ -1,4 +1,4 @@
-"""What a metric with a network is given frame by frame, what it asks of its network, and what it hands back."""
+"""What a metric is given frame by frame, what it asks of its networks, and what it hands back."""
 
 from __future__ import annotations
 
@@ -17,12 +17,21 @@ NO_REGION = "no mask of the edited region (--mask, --box), or it is empty on eve
 NO_FLOW = "no optical flow of the source was given"
 
 
+class Tracks(NamedTuple):
+    """Points of the SOURCE followed over N frames: xy float32 [N, P, 2] in pixels, visible bool [N, P]."""
+
+    xy: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+
+
 class Sample(NamedTuple):
     """Frame t of a clip, everything at one size H x W.
 
     source, result: uint8 RGB [H, W, 3]. region: bool [H, W], True = edited, or None.
     flow: float32 [H, W, 2] in pixels, the SOURCE's forward flow from t-1 to t on the grid of t-1, or None (at t = 0).
     fps: frames a second of the clip, or None where that is not known.
+    backward: float32 [H, W, 2] in pixels, the SOURCE's flow from t back to t-1 on the grid of t; None where flow is.
+    tracks: the SOURCE's points over the N frames from t on, at frames where such a window begins; None at the others.
     """
 
     t: int
@@ -31,6 +40,8 @@ class Sample(NamedTuple):
     region: NDArray[np.bool_] | None = None
     flow: NDArray[np.float32] | None = None
     fps: float | None = None
+    backward: NDArray[np.float32] | None = None
+    tracks: Tracks | None = None
 
 
 class Network(Protocol):
@@ -75,10 +86,10 @@ class Interpolator(Network, Protocol):
 @dataclass(frozen=True)
 class Result:
     """values: name -> {frame: number or NaN}; whole: numbers that only the whole clip has; why: name -> the reason
-    that is given when the clip has no number for it."""
+    that is given when the clip has no number for it, by default that it is too short; None: no reasons are given."""
 
     values: Mapping[str, dict[int, float]]
-    why: Mapping[str, str] = field(default_factory=dict)
+    why: Mapping[str, str] | None = field(default_factory=dict)
     whole: Mapping[str, float] = field(default_factory=dict)
 
     def per_frame(self) -> dict[str, dict[int, float]]:
@@ -91,8 +102,14 @@ class Result:
 
     def reasons(self) -> dict[str, str]:
         """Name -> why there is no number, for the names of `summary` that are NaN."""
+        if self.why is None:
+            return {}
         missing = (name for name, value in self.summary().items() if math.isnan(value))
         return {name: self.why.get(name, "the clip is too short") for name in missing}
+
+    def files(self) -> dict[str, bytes]:
+        """File name -> content of what is kept beside the numbers: nothing."""
+        return {}
 
 
 def cosine(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
