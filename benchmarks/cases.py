@@ -41,7 +41,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 class Case(NamedTuple):
-    """A model to compare on: its backbone, what it is told, its schedule's settings, floating-point operations of one
+    """A model to compare on: its backbone and condition, its schedule's settings, floating-point operations of one
     evaluation of one clip."""
 
     name: str

@@ -128,8 +128,8 @@ class Diffusers:
         """From noise [F, C, h, w] to latents, by the pipeline's own call."""
         b, z = self.backbone, z.to(self.network.dtype)[None]
         made = self.pipeline(
-            prompt_embeds=self.condition.wanted["states"],
-            negative_prompt_embeds=self.condition.unwanted["states"],
+            prompt_embeds=self.condition.positive["states"],
+            negative_prompt_embeds=self.condition.negative["states"],
             num_frames=b.frames,
             height=b.height,
             width=b.width,
@@ -144,7 +144,7 @@ class Diffusers:
         """From latents [F, C, h, w] to noise, as users of diffusers write it."""
         import torch
 
-        states = self.condition.wanted["states"]
+        states = self.condition.positive["states"]
         z = z.to(self.network.dtype)[None]
         if self.unet:
             z, states = z.transpose(1, 2), states.repeat_interleave(z.shape[1], 0)

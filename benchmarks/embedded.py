@@ -117,7 +117,7 @@ def sampled(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: fl
         numbers = range(first * grid.frames, (first + len(some)) * grid.frames)
         z = noise(SEED, numbers, grid[1:]).unflatten(0, (-1, grid.frames)).to(backbone.device)
         with torch.inference_mode():
-            for t, to in backbone.schedule.ladder(steps):
+            for t, to in backbone.schedule.step_pairs(steps):
                 z = backbone.schedule.step(*backbone.predict(z, t, told, guidance), t, to)
             made.append(pixels(backbone.decode(z)))
     return np.concatenate(made)

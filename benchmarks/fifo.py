@@ -116,11 +116,13 @@ def ours(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: int) -> tor
     """Latents [n, C, h, w] of a generated clip."""
     import torch
 
-    from retake.diffusion.sampling.fifo import begin, emitted, generated
+    from retake.diffusion.sampling.fifo import begin, generated, run_queue
+    from retake.diffusion.sampling.fifo_queue import Denoiser
 
     source = generated(case.backbone.schedule, diagonal.pairs, base, SEED)
     queue = begin(diagonal, source, len(base), repeat=True)
-    running = emitted(case.backbone, queue, diagonal, case.condition, source, guidance=GUIDANCE, eta=1.0, seed=SEED)
+    denoiser = Denoiser(case.backbone, case.condition, GUIDANCE, eta=1.0, seed=SEED)
+    running = run_queue(denoiser, queue, diagonal, source)
     return torch.stack([one.z for one in islice(running, frames)])
 
 
@@ -145,11 +147,11 @@ def published_loop(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: i
             reads, kept = slice(at, at + window), slice(at + half, at + window)
             with torch.no_grad():
                 with_, without = (
-                    b.forward(z[None, reads], t[None, reads], told).float()
-                    for told in (case.condition.wanted, case.condition.unwanted)
+                    b.forward(z[None, reads], t[None, reads], inputs).float()
+                    for inputs in (case.condition.positive, case.condition.negative)
                 )
             output = without + GUIDANCE * (with_ - without)
-            x0, eps = b.schedule.split(output, z[None, reads], t[None, reads])
+            x0, eps = b.schedule.to_x0_eps(output, z[None, reads], t[None, reads])
             slots = range(*kept.indices(len(z)))
             fresh = [drawn(SEED, [head + slot - half], base.shape[1:], slot - half + 1) for slot in slots]
             z[kept] = b.schedule.step(

@@ -112,8 +112,8 @@ def from_noise(name: str, backbone: Backbone, frames: int, steps: int = 20) -> I
     for overlap in Params().overlap, 0:  # type: ignore[call-arg]
         windows = Windows.of(backbone, grid.frames, overlap)
         z = noise(FIRST, range(grid.frames), grid[1:]).to(backbone.device)
-        told = backbone.condition(text=["a red disc moving left"])
-        sample(backbone, z, told, steps=steps, guidance=4.0, windows=windows, batch=len(windows.spans))
+        condition = backbone.condition(text=["a red disc moving left"])
+        sample(backbone, z, condition, steps=steps, guidance=4.0, windows=windows, batch=len(windows.spans))
         yield {
             "table": f"{frames} frames from noise, {steps} steps, guidance 4",
             "model": name,

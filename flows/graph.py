@@ -19,13 +19,12 @@ from typing import Any, Protocol
 from flows.settings.choice import CHOICES, label
 from flows.settings.compose import Settings
 from retake.clip import Clip
-from retake.diffusion.model import Model, weights_of
+from retake.diffusion.model import Model, Modelled, weights_of
 from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
 from retake.stage import Stage
 from retake.weights.local import locate
 from tasks import decode, depth, edit, frames, inversion, latents, masks, metrics, optical_flow, region, report, tracks
-from tasks.modelled import Modelled
 
 STAGES: dict[str, Stage] = {
     "frames": frames.stage_frames,

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from retake.artifact import Artifact, Edited, Frames
-from retake.diffusion.loading.pool import backbone_of
-from retake.diffusion.model import Model
+from retake.diffusion.model import Model, Modelled
 from retake.formats import CHUNK
 from retake.lookup import lookup
 from retake.methods import Inputs
 from retake.stage import Work, stage
 from retake.weights.catalogue import CATALOGUE, Shipped
-from tasks.modelled import Modelled
+from tasks.pool import backbone_of
 
 
 @stage("edit", version=1, makes="edited", backends=("opencv-python-headless",), group="methods")

@@ -8,10 +8,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Inversion, Latents
-from retake.diffusion.loading.pool import backbone_of
+from retake.diffusion.model import Modelled
 from retake.formats import GROUP, LatentSeries, chunk_range
 from retake.stage import Work, stage
-from tasks.modelled import Modelled
+from tasks.pool import backbone_of
 
 if TYPE_CHECKING:
     from retake.diffusion.sampling.windows import Reel
@@ -47,8 +47,8 @@ def stage_inversion(work: Work, params: Modelled, latents: Latents) -> Inversion
     series: LatentSeries = work.open(latents)
     chunks, steps = series.chunks(), settings.steps
     first = groups_done(work, chunks) * GROUP
-    told = work.state() or {"evaluations": np.zeros(steps, np.int32), "moved": np.zeros(steps, np.float32)}
-    evaluations, moved = told["evaluations"].copy(), told["moved"].copy()
+    state = work.state() or {"evaluations": np.zeros(steps, np.int32), "moved": np.zeros(steps, np.float32)}
+    evaluations, moved = state["evaluations"].copy(), state["moved"].copy()
     if first < steps:
         backbone = backbone_of(params.model)
         reels = Reels(work, tuple(latents.meta[name] for name in ("count", "channels", "height", "width")))

@@ -8,12 +8,11 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Frames, Latents
-from retake.diffusion.model import Model
+from retake.diffusion.model import Model, Modelled
 from retake.errors import ConfigError
 from retake.formats import FrameSeries
 from retake.stage import Work, stage
 from retake.video import resize
-from tasks.modelled import Modelled
 
 if TYPE_CHECKING:
     from torch import Tensor

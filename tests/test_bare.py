@@ -33,7 +33,7 @@ def test_it_samples_and_inverts_without_the_pipeline(interpreter):
 def test_it_imports_nothing_else():
     found = set()
     for folder in ("diffusion", "training"):
-        for path in sorted((CHECKOUT / "retake" / folder).glob("*.py")):
+        for path in sorted((CHECKOUT / "retake" / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import):
                     found |= {alias.name.partition(".")[0] for alias in node.names}

@@ -60,10 +60,10 @@ def test_one_timestep_a_clip_is_the_ordinary_forward(pipe, backbone, frames, hei
 def test_a_guided_prediction_at_the_last_timestep_is_that_of_the_pipeline(pipe, backbone):
     """alpha is 0 there: x0 comes from v alone, and both stay finite."""
     z = random(1, 3, 4, 8, 12)
-    condition = backbone.condition(["a b"], unwanted="c")
+    condition = backbone.condition(["a b"], negative="c")
     found = backbone.predict(z, 999, condition, guidance=6.0)
     wanted, unwanted = pipe.encode_prompt("a b", "c", max_sequence_length=6)
-    assert torch.equal(condition.wanted["states"], wanted)
+    assert torch.equal(condition.positive["states"], wanted)
     rotary = None
     if pipe.transformer.config.use_rotary_positional_embeddings:
         rotary = pipe._prepare_rotary_positional_embeddings(32, 48, 3, z.device)
@@ -93,9 +93,9 @@ def test_ten_guided_steps_are_those_of_the_pipeline(pipe, backbone):
         output_type="latent",
         max_sequence_length=6,
     ).frames
-    condition = backbone.condition(["a b"], unwanted="c")
+    condition = backbone.condition(["a b"], negative="c")
     with torch.no_grad():
-        for t, to in backbone.schedule.ladder(10):
+        for t, to in backbone.schedule.step_pairs(10):
             z = backbone.schedule.step(*backbone.predict(z, t, condition, 6.0), t, to)
     assert (z - theirs).abs().max() <= 1e-4
     pixels = pipe.video_processor.postprocess_video(pipe.decode_latents(theirs), output_type="pt")
@@ -154,7 +154,7 @@ def test_sites_are_the_blocks_with_the_text_taken_off(pipe, backbone):
     if pipe.transformer.config.use_rotary_positional_embeddings:
         rotary = pipe._prepare_rotary_positional_embeddings(32, 48, 3, z.device)
     with torch.no_grad():
-        pipe.transformer(z, condition.wanted["states"], torch.tensor([300, 300]), image_rotary_emb=rotary)
+        pipe.transformer(z, condition.positive["states"], torch.tensor([300, 300]), image_rotary_emb=rotary)
         for hook in hooks:
             hook.remove()
         found = backbone.features(z, 300, condition, ["transformer_blocks.2", "transformer_blocks.0"])
@@ -304,11 +304,11 @@ def test_text_and_image_are_read_as_one_sequence(embedded):
     image = random(2, 3, 64, 64).clamp(-1, 1)
     both = embedded.condition(["a", "b"], image)
     words, picture = embedded.condition(["a", "b"]), embedded.condition(image=image)
-    assert both.wanted["states"].shape == (2, 8 + 5, 16)
-    assert torch.equal(both.wanted["states"][:, :8], words.wanted["states"][:, :8])
-    assert torch.equal(both.wanted["states"][:, 8:], picture.wanted["states"][:, 8:])
-    assert not words.wanted["states"][:, 8:].any()
-    assert torch.equal(both.unwanted["states"], embedded.condition(["", ""]).wanted["states"])
+    assert both.positive["states"].shape == (2, 8 + 5, 16)
+    assert torch.equal(both.positive["states"][:, :8], words.positive["states"][:, :8])
+    assert torch.equal(both.positive["states"][:, 8:], picture.positive["states"][:, 8:])
+    assert not words.positive["states"][:, 8:].any()
+    assert torch.equal(both.negative["states"], embedded.condition(["", ""]).positive["states"])
     z = random(2, 16, 8, 16, 16)
     found = [embedded.predict(z, 500, told, guidance=3.0).x0 for told in (both, words, picture)]
     assert (found[0] - found[1]).abs().max() > 1e-4
@@ -372,7 +372,7 @@ def test_a_folder_saved_by_diffusers_loads_by_path_with_a_lora(tmp_path):
             pipe.set_adapters("own", 0.5)
         condition, latents = backbone.condition(["a b"]), z
         with torch.no_grad():
-            for t, to in backbone.schedule.ladder(2):
+            for t, to in backbone.schedule.step_pairs(2):
                 latents = backbone.schedule.step(*backbone.predict(latents, t, condition, 6.0), t, to)
         theirs = pipe("a b", latents=z.clone(), output_type="latent", max_sequence_length=6, **settings).frames
         assert (latents - theirs).abs().max() <= 1e-4

@@ -18,8 +18,8 @@ from retake.diffusion.families.unet_motion import UNetMotion
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.sampling import fifo
 from retake.diffusion.sampling.ddim import forward, noise, sample
-from retake.diffusion.sampling.fifo import Diagonal, begin, emitted, evenly, generated, together
-from retake.diffusion.sampling.fifo_queue import Queue, Span, cut, inside
+from retake.diffusion.sampling.fifo import Diagonal, begin, evenly, generated, run_queue, run_synchronous
+from retake.diffusion.sampling.fifo_queue import Denoiser, Queue, Span, cut, keep_outside
 from retake.diffusion.sampling.inversion import invert
 from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.schedule import END, Schedule
@@ -62,12 +62,12 @@ def editing(backbone, clip, steps=20, start=5, lookahead=4):
     return Diagonal.of(backbone, steps, start, lookahead), source
 
 
-def edited(backbone, condition, clip, run=emitted, **more):
+def edited(backbone, condition, clip, run=run_queue, **more):
     diagonal, source = editing(backbone, clip)
-    settings: dict[str, Any] = {"guidance": 2.0, "eta": 1.0} | more
-    if run is together:
-        return list(together(backbone, diagonal, condition, source, len(clip), **settings))
-    return list(emitted(backbone, begin(diagonal, source), diagonal, condition, source, count=len(clip), **settings))
+    denoiser = Denoiser(backbone, condition, **{"guidance": 2.0, "eta": 1.0} | more)
+    if run is run_synchronous:
+        return list(run_synchronous(denoiser, diagonal, source, len(clip)))
+    return list(run_queue(denoiser, begin(diagonal, source), diagonal, source, len(clip)))
 
 
 def latents(frames) -> torch.Tensor:
@@ -87,10 +87,10 @@ def test_published_timesteps_and_coefficients():
     assert all(to == before for (_, to), (before, _) in zip(pairs[1:], pairs, strict=False))
     z, output, fresh = random(64, *GRID), random(64, *GRID, seed=1), random(64, *GRID, seed=2)
     t, to = torch.tensor(pairs).T
-    x0, eps = SCHEDULE.split(output, z, t)
+    x0, eps = SCHEDULE.to_x0_eps(output, z, t)
     made = SCHEDULE.step(x0, eps, t, to, eta=1.0, noise=fresh)
     bars = SCHEDULE.alphas_cumprod.numpy()
-    now, then = (bars[k].reshape(64, 1, 1, 1) for k in (t, to))
+    now, then = (bars[k.long()].reshape(64, 1, 1, 1) for k in (t, to))
     spread = np.sqrt((1 - then) / (1 - now) * (1 - now / then))
     assert spread[0] == 0
     clean = (z.numpy() - np.sqrt(1 - now) * output.numpy()) / np.sqrt(now)
@@ -148,7 +148,7 @@ def test_windows_at_once_are_the_published_loop(backbone, condition):
         wanted.first += 1
     for batch in (None, 1):
         queue = begin(diagonal, source, len(base), repeat=True)
-        found = list(islice(emitted(backbone, queue, diagonal, condition, source, batch=batch, **told), 5))
+        found = list(islice(run_queue(Denoiser(backbone, condition, batch=batch, **told), queue, diagonal, source), 5))
         assert [one.frame for one in found] == [0, 1, 2, 3, 4]
         assert torch.allclose(latents(found), torch.stack(out), atol=1e-5)
 
@@ -190,7 +190,7 @@ def test_all_frames_at_one_level_is_ordinary_sampling(backbone, condition, clip)
     told = {"guidance": 2.0, "eta": 1.0, "seed": 4}
     wanted = source(5, range(FRAMES))
     sample(backbone, wanted, condition, steps=20, start=5, **told)
-    assert torch.allclose(latents(edited(backbone, condition, clip, together, **told)), wanted, atol=1e-5)
+    assert torch.allclose(latents(edited(backbone, condition, clip, run_synchronous, **told)), wanted, atol=1e-5)
     assert not torch.allclose(latents(edited(backbone, condition, clip, **told)), wanted, atol=1e-2)
 
 
@@ -215,7 +215,7 @@ def test_noise_of_a_slot_depends_on_seed_frame_and_level_alone(backbone, conditi
     first = dict(seen)
     seen.clear()
     diagonal, source = editing(backbone, clip, lookahead=0)
-    list(emitted(backbone, begin(diagonal, source), diagonal, condition, source, count=12, step=step))
+    list(run_queue(Denoiser(backbone, condition, step=step), begin(diagonal, source), diagonal, source, 12))
     assert len(first) == 50
     assert all(torch.equal(own, seen[place]) for place, own in first.items())
     assert torch.unique(torch.stack([*first.values()]).flatten(1), dim=0).shape[0] == 50
@@ -271,7 +271,7 @@ def test_with_a_network_that_is_right_the_clip_comes_back_frame_by_frame(clip, e
     diagonal, source = editing(oracle, clip, start=11, lookahead=lookahead)
     told = Condition({"states": torch.zeros(1, 1, 1)})
     queue = begin(diagonal, source)
-    found = list(emitted(oracle, queue, diagonal, told, source, count=CLIP, eta=eta))
+    found = list(run_queue(Denoiser(oracle, told, eta=eta), queue, diagonal, source, CLIP))
     assert [one.frame for one in found] == list(range(CLIP))
     apart = latents(found) - SCHEDULE.alpha(END) * clip  # the end of this schedule is not quite clean
     assert apart.std() < 1.1 * SCHEDULE.sigma(END)
@@ -292,7 +292,7 @@ def test_frames_enter_from_the_stored_inversion_at_its_level(backbone, condition
         return levels[level][frames.start : frames.stop]
 
     diagonal = Diagonal.of(backbone, 20, 3)
-    found = list(emitted(backbone, begin(diagonal, source), diagonal, condition, source, count=12))
+    found = list(run_queue(Denoiser(backbone, condition), begin(diagonal, source), diagonal, source, 12))
     assert {level for level, _ in asked} == {3}
     assert sorted(number for _, frames in asked for number in frames) == list(range(12))
     apart = [(one.z - clip[k]).square().mean().item() for one in found for k in range(12)]
@@ -308,7 +308,7 @@ def test_outside_a_mask_the_source_stays(backbone, condition, clip):
     _, source = editing(backbone, clip)
     free = torch.zeros(CLIP, 1, 8, 8)
     free[:, :, 2:6, 2:6] = 1
-    step = inside(lambda frames: free[frames.start : frames.stop], source)
+    step = keep_outside(lambda frames: free[frames.start : frames.stop], source)
     found = latents(edited(backbone, condition, clip, step=step))
     outside = free.expand_as(found) == 0
     assert torch.equal(found[outside], clip[outside])
@@ -336,18 +336,18 @@ def momentum(x0, eps, slots):
 @pytest.mark.parametrize("killed", [1, 8, 12])
 def test_killed_and_resumed_is_bit_equal(backbone, condition, clip, killed, tmp_path):
     diagonal, source = editing(backbone, clip)
-    told = {"count": CLIP, "guidance": 2.0, "eta": 1.0, "step": momentum}
+    denoiser = Denoiser(backbone, condition, guidance=2.0, eta=1.0, step=momentum)
     whole = begin(diagonal, source)
-    wanted = list(emitted(backbone, whole, diagonal, condition, source, **told))
+    wanted = list(run_queue(denoiser, whole, diagonal, source, CLIP))
     queue = begin(diagonal, source)
-    running = emitted(backbone, queue, diagonal, condition, source, **told)
+    running = run_queue(denoiser, queue, diagonal, source, CLIP)
     found = [next(running) for _ in range(killed)]
     snapshot: dict[str, Any] = queue.snapshot()
     np.savez(tmp_path / "snapshot.npz", **snapshot)
     next(running)  # lost
     with np.load(tmp_path / "snapshot.npz") as arrays:
         queue = Queue.restore(arrays)
-    found += emitted(backbone, queue, diagonal, condition, source, **told)
+    found += run_queue(denoiser, queue, diagonal, source, CLIP)
     assert [one.frame for one in found] == list(range(CLIP))
     assert torch.equal(latents(found), latents(wanted))
     assert all(torch.equal(a.state["momentum"], b.state["momentum"]) for a, b in zip(found, wanted, strict=True))
@@ -359,7 +359,7 @@ def test_memory_is_constant_in_length(backbone, condition):
     source = generated(backbone.schedule, diagonal.pairs, base, 5)
     queue = begin(diagonal, source, FRAMES)
     sizes, tensors = [], []
-    for one in islice(emitted(backbone, queue, diagonal, condition, source, step=momentum), 30):
+    for one in islice(run_queue(Denoiser(backbone, condition, step=momentum), queue, diagonal, source), 30):
         sizes.append(sum(array.nbytes for array in queue.snapshot().values()))
         if one.frame in (9, 19, 29):
             gc.collect()
@@ -377,7 +377,7 @@ def test_cost_of_generation_is_the_published(backbone, condition, partitions, lo
     diagonal = Diagonal.published(backbone, partitions, lookahead)
     source = generated(backbone.schedule, diagonal.pairs, random(FRAMES, *GRID), 5)
     queue = begin(diagonal, source, FRAMES, repeat=True)
-    running = emitted(backbone, queue, diagonal, condition, source, guidance=2.0)
+    running = run_queue(Denoiser(backbone, condition, guidance=2.0), queue, diagonal, source)
     next(running)
     windows = partitions * (2 if lookahead else 1)  # per output frame: n, and 2 n with lookahead
     for _ in range(3):
@@ -391,7 +391,7 @@ def test_cost_of_generation_is_the_published(backbone, condition, partitions, lo
 def test_cost_of_editing_is_told_before_and_saves_the_levels_above(backbone, condition, clip):
     diagonal, source = editing(backbone, clip)
     queue = begin(diagonal, source)
-    list(emitted(backbone, queue, diagonal, condition, source, count=CLIP, guidance=2.0))
+    list(run_queue(Denoiser(backbone, condition, guidance=2.0), queue, diagonal, source, CLIP))
     assert queue.evaluations == diagonal.evaluations(CLIP, guided=True)
 
     # 16 frames, 64 levels, 100 frames, as published: 8 windows for each of 148 iterations, were none of them cut short

@@ -67,13 +67,13 @@ def test_stored_levels_are_those_that_denoising_passes_through(kind, condition, 
     model, steps = backbone(kind), 20
     levels = [clip, *(torch.as_tensor(level.latents) for level in invert(model, clip, condition, steps=steps))]
     for number in (1, 2, 10, 19, 20):
-        t, to = model.schedule.ladder(steps)[steps - number]
+        t, to = model.schedule.step_pairs(steps)[steps - number]
         with torch.no_grad():
             x0, eps = model.predict(levels[number].float()[None], t, condition)
         below = model.schedule.step(x0, eps, t, to)[0]
         assert rms(below, levels[number - 1].float()) < 5e-3, number
     if kind == "zero terminal":
-        assert model.schedule.alpha(model.schedule.ladder(steps)[0][0]) == 0
+        assert model.schedule.alpha(model.schedule.step_pairs(steps)[0][0]) == 0
         assert rms(sample(model, levels[20].float(), condition, steps=steps), clip) < 0.02
 
 
@@ -87,7 +87,7 @@ def test_without_refinement_it_is_diffusers_own_inversion(condition, clip):
     z = clip[None].clone()
     for level, t in zip(invert(model, clip, condition, steps=steps, iterations=0), theirs.timesteps, strict=True):
         with torch.no_grad():
-            z = theirs.step(model.forward(z, t.expand(1, FRAMES), condition.wanted), int(t), z).prev_sample
+            z = theirs.step(model.forward(z, t.expand(1, FRAMES), condition.positive), int(t), z).prev_sample
         assert rms(torch.as_tensor(level.latents).float(), z[0]) < 2e-2, level.number
 
 

@@ -25,7 +25,7 @@ from flows.settings.compose import settings
 from retake.artifact import Frames
 from retake.clip import open_clip
 from retake.diffusion.loading.load import load
-from retake.diffusion.model import Model
+from retake.diffusion.model import Model, Modelled
 from retake.diffusion.sampling.chunked_vae import decoded, encoded, latent_count
 from retake.diffusion.sampling.ddim import sample
 from retake.diffusion.sampling.windows import Windows
@@ -36,7 +36,6 @@ from retake.stage import Work, device_used
 from retake.store import Store
 from retake.video import write_png
 from tasks.latents import as_pixels, check, fitted, of_latents
-from tasks.modelled import Modelled
 
 COUNT, STEPS = 21, 10
 

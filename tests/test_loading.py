@@ -218,7 +218,7 @@ def test_lora_is_diffusers(animatediff: Path, tmp_path: Path, targets: str) -> N
     merged = opened(animatediff, lora=str(folder), lora_scale=0.7)
     told = merged.condition(["red"])
     with torch.no_grad():
-        states = told.wanted["states"].repeat_interleave(8, dim=0)
+        states = told.positive["states"].repeat_interleave(8, dim=0)
         theirs = pipeline.unet(latents().transpose(1, 2), 600, encoder_hidden_states=states).sample.transpose(1, 2)
     found, plain = eps(merged, told), eps(opened(animatediff), told)
     assert (found - theirs).abs().max() < 1e-5
@@ -412,7 +412,7 @@ def test_image_adapter_is_diffusers(animatediff: Path, tmp_path: Path) -> None:
         expected = pipeline.unet(
             latents().transpose(1, 2),
             600,
-            encoder_hidden_states=told.wanted["states"].repeat_interleave(8, dim=0),
+            encoder_hidden_states=told.positive["states"].repeat_interleave(8, dim=0),
             added_cond_kwargs={"image_embeds": [embedded[:, None]]},
         ).sample.transpose(1, 2)
     assert (eps(backbone, told) - expected).abs().max() < 1e-5
@@ -422,7 +422,7 @@ def test_image_adapter_is_diffusers(animatediff: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.isfinite(backbone.predict(latents(), 600, told, 5.0).eps).all()
     only = backbone.condition(image=image)
-    assert only.wanted["image"].shape == (1, 1, 12)
+    assert only.positive["image"].shape == (1, 1, 12)
     assert [site.name for site in backbone.sites()] == [site.name for site in opened(animatediff).sites()]
     assert not backbone.joint
 

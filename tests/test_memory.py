@@ -10,9 +10,8 @@ import pytest
 from command import CHECKOUT
 from pydantic import BaseModel
 
-from retake.diffusion.model import Model
+from retake.diffusion.model import Model, Modelled
 from retake.machine import memory
-from tasks.modelled import Modelled
 
 # A stage of three chunks, each of which needs 100 MiB for every frame of a batch, in a process that may have 250 more
 # than it has now.

@@ -26,8 +26,8 @@ from retake.diffusion.families.unet_motion import UNetMotion
 from retake.diffusion.loading.load import load
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
-from retake.diffusion.sampling.fifo import begin, emitted
-from retake.diffusion.sampling.fifo_queue import Queue, Slots, Span, cut, plain
+from retake.diffusion.sampling.fifo import begin, run_queue
+from retake.diffusion.sampling.fifo_queue import Denoiser, Queue, Slots, Span, cut, ddim_step
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
 from retake.imaging.rgba import with_alpha
@@ -74,13 +74,13 @@ def mixed(preset, rule, where=square, shown=picture):
 
 def edited(backbone, condition, clip, step, start=5) -> list[Any]:
     diagonal, source = editing(backbone, clip, start=start)
-    told = {"guidance": 2.0, "eta": 1.0, "count": len(clip), "step": step}
-    return list(emitted(backbone, begin(diagonal, source), diagonal, condition, source, **told))
+    denoiser = Denoiser(backbone, condition, guidance=2.0, eta=1.0, step=step)
+    return list(run_queue(denoiser, begin(diagonal, source), diagonal, source, len(clip)))
 
 
 def slots_of(level: int, count: int = 3, z: torch.Tensor | None = None) -> Slots:
     """Some slots at one level of 20, outside of a network."""
-    pairs = tuple(reversed(SCHEDULE.ladder(20)))
+    pairs = tuple(reversed(SCHEDULE.step_pairs(20)))
     z = random(count, *GRID, seed=5) if z is None else z
     queue = Queue(0, z, [level] * len(z))
     return Slots(queue, range(len(z)), cut(range(len(z)), 8, 4, 0, len(z)), pairs, SCHEDULE, 1.0, 0)
@@ -92,7 +92,7 @@ def slots_of(level: int, count: int = 3, z: torch.Tensor | None = None) -> Slots
 @pytest.mark.parametrize("preset", RULES)
 def test_with_every_strength_at_zero_it_is_plain_diagonal_denoising(backbone, condition, clip, preset):
     step = mixed(preset, replace(RULES[preset], **NOTHING))
-    found, wanted = (latents(edited(backbone, condition, clip, one)) for one in (step, plain))
+    found, wanted = (latents(edited(backbone, condition, clip, one)) for one in (step, ddim_step))
     assert torch.equal(found, wanted)
 
 
@@ -145,7 +145,7 @@ def test_residual_noise_lies_along_the_edge_and_ends_with_the_last_step():
 
 def test_nothing_is_mixed_above_its_timestep(backbone, condition, clip):
     step = mixed("recommended", replace(RECOMMENDED, below=0.0))
-    found, wanted = (latents(edited(backbone, condition, clip, one)) for one in (step, plain))
+    found, wanted = (latents(edited(backbone, condition, clip, one)) for one in (step, ddim_step))
     assert torch.equal(found, wanted)
 
 
@@ -296,7 +296,7 @@ def test_attention_to_words_is_read_frame_by_frame_and_nothing_else_changes(back
         # a window alone, without guidance, is heard as in the batch; other words are heard elsewhere
         alone = Concepts([2, 3], (FRAMES, *GRID[1:]), guided=False)
         others = Concepts([5], (FRAMES, *GRID[1:]), guided=False)
-        second = Condition({"states": both.wanted["states"][1:]})
+        second = Condition({"states": both.positive["states"][1:]})
         for one in (alone, others):
             with backbone.attention({"*": one}):
                 backbone.predict(z[1:], 200, second)
@@ -518,14 +518,14 @@ def test_words_that_are_cut_off_are_refused(folder):
 
 def test_a_second_prompt_stands_behind_the_first(folder):
     backbone = load(Model(**small.settings(folder)))
-    one, two = backbone.condition(["a"]), backbone.condition(["a"], behind=["b"])
+    one, two = backbone.condition(["a"]), backbone.condition(["a"], extra=["b"])
     length = small.LENGTH
-    assert two.wanted["states"].shape[1] == one.wanted["states"].shape[1] + length
-    assert torch.allclose(two.wanted["states"][:, :length], one.wanted["states"][:, :length], atol=1e-6)
-    b = backbone.condition(["b"]).wanted["states"][:, :length]
-    assert torch.allclose(two.wanted["states"][:, length : 2 * length], b, atol=1e-6)
-    nothing = backbone.condition([""]).wanted["states"][:, :length]
-    assert torch.allclose(two.unwanted["states"][:, length : 2 * length], nothing, atol=1e-6)
+    assert two.positive["states"].shape[1] == one.positive["states"].shape[1] + length
+    assert torch.allclose(two.positive["states"][:, :length], one.positive["states"][:, :length], atol=1e-6)
+    b = backbone.condition(["b"]).positive["states"][:, :length]
+    assert torch.allclose(two.positive["states"][:, length : 2 * length], b, atol=1e-6)
+    nothing = backbone.condition([""]).positive["states"][:, :length]
+    assert torch.allclose(two.negative["states"][:, length : 2 * length], nothing, atol=1e-6)
 
 
 def test_metrics_compare_with_what_the_edit_was_told(tmp_path):

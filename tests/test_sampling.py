@@ -118,7 +118,7 @@ def test_forward_noise_is_the_schedules_at_every_level(backbone):
     assert torch.equal(source(0, range(1, 4)), z[1:4])
     theirs = DDIMScheduler(**small.SCHEDULE)
     for level in (1, 5, 10):
-        wanted = theirs.add_noise(z[1:4], noise(1, range(1, 4), GRID), torch.tensor([times[level]] * 3))
+        wanted = theirs.add_noise(z[1:4], noise(1, range(1, 4), GRID), torch.tensor([int(times[level])] * 3))
         assert torch.allclose(source(level, range(1, 4)), wanted, atol=1e-6)
 
 
@@ -136,7 +136,7 @@ def test_one_window_is_diffusers_own_ddim(backbone, condition):
     z = noise(0, range(FRAMES), GRID)[None]
     for t in theirs.timesteps:
         with torch.no_grad():
-            both = [backbone.forward(z, t.expand(1, FRAMES), told) for told in (condition.unwanted, condition.wanted)]
+            both = [backbone.forward(z, t.expand(1, FRAMES), told) for told in (condition.negative, condition.positive)]
         z = theirs.step(both[0] + 2.0 * (both[1] - both[0]), int(t), z).prev_sample
     assert torch.allclose(denoised(backbone, condition), z[0], atol=1e-4)
 
@@ -201,3 +201,17 @@ def test_outside_the_mask_the_source_stays_at_every_level(backbone, condition):
 def test_steps_that_a_schedule_does_not_have_are_e275(backbone, condition):
     with pytest.raises(ConfigError, match="E275"):
         denoised(backbone, condition, steps=1001)
+
+
+def test_a_time_between_two_training_steps_gives_what_lies_between(backbone, condition):
+    model, z = backbone, noise(5, range(FRAMES), GRID)[None]
+    with torch.no_grad():
+        below, between, above = (model.predict(z, t, condition) for t in (500, 500.5, 501))
+        per_frame = model.predict(z, torch.tensor([[500.0, 500.5] * (FRAMES // 2)]), condition)
+        whole = model.predict(z, torch.full((1, FRAMES), 500), condition)
+    assert torch.equal(whole.x0, model.predict(z, torch.full((1, FRAMES), 500.0), condition).x0)
+    for low, here, high in zip(below, between, above, strict=True):
+        apart = (high - low).abs().max()
+        assert 0 < (here - low).abs().max() < apart
+        assert (here - (low + high) / 2).abs().max() < 0.25 * apart
+    assert not torch.equal(per_frame.x0, whole.x0)

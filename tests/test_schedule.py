@@ -71,7 +71,7 @@ def test_timesteps_are_diffusers(kind: type, spacing: str, offset: int) -> None:
     ours = Schedule.from_config(dict(theirs.config))
     for steps in [*range(1, 130), 200, 250, 333, 499, 500, 501, 750, 999, 1000]:
         theirs.set_timesteps(steps)
-        ladder = ours.ladder(steps)
+        ladder = ours.step_pairs(steps)
         # With an offset and every timestep taken, diffusers names T itself, which is none; and where its arithmetic
         # rounds up, a trailing list of theirs has one timestep too many, -1.
         assert [t for t, _ in ladder] == theirs.timesteps.clamp(max=999).tolist()[:steps]
@@ -81,7 +81,7 @@ def test_timesteps_are_diffusers(kind: type, spacing: str, offset: int) -> None:
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_ladder_refuses(steps: int) -> None:
     with pytest.raises(ConfigError) as refusal:
-        both("sd")[1].ladder(steps)
+        both("sd")[1].step_pairs(steps)
     assert refusal.value.code == "E275"
 
 
@@ -105,10 +105,10 @@ def test_steps_are_diffusers(name: str, eta: float, steps: int) -> None:
     theirs, ours = both(name)
     theirs.set_timesteps(steps)
     z, output, fresh = noise(0), noise(1), noise(2)
-    for t, to in ours.ladder(steps):
+    for t, to in ours.step_pairs(steps):
         more = {"eta": eta, "variance_noise": fresh} if eta else {}
-        expected = theirs.step(output, t, z, **more)
-        x0, eps = ours.split(output, z, t)
+        expected = theirs.step(output, int(t), z, **more)
+        x0, eps = ours.to_x0_eps(output, z, t)
         assert (x0 - expected.pred_original_sample).abs().max() < 2e-5 * max(1.0, float(x0.abs().max()))
         wanted = expected.prev_sample
         if eta and ours.alpha(t) == 0:
@@ -126,14 +126,14 @@ def test_inverse_step_is_diffusers() -> None:
     # diffusers names the step by the timestep that it goes to; ours by the one that it comes from.
     for to in theirs.timesteps.tolist()[1:]:
         expected = theirs.step(output, to, z).prev_sample
-        assert (ours.step(*ours.split(output, z, to - 50), to - 50, to) - expected).abs().max() < 2e-5
+        assert (ours.step(*ours.to_x0_eps(output, z, to - 50), to - 50, to) - expected).abs().max() < 2e-5
 
 
 @pytest.mark.parametrize("name", ["sd", "v", "sample", "zero snr", "cog 2b", "cog 5b"])
 def test_a_step_up_undoes_a_step_down(name: str) -> None:
     _, ours = both(name)
     x0, eps = noise(0), noise(1)
-    for t, to in ours.ladder(10):
+    for t, to in ours.step_pairs(10):
         z = ours.noised(x0, eps, t)
         down = ours.step(x0, eps, t, to)
         assert (down - ours.noised(x0, eps, to)).abs().max() < 1e-5
@@ -145,7 +145,7 @@ def test_split_undoes_target(name: str) -> None:
     _, ours = both(name)
     x0, eps = noise(0), noise(1)
     t = torch.tensor([[0, 400, 998], [30, 700, 900]])
-    found = ours.split(ours.target(x0, eps, t), ours.noised(x0, eps, t), t)
+    found = ours.to_x0_eps(ours.target(x0, eps, t), ours.noised(x0, eps, t), t)
     assert (found[0] - x0).abs().max() < 1e-3  # near T little of x0 is left in float32
     assert (found[1] - eps).abs().max() < 1e-3
 
@@ -166,19 +166,19 @@ def test_terminal_noise_is_finite_in_v_and_refused_in_epsilon() -> None:
     ours = Schedule.from_config(config | {"prediction_type": "v_prediction"})
     z = noise(0)
     assert float(ours.alpha(999)) == 0.0
-    x0, eps = ours.split(noise(1), z, 999)
+    x0, eps = ours.to_x0_eps(noise(1), z, 999)
     assert torch.equal(eps, z)
     assert torch.equal(x0, -noise(1))
     assert torch.isfinite(ours.step(x0, eps, 999, 899)).all()
     assert torch.isfinite(ours.step(x0, eps, 899, 999)).all()
 
     blind = Schedule.from_config(config)
-    for ask in (lambda: blind.ladder(10), lambda: blind.split(noise(1), z, torch.tensor([[3, 999, 4]]))):
+    for ask in (lambda: blind.step_pairs(10), lambda: blind.to_x0_eps(noise(1), z, torch.tensor([[3, 999, 4]]))):
         with pytest.raises(ConfigError) as refusal:
             ask()
         assert refusal.value.code == "E277"
-    assert torch.isfinite(blind.split(noise(1), z, 998)[0]).all()
-    assert Schedule.from_config(config | {"timestep_spacing": "leading"}).ladder(10)[0] == (900, 800)
+    assert torch.isfinite(blind.to_x0_eps(noise(1), z, 998)[0]).all()
+    assert Schedule.from_config(config | {"timestep_spacing": "leading"}).step_pairs(10)[0] == (900, 800)
 
 
 def test_zero_terminal_keeps_the_first_and_empties_the_last() -> None:
@@ -202,3 +202,21 @@ def test_unknown_schedules_are_refused(config: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as refusal:
         Schedule.from_config(config)
     assert refusal.value.code == "E276"
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_times_are_real_numbers(name: str) -> None:
+    """At whole numbers the table's own values, bit for bit; between them the values run on without a step."""
+    _, ours = both(name)
+    whole = torch.arange(-1, ours.length)
+    bars = torch.cat([torch.tensor([ours.final], dtype=torch.float64), ours.alphas_cumprod])
+    for times in (whole, whole.float(), whole.double()):
+        assert torch.equal(ours.alpha(times), bars.sqrt().float())
+        assert torch.equal(ours.sigma(times), (1 - bars).sqrt().float())
+    fine = torch.arange(-4, 4 * (ours.length - 1) + 1) / 4
+    alpha, sigma = ours.alpha(fine), ours.sigma(fine)
+    assert (alpha.diff() <= 0).all()
+    assert (sigma.diff() >= 0).all()
+    assert (alpha[4:].diff() < 0).all()  # from timestep 0 on no two are alike
+    assert (alpha.double() ** 2 + sigma.double() ** 2 - 1).abs().max() < 1e-6
+    assert ours.alpha(-0.5) == ours.alpha(torch.tensor([-0.5]))[0]

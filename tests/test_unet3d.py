@@ -34,8 +34,8 @@ def test_one_step_is_diffusers(backbone: Backbone, saved: Path, t: int) -> None:
     theirs = UNet3DConditionModel.from_pretrained(saved / "unet").eval()
     told, z = backbone.condition(["a", "b"]), latents()
     with torch.no_grad():
-        expected = theirs(z.transpose(1, 2), t, encoder_hidden_states=told.wanted["states"]).sample.transpose(1, 2)
-        found = backbone.forward(z, torch.full((2, 8), t), told.wanted)
+        expected = theirs(z.transpose(1, 2), t, encoder_hidden_states=told.positive["states"]).sample.transpose(1, 2)
+        found = backbone.forward(z, torch.full((2, 8), t), told.positive)
     assert (found - expected).abs().max() < 1e-5
     assert expected.abs().max() > 0.1
 
@@ -55,8 +55,8 @@ def test_a_whole_run_is_the_pipelines(backbone: Backbone) -> None:
         latents=z.transpose(1, 2),
         output_type="latent",
     ).frames.transpose(1, 2)
-    told = backbone.condition(["red ball"], unwanted="blur")
-    for t, to in backbone.schedule.ladder(10):
+    told = backbone.condition(["red ball"], negative="blur")
+    for t, to in backbone.schedule.step_pairs(10):
         with torch.no_grad():
             z = backbone.schedule.step(*backbone.predict(z, t, told, 7.5), t, to)
     assert (z - expected).abs().max() < 1e-4

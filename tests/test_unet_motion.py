@@ -49,7 +49,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
 
 
 def sample(backbone: Backbone, z: torch.Tensor, told: Condition, steps: int, guidance: float) -> torch.Tensor:
-    for t, to in backbone.schedule.ladder(steps):
+    for t, to in backbone.schedule.step_pairs(steps):
         with torch.no_grad():
             x0, eps = backbone.predict(z, t, told, guidance)
         z = backbone.schedule.step(x0, eps, t, to)
@@ -63,10 +63,10 @@ def sample(backbone: Backbone, z: torch.Tensor, told: Condition, steps: int, gui
 def test_one_step_is_diffusers(plain: Backbone, saved: Path, t: int) -> None:
     theirs = UNetMotionModel.from_pretrained(saved / "unet").eval()
     told, z = plain.condition(["a", "b"]), latents()
-    states = told.wanted["states"].repeat_interleave(8, dim=0)
+    states = told.positive["states"].repeat_interleave(8, dim=0)
     with torch.no_grad():
         expected = theirs(z.transpose(1, 2), t, encoder_hidden_states=states).sample.transpose(1, 2)
-        found = plain.forward(z, torch.full((2, 8), t), told.wanted)
+        found = plain.forward(z, torch.full((2, 8), t), told.positive)
     assert (found - expected).abs().max() < 1e-5
     assert expected.abs().max() > 0.1
 
@@ -89,7 +89,7 @@ def test_a_whole_run_is_the_pipelines(tmp_path: Path, prediction: str) -> None:
         latents=z.transpose(1, 2),
         output_type="latent",
     ).frames.transpose(1, 2)
-    found = sample(backbone, z, backbone.condition(["red ball"], unwanted="blur"), 10, 7.5)
+    found = sample(backbone, z, backbone.condition(["red ball"], negative="blur"), 10, 7.5)
     assert (found - expected).abs().max() < 1e-4
     with torch.no_grad():
         pixels = pipeline.decode_latents(expected.transpose(1, 2)).transpose(1, 2).clamp(-1, 1)
@@ -129,7 +129,7 @@ def test_a_frames_timestep_reaches_its_own_time_embedding(saved: Path) -> None:
 
 
 def test_guidance_goes_in_one_batch_and_equals_two(plain: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    told, z = plain.condition(["a", "b"], unwanted="c"), latents()
+    told, z = plain.condition(["a", "b"], negative="c"), latents()
     batches = []
     forward = type(plain).forward
 
@@ -141,11 +141,11 @@ def test_guidance_goes_in_one_batch_and_equals_two(plain: Backbone, monkeypatch:
     with torch.no_grad():
         both = plain.predict(z, 300, told, 7.5).eps
         wanted = plain.predict(z, 300, told).eps
-        without = plain.predict(z, 300, Condition(told.unwanted)).eps
+        without = plain.predict(z, 300, Condition(told.negative)).eps
     assert batches == [4, 2, 2]
     assert (both - (without + 7.5 * (wanted - without))).abs().max() < 1e-4
     with pytest.raises(ConfigError) as refusal:
-        plain.predict(z, 300, Condition(told.wanted), 2.0)
+        plain.predict(z, 300, Condition(told.positive), 2.0)
     assert refusal.value.code == "E273"
 
 
@@ -153,9 +153,9 @@ def test_uneven_sizes_are_diffusers(plain: Backbone, saved: Path) -> None:
     theirs = UNetMotionModel.from_pretrained(saved / "unet").eval()
     told, z = plain.condition(["a"]), noise(0, 1, 3, 4, 7, 9)
     with torch.no_grad():
-        states = told.wanted["states"].repeat_interleave(3, dim=0)
+        states = told.positive["states"].repeat_interleave(3, dim=0)
         expected = theirs(z.transpose(1, 2), 5, encoder_hidden_states=states).sample.transpose(1, 2)
-        assert (plain.forward(z, torch.full((1, 3), 5), told.wanted) - expected).abs().max() < 1e-5
+        assert (plain.forward(z, torch.full((1, 3), 5), told.positive) - expected).abs().max() < 1e-5
 
 
 def test_more_frames_than_motion_knows_are_refused(plain: Backbone) -> None:
@@ -172,12 +172,12 @@ def test_text_image_and_both(joint: Backbone) -> None:
     text, seen, both = joint.condition(["a", "b"]), joint.condition(image=image), joint.condition(["a", "b"], image)
     length = small.LENGTH
     for told in (text, seen, both):
-        assert told.wanted["states"].shape == told.unwanted["states"].shape == (2, length + 17, small.WIDTH)
-        assert not told.unwanted["states"][:, length:].any()
-    assert not text.wanted["states"][:, length:].any()
-    assert torch.equal(both.wanted["states"][:, :length], text.wanted["states"][:, :length])
-    assert torch.equal(both.wanted["states"][:, length:], seen.wanted["states"][:, length:])
-    assert torch.equal(seen.wanted["states"][:, :length], joint.condition(["", ""]).wanted["states"][:, :length])
+        assert told.positive["states"].shape == told.negative["states"].shape == (2, length + 17, small.WIDTH)
+        assert not told.negative["states"][:, length:].any()
+    assert not text.positive["states"][:, length:].any()
+    assert torch.equal(both.positive["states"][:, :length], text.positive["states"][:, :length])
+    assert torch.equal(both.positive["states"][:, length:], seen.positive["states"][:, length:])
+    assert torch.equal(seen.positive["states"][:, :length], joint.condition(["", ""]).positive["states"][:, :length])
     z = latents()
     with torch.no_grad():
         found = [joint.predict(z, 700, told).eps for told in (text, seen, both)]
@@ -364,7 +364,7 @@ def test_what_is_no_site_is_refused(plain: Backbone, name: str) -> None:
 def test_an_error_inside_leaves_no_trace(plain: Backbone) -> None:
     told = plain.condition(["a", "b"])
     with untouched(plain), pytest.raises(RuntimeError):
-        plain.features(latents(), 400, Condition({"states": told.wanted["states"][..., :3]}), READ)
+        plain.features(latents(), 400, Condition({"states": told.positive["states"][..., :3]}), READ)
 
 
 class Recorded(AttnProcessor2_0):

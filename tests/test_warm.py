@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import small_diffusion as small
 
-from retake.diffusion.loading import load, pool
+from retake.diffusion.loading import load
 from retake.diffusion.model import Model
+from tasks import pool
 
 
 @pytest.fixture(scope="module")

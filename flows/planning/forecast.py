@@ -13,10 +13,10 @@ from typing import Any
 
 from retake.clip import Clip, pick
 from retake.diffusion.cost.predict import Predicted, predicted, window
+from retake.diffusion.model import Modelled
 from retake.lookup import lookup
 from retake.recipe import Recipe, differences, digest
 from retake.store import Record, Store
-from tasks.modelled import Modelled
 
 LOOKED_AT = 200  # records of a stage, the newest first
 STEPS, OVERLAP = 50, 4  # of a method that does not say

@@ -44,7 +44,7 @@ def in_words(stage: str, name: str, new: Any, old: Any) -> str:
         return f"another {what} ({short(old)} -> {short(new)})"
     typed = name
     if name.startswith("params."):
-        # Stages that run a diffusion model are called with two groups of settings (tasks/modelled.py).
+        # Stages that run a diffusion model are called with two groups of settings (retake/diffusion/model.py).
         own = name.removeprefix("params.").removeprefix("settings.")
         typed = own if own.startswith("model.") else f"{stage}.{own}"
     return f"{typed}: {short(old)} -> {short(new)}"

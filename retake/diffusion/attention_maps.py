@@ -58,8 +58,8 @@ class Concepts:
         tokens = video.shape[1] // (frames if joint else 1)
         if 4 * tokens < height * width and not joint:
             return
-        query: Any = split(attn.to_q(video), attn.heads)
-        key: Any = split(attn.to_k(said), attn.heads)
+        query: Any = split_heads(attn.to_q(video), attn.heads)
+        key: Any = split_heads(attn.to_k(said), attn.heads)
         query = attn.norm_q(query) if getattr(attn, "norm_q", None) is not None else query
         key = attn.norm_k(key) if getattr(attn, "norm_k", None) is not None else key
         if rotary is not None:
@@ -83,7 +83,7 @@ def halved(height: int, width: int, tokens: int) -> tuple[int, int]:
     return height, width
 
 
-def split(states: Tensor, heads: int) -> Tensor:
+def split_heads(states: Tensor, heads: int) -> Tensor:
     """[N, L, D] as [N, heads, L, D / heads]."""
     return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 

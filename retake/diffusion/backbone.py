@@ -20,7 +20,7 @@ from retake.diffusion import attention, grid
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 
-Times = Tensor | int
+Times = Tensor | float
 Attention = Callable[..., Tensor] | attention.Around
 
 
@@ -33,14 +33,14 @@ class Predicted(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What the network is told, for B clips: `wanted` and, for classifier-free guidance, `unwanted` in its place.
+    """What the network is conditioned on, for B clips; `negative` takes its place in classifier-free guidance.
 
     Each maps names of the adapter's own inputs to tensors whose first axis is B (text states [B, L, D], image states,
     image latents).
     """
 
-    wanted: Mapping[str, Tensor]
-    unwanted: Mapping[str, Tensor] = field(default_factory=dict)
+    positive: Mapping[str, Tensor]
+    negative: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Grid(NamedTuple):
@@ -110,19 +110,19 @@ class Backbone(ABC):
         grid. `kind` is that name. See grid.py."""
         return grid.to_grid(values, kind, self.space, self.time)
 
-    # ---- what it is told -------------------------------------------------------------------------------------------
+    # ---- conditioning ----------------------------------------------------------------------------------------------
 
     @abstractmethod
     def condition(
         self,
         text: Sequence[str] | None = None,
         image: Tensor | None = None,
-        unwanted: str = "",
-        behind: Sequence[str] = (),
+        negative: str = "",
+        extra: Sequence[str] = (),
     ) -> Condition:
-        """Encode prompts (B of them), reference images [B, 3, H, W] in -1..1, or both, and the unwanted prompt.
+        """Encode prompts (B of them), reference images [B, 3, H, W] in -1..1, or both, and the negative prompt.
 
-        behind: further prompts, whose states follow the first's; the unwanted prompt is then repeated as often.
+        extra: further prompts, whose states follow those of every prompt; the negative prompt is repeated as often.
         Raises ConfigError E273 for a kind of conditioning that the model was not trained on.
         """
 
@@ -138,28 +138,28 @@ class Backbone(ABC):
     # ---- the network -----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def forward(self, z: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
-        """The network's own output [B, F, C, h, w] for z [B, F, C, h, w] at per-frame timesteps t int64 [B, F]."""
+    def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The network's own output [B, F, C, h, w] for z [B, F, C, h, w] at per-frame timesteps t float32 [B, F]."""
 
     def predict(self, z: Tensor, t: Times, condition: Condition, guidance: float = 1.0) -> Predicted:
         """(x0, eps) for z at t: one number, [B] or [B, F].
 
         With guidance other than 1, both halves go in one batch (Ho & Salimans 2022, eq. 6, with 1 + w = guidance).
-        Raises ConfigError E273 where the condition has nothing unwanted to guide away from, E278 where the network
+        Raises ConfigError E273 where the condition has no negative to guide away from, E278 where the network
         gives NaN or infinity.
         """
         t = times(t, z)
-        told = dict(condition.wanted)
+        inputs = dict(condition.positive)
         if guidance == 1.0:
-            output = self.forward(z, t, told).float()
-        elif condition.unwanted.keys() != told.keys():
+            output = self.forward(z, t, inputs).float()
+        elif condition.negative.keys() != inputs.keys():
             raise ConfigError("E273", f"guidance {guidance} has nothing to guide away from", "Use guidance=1.")
         else:
-            both = {name: torch.cat([condition.unwanted[name], value]) for name, value in told.items()}
+            both = {name: torch.cat([condition.negative[name], value]) for name, value in inputs.items()}
             output = self.forward(torch.cat([z, z]), twice(t), both).float()
             without, with_ = output.chunk(2)
             output = without + guidance * (with_ - without)
-        return Predicted(*self.schedule.split(finite(output, "the network", self.dtype), z, t))
+        return Predicted(*self.schedule.to_x0_eps(finite(output, "the network", self.dtype), z, t))
 
     @abstractmethod
     def sites(self) -> Sequence[Site]:
@@ -177,11 +177,11 @@ class Backbone(ABC):
 
 
 def times(t: Times, z: Tensor) -> Tensor:
-    """Timesteps int64 [B, F] of one number, [B] or [B, F], on z's device."""
+    """Timesteps float32 [B, F] of one number, [B] or [B, F], on z's device."""
     t = torch.as_tensor(t, device=z.device)
     if t.ndim == 1:
         t = t[:, None]
-    return t.to(torch.int64).expand(z.shape[:2])
+    return t.to(torch.float32).expand(z.shape[:2])
 
 
 def twice(t: Tensor) -> Tensor:

@@ -94,6 +94,14 @@ class Model(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+class Modelled(BaseModel, frozen=True):
+    """What a stage that runs a diffusion model is called with: its own settings and the model's. The model's fields are
+    keyed as they are declared: where it runs and how many windows at once stay out of the key."""
+
+    settings: BaseModel = Field(description="the stage's own")
+    model: Model = Field(description="the model")
+
+
 def weights_of(model: Model) -> dict[str, str]:
     """The references that a model loads, by role: what stands in keys, and what must be on this machine."""
     roles = ("weights", "parts", "motion", "image_adapter", "lora", "checkpoint")

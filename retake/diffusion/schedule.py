@@ -1,9 +1,10 @@
 """Noise schedules: how much of a clip and how much noise stands in z_t = alpha(t) x0 + sigma(t) eps.
 
 A schedule is read from the scheduler_config.json that stands beside a model's weights, so it is the one that the
-network was trained on. Timesteps are the training's, 0 (clean) to T-1; -1 stands for the end of sampling, whose alpha
-is 1 or that of timestep 0 as the configuration says (`set_alpha_to_one`). Every function takes timesteps of any shape:
-one for a clip, one for each frame, one for each queue slot.
+network was trained on. Timesteps are real numbers, from 0 (the least noise in training) to T-1; -1 stands for the end
+of sampling, whose alpha is 1 or that of timestep 0 as the configuration says (`set_alpha_to_one`). At whole numbers the
+training's own table is read; between them ᾱ is linear, which also holds where ᾱ ends at 0 and its logarithm would not.
+Every function takes timesteps of any shape: one for a clip, one for each frame, one for each queue slot.
 
 `clip_sample` and `thresholding` of a configuration are for pixels and are not applied to latents. Tables are float64;
 diffusers computes most of its own in float32, and the two agree to 1e-6.
@@ -27,8 +28,10 @@ from torch import Tensor
 from retake.errors import ConfigError, did_you_mean
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
+StepPair = tuple[float, float]
+"""(t, t of the next step) of one denoising step."""
 Spacing = Literal["leading", "trailing", "linspace"]
-END = -1  # the timestep after the last: clean
+END = -1.0  # the timestep after the last: clean
 
 # What diffusers' classes take where a configuration is silent.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -40,7 +43,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """alphas_cumprod: float64 [T], the share of the clip's variance at each timestep (ᾱ). prediction: what the network
-    predicts. final: ᾱ at `END`. spacing, offset: how `ladder` picks timesteps."""
+    predicts. final: ᾱ at `END`. spacing, offset: how `step_pairs` picks timesteps."""
 
     alphas_cumprod: Tensor
     prediction: Prediction = "epsilon"
@@ -55,17 +58,17 @@ class Schedule:
         return len(self.alphas_cumprod)
 
     @property
-    def blind(self) -> bool:
-        """Whether noise is predicted at timesteps that hold nothing else: there x0 cannot be told from it."""
+    def undefined_at_terminal(self) -> bool:
+        """Whether noise is predicted at timesteps that hold nothing else: there x0 cannot be found."""
         return self.prediction == "epsilon" and float(self.alphas_cumprod[-1]) == 0.0
 
-    def ladder(self, steps: int) -> list[tuple[int, int]]:
+    def step_pairs(self, steps: int) -> list[StepPair]:
         """(t, t of the next step) for each of `steps` denoising steps, noisiest first.
 
         As in diffusers, a step goes to t - T // steps, or to `END` below 0. That need not be the next step's own t, and
         where `steps` does not divide T the last may end at timestep 0 instead (trailing: 7 of 1000). Inversion climbs
         the same pairs from the other side. Raises ConfigError E275 unless 1 <= steps <= T, E277 where the first step
-        would divide by zero (`blind`).
+        would divide by zero (`undefined_at_terminal`).
         """
         if not 1 <= steps <= self.length:
             raise ConfigError("E275", f"{steps} denoising steps", f"This schedule takes 1 to {self.length}.")
@@ -76,56 +79,56 @@ class Schedule:
             times = [k * (self.length // steps) + self.offset for k in reversed(range(steps))]
         else:
             times = np.linspace(0, self.length - 1, steps).round()[::-1].astype(int).tolist()
-        times = [min(t, self.length - 1) for t in times]
-        if self.blind and times[0] == self.length - 1:
-            raise blindness(times[0])
+        times = [float(min(t, self.length - 1)) for t in times]
+        if self.undefined_at_terminal and times[0] == self.length - 1:
+            raise undefined_x0(times[0])
         return [(t, max(t - self.length // steps, END)) for t in times]
 
-    def alpha(self, t: Tensor | int) -> Tensor:
+    def alpha(self, t: Tensor | float) -> Tensor:
         """sqrt(ᾱ), float32, in the shape of `t`."""
         return self._bar(t).sqrt().float()
 
-    def sigma(self, t: Tensor | int) -> Tensor:
+    def sigma(self, t: Tensor | float) -> Tensor:
         """sqrt(1 - ᾱ), float32, in the shape of `t`."""
         return (1 - self._bar(t)).sqrt().float()
 
-    def noised(self, x0: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
+    def noised(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
         """z_t of latents x0 [B, F, ...] and noise, t of [B, F], [B] or one number."""
-        return like(self.alpha(t), x0) * x0 + like(self.sigma(t), x0) * eps
+        return expand_to(self.alpha(t), x0) * x0 + expand_to(self.sigma(t), x0) * eps
 
-    def split(self, output: Tensor, z: Tensor, t: Tensor | int) -> tuple[Tensor, Tensor]:
+    def to_x0_eps(self, output: Tensor, z: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """(x0, eps) of what the network predicted for z at t; float32, in the shape of z.
 
         t is 0 or more. Raises ConfigError E277 where the network predicts noise and z is nothing else.
         """
         output, z = output.float(), z.float()
-        if self.blind and bool((torch.as_tensor(t) == self.length - 1).any()):
-            raise blindness(self.length - 1)
-        alpha, sigma = like(self.alpha(t), z), like(self.sigma(t), z)
+        if self.undefined_at_terminal and bool((torch.as_tensor(t) == self.length - 1).any()):
+            raise undefined_x0(self.length - 1)
+        alpha, sigma = expand_to(self.alpha(t), z), expand_to(self.sigma(t), z)
         if self.prediction == "epsilon":
             return (z - sigma * output) / alpha, output
         if self.prediction == "v_prediction":
             return alpha * z - sigma * output, alpha * output + sigma * z
         return output, (z - alpha * output) / sigma
 
-    def target(self, x0: Tensor, eps: Tensor, t: Tensor | int) -> Tensor:
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor | float) -> Tensor:
         """What the network should predict for `noised(x0, eps, t)`: the regression target of training."""
         if self.prediction == "epsilon":
             return eps
         if self.prediction == "v_prediction":
-            return like(self.alpha(t), x0) * eps - like(self.sigma(t), x0) * x0
+            return expand_to(self.alpha(t), x0) * eps - expand_to(self.sigma(t), x0) * x0
         return x0
 
     def step(
         self,
         x0: Tensor,
         eps: Tensor,
-        t: Tensor | int,
-        to: Tensor | int,
+        t: Tensor | float,
+        to: Tensor | float,
         eta: float = 0.0,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """z at the timestep `to`, from (x0, eps) at `t` (DDIM eq. 12). Either way along the ladder: `to` > `t` inverts.
+        """z at the timestep `to`, from (x0, eps) at `t` (DDIM eq. 12). Works in both directions: `to` > `t` inverts.
 
         eta: 0 is deterministic, 1 is DDPM's variance; then `noise` [B, F, ...] is read.
         """
@@ -134,26 +137,28 @@ class Schedule:
         if eta:
             spread = eta * self._spread(t, to)
             rest = rest - spread**2
-        z = like(then.sqrt().float(), x0) * x0 + like(rest.clamp(min=0).sqrt().float(), x0) * eps
+        z = expand_to(then.sqrt().float(), x0) * x0 + expand_to(rest.clamp(min=0).sqrt().float(), x0) * eps
         if eta and noise is not None:
-            z = z + like(spread.float(), x0) * noise
+            z = z + expand_to(spread.float(), x0) * noise
         return z
 
-    def spread(self, t: Tensor | int, to: Tensor | int) -> Tensor:
+    def spread(self, t: Tensor | float, to: Tensor | float) -> Tensor:
         """Standard deviation of the noise that a step from `t` to `to` adds with eta=1 (DDIM eq. 16), float32; 0 for a
         step that stays where it is."""
         return self._spread(t, to).float()
 
-    def _spread(self, t: Tensor | int, to: Tensor | int) -> Tensor:
+    def _spread(self, t: Tensor | float, to: Tensor | float) -> Tensor:
         now, then = self._bar(t), self._bar(to)
         return ((1 - then) / (1 - now) * (1 - now / then)).clamp(min=0).sqrt()
 
-    def _bar(self, t: Tensor | int) -> Tensor:
-        t = torch.as_tensor(t)
+    def _bar(self, t: Tensor | float) -> Tensor:
+        t = torch.as_tensor(t, dtype=torch.float64)
         if t.device not in self._tables:  # once a device: copying at every step would wait for the GPU
-            bars = torch.cat([self.alphas_cumprod, torch.tensor([self.final], dtype=torch.float64)])
+            bars = torch.cat([torch.tensor([self.final], dtype=torch.float64), self.alphas_cumprod])
             self._tables[t.device] = bars.to(t.device)
-        return self._tables[t.device][t]  # END = -1 reads the last, which is `final`
+        bars, below = self._tables[t.device], t.floor()
+        at = below.long() + 1  # END = -1 reads the first, which is `final`
+        return bars[at].lerp(bars[(at + 1).clamp(max=self.length)], t - below)
 
     @staticmethod
     def from_config(config: Mapping[str, Any]) -> Schedule:
@@ -215,7 +220,7 @@ def zero_terminal(bars: Tensor) -> Tensor:
     return ((roots - last) * first / (first - last)) ** 2
 
 
-def like(values: Tensor, z: Tensor) -> Tensor:
+def expand_to(values: Tensor, z: Tensor) -> Tensor:
     """Values of [], [B] or [B, F] shaped to multiply latents z [B, F, C, h, w], on its device."""
     return values.to(z.device).reshape(values.shape + (1,) * (z.ndim - values.ndim))
 
@@ -225,10 +230,10 @@ def unknown(what: str, given: Any, known: list[str]) -> ConfigError:
     return ConfigError("E276", f"{what} {given!r} of a scheduler_config.json", did_you_mean(str(given), known))
 
 
-def blindness(t: int) -> ConfigError:
+def undefined_x0(t: float) -> ConfigError:
     """The error for asking a network that predicts noise about a timestep which is nothing but noise."""
     return ConfigError(
         "E277",
-        f"at timestep {t} nothing of the clip is left, and this network predicts noise: its x0 would divide by zero",
+        f"at timestep {t:g} nothing of the clip is left, and this network predicts noise: its x0 would divide by zero",
         "Set model.schedule.spacing=leading, or leave model.schedule.zero_terminal_snr out.",
     )

@@ -140,7 +140,7 @@ def edit(
     sample(
         backbone,
         z,
-        told(backbone, params),
+        condition_of(backbone, params),
         steps=steps,
         start=level,
         guidance=params.guidance,
@@ -172,7 +172,7 @@ def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
     return level
 
 
-def told(backbone: Backbone, params: Params) -> Any:
+def condition_of(backbone: Backbone, params: Params) -> Any:
     """The condition for one clip. Raises ConfigError E273 for a kind that the model does not take."""
     text = [params.prompt] if params.prompt else None
     return backbone.condition(text, shown(params.reference) if params.reference else None, params.unwanted)

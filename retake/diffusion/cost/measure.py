@@ -35,7 +35,7 @@ LONGEST = 226  # states of a prompt in CogVideoX, and the default of its class
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model: its components by role, as files of configurations/ or folders with a config.json; `states` it is told;
+    """A model: its components by role, as files of configurations/ or folders with a config.json; `states` of a prompt;
     the clip it works on, and where its features are read with gradients."""
 
     family: str
@@ -112,17 +112,17 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
     grid = backbone.grid(a.frames, a.height, a.width)
     width = _text_width(backbone)
 
-    def told() -> dict[str, torch.Tensor]:
+    def inputs() -> dict[str, torch.Tensor]:
         return {"states": torch.empty(1, a.states, width, device=META, dtype=backbone.dtype)}
 
     def evaluation() -> object:
-        z, t = torch.empty(1, *grid, device=META), torch.zeros(1, grid.frames, dtype=torch.int64, device=META)
-        return backbone.predict(z, t, Condition(told()))
+        z, t = torch.empty(1, *grid, device=META), torch.zeros(1, grid.frames, device=META)
+        return backbone.predict(z, t, Condition(inputs()))
 
     def gradient() -> object:
         z = torch.empty(1, *grid, device=META, requires_grad=True)
-        t = torch.zeros(1, grid.frames, dtype=torch.int64, device=META)
-        found = backbone.features(z, t, Condition(told()), [a.site])[a.site]
+        t = torch.zeros(1, grid.frames, device=META)
+        found = backbone.features(z, t, Condition(inputs()), [a.site])[a.site]
         return torch.autograd.grad(found.float().square().sum(), z)
 
     def text() -> object:

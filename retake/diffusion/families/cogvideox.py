@@ -1,6 +1,6 @@
 """The CogVideoX family: CogVideoX-2B and 5B, and the small video transformers of the same class that ship with Retake.
 
-Which autoencoder and encoders stand beside the transformer is told by the parts themselves. AutoencoderKLCogVideoX
+The parts themselves say which autoencoder and encoders stand beside the transformer. AutoencoderKLCogVideoX
 packs four frames into a latent frame; an AutoencoderKL works frame by frame, and the transformer then has one latent
 frame a frame. Text comes from T5 or CLIP; where there is an image encoder, the network reads its states after the
 text's, in one sequence, and a reference that is not given is zeros.
@@ -112,19 +112,19 @@ class CogVideoX(Backbone):
         pixels = cogvideox_vae.decode(coder, latents, self.device)
         return finite(pixels, "the VAE's decoder", self.dtype).clamp(-1, 1)
 
-    # ---- what it is told ---------------------------------------------------------------------------------------------
+    # ---- conditioning -----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def condition(
         self,
         text: Sequence[str] | None = None,
         image: Tensor | None = None,
-        unwanted: str = "",
-        behind: Sequence[str] = (),
+        negative: str = "",
+        extra: Sequence[str] = (),
     ) -> Condition:
         """States [B, L, D] of text, and where the model has an image encoder, [B, N, D] of images behind them.
 
-        What is unwanted is `unwanted` as text, and no image (zeros).
+        The negative: the prompt `negative`, and no image (zeros).
         """
         if image is not None and not self.reads_images:
             raise ConfigError(
@@ -133,15 +133,15 @@ class CogVideoX(Backbone):
                 "Give a prompt alone, or take a model that reads images: model=embedded_dit.",
             )
         said = prompts(text, image)
-        wanted = self._text(said, behind)
-        without = self._text([unwanted], [unwanted] * len(behind)).expand(len(said), -1, -1)
+        positive = self._text(said, extra)
+        without = self._text([negative], [negative] * len(extra)).expand(len(said), -1, -1)
         if "image_encoder" in self.parts:
             part = self.parts.look if image is None else self.parts.need
-            wanted, without = joined(wanted, without, part("image_encoder"), image)
-        return Condition({"states": wanted}, {"states": without})
+            positive, without = joined(positive, without, part("image_encoder"), image)
+        return Condition({"states": positive}, {"states": without})
 
-    def _text(self, said: Sequence[str], behind: Sequence[str]) -> Tensor:
-        states = text_states(self.parts.need("text_encoder"), self.parts.look("tokenizer"), said, behind)
+    def _text(self, said: Sequence[str], extra: Sequence[str]) -> Tensor:
+        states = text_states(self.parts.need("text_encoder"), self.parts.look("tokenizer"), said, extra)
         return states.to(self.device, self.dtype)
 
     @property
@@ -153,9 +153,9 @@ class CogVideoX(Backbone):
 
     # ---- the network -------------------------------------------------------------------------------------------------
 
-    def forward(self, z: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         network = self.parts.use("network")
-        z, text = z.to(self.device, self.dtype), told["states"].to(self.device, self.dtype)
+        z, text = z.to(self.device, self.dtype), inputs["states"].to(self.device, self.dtype)
         return cogvideox_transformer.evaluate(network, z, t.to(self.device), text, self._places(z))
 
     def _places(self, z: Tensor) -> cogvideox_transformer.Positions:
@@ -184,7 +184,7 @@ class CogVideoX(Backbone):
             return {}
         network = self.parts.use("network")
         t, z = times(t, z).to(self.device), z.to(self.device, self.dtype)
-        text = condition.wanted["states"].to(self.device, self.dtype)
+        text = condition.positive["states"].to(self.device, self.dtype)
         wanted = {known.index(name): name for name in names}
         found = cogvideox_transformer.states(network, z, t, text, wanted.keys(), self._places(z))
         return {name: found[block] for block, name in wanted.items()}

@@ -24,7 +24,7 @@ Positions = Tensor | Rotary | None
 
 
 def evaluate(transformer: Any, z: Tensor, t: Tensor, text: Tensor, places: Positions = None) -> Tensor:
-    """The network's output [B, F, C, h, w] for latents z [B, F, C, h, w], timesteps t int64 [B, F] and text states
+    """The network's output [B, F, C, h, w] for latents z [B, F, C, h, w], timesteps t float32 [B, F] and text states
     [B, L, D] in z's dtype. `places` is what `positions` gives for the grid; None works it out."""
     embedding = time_embedding(transformer, t, z.dtype)
     (video,) = deque(blocks(transformer, z, embedding, text, places), maxlen=1)

@@ -27,20 +27,20 @@ def prompts(text: Sequence[str] | None, image: Tensor | None) -> list[str]:
     return list(text) if text is not None else [""] * count
 
 
-def joined(wanted: Tensor, unwanted: Tensor, encoder: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
-    """States of text [B, L, D], wanted and unwanted, with those of images [B, 3, H, W] behind them: [B, L + N, D] each.
-    No image, and the unwanted one, are zeros."""
+def joined(positive: Tensor, negative: Tensor, encoder: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    """States of text [B, L, D], positive and negative, followed by those of images [B, 3, H, W]: [B, L + N, D]
+    each. No image, and the negative one, are zeros."""
     tokens = (encoder.config.image_size // encoder.config.patch_size) ** 2 + 1  # patches and the class token
-    blank = wanted.new_zeros(len(wanted), tokens, wanted.shape[-1])
+    blank = positive.new_zeros(len(positive), tokens, positive.shape[-1])
     seen = blank if image is None else image_states(encoder, image).to(blank)
-    return torch.cat([wanted, seen], dim=1), torch.cat([unwanted, blank], dim=1)
+    return torch.cat([positive, seen], dim=1), torch.cat([negative, blank], dim=1)
 
 
-def text_states(encoder: Any, tokenizer: Any, prompts: Sequence[str], behind: Sequence[str] = ()) -> Tensor:
+def text_states(encoder: Any, tokenizer: Any, prompts: Sequence[str], extra: Sequence[str] = ()) -> Tensor:
     """States [B, L, D] of B prompts; L is the tokenizer's full length, longer prompts are cut. The states of K prompts
-    `behind` follow those of every one: [B, (1 + K) L, D]."""
+    `extra` follow those of every one: [B, (1 + K) L, D]."""
     tokens = tokenizer(
-        [*prompts, *behind],
+        [*prompts, *extra],
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,

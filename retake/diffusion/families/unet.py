@@ -67,14 +67,14 @@ class UNet(Backbone):
     def decode(self, latents: Tensor) -> Tensor:
         return image_vae.decode(self.parts.need("vae"), latents)
 
-    # ---- what it is told -------------------------------------------------------------------------------------------
+    # ---- conditioning -----------------------------------------------------------------------------------------------
 
     def condition(
         self,
         text: Sequence[str] | None = None,
         image: Tensor | None = None,
-        unwanted: str = "",
-        behind: Sequence[str] = (),
+        negative: str = "",
+        extra: Sequence[str] = (),
     ) -> Condition:
         """`states` [B, L, D]: the text's, then, where images are read so, the image's. `image` [B, 1, ...] otherwise:
         what an IP-Adapter projects. Without a text the prompt is "", without an image its states are zeros."""
@@ -87,15 +87,15 @@ class UNet(Backbone):
             )
         with torch.no_grad():
             encoder, tokenizer = self.parts.need("text_encoder"), self.parts.look("tokenizer")
-            states = text_states(encoder, tokenizer, said, behind)
-            without = text_states(encoder, tokenizer, [unwanted], [unwanted] * len(behind)).expand(len(said), -1, -1)
+            states = text_states(encoder, tokenizer, said, extra)
+            without = text_states(encoder, tokenizer, [negative], [negative] * len(extra)).expand(len(said), -1, -1)
             if self.joint:
                 part = self.parts.look if image is None else self.parts.need
                 states, without = joined(states, without, part("image_encoder"), image)
-            wanted, dropped = {"states": states}, {"states": without}
+            positive, dropped = {"states": states}, {"states": without}
             if image is not None and not self.joint:
-                wanted["image"], dropped["image"] = self._embedded(image)
-        return Condition(wanted, dropped)
+                positive["image"], dropped["image"] = self._embedded(image)
+        return Condition(positive, dropped)
 
     def _embedded(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """What an IP-Adapter reads of images, and of none of them (as diffusers' pipelines prepare it)."""
@@ -110,8 +110,8 @@ class UNet(Backbone):
 
     # ---- the network -----------------------------------------------------------------------------------------------
 
-    def forward(self, z: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
-        return walk(self.parts.use("network"), z, t, told)
+    def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        return walk(self.parts.use("network"), z, t, inputs)
 
     def sites(self) -> Sequence[Site]:
         if self._sites is None:
@@ -128,24 +128,24 @@ class UNet(Backbone):
         for name in names:
             if name not in known:
                 raise features.no_site(name, known)
-        found = features.read(network, names, lambda: walk(network, z, times(t, z), condition.wanted))
+        found = features.read(network, names, lambda: walk(network, z, times(t, z), condition.positive))
         return {name: value.unflatten(0, z.shape[:2]) for name, value in found.items()}
 
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
         return attention.replaced(self.network, replace)
 
 
-def walk(network: Any, z: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
-    """A motion or 3-D U-Net's output [B, F, C, h, w] for z [B, F, C, h, w], t int64 [B, F], states [B, L, D].
+def walk(network: Any, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """A motion or 3-D U-Net's output [B, F, C, h, w] for z [B, F, C, h, w], t float32 [B, F], states [B, L, D].
 
     Frames stand on the batch axis everywhere, so an embedding of each frame's own timestep is all that it takes. Runs
     in the network's dtype, with gradients where they are enabled.
     """
     frames, dtype = z.shape[1], network.dtype
     embedded = network.time_embedding(network.time_proj(t.flatten()).to(dtype))
-    states: Any = told["states"].to(dtype).repeat_interleave(frames, dim=0)
+    states: Any = inputs["states"].to(dtype).repeat_interleave(frames, dim=0)
     if adapted(network):
-        shown = network.encoder_hid_proj([told["image"].to(dtype)]) if "image" in told else []
+        shown = network.encoder_hid_proj([inputs["image"].to(dtype)]) if "image" in inputs else []
         states = (states, [one.repeat_interleave(frames, dim=0) for one in shown])
 
     x = network.conv_in(z.flatten(0, 1).to(dtype))
@@ -207,9 +207,9 @@ def places(network: nn.Module) -> list[str]:
 def sites(network: nn.Module, frames: int, channels: int, height: int, width: int) -> list[Site]:
     """Every site of a network on the meta device, with its grid, in the order in which a pass comes by."""
     z = torch.empty(1, frames, channels, height, width, device="meta")
-    t = torch.zeros(1, frames, dtype=torch.int64, device="meta")
-    told = {"states": torch.empty(1, 4, text_width(network.config), device="meta")}
-    shapes = features.survey(network, places(network), lambda: walk(network, z, t, told))
+    t = torch.zeros(1, frames, device="meta")
+    inputs = {"states": torch.empty(1, 4, text_width(network.config), device="meta")}
+    shapes = features.survey(network, places(network), lambda: walk(network, z, t, inputs))
     return [Site(name, Grid(frames, *shape[1:])) for name, shape in shapes.items()]
 
 

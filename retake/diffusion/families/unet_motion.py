@@ -41,9 +41,9 @@ class UNetMotion(UNet):
         super().__init__(parts, schedule, frames, height, width)
         self._known(frames)
 
-    def forward(self, z: Tensor, t: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         self._known(z.shape[1])
-        return super().forward(z, t, told)
+        return super().forward(z, t, inputs)
 
     def _known(self, frames: int) -> None:
         if frames > self.longest:

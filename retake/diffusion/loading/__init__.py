@@ -1,1 +1,1 @@
-"""From a folder or a hub repository to a Backbone: components, LoRA and IP-Adapter, offload, the pool."""
+"""From a folder or a hub repository to a Backbone: components, LoRA and IP-Adapter, offload."""

@@ -1,7 +1,7 @@
-"""From noisy latents to clean ones: DDIM over a schedule's ladder, for clips of any length.
+"""From noisy latents to clean ones: DDIM over the timesteps of a schedule, for clips of any length.
 
-Levels count steps away from the clean clip: level 0 is the clip's latents, level `steps` the noisiest that the ladder
-knows. Sampling goes down from any level; inversion.py goes up over the very same pairs of timesteps.
+Levels count steps away from the clean clip: level 0 is the clip's latents, level `steps` the noisiest that the schedule
+has. Sampling goes down from any level; inversion.py goes up over the very same pairs of timesteps.
 
 Sources: DDIM (Song et al. 2021, eq. 12), classifier-free guidance (Ho & Salimans 2022, eq. 6), editing from a middle
 level (SDEdit, Meng et al. 2022, alg. 1), the source put back outside a mask (RePaint, Lugmayr et al. 2022, eq. 8).
@@ -25,9 +25,9 @@ Mask = Callable[[range], Tensor]
 """frames -> where they may change, [n, 1, h, w] in 0..1."""
 
 
-def timesteps(schedule: Schedule, steps: int) -> list[int]:
+def timesteps(schedule: Schedule, steps: int) -> list[float]:
     """The training timestep of every level: `END` at level 0, the noisiest at level `steps`."""
-    return [END, *(t for t, _ in reversed(schedule.ladder(steps)))]
+    return [END, *(t for t, _ in reversed(schedule.step_pairs(steps)))]
 
 
 def noise(seed: int, frames: Sequence[int], shape: Sequence[int], stream: int = 0) -> Tensor:
@@ -76,8 +76,8 @@ def sample(
 ) -> Latents:
     """Denoise latents z [F, C, h, w] from level `start` to level 0, in place; returns z.
 
-    condition: of one clip (B = 1). steps: of the whole ladder; `start` of them are made, all by default. windows: how
-    a long clip is cut, one window by default; `batch` of them go through the network at once. eta: 0 is
+    condition: of one clip (B = 1). steps: from pure noise to the clean clip; `start` of them are made, all by default.
+    windows: how a long clip is cut, one window by default; `batch` of them go through the network at once. eta: 0 is
     deterministic, 1 DDPM's variance, from the noise of `seed`. source, mask: after every step, what the mask leaves
     out is the source's at that level. progress: (steps done, steps to do).
 
@@ -86,13 +86,13 @@ def sample(
     """
     count, schedule = z.shape[0], backbone.schedule
     windows = windows or Windows(count, count)
-    ladder = schedule.ladder(steps)
+    pairs = schedule.step_pairs(steps)
     start = steps if start is None else start
 
-    for done, (t, to) in enumerate(ladder[steps - start :], 1):
+    for done, (t, to) in enumerate(pairs[steps - start :], 1):
         level = start - done
 
-        def step(spans: Sequence[range], t: int = t, to: int = to, level: int = level) -> Tensor:
+        def step(spans: Sequence[range], t: float = t, to: float = to, level: int = level) -> Tensor:
             x0, eps = predicted(backbone, z, spans, t, condition, guidance)
             fresh = None
             if eta:
@@ -110,8 +110,7 @@ def sample(
 
 
 def predicted(
-    backbone: Backbone, z: Latents, spans: Sequence[range], t: int, condition: Condition, guidance: float = 1.0
+    backbone: Backbone, z: Latents, spans: Sequence[range], t: float, condition: Condition, guidance: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """(x0, eps) of several windows of z in one batch: float32 [W, length, C, h, w] each."""
-    told = Condition(repeated(condition.wanted, len(spans)), repeated(condition.unwanted, len(spans)))
-    return backbone.predict(gathered(z, spans, backbone.device), t, told, guidance)
+    return backbone.predict(gathered(z, spans, backbone.device), t, repeated(condition, len(spans)), guidance)

@@ -11,7 +11,7 @@ Frames that enter are noise (generation, begun with a clip made otherwise) or a 
 
     diagonal = Diagonal.of(backbone, steps=64, start=19)
     queue = begin(diagonal, source)                              # or Queue.restore(snapshot)
-    for frame, z, state in emitted(backbone, queue, diagonal, condition, source, count=len(clip)):
+    for frame, z, state in run_queue(Denoiser(backbone, condition), queue, diagonal, source, len(clip)):
         ...                                                      # queue.snapshot() goes on behind this frame
 
 The paper counts ranks from 0; a frame of rank r is here at level r + 1, before its step to level r.
@@ -27,10 +27,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.diffusion.backbone import Backbone, Condition
+from retake.diffusion.backbone import Backbone
 from retake.diffusion.sampling.ddim import Source
-from retake.diffusion.sampling.fifo_queue import Emitted, Pairs, Queue, Span, Step, advance, cut, drawn, plain
-from retake.diffusion.schedule import END, Schedule, blindness
+from retake.diffusion.sampling.fifo_queue import Denoiser, Emitted, Pairs, Queue, Span, advance, cut, drawn
+from retake.diffusion.schedule import END, Schedule, StepPair, undefined_x0
 from retake.errors import ConfigError
 
 
@@ -43,7 +43,7 @@ class Diagonal:
     Raises ConfigError E290 unless 0 <= lookahead < window.
     """
 
-    pairs: tuple[tuple[int, int], ...]
+    pairs: tuple[StepPair, ...]
     window: int
     lookahead: int
 
@@ -60,7 +60,7 @@ class Diagonal:
         """The levels that `sample` with `steps` goes through from level `start`, so that inversions and `forward` serve
         both; in windows of the length that the model works at. Raises ConfigError E275 for levels that the schedule
         does not have."""
-        pairs, start = tuple(reversed(backbone.schedule.ladder(steps))), steps if start is None else start
+        pairs, start = tuple(reversed(backbone.schedule.step_pairs(steps))), steps if start is None else start
         if not 1 <= start <= steps:
             raise ConfigError("E275", f"a queue of {start} levels, of {steps} steps", f"Give 1 to {steps}.")
         window = backbone.length
@@ -97,18 +97,18 @@ class Diagonal:
         return reads * (2 if guided else 1)
 
 
-def evenly(schedule: Schedule, levels: int) -> list[tuple[int, int]]:
+def evenly(schedule: Schedule, levels: int) -> list[StepPair]:
     """(t, t of the next step) of the published queue, cleanest first: timesteps spread evenly over 0 .. T-1, rounded.
 
     The first goes from 0 to 0: it changes nothing, and what comes out is left with the noise of timestep 0. Raises
-    ConfigError E275 unless 1 <= levels <= T, E277 where the noisiest cannot be asked about (`Schedule.blind`).
+    ConfigError E275 unless 1 <= levels <= T, E277 where the noisiest has no x0 (`undefined_at_terminal`).
     """
     if not 1 <= levels <= schedule.length:
         raise ConfigError("E275", f"a queue of {levels} levels", f"This schedule takes 1 to {schedule.length}.")
-    times = [int(t) for t in np.linspace(0, schedule.length - 1, levels).round()]
-    if schedule.blind and times[-1] == schedule.length - 1:
-        raise blindness(times[-1])
-    return list(zip(times, [0, *times[:-1]], strict=True))
+    times = np.linspace(0, schedule.length - 1, levels).round().tolist()
+    if schedule.undefined_at_terminal and times[-1] == schedule.length - 1:
+        raise undefined_x0(times[-1])
+    return list(zip(times, [0.0, *times[:-1]], strict=True))
 
 
 def generated(schedule: Schedule, pairs: Pairs, base: Tensor, seed: int) -> Source:
@@ -150,52 +150,33 @@ def begin(diagonal: Diagonal, source: Source, ready: int = 1, repeat: bool = Fal
 
 
 @torch.no_grad()
-def emitted(
-    backbone: Backbone,
+def run_queue(
+    denoiser: Denoiser,
     queue: Queue,
     diagonal: Diagonal,
-    condition: Condition,
     source: Source,
-    *,
     count: int | None = None,
-    guidance: float = 1.0,
-    batch: int | None = None,
-    eta: float = 0.0,
-    seed: int = 0,
-    step: Step = plain,
     between: Callable[[], None] = lambda: None,
 ) -> Iterator[Emitted]:
     """Frames as they are done, in order, each after one iteration of the queue, which is changed in place.
 
-    condition: of one clip (B = 1). source: what enters, asked for its noisiest level alone. count: of the clip; nothing
+    denoiser: eta=1 as published. source: what enters, asked for its noisiest level alone. count: of the clip; nothing
     enters behind its last frame, and the queue runs empty. Endless by default (what enters behind the last frame that
-    is wanted is then work for nothing, as published). batch: windows through the network at once, all by default. eta:
-    of the DDIM step, 1 as published. step: a method's edit. between: called between iterations, also while the queue
-    warms up and nothing comes out of it.
+    is wanted is then work for nothing, as published). between: called between iterations, also while the queue warms up
+    and nothing comes out of it.
 
     Between two iterations `queue.snapshot()` holds all that is needed to go on. Memory: the queue's slots and up to a
     window of frames on either side, and the network's for `batch` windows; results for different batches agree to
     rounding. Raises what Backbone.predict raises.
     """
-    queue.to(backbone.device)
+    queue.to(denoiser.backbone.device)
     while count is None or queue.head < count:
         number = queue.head
         spans = diagonal.spans(number, queue.first, count)
         entering = range(queue.frames.stop, spans[-1].reads.stop)
         if entering:
             queue.enter(source(diagonal.levels, entering), diagonal.levels)
-        advance(
-            backbone,
-            queue,
-            spans,
-            diagonal.pairs,
-            condition,
-            guidance=guidance,
-            batch=batch,
-            eta=eta,
-            seed=seed,
-            step=step,
-        )
+        advance(denoiser, queue, spans, diagonal.pairs)
         queue.head += 1
         done = queue.out(number) if number >= 0 else None
         queue.leave(queue.head - diagonal.window + 1)  # the last window of a clip looks back so far
@@ -204,36 +185,13 @@ def emitted(
         between()
 
 
-def together(
-    backbone: Backbone,
-    diagonal: Diagonal,
-    condition: Condition,
-    source: Source,
-    count: int,
-    *,
-    guidance: float = 1.0,
-    batch: int | None = None,
-    eta: float = 0.0,
-    seed: int = 0,
-    step: Step = plain,
-) -> Iterator[Emitted]:
-    """What `emitted` does with a clip, but synchronously: all frames stand at one level at a time, as in ordinary
+def run_synchronous(denoiser: Denoiser, diagonal: Diagonal, source: Source, count: int) -> Iterator[Emitted]:
+    """What `run_queue` does with a clip, but synchronously: all frames stand at one level at a time, as in ordinary
     sampling, and come out together. For comparison, with the same methods: the whole clip is in memory, and windows are
     not blended."""
     queue = Queue(0, source(diagonal.levels, range(count)).float(), [diagonal.levels] * count)
-    queue.to(backbone.device)
+    queue.to(denoiser.backbone.device)
     spans = cut(queue.frames, diagonal.window, diagonal.lookahead, 0, count)
     for _ in range(diagonal.levels):
-        advance(
-            backbone,
-            queue,
-            spans,
-            diagonal.pairs,
-            condition,
-            guidance=guidance,
-            batch=batch,
-            eta=eta,
-            seed=seed,
-            step=step,
-        )
+        advance(denoiser, queue, spans, diagonal.pairs)
     yield from (queue.out(number) for number in queue.frames)

@@ -21,10 +21,10 @@ from torch import Tensor
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.sampling.ddim import Mask, Source, noise
 from retake.diffusion.sampling.windows import repeated
-from retake.diffusion.schedule import Schedule
+from retake.diffusion.schedule import Schedule, StepPair
 
-Pairs = Sequence[tuple[int, int]]
-"""(t, t of the next step) of level 1, 2, ...: `Schedule.ladder` from its clean end."""
+Pairs = Sequence[StepPair]
+"""(t, t of the next step) of level 1, 2, ...: `Schedule.step_pairs` from its clean end."""
 STREAMS = 1 << 16  # more than a schedule has levels: from here on, noise for methods
 
 
@@ -153,12 +153,12 @@ class Slots:
 
     @property
     def t(self) -> Tensor:
-        """Training timesteps before the step, int64 [n]."""
+        """Training timesteps before the step, float32 [n]."""
         return torch.tensor([self.pairs[level - 1][0] for level in self.levels], device=self.queue.z.device)
 
     @property
     def to(self) -> Tensor:
-        """Training timesteps after the step, int64 [n]; `schedule.END` is clean."""
+        """Training timesteps after the step, float32 [n]; `schedule.END` is clean."""
         return torch.tensor([self.pairs[level - 1][1] for level in self.levels], device=self.queue.z.device)
 
     def rows(self, name: str, *shape: int) -> Tensor:
@@ -189,14 +189,14 @@ Step = Callable[[Tensor, Tensor, Slots], Tensor]
 network predicted before `slots.step`, and what comes out of it; `slots.rows` is its memory."""
 
 
-def plain(x0: Tensor, eps: Tensor, slots: Slots) -> Tensor:
+def ddim_step(x0: Tensor, eps: Tensor, slots: Slots) -> Tensor:
     """The step without an edit."""
     return slots.step(x0, eps)
 
 
-def inside(mask: Mask, source: Source, step: Step = plain) -> Step:
+def keep_outside(mask: Mask, source: Source, step: Step = ddim_step) -> Step:
     """A step after which what the mask leaves out is the source's at that level (RePaint, Lugmayr et al. 2022, eq. 8;
-    sampling.sample does the same)."""
+    ddim.sample does the same)."""
 
     def held(x0: Tensor, eps: Tensor, slots: Slots) -> Tensor:
         z = step(x0, eps, slots)
@@ -208,46 +208,50 @@ def inside(mask: Mask, source: Source, step: Step = plain) -> Step:
     return held
 
 
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """How every frame of a queue is denoised.
+
+    condition: of one clip (B = 1). batch: windows through the network at once, all by default. eta: of the DDIM step; 0
+    is deterministic, 1 is DDPM's variance. seed: of its noise. step: a method's edit.
+    """
+
+    backbone: Backbone
+    condition: Condition
+    guidance: float = 1.0
+    batch: int | None = None
+    eta: float = 0.0
+    seed: int = 0
+    step: Step = ddim_step
+
+
 @torch.no_grad()
-def advance(
-    backbone: Backbone,
-    queue: Queue,
-    spans: Sequence[Span],
-    pairs: Pairs,
-    condition: Condition,
-    *,
-    guidance: float = 1.0,
-    batch: int | None = None,
-    eta: float = 0.0,
-    seed: int = 0,
-    step: Step = plain,
-) -> None:
+def advance(denoiser: Denoiser, queue: Queue, spans: Sequence[Span], pairs: Pairs) -> None:
     """Every frame that a window writes goes one level down, whatever its level; in place.
 
     queue: on the network's device. spans: windows of one length, which write neighbouring frames one after the other
-    (`cut`). batch: windows through the network at once, all by default. eta: 0 is deterministic, 1 DDPM's variance.
-    Frames that are done are shown to the network at the cleanest timestep. Raises what Backbone.predict raises.
+    (`cut`). Frames that are done are shown to the network at the cleanest timestep. Raises what `predict` raises.
     """
-    done = max(pairs[0][1], 0)
+    backbone, condition, batch = denoiser.backbone, denoiser.condition, denoiser.batch or len(spans)
+    done = max(pairs[0][1], 0.0)
     t = torch.tensor([pairs[level - 1][0] if level else done for level in queue.levels], device=queue.z.device)
     x0, eps = [], []
-    for at in range(0, len(spans), batch or len(spans)):
-        some = spans[at : at + (batch or len(spans))]
-        told = Condition(repeated(condition.wanted, len(some)), repeated(condition.unwanted, len(some)))
+    for at in range(0, len(spans), batch):
+        some = spans[at : at + batch]
         z, seen = (torch.stack([rows[queue.part(span.reads)] for span in some]) for rows in (queue.z, t))
-        found = backbone.predict(z, seen, told, guidance)
-        queue.evaluations += seen.numel() * (1 if guidance == 1.0 else 2)
+        found = backbone.predict(z, seen, repeated(condition, len(some)), denoiser.guidance)
+        queue.evaluations += seen.numel() * (1 if denoiser.guidance == 1.0 else 2)
         for span, clean, noisy in zip(some, *found, strict=True):
             kept = slice(span.writes.start - span.reads.start, span.writes.stop - span.reads.start)
             x0.append(clean[kept])
             eps.append(noisy[kept])
     written = range(spans[0].writes.start, spans[-1].writes.stop)
-    slots = Slots(queue, written, spans, pairs, backbone.schedule, eta, seed)
-    made, part = step(torch.cat(x0), torch.cat(eps), slots), queue.part(slots.frames)
+    slots = Slots(queue, written, spans, pairs, backbone.schedule, denoiser.eta, denoiser.seed)
+    made, part = denoiser.step(torch.cat(x0), torch.cat(eps), slots), queue.part(slots.frames)
     queue.z[part] = made
     queue.levels[part] = [level - 1 for level in queue.levels[part]]
 
 
 def drawn(seed: int, frames: Sequence[int], shape: Sequence[int], stream: int = 0) -> Tensor:
-    """`sampling.noise`, also for the negative numbers of frames that only warm the queue up."""
+    """`ddim.noise`, also for the negative numbers of frames that only warm the queue up."""
     return noise(seed, [number % (1 << 32) for number in frames], shape, stream)

@@ -72,13 +72,13 @@ def invert(
     windows = windows or Windows(count, count)
     make = new or (lambda dtype: torch.empty(tuple(z.shape), dtype=dtype))
     guess, below = make(torch.float32), z
-    for number, (t, to) in enumerate(reversed(schedule.ladder(steps)), 1):
+    for number, (t, to) in enumerate(reversed(schedule.step_pairs(steps)), 1):
         if number <= first:
             continue
 
-        def rise(spans: Sequence[range], asked: Latents, z: Latents = below, t: int = t, to: int = to) -> Tensor:
+        def rise(spans: Sequence[range], asked: Latents, z: Latents = below, t: float = t, to: float = to) -> Tensor:
             x0, eps = predicted(backbone, asked, spans, t, condition)
-            return raised(schedule, gathered(z, spans, backbone.device), x0, eps, t, to)
+            return inverse_ddim_step(schedule, gathered(z, spans, backbone.device), x0, eps, t, to)
 
         asked, moved, evaluations = below, 0.0, 0
         while evaluations <= iterations:
@@ -99,7 +99,7 @@ def invert(
         yield Level(number, level, evaluations, moved if evaluations > 1 else None)
 
 
-def raised(schedule: Schedule, z: Tensor, x0: Tensor, eps: Tensor, t: int, to: int) -> Tensor:
+def inverse_ddim_step(schedule: Schedule, z: Tensor, x0: Tensor, eps: Tensor, t: float, to: float) -> Tensor:
     """z' at t whose denoising step to `to` is z, where the network answers about z' what it said of (x0, eps) at t."""
     if schedule.prediction == "epsilon":
         return schedule.step((z - schedule.sigma(to) * eps) / schedule.alpha(to), eps, to, t)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.diffusion.backbone import Backbone
+from retake.diffusion.backbone import Backbone, Condition
 from retake.errors import ConfigError
 
 
@@ -99,11 +99,11 @@ class Windows:
     @cached_property
     def weights(self) -> tuple[Tensor, ...]:
         """Of every window, the share of each of its frames in the result: float32 [length]; shares sum to 1."""
-        raised = [self._ramp(k) for k in range(len(self.spans))]
+        ramps = [self._ramp(k) for k in range(len(self.spans))]
         total = np.zeros(self.count)
-        for span, ramp in zip(self.spans, raised, strict=True):
+        for span, ramp in zip(self.spans, ramps, strict=True):
             total[span.start : span.stop] += ramp
-        pairs = zip(self.spans, raised, strict=True)
+        pairs = zip(self.spans, ramps, strict=True)
         return tuple(torch.from_numpy((r / total[s.start : s.stop]).astype(np.float32)) for s, r in pairs)
 
     def _ramp(self, k: int) -> np.ndarray:
@@ -151,6 +151,10 @@ def gathered(z: Latents, spans: Sequence[range], device: torch.device) -> Tensor
     return torch.stack([z[s.start : s.stop].to(device, torch.float32) for s in spans])
 
 
-def repeated(told: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
-    """What one clip is told, for so many windows of it."""
-    return {name: value.expand(times, *value.shape[1:]) for name, value in told.items()}
+def repeated(condition: Condition, times: int) -> Condition:
+    """The condition of one clip (B = 1) for so many windows of it, without a copy."""
+
+    def each(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.expand(times, *value.shape[1:]) for name, value in inputs.items()}
+
+    return Condition(each(condition.positive), each(condition.negative))

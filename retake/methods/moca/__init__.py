@@ -190,7 +190,7 @@ def edit(
     """
     from retake.diffusion.sampling.chunked_vae import decoded
     from retake.diffusion.sampling.fifo import Diagonal
-    from retake.diffusion.sampling.fifo_queue import inside
+    from retake.diffusion.sampling.fifo_queue import Denoiser, keep_outside
     from retake.methods.moca.masks import from_attention, from_estimate, from_region, gated
     from retake.methods.moca.steps import mixing
     from retake.methods.moca.stream import Stream
@@ -217,18 +217,15 @@ def edit(
     )
     if rule.hold:
         free = touched_cells(latents, region, params, params.margin, inputs.scratch)
-        step = inside(free, source, step)
+        step = keep_outside(free, source, step)
+    condition = condition_of(backbone, params, rule)
+    denoiser = Denoiser(backbone, condition, rule.guidance, inputs.batch, rule.eta, params.seed, step)
     stream = Stream(
-        backbone,
+        denoiser,
         diagonal,
-        told(backbone, params, rule),
         source,
-        step,
         inputs,
         shape=tuple(latents.meta[name] for name in ("count", "channels", "height", "width")),
-        guidance=rule.guidance,
-        eta=rule.eta,
-        seed=params.seed,
         keep=params.keep,
         diagonally=params.diagonal,
     )
@@ -266,11 +263,11 @@ def listener(backbone: Backbone, latents: LatentSeries, params: Params, rule: Ru
 def levels_below(backbone: Backbone, steps: int, enter: float) -> int:
     """The highest level whose timestep is not above `enter`. 0 is refused by the queue, E275."""
     share = TIMESTEPS / backbone.schedule.length
-    return sum(t * share <= enter for t, _ in backbone.schedule.ladder(steps))
+    return sum(t * share <= enter for t, _ in backbone.schedule.step_pairs(steps))
 
 
-def told(backbone: Backbone, params: Params, rule: Rule) -> Condition:
+def condition_of(backbone: Backbone, params: Params, rule: Rule) -> Condition:
     """The condition: the prompt, behind it the reference's text, and the picture where the model looks at it."""
     image = shown(params.reference) if params.reference and rule.look and backbone.reads_images else None
-    behind = [params.reference_text] if params.reference_text else []
-    return backbone.condition([params.source_prompt], image, params.unwanted, behind)
+    extra = [params.reference_text] if params.reference_text else []
+    return backbone.condition([params.source_prompt], image, params.unwanted, extra)

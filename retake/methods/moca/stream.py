@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.sampling.ddim import Source
-from retake.diffusion.sampling.fifo import Diagonal, begin, emitted, together
-from retake.diffusion.sampling.fifo_queue import Emitted, Queue, Step
+from retake.diffusion.sampling.fifo import Diagonal, begin, run_queue, run_synchronous
+from retake.diffusion.sampling.fifo_queue import Denoiser, Emitted, Queue
 from retake.diffusion.sampling.windows import Reel
 from retake.methods import Inputs
 
@@ -25,17 +24,12 @@ class Stream:
     may ask for again. diagonally: False takes all frames down together, and keeps nothing before they are done.
     """
 
-    backbone: Backbone
+    denoiser: Denoiser
     diagonal: Diagonal
-    condition: Condition
     source: Source
-    step: Step
     inputs: Inputs
     _: KW_ONLY
     shape: tuple[int, ...]
-    guidance: float
-    eta: float
-    seed: int
     keep: int
     diagonally: bool
 
@@ -52,7 +46,7 @@ class Stream:
             self._reel[one.frame : one.frame + 1] = one.z[None]
             self._done = one.frame + 1
             shown = len(self.inputs.frames)
-            self.inputs.progress(min(1 + (self._done - 1) * self.backbone.time, shown), shown)
+            self.inputs.progress(min(1 + (self._done - 1) * self.denoiser.backbone.time, shown), shown)
             if self._done == self.shape[0]:
                 self.inputs.keep(self._parts())
         return self._reel[frames]
@@ -61,19 +55,10 @@ class Stream:
         self._reel[frames] = values
 
     def _run(self) -> Iterator[Emitted]:
-        told = {
-            "guidance": self.guidance,
-            "batch": self.inputs.batch,
-            "eta": self.eta,
-            "seed": self.seed,
-            "step": self.step,
-        }
-        start = self.backbone, self.diagonal, self.condition, self.source
         if not self.diagonally:
-            return together(*start, self.shape[0], **told)
+            return run_synchronous(self.denoiser, self.diagonal, self.source, self.shape[0])
         self._queue = self._queue or begin(self.diagonal, self.source)
-        start = self.backbone, self._queue, self.diagonal, self.condition, self.source
-        return emitted(*start, count=self.shape[0], between=self._between, **told)
+        return run_queue(self.denoiser, self._queue, self.diagonal, self.source, self.shape[0], self._between)
 
     def _between(self) -> None:
         self._iterations += 1
