@@ -16,7 +16,8 @@ from pathlib import Path
 
 from flows import graph
 from flows.datasets import gallery, outputs
-from flows.datasets.jobs import Job, Marks, Work, broken_rule
+from flows.datasets.fingerprint import Marks
+from flows.datasets.jobs import Job, Work, broken_rule
 from flows.datasets.states import BAD, GOOD, SETTLED, State, States
 from flows.editing import result_folder
 from flows.planning.table import duration
@@ -27,7 +28,7 @@ from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import MachineError, RetakeError
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.recipe import digest
 from retake.store import Store
 
@@ -66,7 +67,7 @@ class Batch:
     def all(self) -> None:
         """Every job once: first those at their end, so that the time left is that of the others; what another process
         is at is waited for at the end."""
-        todo = [job for job in self.work.jobs if not self.settled(job, self.marks.of(job, self.rules))]
+        todo = [job for job in self.work.jobs if not self.settled(job, self.marks.mark_of(job, self.rules))]
         elsewhere = [job for job in todo if not self.one(job, wait=False)]
         for job in elsewhere:
             self.one(job, wait=True)
@@ -74,7 +75,7 @@ class Batch:
 
     def one(self, job: Job, wait: bool) -> bool:
         """Bring one job to an end, or find that it is at one; false where another process is at it."""
-        mark = self.marks.of(job, self.rules)
+        mark = self.marks.mark_of(job, self.rules)
         if self.settled(job, mark):
             return True
         key = digest(["job", str(self.home), job.name])
@@ -172,7 +173,7 @@ class Batch:
         path = self.home / "logs" / job.clip / f"{job.edit}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         expected = isinstance(error, RetakeError)
-        result_folder.write_text(path, f"{error}\n" if expected else "".join(traceback.format_exception(error)))
+        write_atomic(path, f"{error}\n" if expected else "".join(traceback.format_exception(error)))
 
 
 def datasets_home() -> Path:
@@ -198,7 +199,7 @@ def claimed(work: Work, store: Store) -> Path:
     with writing_explained(home), store.lock(digest(["dataset", str(home)])):
         if not (home / OWNER).exists():
             home.mkdir(parents=True, exist_ok=True)
-            result_folder.write_text(home / OWNER, work.source + "\n")
+            write_atomic(home / OWNER, work.source + "\n")
     return home_of(work)
 
 

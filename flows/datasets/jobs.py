@@ -1,11 +1,11 @@
-"""The jobs of a dataset: every edit of every clip, with valid settings and the mark of what it is made from."""
+"""The jobs of a dataset: every edit of every clip, with valid settings."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,12 @@ from pydantic import ValidationError
 from flows import graph
 from flows.datasets.manifest import ManifestError, Row, read_rows
 from flows.datasets.sources import entry, listed, no_clip
-from flows.settings.compose import CHECKOUT, CHOICES, Settings, taken, validate
+from flows.settings.compose import CHECKOUT, Settings, taken, validate
 from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
-from retake.clip import Clip, SpriteClip, open_clip, slug
-from retake.diffusion.model import weights_of
-from retake.errors import ConfigError, RetakeError
+from retake.clip import Clip, open_clip, slug
+from retake.errors import ConfigError
 from retake.metrics import fid
-from retake.recipe import digest, files_of, installed
-from retake.stage import RECORDED, identity
-from retake.store import Store
-from retake.weights.local import locate
-from tasks import metrics
+from retake.recipe import files_of
 
 FEW = 200  # problems of a manifest, beyond which the settings of its rows are not looked at, too
 OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
@@ -223,51 +218,3 @@ def broken_rule(clip: Clip, rules: Rules, folder_fps: float) -> str | None:
     if side < rules.smaller_than:
         return f"{side} pixels, fewer than dataset.skip.smaller_than={rules.smaller_than}"
     return None
-
-
-@dataclass
-class Marks:
-    """What jobs are made from, as far as the system tells without reading it: while a job's mark stays, so does what
-    it made. Files stand in it by inode, times and size, code by content, weights by where they lie."""
-
-    store: Store
-
-    def __post_init__(self) -> None:
-        folders = ("flows", "tasks", "retake")
-        files = sorted(path for folder in folders for path in (CHECKOUT / folder).rglob("*.py"))
-        code = [[str(path.relative_to(CHECKOUT)), self.store.source_digest(path)] for path in files]
-        self.code = digest([code, installed(*RECORDED), str(self.store.root)])
-        self._weights: dict[str, str] = {}
-
-    def of(self, job: Job, rules: Rules) -> str:
-        settings = {group: values for group, values in job.settings.as_json().items() if group != "dataset"}
-        told = [identity(path) for path in [*paths_of(job.spec), *job.files()]]
-        return digest([self.code, job.spec, told, settings, rules.model_dump(), self.weights(job.settings, settings)])
-
-    def weights(self, p: Settings, settings: Mapping[str, Any]) -> str:
-        """Where the weights of settings lie, and when they were put there."""
-        known = digest([settings[group] for group in (*CHOICES, "model", "metrics")])
-        if known not in self._weights:
-            references = {reference for group in CHOICES for reference in graph.chosen(p, group)["weights"].values()}
-            references |= {*weights_of(p.model).values(), *metrics.weights(p.metrics).values()}
-            self._weights[known] = digest([[name, *lies(name)] for name in sorted(references)])
-        return self._weights[known]
-
-
-def paths_of(spec: str) -> Sequence[str]:
-    """Files of a clip; a text that opens as none stands for itself."""
-    try:
-        clip = open_clip(spec)
-        return [] if isinstance(clip, SpriteClip) else clip.paths()
-    except (RetakeError, OSError):
-        return [spec]
-
-
-def lies(reference: str) -> Iterator[Any]:
-    """Path and identity of weights, nothing where they are not here or named wrongly."""
-    try:
-        path = locate(reference)
-    except RetakeError:
-        return
-    if path is not None:
-        yield from (str(path), identity(str(path)))

@@ -18,6 +18,7 @@ from flows import graph
 from flows.editing import result_folder
 from retake.artifact import Artifact
 from retake.formats import unpack
+from retake.machine.disk import write_atomic
 from retake.metrics import fid
 from retake.store import Store
 from tasks.metrics import FEATURES
@@ -46,7 +47,7 @@ def hand_out(store: Store, folder: Path, artifact: Artifact, edit: result_folder
         hand(file, folder / file.name)
     if edit is not None:
         result_folder.write_page(store, edit, folder)
-    result_folder.write_text(folder / "artifact.json", label)  # the last: with it the folder is whole
+    write_atomic(folder / "artifact.json", label)  # the last: with it the folder is whole
 
 
 def stands(folder: Path, label: str, artifact: Artifact) -> bool:
@@ -81,7 +82,7 @@ def tidy(folder: Path, stage: str, places: Iterable[Place]) -> None:
     if kept:
         none.unlink(missing_ok=True)
     else:
-        result_folder.write_text(none, f"No edit of the dataset needs {stage}.\n")
+        write_atomic(none, f"No edit of the dataset needs {stage}.\n")
 
 
 def write_scores(folder: Path, places: Iterable[Place], params: Mapping[str, fid.Params]) -> None:
@@ -105,11 +106,11 @@ def write_scores(folder: Path, places: Iterable[Place], params: Mapping[str, fid
         values, notes[edit] = fid_of(pairs, params[edit])
         scores.setdefault(ALL_CLIPS, {})[edit] = values
     if features:
-        result_folder.write_text(folder / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
+        write_atomic(folder / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
     else:
         (folder / "notes.json").unlink(missing_ok=True)
-    result_folder.write_text(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
-    result_folder.write_text(folder / "frames.tsv", "\n".join(rows) + "\n")
+    write_atomic(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
+    write_atomic(folder / "frames.tsv", "\n".join(rows) + "\n")
 
 
 def fid_of(

@@ -12,7 +12,8 @@ from typing import Any
 
 from flows import graph
 from flows.datasets import outputs
-from flows.datasets.jobs import Marks, Work, broken_rule
+from flows.datasets.fingerprint import Marks
+from flows.datasets.jobs import Work, broken_rule
 from flows.datasets.states import GOOD, SETTLED, States
 from flows.planning.table import duration, operations
 from flows.runners import Plan, Planned
@@ -80,7 +81,7 @@ def outlook(store: Store, work: Work, states: States, anew: Sequence[str] = ()) 
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
     for job in work.jobs:
-        state = states.of(job.name, marks.of(job, work.dataset.skip))
+        state = states.of(job.name, marks.mark_of(job, work.dataset.skip))
         if state is not None and state.state in SETTLED and state.state not in anew:
             name = "done" if state.state in GOOD else state.state
             found.settled[name] = found.settled.get(name, 0) + 1

@@ -14,10 +14,10 @@ from typing import Any
 from flows import graph
 from flows.datasets import gallery, outputs
 from flows.datasets.batch import OUTS, Batch, folder_of, handed, home_of, shown
-from flows.datasets.jobs import Job, Marks, work_of
+from flows.datasets.fingerprint import Marks
+from flows.datasets.jobs import Job, work_of
 from flows.datasets.plan import Outlook, outlook
 from flows.datasets.states import BAD, GOOD, State, States
-from flows.editing import result_folder
 from flows.editing.edit import open_store
 from flows.runners import Local
 from flows.settings.compose import CHECKOUT, compose, read_params, validate
@@ -25,6 +25,7 @@ from flows.terminal.console import Console, alike
 from retake import dvc
 from retake.artifact import Artifact
 from retake.errors import ConfigError, did_you_mean
+from retake.machine.disk import write_atomic
 from retake.recipe import digest
 from retake.stage import Outcome
 from retake.store import Store
@@ -50,7 +51,7 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
         made: dict[outputs.Place, Artifact] = {}
         for job in work.jobs:
             place = outputs.place_of(name, job.clip, job.edit)
-            known = states.of(job.name, marks.of(job, work.dataset.skip))
+            known = states.of(job.name, marks.mark_of(job, work.dataset.skip))
             if place in made or name not in graph.closure(job.settings):
                 continue
             if known is not None and known.state in ("quarantined", "skipped"):
@@ -165,7 +166,7 @@ def finish(batch: Batch) -> None:
         dvc.commit_stages(CHECKOUT, list(graph.STAGES))
         batch.console.say("dvc.lock is current")
     batch.home.mkdir(parents=True, exist_ok=True)
-    result_folder.write_text(mark, as_it_is(batch))
+    write_atomic(mark, as_it_is(batch))
 
 
 def standing(batch: Batch, job: Job) -> list[str]:

@@ -29,11 +29,11 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery_page, intervals
-from retake.report.contact_sheet import Sheet, thumbnail, write
+from retake.report.contact_sheet import Sheet, png, thumbnail
 from retake.video import local_file
 
 SEED = "edit.seed"
@@ -234,13 +234,14 @@ def written(
         folder.mkdir(parents=True, exist_ok=True)
     outputs = {"gallery": folder / "index.html", "table": folder / "values.tsv"}
     title = f"{clip}: {' × '.join(swept) or 'seeds'}"
-    result_folder.write_text(outputs["gallery"], gallery_page.page(title, found.cards))
+    write_atomic(outputs["gallery"], gallery_page.page(title, found.cards))
     write_tsv(
         outputs["table"],
         [{"point": name, "seed": seed, **scores} for (name, seed), scores in found.scores.items()],
     )
     if found.pictures:
-        outputs["grid"] = write(folder / "grid.png", grid(points, swept, found))
+        outputs["grid"] = folder / "grid.png"
+        write_atomic(outputs["grid"], png(grid(points, swept, found)))
     return {what: str(path) for what, path in outputs.items()}
 
 

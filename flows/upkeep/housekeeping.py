@@ -12,13 +12,13 @@ from typing import Any
 
 from flows.datasets.batch import OUTS, datasets_home
 from flows.editing.edit import edits_home, open_store
-from flows.editing.result_folder import write_text
 from flows.settings.compose import CHECKOUT
 from flows.settings.plain_yaml import parse_yaml
 from flows.terminal.console import size
 from retake import dvc
 from retake.clip import open_clip
 from retake.errors import ConfigError, did_you_mean
+from retake.machine.disk import write_atomic
 from retake.store import Record, Store, garbage
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -116,7 +116,7 @@ def pin(edit: str, on: bool) -> dict[str, Any]:
     if on:
         place.parent.mkdir(parents=True, exist_ok=True)
         keys = keys_of(home / edit / "recipe.json")
-        write_text(place, json.dumps(sorted(keys)) + "\n")
+        write_atomic(place, json.dumps(sorted(keys)) + "\n")
         lacking = len(keys - {path.name for path in (open_store().root / "records").glob("*/*")})
     else:
         place.unlink(missing_ok=True)

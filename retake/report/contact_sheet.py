@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -91,14 +89,6 @@ def contact_sheet(
     for index, views in enumerate(frames):
         sheet.add(index, views, seconds(index) if seconds else None)
     return sheet.image()
-
-
-def write(path: Path, image: np.ndarray) -> Path:
-    """Writes a PNG by rename, so the name never holds half a picture. image: uint8 RGB [H, W, 3]."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(png(image))
-    os.replace(part, path)
-    return path
 
 
 def png(image: np.ndarray) -> bytes:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.errors import ConfigError, MachineError
-from retake.machine.disk import writing_explained
+from retake.machine.disk import atomic_path, write_atomic, writing_explained
 from retake.weights import local
 from retake.weights.catalogue import Hub, Shipped, Url
 
@@ -61,16 +61,12 @@ def fetch(reference: str, progress: Progress = lambda done, total: None, say: Sa
 def from_url(source: Url, folder: Path, progress: Progress, say: Say) -> Path:
     """One file into `folder`, under its own name."""
     target = folder / source.file
-    part = folder / f".{source.file}.{os.getpid()}.part"
     with writing_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(target) as part:
             sha256 = stream(source.url, part, progress, say)
             if not sha256.startswith(source.sha256_prefix):
                 raise wrong_bytes(source.file, source.url, source.sha256_prefix, sha256)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
     return target
 
 
@@ -226,9 +222,7 @@ def name_revision(repo: Path, revision: str, commit: str) -> None:
         return
     ref = repo / "refs" / revision
     ref.parent.mkdir(parents=True, exist_ok=True)
-    part = ref.with_name(f".{ref.name}.{os.getpid()}.part")
-    part.write_text(commit)
-    os.replace(part, ref)
+    write_atomic(ref, commit)
 
 
 def licence(about: Any) -> str:
