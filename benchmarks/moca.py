@@ -1,4 +1,4 @@
-"""MoCA-Video beside its peers on pairs of the sprite world: `retake dataset evaluation=moca`, by the shipped judge.
+"""MoCA-Video beside its peers on pairs of the sprite world: `retake evaluate moca`, by the shipped judge.
 
 Means over pairs with 95 % intervals, and differences to one arm, pair by pair, on the embedded transformer: first its
 peers and presets with three seeds, then a table a question of the paper. The pages with all pictures are
