@@ -549,7 +549,7 @@ def test_what_fails_on_the_way_here_is_no_matter_of_this_disk(
     url = Url(f"{publisher.url}/a/b/c/files/net-00000000.pth")
     with pytest.raises(MachineError, match="E308") as failure:
         fetch.from_url(url, tmp_path / "to", lambda *at: None, lambda text: None)
-    assert "1.0 of 5.0 MB" in failure.value.message
+    assert "1.0 MB of 5.0 MB" in failure.value.message
     assert "BAD_RECORD_MAC" in failure.value.message
 
     def refused(*words: Any) -> None:

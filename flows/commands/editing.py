@@ -25,7 +25,8 @@ def edit(
     """Edit a clip. Example: retake edit dog.mp4 --box 70,40,300,460 edit.reference=cat.png"""
     from flows.editing import edit as job
     from flows.runners import Local
-    from flows.terminal.console import Console, size
+    from flows.terminal.console import Console
+    from retake.machine.disk import format_bytes
 
     check_clip(clip)
     chosen, rest = split_runner(with_box(overrides, box))
@@ -43,7 +44,7 @@ def edit(
         return
     reused = sum(s["status"] == "cached" for s in done["stages"])
     total = sum(s["bytes"] for s in done["stages"])
-    console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {size(total)}")
+    console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {format_bytes(total)}")
     for name, path in done["outputs"].items():
         print(f"{name:8} {path}")
 
@@ -209,7 +210,8 @@ def export(
     from flows.editing import edit as job
     from flows.editing import export as room
     from flows.runners import Local
-    from flows.terminal.console import Console, size
+    from flows.terminal.console import Console
+    from retake.machine.disk import format_bytes
 
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
@@ -221,7 +223,7 @@ def export(
     if as_json:
         show(done)
         return
-    console.say(f"\n{done['files']} files, {size(int(done['bytes']))}")
+    console.say(f"\n{done['files']} files, {format_bytes(int(done['bytes']))}")
     for name in ("manifest", *names):
         print(f"{name:8} {done[name]}")
 

@@ -14,7 +14,7 @@ from retake.clip import SpriteClip, open_clip
 from retake.diffusion.model import weights_of
 from retake.errors import RetakeError
 from retake.recipe import digest, installed
-from retake.stage import RECORDED, identity
+from retake.stage import RECORDED, file_identity
 from retake.store import Store
 from retake.weights.local import locate
 from tasks import metrics
@@ -36,7 +36,7 @@ class Marks:
 
     def mark_of(self, job: Job, rules: Rules) -> str:
         settings = {group: values for group, values in job.settings.as_json().items() if group != "dataset"}
-        files = [identity(path) for path in [*paths_of(job.spec), *job.files()]]
+        files = [file_identity(path) for path in [*paths_of(job.spec), *job.files()]]
         return digest([self.code, job.spec, files, settings, rules.model_dump(), self.weights(job.settings, settings)])
 
     def weights(self, p: Settings, settings: Mapping[str, Any]) -> str:
@@ -65,4 +65,4 @@ def weights_identity(reference: str) -> Iterator[Any]:
     except RetakeError:
         return
     if path is not None:
-        yield from (str(path), identity(str(path)))
+        yield from (str(path), file_identity(str(path)))

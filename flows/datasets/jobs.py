@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from flows import graph
 from flows.datasets.manifest import ManifestError, Row, read_rows
-from flows.datasets.sources import entry, listed, no_clip
+from flows.datasets.sources import entry, list_clips, no_clip
 from flows.settings.compose import CHECKOUT, Settings, taken, validate
 from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
 from retake.clip import Clip, open_clip, slug
@@ -87,25 +87,25 @@ def work_of(common: Mapping[str, Any]) -> Work:
     clips, waiting, problems = clips_of(dataset, common)
     jobs: list[Job] = []
     lacking: dict[str, list[str]] = {}
-    known: dict[str, Judged] = {}  # most clips have settings that others have, too
+    known: dict[str, CheckedJob] = {}  # most clips have settings that others have, too
     for where, clip in clips:
-        told: set[str] = set()
+        faults_here: set[str] = set()
         lacks: dict[str, Sequence[str]] = {}
         for edit in dataset.edits:
             key = f"{edit.id} {clip.settings!r}"
-            found = known[key] = known.get(key) or judged(common, clip, edit)
-            told |= {f"{where}: {fault}" for fault in found.faults}
+            found = known[key] = known.get(key) or check_job(common, clip, edit)
+            faults_here |= {f"{where}: {fault}" for fault in found.faults}
             if found.settings is not None:
                 jobs.append(Job(clip.id, edit.id, clip.clip, found.settings))
             lacks[edit.id] = found.lacks
-        problems += sorted(told)
+        problems += sorted(faults_here)
         if any(lacks.values()):
             column = " A column gives it to each clip." if where.startswith("line ") else ""
             lacking[where] = [f"{where}: {lack}{column}" for lack in by_edit(lacks)]
     if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
-        problems += [problem for told in lacking.values() for problem in told]
+        problems += [problem for lacks in lacking.values() for problem in lacks]
     if problems:
-        problems = of_all(problems, len(clips))
+        problems = merge_common(problems, len(clips))
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
     if dataset.manifest is None:
         return Work("clips", "params/dataset", dataset, tuple(jobs))
@@ -115,7 +115,7 @@ def work_of(common: Mapping[str, Any]) -> Work:
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckedJob:
     """Settings of a job, None where there can be none. faults: what is wrong with them; lacks: what is missing for the
     edit, and what to type: where the object is, what to put into it."""
 
@@ -124,15 +124,15 @@ class Judged:
     lacks: Sequence[str] = ()
 
 
-def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
+def check_job(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> CheckedJob:
     """The settings of a clip and an edit, looked at before anything runs."""
     try:
         p = validate(overlaid(common, clip, edit))
     except ConfigError as error:
-        return Judged(None, faults(common, clip, edit, error))
+        return CheckedJob(None, faults(common, clip, edit, error))
     missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
     lacks = [f"{error.message}. {error.hint}" for error in graph.misfits(p, graph.closure(p))]
-    return Judged(p, missing, lacks)
+    return CheckedJob(p, missing, lacks)
 
 
 def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
@@ -144,7 +144,7 @@ def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
     return [lack if len(names) == len(lacks) else f"edit {', '.join(names)}: {lack}" for lack, names in edits.items()]
 
 
-def of_all(problems: list[str], clips: int) -> list[str]:
+def merge_common(problems: list[str], clips: int) -> list[str]:
     """Problems that every clip has are those of the common settings: told once."""
     what = Counter(problem.partition(": ")[2] for problem in problems)
     common = [text for text, count in what.items() if count == clips > 1]
@@ -171,9 +171,9 @@ def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[st
 
 
 def rows_of(manifest: str, settle: float) -> tuple[list[Row], list[str], list[str]]:
-    """What `listed` finds, and what is wrong with it: its rows are looked at all the same, for what else is."""
+    """What `list_clips` finds, and what is wrong with it: its rows are looked at all the same, for what else is."""
     try:
-        return *listed(manifest, settle), []
+        return *list_clips(manifest, settle), []
     except ManifestError as error:
         path = Path(manifest).expanduser()
         few = len(error.problems) <= FEW  # validating a row takes milliseconds
@@ -188,21 +188,21 @@ def faults(common: Mapping[str, Any], clip: ClipEntry, edit: Entry, first: Confi
         try:
             validate(overlaid(common, *parts))
         except ConfigError as error:
-            found += in_words(error)
-    return found or in_words(first)
+            found += describe_faults(error)
+    return found or describe_faults(first)
 
 
-def in_words(error: ConfigError) -> list[str]:
-    """What validating one group has found, in our words."""
+def describe_faults(error: ConfigError) -> list[str]:
+    """What is wrong with the settings of one group, a message for each."""
     helps, cause = error.hint.startswith(("Did you mean", "It takes a list")), error.__cause__
     hint = f" ({error.hint})" if helps else ""
     if not isinstance(cause, ValidationError):
         return [error.message + hint]
-    group, told = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []
+    group, messages = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []
     for fault in cause.errors(include_url=False):
         place = ".".join([group, *map(str, fault["loc"])])
-        told.append(f"unknown key {place}" if fault["type"] == "extra_forbidden" else f"{place} {taken(fault)}")
-    return [told[0] + hint, *told[1:]]
+        messages.append(f"unknown key {place}" if fault["type"] == "extra_forbidden" else f"{place} {taken(fault)}")
+    return [messages[0] + hint, *messages[1:]]
 
 
 def broken_rule(clip: Clip, rules: Rules, folder_fps: float) -> str | None:

@@ -36,9 +36,9 @@ def place_of(stage: str, clip: str, edit: str) -> Place:
 def hand_out(store: Store, folder: Path, artifact: Artifact, edit: result_folder.Finished | None = None) -> None:
     """Fill one folder anew: tensors by hard link, what people open by copy; with `edit`, its page, too. A folder that
     was filled whole with this very artifact stays, unless it has a page, which tells of more. Raises DamagedError."""
-    told = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
-    label = json.dumps(told, indent=1, sort_keys=True) + "\n"
-    if edit is None and stands(folder, label, artifact):
+    record = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
+    label = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    if edit is None and is_up_to_date(folder, label, artifact):
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -50,8 +50,8 @@ def hand_out(store: Store, folder: Path, artifact: Artifact, edit: result_folder
     write_atomic(folder / "artifact.json", label)  # the last: with it the folder is whole
 
 
-def stands(folder: Path, label: str, artifact: Artifact) -> bool:
-    """Whether a folder holds an artifact, byte for byte: people open what stands there."""
+def is_up_to_date(folder: Path, label: str, artifact: Artifact) -> bool:
+    """Whether a folder holds exactly this artifact, byte for byte: people open and change files there."""
     try:
         if (folder / "artifact.json").read_text() != label:
             return False

@@ -163,10 +163,10 @@ def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], 
     meta = metrics.meta
     values = json.loads(store.read(metrics["metrics.json"]))
     described = {group: lookup("metrics", group).DESCRIPTIONS for group in meta["names"]}
-    told = {name: (group, *what) for group, values_of in described.items() for name, what in values_of.items()}
+    known = {name: (group, *what) for group, values_of in described.items() for name, what in values_of.items()}
     rows = []
-    for name in [*(n for n in told if n in values), *(n for n in values if n not in told)]:
-        group, text, direction = told.get(name, ("", "", ""))
+    for name in [*(n for n in known if n in values), *(n for n in values if n not in known)]:
+        group, text, direction = known.get(name, ("", "", ""))
         better = {"higher": True, "lower": False}.get(direction)
         network, reason = meta.get("networks", {}).get(name, ""), meta.get("reasons", {}).get(name, "")
         rows.append(Metric(name, values[name], text, better, group=group, network=network, reason=reason))

@@ -197,8 +197,8 @@ def of_pair(base: Mapping[str, Any], pair: Row, settings: Mapping[str, Any], see
         merged["edit"]["seed"] = seed
     for metric in ("clip_score", "cass"):
         of = merged["metrics"][metric]
-        told = {what: pair.settings.get(f"edit.{what}") for what in ("reference", "prompt", "source_prompt")}
-        merged["metrics"][metric] = of | {k: v for k, v in told.items() if v and k in of and of[k] is None}
+        inputs = {what: pair.settings.get(f"edit.{what}") for what in ("reference", "prompt", "source_prompt")}
+        merged["metrics"][metric] = of | {k: v for k, v in inputs.items() if v and k in of and of[k] is None}
     return merged
 
 
@@ -273,8 +273,8 @@ def write_folder(
             for (pair, arm, seed), values in found.values.items()
         ],
     )
-    told = {**done, "settings": evaluation.model_dump(), "networks": found.networks}
-    write_atomic(outputs["summary"], json.dumps(told, indent=1) + "\n")
+    result = {**done, "settings": evaluation.model_dump(), "networks": found.networks}
+    write_atomic(outputs["summary"], json.dumps(result, indent=1) + "\n")
     if found.pictures:
         outputs["sheet"] = folder / "sheet.png"
         write_atomic(outputs["sheet"], png(sheet(found, pairs, arms)))
@@ -304,5 +304,5 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
     yield " " * wide + "".join(f"  {value:>22}" for value in values)
     for row in rows:
         yield f"{row['arm']:{wide}}" + "".join(
-            f"  {evaluation_page.told(row['values'][value]):>22}" for value in values
+            f"  {evaluation_page.format_cell(row['values'][value]):>22}" for value in values
         )

@@ -270,7 +270,7 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
         yield f"the best first: {done['rank']}, {better} is better"
     yield " " * wide + "".join(f"  {metric:>24}" for metric in metrics)
     for row in rows:
-        cells = (told(row["values"].get(metric, {}), row["seeds"]) for metric in metrics)
+        cells = (format_cell(row["values"].get(metric, {}), row["seeds"]) for metric in metrics)
         yield f"{row['point']:{wide}}" + "".join(f"  {cell:>24}" for cell in cells)
 
 
@@ -283,7 +283,7 @@ def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def told(value: Mapping[str, Any], seeds: int) -> str:
+def format_cell(value: Mapping[str, Any], seeds: int) -> str:
     if value.get("mean") is None:
         return "-"
     return f"{value['mean']:.4g}" + (f" [{value['low']:.4g}, {value['high']:.4g}]" if seeds > 1 else "")

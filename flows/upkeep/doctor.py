@@ -13,8 +13,8 @@ from typing import Any
 
 from flows.editing.edit import open_store
 from flows.settings.compose import CHECKOUT
-from flows.terminal.console import size
 from flows.upkeep import weights as weight_files
+from retake.machine.disk import format_bytes
 
 Check = dict[str, Any]
 LOW_DISK = 10 << 30
@@ -133,7 +133,7 @@ def store() -> Check:
 
 def disk() -> Check:
     free = shutil.disk_usage(open_store().root).free
-    text = f"{free / 2**30:.0f} GiB free at the store"
+    text = f"{format_bytes(free)} free at the store"
     return (
         say("ok", text)
         if free > LOW_DISK
@@ -197,6 +197,6 @@ def weights() -> Check:
     """Which of the catalogue's weights are here. None has to be: the defaults need none."""
     entries = weight_files.inventory()
     here = [entry for entry in entries if entry["present"]]
-    some = f", {size(sum(entry['bytes'] for entry in here))}" if here else ""
+    some = f", {format_bytes(sum(entry['bytes'] for entry in here))}" if here else ""
     text = f"{len(here)} of {len(entries)} here{some}; the default settings need none"
     return say("ok", text) | {"entries": entries}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.terminal.console import Console, size
+from flows.terminal.console import Console
+from retake.machine.disk import format_bytes
 from retake.weights import local
 from retake.weights.catalogue import CATALOGUE, Url, Weights
 
@@ -35,7 +36,7 @@ def table(entries: list[dict[str, Any]]) -> list[str]:
     for entry in entries:
         if entry["present"]:
             state, what, where = "here", entry["name"], entry["path"]
-            much = size(entry["bytes"])
+            much = format_bytes(entry["bytes"])
         else:
             state, what, where = "missing", entry["command"], entry["serves"]
             much = f"{entry['megabytes']} MB"

@@ -55,8 +55,8 @@ def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
-        free = f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB free"
-        needed = f", {max(wanted / 2**20, 0.1):.1f} MiB needed now" if wanted else ""
+        free = f"{format_bytes(shutil.disk_usage(existing).free)} free"
+        needed = f", {format_bytes(wanted)} needed now" if wanted else ""
         raise MachineError(
             "E503",
             f"the disk is full: cannot write to {where} ({free}{needed})",
@@ -86,6 +86,14 @@ def write_atomic(target: Path, data: str | bytes) -> None:
     """Write a file whole or not at all, text as UTF-8. Raises MachineError E502, E503, E505."""
     with writing_explained(target.parent), atomic_path(target) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def format_bytes(count: float) -> str:
+    """`21.4 MB`: powers of 1000."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def make_folder(folder: Path) -> None:

@@ -29,9 +29,9 @@ class Sheet:
         """Offers the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`; under them the
         caption, else the frame's number and time."""
         if index in self.picks:
-            told = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
+            label = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
             self._columns[index] = (
-                told if caption is None else caption,
+                label if caption is None else caption,
                 [thumbnail(view, self.thumb) for view in views],
             )
 
