@@ -143,7 +143,7 @@ def disk() -> Check:
 
 def links() -> Check:
     """Whether the store can hand out the tensors of a dataset by hard link."""
-    from flows.datasets.batch import datasets_home, shown
+    from flows.datasets.batch import datasets_home, short_path
 
     root, here = open_store().root, datasets_home()
     here.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def links() -> Check:
     finally:
         source.unlink(missing_ok=True)
         target.unlink(missing_ok=True)
-    return say("ok", f"hard links from the store into {shown(here)}")
+    return say("ok", f"hard links from the store into {short_path(here)}")
 
 
 def params() -> Check:
