@@ -605,7 +605,7 @@ def test_a_repository_comes_without_its_code(publisher: Publisher, tmp_path: Pat
     assert local.locate("org/tiny") == folder
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "merges.txt", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == publisher.files["model.safetensors"]
-    assert "3 files, 0.1 MB, licence mit, commit 1234567890" in told["said"][0]
+    assert "3 files, 102.4 kB, licence mit, commit 1234567890" in told["said"][0]
     total = sum(len(publisher.files[p.name]) for p in folder.iterdir())
     assert told["seen"][-1] == [total, total]
     assert local.identity("org/tiny", Store(tmp_path / "store")) == f"org/tiny@{COMMIT}"
