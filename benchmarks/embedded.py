@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retake.diffusion.model import Model
+from retake.imaging.signed import to_signed, to_uint8
 
 if TYPE_CHECKING:
     import torch
@@ -166,9 +167,9 @@ def tensor(clips: np.ndarray, device: torch.device) -> Tensor:
     """Pixels float32 [N, F, 3, H, W] in -1..1 of clips uint8 [N, F, H, W, 3]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(clips)).to(device).permute(0, 1, 4, 2, 3).float() / 127.5 - 1
+    return to_signed(torch.from_numpy(np.ascontiguousarray(clips)).to(device).permute(0, 1, 4, 2, 3))
 
 
 def pixels(clips: Tensor) -> np.ndarray:
     """Clips uint8 [N, F, H, W, 3] of pixels [N, F, 3, H, W] in -1..1."""
-    return ((clips + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 1, 3, 4, 2).cpu().numpy()
+    return to_uint8(clips).permute(0, 1, 3, 4, 2).cpu().numpy()

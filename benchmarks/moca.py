@@ -1,4 +1,4 @@
-"""MoCA-Video beside its peers on pairs of the sprite world: `retake dataset evaluation=moca`, by the shipped judge.
+"""MoCA-Video beside its peers on pairs of the sprite world: `retake evaluate moca`, by the shipped judge.
 
 Means over pairs with 95 % intervals, and differences to one arm, pair by pair, on the embedded transformer: first its
 peers and presets with three seeds, then a table a question of the paper. The pages with all pictures are
@@ -64,7 +64,7 @@ def answered(question: Question) -> list[dict[str, Any]]:
     from flows.runners import Local
     from flows.terminal.console import Console
     from retake.report import intervals
-    from retake.report.evaluation_page import told
+    from retake.report.evaluation_page import format_cell
 
     asked = [
         f"evaluation.first={question.pairs}",
@@ -77,11 +77,11 @@ def answered(question: Question) -> list[dict[str, Any]]:
     rows = []
     for row in done["table"]:
         if row["category"] == intervals.ALL:
-            of = {value: told(cell) for value, cell in row["values"].items()}
+            of = {value: format_cell(cell) for value, cell in row["values"].items()}
             rows.append({"table": title, "arm": row["arm"], **of})
     for row in done["table"]:
         cells = {value: cell.get("difference") for value, cell in row["values"].items()}
         if row["category"] == intervals.ALL and all(cells.values()):
-            of = {value: told(cell) for value, cell in cells.items() if cell}
+            of = {value: format_cell(cell) for value, cell in cells.items() if cell}
             rows.append({"table": f"{question.title}: difference to {question.against}", "arm": row["arm"], **of})
     return rows

@@ -50,7 +50,7 @@ def main() -> None:
             code = fail(ConfigError("E201", told(), f"See: {command_path(error)} --help")) if told() else 2
         elif debug:
             raise
-        elif memory.ran_out(error):
+        elif memory.is_out_of_memory(error):
             code = fail(
                 MachineError("E506", f"out of memory ({error})"[:200], "Close other programs, or use fewer pixels.")
             )

@@ -234,7 +234,7 @@ def compute(
         if record := store.find(stage.name, key):
             return Outcome(stage.name, key, "cached", time.perf_counter() - start, record.artifact, record.seconds)
         begun = time.perf_counter()
-        with store.scratch() as scratch, memory.peak() as peak:
+        with store.scratch() as scratch, memory.peak_memory() as peak:
             mark = sources.mark if sources else ""
             work = partial(Work, store, stage, key, scratch, observer, mark, recipe.weights)
             try:
@@ -253,7 +253,7 @@ def compute(
 def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[str, Any]) -> Artifact:
     """Run a stage; where memory ends, go on once from the last committed chunk with half the batch. Raises MachineError
     E506 where that is not enough, or where there is no batch to halve."""
-    smaller = memory.halved(params)
+    smaller = memory.with_half_batch(params)
     for given in (params, smaller) if smaller is not None else (params,):
         now = work()
         if given is smaller:
@@ -261,7 +261,7 @@ def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[s
         try:
             return now.stage.function(now, params=given, **inputs)
         except Exception as error:
-            if not memory.ran_out(error):
+            if not memory.is_out_of_memory(error):
                 raise
             name, said = now.stage.name, str(error).partition("\n")[0][:200]
         memory.release()
@@ -280,7 +280,7 @@ class Sources:
     def __init__(self, store: Store, paths: list[str]) -> None:
         self.store = store
         # The marks first: a file that changes between the two lines is then found to have changed.
-        self.mark = digest([identity(path) for path in paths]) if paths else ""
+        self.mark = digest([file_identity(path) for path in paths]) if paths else ""
         self.before = {path: store.source_digest(path) for path in paths}
 
     def __call__(self) -> None:
@@ -293,11 +293,11 @@ class Sources:
                 )
 
 
-def identity(path: str) -> list[Any]:
+def file_identity(path: str) -> list[Any]:
     """What changes whenever a file is written, replaced or put back; of a folder, of every file in it."""
     at = Path(path)
     if at.is_dir():
-        return [identity(str(p)) for p in sorted(at.rglob("*")) if p.is_file()]
+        return [file_identity(str(p)) for p in sorted(at.rglob("*")) if p.is_file()]
     try:
         status = at.stat()
     except OSError:

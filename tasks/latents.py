@@ -11,6 +11,7 @@ from retake.artifact import Frames, Latents
 from retake.diffusion.model import Model, Modelled
 from retake.errors import ConfigError
 from retake.formats import FrameSeries
+from retake.imaging.signed import to_signed
 from retake.stage import Work, stage
 from retake.video import resize
 
@@ -98,4 +99,4 @@ def as_pixels(rgb: np.ndarray) -> Tensor:
     """float32 [n, 3, H, W] in -1..1 of uint8 [n, H, W, 3]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    return to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))

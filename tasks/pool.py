@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from retake.diffusion.model import Model, weights_of
 from retake.recipe import digest
-from retake.stage import identity
+from retake.stage import file_identity
 from retake.weights.local import require
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def backbone_of(model: Model) -> Backbone:
     from retake.diffusion.loading.load import load
 
     with _one_at_a_time:
-        files = [identity(str(require(reference))) for reference in weights_of(model).values()]
+        files = [file_identity(str(require(reference))) for reference in weights_of(model).values()]
         key = digest([model.model_dump(mode="json"), files])
         if key in _kept:
             _kept.move_to_end(key)

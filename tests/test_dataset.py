@@ -17,7 +17,7 @@ from flows import graph
 from flows.datasets import batch, plan
 from flows.datasets import run as dataset
 from flows.datasets.jobs import work_of
-from flows.datasets.sources import listed
+from flows.datasets.sources import list_clips
 from flows.datasets.states import State, States
 from flows.runners import Local
 from flows.terminal.console import Console
@@ -79,22 +79,22 @@ def test_a_folder_an_inbox_gives_what_has_arrived(tmp_path):
     old(shutil.copy(tmp_path / "done.mp4", tmp_path / ".arriving.mp4"))
     (tmp_path / "note.txt").write_text("not a clip")
     shutil.copy(tmp_path / "done.mp4", tmp_path / "growing.mov")
-    rows, waiting = listed(str(tmp_path), settle=5)
+    rows, waiting = list_clips(str(tmp_path), settle=5)
     assert ([row.id for row in rows], waiting) == (["done"], ["growing.mov"])
     os.rename(old(shutil.copy(tmp_path / "done.mp4", tmp_path / ".x"), 60), tmp_path / "moved.mp4")
     old(tmp_path / "growing.mov")
-    rows, waiting = listed(str(tmp_path), settle=5)
+    rows, waiting = list_clips(str(tmp_path), settle=5)
     assert ([row.id for row in rows], waiting) == (["done", "growing", "moved"], [])
     old(shutil.copy(tmp_path / "done.mp4", tmp_path / "done.mkv"))
     with pytest.raises(ConfigError, match="would have one name"):
-        listed(str(tmp_path), settle=5)
+        list_clips(str(tmp_path), settle=5)
 
 
 def test_what_holds_no_clip_is_said(tmp_path):
     with pytest.raises(ConfigError, match="E298"):
-        listed(str(tmp_path), settle=5)
+        list_clips(str(tmp_path), settle=5)
     with pytest.raises(ConfigError, match="there is no manifest"):
-        listed(str(tmp_path / "nowhere.csv"), settle=5)
+        list_clips(str(tmp_path / "nowhere.csv"), settle=5)
 
 
 def test_a_davis_tree_gives_its_sequences_and_their_masks(tmp_path):
@@ -104,7 +104,7 @@ def test_a_davis_tree_gives_its_sequences_and_their_masks(tmp_path):
         sprite_clip(tmp_path / "x.mp4", frames=2)
         write_png(made(tmp_path / "JPEGImages" / "480p" / name) / "00000.png", picture())
     write_png(made(tmp_path / "Annotations" / "480p" / "bear") / "00000.png", picture())
-    rows, _ = listed(str(tmp_path), settle=0)
+    rows, _ = list_clips(str(tmp_path), settle=0)
     assert [(row.id, row.clip) for row in rows] == [(n, f"{tmp_path}:{n}") for n in ("bear", "camel")]
     common = settings(tmp_path, "masks=given", "edit.reference=params/dataset/ball.png")
     by_clip = {job.clip: job.settings.masks.path for job in work_of(common).jobs}

@@ -311,3 +311,16 @@ def test_the_command_says_how_to_name_an_evaluation(tmp_path):
     done = shell("dataset", "evaluation=mca")
     assert (done.code, "Did you mean moca" in done.err) == (2, True)
     assert "evaluation=moca" in shell("dataset", "evaluation.first=3").err
+    assert "retake evaluate mca" in done.err  # the former spelling says what to type from now on
+    done = shell("evaluate", "mca", "--json")
+    assert (done.code, "Did you mean moca" in done.err, "retake evaluate" in done.err) == (2, True, False)
+
+
+def test_the_command_takes_its_pairs_and_settings(tmp_path):
+    bad = tmp_path / "mine.csv"
+    bad.write_text("id,clip,edit.reference\na,nowhere.mp4,cat.png\n")
+    shell = Shell(tmp_path)
+    done = shell("evaluate", "moca", "--pairs", str(bad), "evaluation.first=1")
+    assert (done.code, "no such file: nowhere.mp4" in done.err) == (2, True)
+    assert shell("dataset", "evaluation=moca", f"evaluation.pairs={bad}").err.splitlines()[1:] == done.err.splitlines()
+    assert "--pairs" in shell("evaluate", "--help").out

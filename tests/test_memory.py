@@ -91,8 +91,8 @@ def test_what_torch_and_numpy_and_opencv_say_is_known():
         np.empty(1 << 58, np.uint8)
     of_opencv = cv2.error("OpenCV(5.0) Insufficient memory: Failed to allocate 9 bytes in function 'OutOfMemoryError'")
     for error in (on_cpu.value, of_numpy.value, of_opencv, torch.OutOfMemoryError("CUDA out of memory. Tried ...")):
-        assert memory.ran_out(error)
-    assert not memory.ran_out(ValueError("a batch of 3"))
+        assert memory.is_out_of_memory(error)
+    assert not memory.is_out_of_memory(ValueError("a batch of 3"))
 
 
 def test_half_of_a_batch_wherever_it_stands():
@@ -100,8 +100,9 @@ def test_half_of_a_batch_wherever_it_stands():
         strength: float = 1.0
 
     given = Modelled(settings=Own(), model=Model(weights="embedded", family="unet_motion", batch=5))
-    smaller = memory.halved(given)
+    smaller = memory.with_half_batch(given)
     assert isinstance(smaller, Modelled)
     assert (smaller.model.batch, smaller.settings) == (2, given.settings)
-    assert memory.halved(given.model_copy(update={"model": given.model.model_copy(update={"batch": 1})})) is None
-    assert memory.halved(Own()) is None
+    single = given.model_copy(update={"model": given.model.model_copy(update={"batch": 1})})
+    assert memory.with_half_batch(single) is None
+    assert memory.with_half_batch(Own()) is None

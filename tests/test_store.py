@@ -13,6 +13,7 @@ import pytest
 
 from retake.artifact import Frames
 from retake.errors import DamagedError, MachineError, MediaError
+from retake.machine.disk import atomic_path, write_atomic
 from retake.recipe import Recipe
 from retake.store import Record, Store
 
@@ -271,3 +272,16 @@ def test_five_hundred_flips_and_cuts_are_all_seen(own_store):
         except DamagedError:
             assert store.read(store.put("x", data)) == data  # healed by making it again
     assert served == 0
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / ("n" * 250)  # the hidden name beside it must not be too long where this is not
+    write_atomic(target, "before")
+    with pytest.raises(KeyError), atomic_path(target, durable=True) as part:
+        raise KeyError(part.write_text("half"))
+    assert (target.read_text(), list(tmp_path.iterdir())) == ("before", [target])
+    with atomic_path(target, durable=True) as part:
+        part.write_text("after")
+    assert (target.read_text(), list(tmp_path.iterdir())) == ("after", [target])
+    with pytest.raises(MachineError, match="E502"):
+        write_atomic(tmp_path / "nowhere" / "x", b"")

@@ -259,7 +259,7 @@ def test_latents_that_are_there_are_not_rendered_again(workshop):
     before = file.stat().st_mtime_ns
     workshop.render()
     assert file.stat().st_mtime_ns == before
-    assert not list((workshop.folder / "latents").glob("*.tmp"))
+    assert not list((workshop.folder / "latents").glob("*.part"))
 
 
 def test_latents_are_those_of_the_clips(workshop):

@@ -22,6 +22,7 @@ from command import CHECKOUT
 
 from flows.terminal.console import Console
 from flows.upkeep import doctor
+from flows.upkeep import weights as weight_files
 from retake.errors import ConfigError, MachineError, RetakeError
 from retake.machine.disk import writing_explained
 from retake.networks.checkpoint import opened, pretrained, title
@@ -263,11 +264,13 @@ def test_a_judge_that_is_not_here_is_missed_by_name_and_found_once_it_is(
         (temporal_consistency, temporal_consistency.Params(weights="judge", device="cpu")),
     ]
     monkeypatch.setattr(Shipped, "path", property(lambda self: tmp_path / self.file))
-    entry = next(entry for entry in doctor.inventory() if entry["name"] == "judge")
+    entry = next(entry for entry in weight_files.inventory() if entry["name"] == "judge")
     assert (entry["present"], entry["bytes"]) == (False, None)
     assert entry["command"] == "git checkout -- retake/weights"
-    assert any("git checkout" in line and "weights=judge" in line for line in doctor.table(doctor.inventory()))
-    for ask in (local.require, fetch.fetch, lambda name: doctor.get([name], Console(quiet=True))):
+    assert any(
+        "git checkout" in line and "weights=judge" in line for line in weight_files.table(weight_files.inventory())
+    )
+    for ask in (local.require, fetch.fetch, lambda name: weight_files.get([name], Console(quiet=True))):
         with pytest.raises(MachineError, match="E302"):
             ask("judge")
     for module, params in asked:
@@ -275,7 +278,7 @@ def test_a_judge_that_is_not_here_is_missed_by_name_and_found_once_it_is(
         with pytest.raises(MachineError, match="E302"):
             module.networks(params)
     shutil.copytree(clip_folder, tmp_path / "judge")
-    assert doctor.get(["judge"], Console(quiet=True))[0]["present"]
+    assert weight_files.get(["judge"], Console(quiet=True))[0]["present"]
     for module, params in asked:
         metric = module.Metric(params, **module.networks(params))
         assert set(metric.networks().values()) == {"CLIP judge"}
@@ -546,7 +549,7 @@ def test_what_fails_on_the_way_here_is_no_matter_of_this_disk(
     url = Url(f"{publisher.url}/a/b/c/files/net-00000000.pth")
     with pytest.raises(MachineError, match="E308") as failure:
         fetch.from_url(url, tmp_path / "to", lambda *at: None, lambda text: None)
-    assert "1.0 of 5.0 MB" in failure.value.message
+    assert "1.0 MB of 5.0 MB" in failure.value.message
     assert "BAD_RECORD_MAC" in failure.value.message
 
     def refused(*words: Any) -> None:
@@ -602,7 +605,7 @@ def test_a_repository_comes_without_its_code(publisher: Publisher, tmp_path: Pat
     assert local.locate("org/tiny") == folder
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "merges.txt", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == publisher.files["model.safetensors"]
-    assert "3 files, 0.1 MB, licence mit, commit 1234567890" in told["said"][0]
+    assert "3 files, 102.4 kB, licence mit, commit 1234567890" in told["said"][0]
     total = sum(len(publisher.files[p.name]) for p in folder.iterdir())
     assert told["seen"][-1] == [total, total]
     assert local.identity("org/tiny", Store(tmp_path / "store").source_digest) == f"org/tiny@{COMMIT}"
@@ -761,7 +764,7 @@ def test_doctor_lists_what_is_here_and_what_is_missing(tmp_path: Path, monkeypat
     assert set(entries) == set(CATALOGUE)
     assert (entries["raft_small"]["path"], entries["raft_small"]["bytes"]) == (str(held), 12_345)
     assert (entries["raft_large"]["present"], entries["raft_large"]["path"]) == (False, None)
-    lines = doctor.table(check["entries"])
+    lines = weight_files.table(check["entries"])
     assert len(lines) == len(CATALOGUE)
     for entry, line in zip(check["entries"], lines, strict=True):
         assert entry["licence"] in line
@@ -776,7 +779,7 @@ def test_weights_are_got_by_name_and_listed(tmp_path: Path, monkeypatch: pytest.
     held = tmp_path / f"net-{hashlib.sha256(data).hexdigest()[:8]}.pth"
     held.write_bytes(data)
     monkeypatch.setitem(CATALOGUE, "net", Weights("net", Url(held.as_uri()), 1, "MIT", "a test"))
-    got = doctor.get(["net", str(held)], Console())
+    got = weight_files.get(["net", str(held)], Console())
     assert [(entry["present"], entry["bytes"], entry["licence"]) for entry in got] == [
         (True, len(data), "MIT"),
         (True, len(data), "yours"),
@@ -786,4 +789,4 @@ def test_weights_are_got_by_name_and_listed(tmp_path: Path, monkeypatch: pytest.
     assert "net: 1 MB, MIT, for a test" in told.err
     assert told.out == ""
     with pytest.raises(ConfigError):
-        doctor.get(["net", "nonsense"], Console(quiet=True))
+        weight_files.get(["net", "nonsense"], Console(quiet=True))

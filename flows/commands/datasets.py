@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ def dataset(
     as_json: Json = False,
 ) -> None:
     """Make every edit of every clip of a dataset; bad clips are set aside. Example: retake dataset clips.csv
-    edit.reference=cat.png. With evaluation=moca: compare methods over a manifest of pairs."""
+    edit.reference=cat.png."""
     from flows.terminal.console import Console
 
     chosen, rest = split_runner(split_manifest(list(words or [])))
@@ -44,7 +45,8 @@ def dataset(
     if name is not None:
         if only_plan:
             raise ConfigError("E215", "an evaluation has no plan", "Try it on a few pairs: evaluation.first=2")
-        compare(name, rest, as_json)
+        print("retake: this is now a command of its own: retake evaluate", " ".join([name, *rest]), file=sys.stderr)
+        evaluate(name, rest, as_json=as_json)
         return
     if retry not in ("", "quarantined"):
         raise ConfigError("E215", f"--retry takes 'quarantined', not {retry!r}", "What failed is tried again anyway.")
@@ -77,14 +79,25 @@ def dataset(
         raise typer.Exit(3)
 
 
-def compare(name: str, overrides: list[str], as_json: bool) -> None:
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help="An evaluation of params/evaluation/, as moca.")],
+    overrides: Overrides = None,
+    pairs: Annotated[
+        str | None, typer.Option(help="A CSV of pairs, short for evaluation.pairs=FILE.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare methods and their variants over pairs of a clip and what is to be edited in it. Example:
+    retake evaluate moca --pairs mine.csv evaluation.first=12 evaluation.seeds=[0,1,2]"""
     from flows.experiments import evaluation
     from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console
 
     console = Console(quiet=as_json)
-    done = evaluation.evaluate(Local(open_store(), console, console.outcome), console, name, overrides)
+    _, rest = split_runner([*(overrides or []), *([f"evaluation.pairs={pairs}"] if pairs else [])])
+    done = evaluation.evaluate(Local(open_store(), console, console.outcome), console, name, rest)
     if as_json:
         show(done)
     else:

@@ -26,7 +26,8 @@ def edit(
     from flows.editing import edit as job
     from flows.places import open_store
     from flows.runners import Local
-    from flows.terminal.console import Console, size
+    from flows.terminal.console import Console
+    from retake.machine.disk import format_bytes
 
     check_clip(clip)
     chosen, rest = split_runner(with_box(overrides, box))
@@ -44,7 +45,7 @@ def edit(
         return
     reused = sum(s["status"] == "cached" for s in done["stages"])
     total = sum(s["bytes"] for s in done["stages"])
-    console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {size(total)}")
+    console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {format_bytes(total)}")
     for name, path in done["outputs"].items():
         print(f"{name:8} {path}")
 
@@ -205,7 +206,8 @@ def export(
     from flows.editing import export as room
     from flows.places import open_store
     from flows.runners import Local
-    from flows.terminal.console import Console, size
+    from flows.terminal.console import Console
+    from retake.machine.disk import format_bytes
 
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
@@ -217,7 +219,7 @@ def export(
     if as_json:
         show(done)
         return
-    console.say(f"\n{done['files']} files, {size(int(done['bytes']))}")
+    console.say(f"\n{done['files']} files, {format_bytes(int(done['bytes']))}")
     for name in ("manifest", *names):
         print(f"{name:8} {done[name]}")
 

@@ -26,6 +26,7 @@ def doctor(
     """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""
     from flows.upkeep import doctor as checks
     from flows.upkeep import prefect_server
+    from flows.upkeep import weights as weight_files
 
     for line in prefect_server.fix(notify) if fix or notify else []:
         print(f"made {line}", file=sys.stderr)
@@ -36,7 +37,7 @@ def doctor(
         for check in found:
             mark = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}[check["state"]]
             print(f"{mark} {check['name']:12} {check['text']}" + (f"\n     {check['fix']}" if check["fix"] else ""))
-            for line in checks.table(check.get("entries", [])):
+            for line in weight_files.table(check.get("entries", [])):
                 print(f"     {line}")
     if any(check["state"] == "fail" for check in found):
         raise typer.Exit(5)
@@ -51,13 +52,13 @@ def weights(
 ) -> None:
     """List the weights that settings name, or fetch some. Example: retake weights raft_large"""
     from flows.terminal.console import Console
-    from flows.upkeep import doctor as checks
+    from flows.upkeep import weights as weight_files
 
-    found = checks.get(names, Console(quiet=as_json)) if names else checks.inventory()
+    found = weight_files.get(names, Console(quiet=as_json)) if names else weight_files.inventory()
     if as_json:
         show({"weights": found})
     else:
-        print("\n".join(checks.table(found)))
+        print("\n".join(weight_files.table(found)))
 
 
 @app.command()

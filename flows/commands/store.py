@@ -111,11 +111,11 @@ def pull(remote: Name = None, as_json: Json = False) -> None:
 
 
 def told_moved(verb: str, moved: dict[str, int], as_json: bool) -> None:
-    from flows.terminal.console import size
+    from retake.machine.disk import format_bytes
 
     if as_json:
         show(moved)
         return
-    print(f"{verb} {moved['records']} results: {moved['objects']} objects, {size(moved['bytes'])}")
+    print(f"{verb} {moved['records']} results: {moved['objects']} objects, {format_bytes(moved['bytes'])}")
     if moved["broken"]:
         print(f"{moved['broken']} results are damaged and were left where they are")

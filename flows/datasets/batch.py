@@ -16,7 +16,8 @@ from pathlib import Path
 
 from flows import graph
 from flows.datasets import gallery, outputs
-from flows.datasets.jobs import Job, Marks, Work, broken_rule
+from flows.datasets.fingerprint import Marks
+from flows.datasets.jobs import Job, Work, broken_rule
 from flows.datasets.states import BAD, GOOD, SETTLED, State, States
 from flows.editing import result_folder
 from flows.places import CHECKOUT, OUTS, datasets_home
@@ -27,7 +28,7 @@ from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import MachineError, RetakeError
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.recipe import digest
 from retake.store import Store
 
@@ -42,53 +43,52 @@ PASSING = ("E408", "E600", "E601")  # a decoder that took too long, damage that 
 class Batch:
     """One run over the jobs of a dataset.
 
-    record: its outs are DVC's, else they stand beside its states. anew: states that are tried again though their marks
-    hold. results: how each job has ended, by its name; worked: how many were not settled before, new_bad: how many of
-    these came to no good; stages: how many ran and how many were found.
+    record: its outs are DVC's, else they stand beside its states. retry_states: states that are tried
+    again though their inputs have not changed. results: the final state of each job, by name; worked: how many were not
+    finished before, new_bad: how many of these failed; stages: how many ran and how many were cached.
     """
 
     runner: Local
     console: Console
     work: Work
     record: bool
-    anew: Sequence[str] = ()
+    retry_states: Sequence[str] = ()
     results: dict[str, State] = field(default_factory=dict)
     stages: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.home = claimed(self.work, self.runner.store)
+        self.home = claim_home(self.work, self.runner.store)
         self.to = OUTS if self.record else self.home
         self.store, self.rules = self.runner.store, self.work.dataset.skip
         self.states, self.marks = States(self.home / "states.jsonl"), Marks(self.store)
         self.began, self.worked, self.new_bad = time.monotonic(), 0, 0
 
-    def all(self) -> None:
-        """Every job once: first those at their end, so that the time left is that of the others; what another process
-        is at is waited for at the end."""
-        todo = [job for job in self.work.jobs if not self.settled(job, self.marks.of(job, self.rules))]
-        elsewhere = [job for job in todo if not self.one(job, wait=False)]
+    def run_all(self) -> None:
+        """Finished jobs first, so the ETA counts only real work; jobs that another process has locked last."""
+        todo = [job for job in self.work.jobs if not self.is_settled(job, self.marks.mark_of(job, self.rules))]
+        elsewhere = [job for job in todo if not self.run_one(job, wait=False)]
         for job in elsewhere:
-            self.one(job, wait=True)
+            self.run_one(job, wait=True)
         self.results = {job.name: self.results[job.name] for job in self.work.jobs}
 
-    def one(self, job: Job, wait: bool) -> bool:
-        """Bring one job to an end, or find that it is at one; false where another process is at it."""
-        mark = self.marks.of(job, self.rules)
-        if self.settled(job, mark):
+    def run_one(self, job: Job, wait: bool) -> bool:
+        """Run a job unless it is finished; false where another process has it locked."""
+        mark = self.marks.mark_of(job, self.rules)
+        if self.is_settled(job, mark):
             return True
         key = digest(["job", str(self.home), job.name])
         with self.store.lock(key, lambda: self.console.say(f"{job.name}: waiting for another process"), wait) as mine:
             if not mine:
                 return False
             self.states.read()
-            if not self.settled(job, mark):
+            if not self.is_settled(job, mark):
                 self.end(job, self.attempted(job, mark))
         return True
 
-    def settled(self, job: Job, mark: str) -> bool:
-        """Whether a job's state holds and nobody asked for it anew; what it made must stand where it was put."""
+    def is_settled(self, job: Job, mark: str) -> bool:
+        """Whether a job is finished: inputs unchanged, outputs still there, no retry asked for."""
         known = self.states.of(job.name, mark)
-        if known is None or known.state in self.anew or known.state not in SETTLED:
+        if known is None or known.state in self.retry_states or known.state not in SETTLED:
             return False
         if known.state in GOOD:
             places = [folder_of(self.to, stage, job) for stage in known.stages or ()]
@@ -103,7 +103,7 @@ class Batch:
         lacks, and Ctrl-C."""
         before = self.states.of(job.name, mark)
         tries = before.attempts if before is not None and before.state == "begun" else 0
-        if tries >= DEATHS and "quarantined" not in self.anew:
+        if tries >= DEATHS and "quarantined" not in self.retry_states:
             reason = f"the process died {tries} times while it was at this"
             hint = "Look at the clip and at the memory of the machine; then --retry quarantined"
             return self.states.add(State(job.name, "quarantined", mark, reason, "E299", hint, tries))
@@ -121,9 +121,9 @@ class Batch:
                 if kind != "passing" or n == self.work.dataset.attempts:
                     state = "quarantined" if kind == "permanent" else "failed"
                     self.log(job, error)
-                    return self.states.add(State(job.name, state, mark, *told(error), tries + n))
+                    return self.states.add(State(job.name, state, mark, *describe_error(error), tries + n))
                 pause = min(LONGEST, BACK_OFF * 2 ** (n - 1))
-                self.console.say(f"{job.name}: {told(error)[0]}; again in {pause:g} s")
+                self.console.say(f"{job.name}: {describe_error(error)[0]}; again in {pause:g} s")
                 time.sleep(pause)
             except BaseException:
                 self.states.add(State(job.name, "interrupted", mark))
@@ -135,7 +135,7 @@ class Batch:
         clip = job.open()
         if rule := broken_rule(clip, self.rules, job.settings.frames.folder_fps):
             return State(job.name, "skipped", mark, rule)
-        made = handed(self.runner, job, clip, self.to)
+        made = make_and_write(self.runner, job, clip, self.to)
         gallery.write_thumbnail(self.home, job.name, self.store, made)
         if self.record:
             dvc.seed(CHECKOUT, self.store, [file for artifact in made.values() for file in artifact.files])
@@ -162,7 +162,7 @@ class Batch:
         self.new_bad += state.state in BAD
         done, total = len(self.results), len(self.work.jobs)
         left = (time.monotonic() - self.began) / self.worked * (total - done)
-        what = shown(self.home / state.report) if state.state in GOOD else f"{state.code} {state.reason}".strip()
+        what = short_path(self.home / state.report) if state.state in GOOD else f"{state.code} {state.reason}".strip()
         eta = f"; {duration(left)} left" if done < total else ""
         self.console.say(f"{done}/{total}  {job.name}  {state.state}  {what}{eta}")
 
@@ -171,7 +171,7 @@ class Batch:
         path = self.home / "logs" / job.clip / f"{job.edit}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         expected = isinstance(error, RetakeError)
-        result_folder.write_text(path, f"{error}\n" if expected else "".join(traceback.format_exception(error)))
+        write_atomic(path, f"{error}\n" if expected else "".join(traceback.format_exception(error)))
 
 
 def home_of(work: Work) -> Path:
@@ -185,17 +185,17 @@ def home_of(work: Work) -> Path:
     return home.with_name(f"{home.name}-{digest(work.source)[:8]}") if theirs else home
 
 
-def claimed(work: Work, store: Store) -> Path:
+def claim_home(work: Work, store: Store) -> Path:
     """The folder of a dataset, which is no other's from here on."""
     home = datasets_home() / work.name
     with writing_explained(home), store.lock(digest(["dataset", str(home)])):
         if not (home / OWNER).exists():
             home.mkdir(parents=True, exist_ok=True)
-            result_folder.write_text(home / OWNER, work.source + "\n")
+            write_atomic(home / OWNER, work.source + "\n")
     return home_of(work)
 
 
-def handed(runner: Local, job: Job, clip: Clip, to: Path, until: str = "report") -> dict[str, Artifact]:
+def make_and_write(runner: Local, job: Job, clip: Clip, to: Path, until: str = "report") -> dict[str, Artifact]:
     """Run one edit and hand out what it made (of a run that stops at a stage only that), healing what is damaged."""
 
     def build() -> dict[str, Artifact]:
@@ -216,7 +216,7 @@ def folder_of(to: Path, stage: str, job: Job) -> Path:
     return (to / stage).joinpath(*outputs.place_of(stage, job.clip, job.edit))
 
 
-def shown(path: Path) -> str:
+def short_path(path: Path) -> str:
     """A path as a person would type it in the checkout."""
     path = Path(os.path.normpath(path))
     return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
@@ -230,8 +230,8 @@ def verdict(error: Exception) -> str:
     return "passing" if isinstance(error, OSError) else "unknown"
 
 
-def told(error: Exception) -> tuple[str, str, str]:
-    """Words, code and hint of an error."""
+def describe_error(error: Exception) -> tuple[str, str, str]:
+    """Message, code and hint of an error; code and hint are empty for one that is not Retake's own."""
     if isinstance(error, RetakeError):
         return error.message, error.code, error.hint
     return f"{type(error).__name__}: {error}"[:500], "", ""

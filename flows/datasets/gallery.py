@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flows.datasets.states import State
-from flows.editing import result_folder
 from retake.artifact import Artifact
 from retake.formats import open_series
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.report import gallery_page
 from retake.store import Store
 
@@ -40,5 +39,5 @@ def write_page(home: Path, name: str, results: Mapping[str, State]) -> Path:
         )
     with writing_explained(home):
         home.mkdir(parents=True, exist_ok=True)
-    result_folder.write_text(home / "index.html", gallery_page.page(f"dataset {name}", cards))
+    write_atomic(home / "index.html", gallery_page.page(f"dataset {name}", cards))
     return home / "index.html"

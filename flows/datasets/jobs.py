@@ -1,11 +1,11 @@
-"""The jobs of a dataset: every edit of every clip, with valid settings and the mark of what it is made from."""
+"""The jobs of a dataset: every edit of every clip, with valid settings."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,15 @@ from pydantic import ValidationError
 
 from flows import graph
 from flows.datasets.manifest import ManifestError, Row, read_rows
-from flows.datasets.sources import entry, listed, no_clip
+from flows.datasets.sources import entry, list_clips, no_clip
 from flows.places import CHECKOUT
-from flows.settings.choice import CHOICES
 from flows.settings.compose import Settings, validate
 from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
 from flows.settings.explain import taken
-from retake.clip import Clip, SpriteClip, open_clip, slug
-from retake.diffusion.model import weights_of
-from retake.errors import ConfigError, RetakeError
+from retake.clip import Clip, open_clip, slug
+from retake.errors import ConfigError
 from retake.metrics import fid
 from retake.params import files_of
-from retake.recipe import digest, installed
-from retake.stage import RECORDED, identity
-from retake.store import Store
-from retake.weights.local import locate
-from tasks import metrics
 
 FEW = 200  # problems of a manifest, beyond which the settings of its rows are not looked at, too
 OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
@@ -96,25 +89,25 @@ def work_of(common: Mapping[str, Any]) -> Work:
     clips, waiting, problems = clips_of(dataset, common)
     jobs: list[Job] = []
     lacking: dict[str, list[str]] = {}
-    known: dict[str, Judged] = {}  # most clips have settings that others have, too
+    known: dict[str, CheckedJob] = {}  # most clips have settings that others have, too
     for where, clip in clips:
-        told: set[str] = set()
+        faults_here: set[str] = set()
         lacks: dict[str, Sequence[str]] = {}
         for edit in dataset.edits:
             key = f"{edit.id} {clip.settings!r}"
-            found = known[key] = known.get(key) or judged(common, clip, edit)
-            told |= {f"{where}: {fault}" for fault in found.faults}
+            found = known[key] = known.get(key) or check_job(common, clip, edit)
+            faults_here |= {f"{where}: {fault}" for fault in found.faults}
             if found.settings is not None:
                 jobs.append(Job(clip.id, edit.id, clip.clip, found.settings))
             lacks[edit.id] = found.lacks
-        problems += sorted(told)
+        problems += sorted(faults_here)
         if any(lacks.values()):
             column = " A column gives it to each clip." if where.startswith("line ") else ""
             lacking[where] = [f"{where}: {lack}{column}" for lack in by_edit(lacks)]
     if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
-        problems += [problem for told in lacking.values() for problem in told]
+        problems += [problem for lacks in lacking.values() for problem in lacks]
     if problems:
-        problems = of_all(problems, len(clips))
+        problems = merge_common(problems, len(clips))
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
     if dataset.manifest is None:
         return Work("clips", "params/dataset", dataset, tuple(jobs))
@@ -124,7 +117,7 @@ def work_of(common: Mapping[str, Any]) -> Work:
 
 
 @dataclass(frozen=True)
-class Judged:
+class CheckedJob:
     """Settings of a job, None where there can be none. faults: what is wrong with them; lacks: what is missing for the
     edit, and what to type: where the object is, what to put into it."""
 
@@ -133,15 +126,15 @@ class Judged:
     lacks: Sequence[str] = ()
 
 
-def judged(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> Judged:
+def check_job(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> CheckedJob:
     """The settings of a clip and an edit, looked at before anything runs."""
     try:
         p = validate(overlaid(common, clip, edit))
     except ConfigError as error:
-        return Judged(None, faults(common, clip, edit, error))
+        return CheckedJob(None, faults(common, clip, edit, error))
     missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]
     lacks = [f"{error.message}. {error.hint}" for error in graph.config_errors(p, graph.closure(p))]
-    return Judged(p, missing, lacks)
+    return CheckedJob(p, missing, lacks)
 
 
 def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
@@ -153,7 +146,7 @@ def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
     return [lack if len(names) == len(lacks) else f"edit {', '.join(names)}: {lack}" for lack, names in edits.items()]
 
 
-def of_all(problems: list[str], clips: int) -> list[str]:
+def merge_common(problems: list[str], clips: int) -> list[str]:
     """Problems that every clip has are those of the common settings: told once."""
     what = Counter(problem.partition(": ")[2] for problem in problems)
     common = [text for text, count in what.items() if count == clips > 1]
@@ -180,9 +173,9 @@ def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[st
 
 
 def rows_of(manifest: str, settle: float) -> tuple[list[Row], list[str], list[str]]:
-    """What `listed` finds, and what is wrong with it: its rows are looked at all the same, for what else is."""
+    """What `list_clips` finds, and what is wrong with it: its rows are looked at all the same, for what else is."""
     try:
-        return *listed(manifest, settle), []
+        return *list_clips(manifest, settle), []
     except ManifestError as error:
         path = Path(manifest).expanduser()
         few = len(error.problems) <= FEW  # validating a row takes milliseconds
@@ -197,21 +190,21 @@ def faults(common: Mapping[str, Any], clip: ClipEntry, edit: Entry, first: Confi
         try:
             validate(overlaid(common, *parts))
         except ConfigError as error:
-            found += in_words(error)
-    return found or in_words(first)
+            found += describe_faults(error)
+    return found or describe_faults(first)
 
 
-def in_words(error: ConfigError) -> list[str]:
-    """What validating one group has found, in our words."""
+def describe_faults(error: ConfigError) -> list[str]:
+    """What is wrong with the settings of one group, a message for each."""
     helps, cause = error.hint.startswith(("Did you mean", "It takes a list")), error.__cause__
     hint = f" ({error.hint})" if helps else ""
     if not isinstance(cause, ValidationError):
         return [error.message + hint]
-    group, told = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []
+    group, messages = re.split("[.:]", error.message.removeprefix("unknown key "))[0], []
     for fault in cause.errors(include_url=False):
         place = ".".join([group, *map(str, fault["loc"])])
-        told.append(f"unknown key {place}" if fault["type"] == "extra_forbidden" else f"{place} {taken(fault)}")
-    return [told[0] + hint, *told[1:]]
+        messages.append(f"unknown key {place}" if fault["type"] == "extra_forbidden" else f"{place} {taken(fault)}")
+    return [messages[0] + hint, *messages[1:]]
 
 
 def broken_rule(clip: Clip, rules: Rules, folder_fps: float) -> str | None:
@@ -227,51 +220,3 @@ def broken_rule(clip: Clip, rules: Rules, folder_fps: float) -> str | None:
     if side < rules.smaller_than:
         return f"{side} pixels, fewer than dataset.skip.smaller_than={rules.smaller_than}"
     return None
-
-
-@dataclass
-class Marks:
-    """What jobs are made from, as far as the system tells without reading it: while a job's mark stays, so does what
-    it made. Files stand in it by inode, times and size, code by content, weights by where they lie."""
-
-    store: Store
-
-    def __post_init__(self) -> None:
-        folders = ("flows", "tasks", "retake")
-        files = sorted(path for folder in folders for path in (CHECKOUT / folder).rglob("*.py"))
-        code = [[str(path.relative_to(CHECKOUT)), self.store.source_digest(path)] for path in files]
-        self.code = digest([code, installed(*RECORDED), str(self.store.root)])
-        self._weights: dict[str, str] = {}
-
-    def of(self, job: Job, rules: Rules) -> str:
-        settings = {group: values for group, values in job.settings.as_json().items() if group != "dataset"}
-        told = [identity(path) for path in [*paths_of(job.spec), *job.files()]]
-        return digest([self.code, job.spec, told, settings, rules.model_dump(), self.weights(job.settings, settings)])
-
-    def weights(self, p: Settings, settings: Mapping[str, Any]) -> str:
-        """Where the weights of settings lie, and when they were put there."""
-        known = digest([settings[group] for group in (*CHOICES, "model", "metrics")])
-        if known not in self._weights:
-            references = {reference for group in CHOICES for reference in p.choices[group].weights.values()}
-            references |= {*weights_of(p.model).values(), *metrics.weights(p.metrics).values()}
-            self._weights[known] = digest([[name, *lies(name)] for name in sorted(references)])
-        return self._weights[known]
-
-
-def paths_of(spec: str) -> Sequence[str]:
-    """Files of a clip; a text that opens as none stands for itself."""
-    try:
-        clip = open_clip(spec)
-        return [] if isinstance(clip, SpriteClip) else clip.paths()
-    except (RetakeError, OSError):
-        return [spec]
-
-
-def lies(reference: str) -> Iterator[Any]:
-    """Path and identity of weights, nothing where they are not here or named wrongly."""
-    try:
-        path = locate(reference)
-    except RetakeError:
-        return
-    if path is not None:
-        yield from (str(path), identity(str(path)))

@@ -85,7 +85,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     if len(raw) > LARGEST:
         raise ConfigError("E297", f"{path} is larger than {LARGEST} bytes", "Split it.")
     problems: list[str] = []
-    read = of_lines if path.suffix.lower() in LINES else of_csv
+    read = read_json_lines if path.suffix.lower() in LINES else read_csv
     seen: dict[str, int] = {}
     rows = []
     for line, given in read(text, problems):
@@ -104,7 +104,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     return rows, problems
 
 
-def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a CSV with their lines. What keeps it from being read goes to `problems`."""
     wide = text.partition("\n")[0].count(",") + 1
     if wide > WIDEST:
@@ -134,7 +134,7 @@ def of_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]
         problems.append(f"line {reader.line_num}: {error}")
 
 
-def of_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects of JSON lines; a group may be an object of its own: {"masks": {"box": ...}}."""
     for number, line in enumerate(text.split("\n"), 1):
         if enough(problems, number):

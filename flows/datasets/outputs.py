@@ -18,6 +18,7 @@ from flows import graph
 from flows.editing import result_folder
 from retake.artifact import Artifact
 from retake.formats import unpack
+from retake.machine.disk import write_atomic
 from retake.metrics import fid
 from retake.store import Store
 
@@ -34,9 +35,9 @@ def place_of(stage: str, clip: str, edit: str) -> Place:
 def hand_out(store: Store, folder: Path, artifact: Artifact, edit: result_folder.Finished | None = None) -> None:
     """Fill one folder anew: tensors by hard link, what people open by copy; with `edit`, its page, too. A folder that
     was filled whole with this very artifact stays, unless it has a page, which tells of more. Raises DamagedError."""
-    told = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
-    label = json.dumps(told, indent=1, sort_keys=True) + "\n"
-    if edit is None and stands(folder, label, artifact):
+    record = {"kind": artifact.kind, "digest": artifact.digest, "meta": dict(artifact.meta)}
+    label = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    if edit is None and is_up_to_date(folder, label, artifact):
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -45,11 +46,11 @@ def hand_out(store: Store, folder: Path, artifact: Artifact, edit: result_folder
         hand(file, folder / file.name)
     if edit is not None:
         result_folder.write_page(store, edit, folder)
-    result_folder.write_text(folder / "artifact.json", label)  # the last: with it the folder is whole
+    write_atomic(folder / "artifact.json", label)  # the last: with it the folder is whole
 
 
-def stands(folder: Path, label: str, artifact: Artifact) -> bool:
-    """Whether a folder holds an artifact, byte for byte: people open what stands there."""
+def is_up_to_date(folder: Path, label: str, artifact: Artifact) -> bool:
+    """Whether a folder holds exactly this artifact, byte for byte: people open and change files there."""
     try:
         if (folder / "artifact.json").read_text() != label:
             return False
@@ -80,7 +81,7 @@ def tidy(folder: Path, stage: str, places: Iterable[Place]) -> None:
     if kept:
         none.unlink(missing_ok=True)
     else:
-        result_folder.write_text(none, f"No edit of the dataset needs {stage}.\n")
+        write_atomic(none, f"No edit of the dataset needs {stage}.\n")
 
 
 def write_scores(folder: Path, places: Iterable[Place], params: Mapping[str, fid.Params]) -> None:
@@ -104,11 +105,11 @@ def write_scores(folder: Path, places: Iterable[Place], params: Mapping[str, fid
         values, notes[edit] = fid_of(pairs, params[edit])
         scores.setdefault(ALL_CLIPS, {})[edit] = values
     if features:
-        result_folder.write_text(folder / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
+        write_atomic(folder / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
     else:
         (folder / "notes.json").unlink(missing_ok=True)
-    result_folder.write_text(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
-    result_folder.write_text(folder / "frames.tsv", "\n".join(rows) + "\n")
+    write_atomic(folder / "scores.json", json.dumps(scores, indent=1, sort_keys=True) + "\n")
+    write_atomic(folder / "frames.tsv", "\n".join(rows) + "\n")
 
 
 def fid_of(

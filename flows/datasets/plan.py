@@ -12,17 +12,19 @@ from typing import Any
 
 from flows import graph
 from flows.datasets import outputs
-from flows.datasets.jobs import Marks, Work, broken_rule
+from flows.datasets.fingerprint import Marks
+from flows.datasets.jobs import Work, broken_rule
 from flows.datasets.states import GOOD, SETTLED, States
 from flows.planning.table import duration, operations
 from flows.runners import Plan, Planned
-from flows.terminal.console import alike, size
+from flows.terminal.console import alike
 from retake.errors import RetakeError
+from retake.machine.disk import format_bytes
 from retake.store import Store
 from retake.weights.local import command
 
 EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
-TOLD = 10  # files, and edits that would be set aside
+MAX_NAMES = 10  # files, and edits that would be set aside
 DIGESTS = re.compile(r" \([0-9a-f]{10} -> [0-9a-f]{10}\)")  # no two clips share them
 OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
 
@@ -73,15 +75,15 @@ class Outlook:
         self.flops += planned.forecast.flops or 0
 
 
-def outlook(store: Store, work: Work, states: States, anew: Sequence[str] = ()) -> Outlook:
-    """Plan every job; anew: states that are planned though their marks hold. Starts no stage and decodes no video;
-    files are hashed, containers looked at."""
+def outlook(store: Store, work: Work, states: States, retry_states: Sequence[str] = ()) -> Outlook:
+    """Plan every job that is not finished, and those of `retry_states`. Starts no stage and decodes no video; files are
+    hashed, containers looked at."""
     found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting), settle=work.dataset.settle), Marks(store)
     shared: set[tuple[str, str]] = set()
     known: dict[str, Any] = {}
     for job in work.jobs:
-        state = states.of(job.name, marks.of(job, work.dataset.skip))
-        if state is not None and state.state in SETTLED and state.state not in anew:
+        state = states.of(job.name, marks.mark_of(job, work.dataset.skip))
+        if state is not None and state.state in SETTLED and state.state not in retry_states:
             name = "done" if state.state in GOOD else state.state
             found.settled[name] = found.settled.get(name, 0) + 1
             continue
@@ -113,10 +115,10 @@ def lines(found: Outlook) -> Iterator[str]:
     yield f"{found.jobs} edits{settled}"
     yield from (
         f"{name} is still being written: left for a later run (dataset.settle={found.settle:g})"
-        for name in found.waiting[:TOLD]
+        for name in found.waiting[:MAX_NAMES]
     )
-    if len(found.waiting) > TOLD:
-        yield f"and {len(found.waiting) - TOLD} more"
+    if len(found.waiting) > MAX_NAMES:
+        yield f"and {len(found.waiting) - MAX_NAMES} more"
     if found.stages:
         yield f"{'':13} {'cached':>8} {'will run':>9} {'may run':>8}"
     for stage, counts in found.stages.items():
@@ -127,7 +129,7 @@ def lines(found: Outlook) -> Iterator[str]:
             f"why {stage}: {why[:160]} ({count} of the first {found.explained} edits)" for why, count in often[:3]
         )
     yield " ".join(filter(None, totals(found)))
-    aside, more = alike(found.unreadable, TOLD)
+    aside, more = alike(found.unreadable, MAX_NAMES)
     yield from (f"would be set aside: {names}  {reason[:160]}" for reason, names in aside.items())
     if more:
         yield f"and {more} more"
@@ -136,13 +138,13 @@ def lines(found: Outlook) -> Iterator[str]:
 
 
 def totals(found: Outlook) -> Iterator[str]:
-    told: Mapping[str, str] = {
+    costs: Mapping[str, str] = {
         "in all": duration(found.seconds) if found.seconds else nothing(found) if not runs(found) else "time not known",
         "with the model": duration(found.device_seconds) if found.device_seconds else "",
         "operations": f"up to {operations(found.flops)}" if found.flops else "",
-        "on disk": size(found.bytes) if found.bytes else "",
+        "on disk": format_bytes(found.bytes) if found.bytes else "",
     }
-    yield "; ".join(f"{what} {text}" for what, text in told.items() if text)
+    yield "; ".join(f"{what} {text}" for what, text in costs.items() if text)
     if found.unknown:
         yield f"({found.unknown} stages never ran here: their time is not known)"
 

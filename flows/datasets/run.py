@@ -13,11 +13,11 @@ from typing import Any
 
 from flows import graph
 from flows.datasets import gallery, outputs
-from flows.datasets.batch import Batch, folder_of, handed, home_of, shown
-from flows.datasets.jobs import Job, Marks, work_of
+from flows.datasets.batch import Batch, folder_of, home_of, make_and_write, short_path
+from flows.datasets.fingerprint import Marks
+from flows.datasets.jobs import Job, work_of
 from flows.datasets.plan import Outlook, outlook
 from flows.datasets.states import BAD, GOOD, State, States
-from flows.editing import result_folder
 from flows.places import CHECKOUT, OUTS, open_store
 from flows.runners import Local
 from flows.settings.compose import compose, read_params, validate
@@ -25,11 +25,12 @@ from flows.terminal.console import Console, alike
 from retake import dvc
 from retake.artifact import Artifact
 from retake.errors import ConfigError, did_you_mean
+from retake.machine.disk import write_atomic
 from retake.recipe import digest
 from retake.stage import Outcome
 from retake.store import Store
 
-TOLD = 10  # reasons of bad jobs at the end of a run
+MAX_REASONS = 10  # reasons of bad jobs at the end of a run
 
 
 def run_stage(name: str, console: Console) -> dict[str, Any]:
@@ -39,24 +40,24 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
     if name not in graph.STAGES:
         raise ConfigError("E209", f"there is no stage {name!r}", did_you_mean(name, list(graph.STAGES)))
 
-    def tell(outcome: Outcome) -> None:
+    def report(outcome: Outcome) -> None:
         if outcome.stage == name or outcome.status == "ran":  # the stages before it are there already
             console.outcome(outcome)
 
-    runner = Local(open_store(), console, tell)
+    runner = Local(open_store(), console, report)
     with contextlib.chdir(CHECKOUT):  # paths in the dataset are relative to the checkout, wherever this was called
         work = work_of(read_params())
         states, marks = States(home_of(work) / "states.jsonl"), Marks(runner.store)
         made: dict[outputs.Place, Artifact] = {}
         for job in work.jobs:
             place = outputs.place_of(name, job.clip, job.edit)
-            known = states.of(job.name, marks.of(job, work.dataset.skip))
+            known = states.of(job.name, marks.mark_of(job, work.dataset.skip))
             if place in made or name not in graph.closure(job.settings):
                 continue
             if known is not None and known.state in ("quarantined", "skipped"):
                 console.say(f"{job.name} is left out, {known.state}: {known.reason}")
                 continue
-            made[place] = handed(runner, job, job.open(), OUTS, name)[name]
+            made[place] = make_and_write(runner, job, job.open(), OUTS, name)[name]
         outputs.tidy(OUTS / name, name, made)
         if name == "metrics" and made:
             outputs.write_scores(OUTS / name, made, work.fid_params())
@@ -65,7 +66,7 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
 
 
 def process(
-    runner: Local, console: Console, overrides: list[str], record: bool, anew: Sequence[str] = ()
+    runner: Local, console: Console, overrides: list[str], record: bool, retry_states: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Make every edit of every clip with a runner, hand everything out, and record it for DVC.
 
@@ -73,25 +74,24 @@ def process(
     """
     common = settings_of(console, overrides, record)
     with contextlib.chdir(CHECKOUT):
-        batch = Batch(runner, console, work_of(common), record, anew)
+        batch = Batch(runner, console, work_of(common), record, retry_states)
         if batch.home.name != batch.work.name:
-            console.say(
-                f"another manifest has {shown(batch.home.with_name(batch.work.name))}: this one has {shown(batch.home)}"
-            )
+            theirs = batch.home.with_name(batch.work.name)
+            console.say(f"another manifest has {short_path(theirs)}: this one has {short_path(batch.home)}")
         settle = f"(dataset.settle={batch.work.dataset.settle:g})"  # seconds
         for name in batch.work.waiting:
             console.say(f"{name} is still being written: left for the next run {settle}")
         try:
-            batch.all()
+            batch.run_all()
         finally:  # also of what was done until Ctrl-C
             if batch.worked or not (batch.home / "index.html").exists():
                 gallery.write_page(batch.home, batch.work.name, batch.results)
         finish(batch)
     counts = Counter(state.state for state in batch.results.values())
-    for line in ending(batch, counts):
+    for line in final_lines(batch, counts):
         console.say(line)
     index = batch.home / "index.html"
-    console.say(f"gallery  {shown(index)}")
+    console.say(f"gallery  {short_path(index)}")
     good = {job: state for job, state in batch.results.items() if state.state in GOOD}
     return {
         "dataset": batch.work.name,
@@ -105,22 +105,24 @@ def process(
     }
 
 
-def plan(store: Store, console: Console, overrides: list[str], anew: Sequence[str] = ()) -> Outlook:
+def plan(store: Store, console: Console, overrides: list[str], retry_states: Sequence[str] = ()) -> Outlook:
     """What `process` would do. Writes nothing, params.yaml included."""
     common = settings_of(console, overrides, record=False)
     with contextlib.chdir(CHECKOUT):
         work = work_of(common)
-        return outlook(store, work, States(home_of(work) / "states.jsonl"), anew)
+        return outlook(store, work, States(home_of(work) / "states.jsonl"), retry_states)
 
 
-def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
-    """What a person reads last: how many of each, and what is wrong with those that are not good."""
+def final_lines(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
+    """The summary at the end of a run: how many jobs in each state, and why the bad ones failed."""
     bad = [(job, state) for job, state in batch.results.items() if state.state in BAD]
     if not counts:
         yield "no edits: " + (f"again in {batch.work.dataset.settle:g} s" if batch.work.waiting else "no clips")
         return
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    reasons, more = alike({job: (one.state, f"{one.code} {one.reason}".strip(), one.hint) for job, one in bad}, TOLD)
+    reasons, more = alike(
+        {job: (one.state, f"{one.code} {one.reason}".strip(), one.hint) for job, one in bad}, MAX_REASONS
+    )
     for (name, reason, hint), jobs in reasons.items():
         yield f"{name:11}  {jobs}  {reason[:200]}"
         if hint:
@@ -128,7 +130,8 @@ def ending(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
     if more:
         yield f"and {more} more"
     if bad:
-        yield f"errors in full: {shown(batch.home / 'logs')}; to try what is quarantined again: --retry quarantined"
+        logs = short_path(batch.home / "logs")
+        yield f"errors in full: {logs}; to try what is quarantined again: --retry quarantined"
 
 
 def settings_of(console: Console, overrides: list[str], record: bool) -> dict[str, Any]:
@@ -148,11 +151,11 @@ def settings_of(console: Console, overrides: list[str], record: bool) -> dict[st
 def finish(batch: Batch) -> None:
     """What is written once all jobs have ended: tables, DVC's record. Nothing where nothing has changed since."""
     mark = batch.home / "finished"
-    if not batch.worked and mark.exists() and mark.read_text() == as_it_is(batch):
+    if not batch.worked and mark.exists() and mark.read_text() == fingerprint(batch):
         return
     places: dict[str, dict[outputs.Place, None]] = {stage: {} for stage in graph.STAGES}
     for job in batch.work.jobs:
-        for stage in standing(batch, job):
+        for stage in stages_to_keep(batch, job):
             places[stage][outputs.place_of(stage, job.clip, job.edit)] = None
     for stage, kept in places.items():
         outputs.tidy(batch.to / stage, stage, kept)
@@ -165,12 +168,12 @@ def finish(batch: Batch) -> None:
         dvc.commit_stages(CHECKOUT, list(graph.STAGES))
         batch.console.say("dvc.lock is current")
     batch.home.mkdir(parents=True, exist_ok=True)
-    result_folder.write_text(mark, as_it_is(batch))
+    write_atomic(mark, fingerprint(batch))
 
 
-def standing(batch: Batch, job: Job) -> list[str]:
-    """Stages of which a job has a folder that stays. What it made before it came to no good stays in sight, but not
-    where DVC records what is true now."""
+def stages_to_keep(batch: Batch, job: Job) -> list[str]:
+    """Stages whose folders of this job are kept. Those of a failed job are kept to look at, except where DVC records
+    them."""
     state = batch.results[job.name]
     if state.state in GOOD:
         return list(state.stages or ())
@@ -179,19 +182,19 @@ def standing(batch: Batch, job: Job) -> list[str]:
     return []
 
 
-def as_it_is(batch: Batch) -> str:
-    """Stands for the jobs, their marks, and the files that DVC's record is made of."""
+def fingerprint(batch: Batch) -> str:
+    """Digest of the jobs, their marks and DVC's files; as long as it stays, `finish` has nothing to do."""
     paths = (CHECKOUT / name for name in ("dvc.yaml", "dvc.lock", "params.yaml")) if batch.record else ()
     files = [path.read_text() if path.exists() else "" for path in paths]
     return digest([batch.record, sorted([name, state.mark] for name, state in batch.results.items()), files])
 
 
 def summary(job: str, state: State) -> dict[str, Any]:
-    """A job's end for a machine."""
-    told = {"job": job, "state": state.state, "attempts": state.attempts, "seconds": state.seconds}
+    """A finished job as JSON."""
+    row = {"job": job, "state": state.state, "attempts": state.attempts, "seconds": state.seconds}
     if state.state in GOOD:
-        return told | {"report": state.report, "metrics": state.scores}
-    return told | {"code": state.code, "reason": state.reason, "hint": state.hint}
+        return row | {"report": state.report, "metrics": state.scores}
+    return row | {"code": state.code, "reason": state.reason, "hint": state.hint}
 
 
 def artifacts(good: dict[str, State]) -> dict[str, dict[str, str]]:

@@ -20,7 +20,7 @@ from retake.errors import ConfigError, RetakeError
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".mxf", ".ogv", ".gif"}
 
 
-def listed(manifest: str, settle: float) -> tuple[list[Row], list[str]]:
+def list_clips(manifest: str, settle: float) -> tuple[list[Row], list[str]]:
     """Clips of a manifest in order, and names of files that are still being written.
 
     Raises ManifestError E297 with every problem of it, ConfigError E298 for a folder without clips.
@@ -38,8 +38,8 @@ def listed(manifest: str, settle: float) -> tuple[list[Row], list[str]]:
     if not path.is_dir():
         raise ConfigError("E297", f"{manifest} is neither a file nor a folder", "It is a CSV, or JSON lines.")
     if (path / "JPEGImages").is_dir():
-        return list(of_davis(path)), []
-    return of_folder(path, settle)
+        return list(davis_clips(path)), []
+    return folder_clips(path, settle)
 
 
 def no_clip(spec: str) -> str | None:
@@ -53,7 +53,7 @@ def no_clip(spec: str) -> str | None:
     return None
 
 
-def of_davis(root: Path) -> Iterator[Row]:
+def davis_clips(root: Path) -> Iterator[Row]:
     """Every sequence of a DAVIS tree, with its masks where the tree has them."""
     resolutions = sorted((p for p in (root / "JPEGImages").iterdir() if p.is_dir()), key=lambda p: p.name != "480p")
     for folder in resolutions[:1]:
@@ -63,7 +63,7 @@ def of_davis(root: Path) -> Iterator[Row]:
             yield Row(sequence.name, "", f"{root}:{sequence.name}", settings)
 
 
-def of_folder(folder: Path, settle: float) -> tuple[list[Row], list[str]]:
+def folder_clips(folder: Path, settle: float) -> tuple[list[Row], list[str]]:
     """Videos and folders of images in a folder, by name; names of those that were written a moment ago."""
     found, waiting = [], []
     now = time.time()

@@ -21,7 +21,7 @@ def run(console: Console) -> dict[str, Any]:
     settings = [f"masks.box={list(box)}", f"edit.reference={reference}"]
     x0, y0, x1, y1 = box
     shown = f"{clip.relative_to(CHECKOUT)} --box {x0},{y0},{x1},{y1} edit.reference={reference.relative_to(CHECKOUT)}"
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for title, extra in (("cold", []), ("the same again", []), ("one setting changed", ["edit.strength=0.6"])):
         console.say(f"\n# {title}\nretake edit {' '.join([shown, *extra])}")
         began = time.perf_counter()
@@ -30,14 +30,14 @@ def run(console: Console) -> dict[str, Any]:
         took = time.perf_counter() - began
         ran = [o.stage for o in done.outcomes if o.status == "ran"]
         console.say(f"{took:.1f} s; ran: {', '.join(ran) or 'nothing'}")
-        told[title] = done.as_json() | {"total_seconds": round(took, 2)}
+        results[title] = done.as_json() | {"total_seconds": round(took, 2)}
     console.say(
         f"\nOpen the report in a browser:\n  {done.outputs['report']}\nand the video:\n  {done.outputs['video']}"
     )
     console.say(
         "Now your own clip: retake frame CLIP 0 shows where the box is; then retake edit CLIP --box ... as above."
     )
-    return told
+    return results
 
 
 def render(folder: Path) -> tuple[int, int, int, int]:

@@ -121,11 +121,11 @@ def export(
     def build() -> dict[str, str | int]:
         made = made_for(runner, clip, p, [STAGE[name] for name in what])
         artifacts = {name: made[STAGE[name]] for name in what}
-        told = {"artifacts": {name: a.digest for name, a in artifacts.items()}, "formats": asdict(formats)}
-        folder = wanted or edits_home() / clip.name / f"export-{digest([VERSION, clip.name, told])[:12]}"
+        ingredients = {"artifacts": {name: a.digest for name, a in artifacts.items()}, "formats": asdict(formats)}
+        folder = wanted or edits_home() / clip.name / f"export-{digest([VERSION, clip.name, ingredients])[:12]}"
         stages = [{"stage": o.stage, "key": o.key} for o in runner.outcomes]  # corrections repeat a stage
-        told |= about(clip, p, made, what) | {"stages": stages}
-        return written(runner.store, folder, clip.name, artifacts, formats, told)
+        ingredients |= about(clip, p, made, what) | {"stages": stages}
+        return written(runner.store, folder, clip.name, artifacts, formats, ingredients)
 
     return runner.healed(build)
 
@@ -269,7 +269,7 @@ WRITERS: dict[str, Callable[[Writing], dict[str, Any]]] = {
 
 
 def written(
-    store: Store, folder: Path, name: str, artifacts: Mapping[str, Artifact], formats: Formats, told: Mapping[str, Any]
+    store: Store, folder: Path, name: str, artifacts: Mapping[str, Artifact], formats: Formats, facts: Mapping[str, Any]
 ) -> dict[str, str | int]:
     """Write everything, the manifest last; returns what `export` does."""
     with store.lock(digest(["folder", str(folder)])):
@@ -279,7 +279,7 @@ def written(
                 thing: WRITERS[thing](Writing(open_series(store, artifact), part, name, formats))
                 for thing, artifact in artifacts.items()
             }
-            manifest.write(part, {**told, "parts": parts})
+            manifest.write(part, {**facts, "parts": parts})
         files = files_of(folder)
         size = sum((folder / file).stat().st_size for file in files)
     places = {thing: str(folder / (entry.get("folder") or entry["file"])) for thing, entry in parts.items()}

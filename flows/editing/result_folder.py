@@ -6,7 +6,6 @@ Everything is a verified copy out of the store; editing it harms nothing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from flows.settings.compose import Settings
 from retake.artifact import Artifact
 from retake.clip import Clip
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.params import keyed_params
 from retake.recipe import digest, installed
 from retake.stage import Outcome
@@ -79,7 +78,7 @@ def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
     with store.lock(digest(["folder", str(folder.absolute())])):
         recipe = edit.recipe()
         text = json.dumps(recipe, indent=1, sort_keys=True, ensure_ascii=False)
-        write_text(folder / "recipe.json", text + "\n")
+        write_atomic(folder / "recipe.json", text + "\n")
         if "decode" in edit.made:
             view = folder / "result.mp4"
             store.copy_out(edit.made["decode"]["result.mp4"], view)
@@ -165,10 +164,10 @@ def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], 
     meta = metrics.meta
     values = json.loads(store.read(metrics["metrics.json"]))
     described = {group: lookup("metrics", group).DESCRIPTIONS for group in meta["names"]}
-    told = {name: (group, *what) for group, values_of in described.items() for name, what in values_of.items()}
+    known = {name: (group, *what) for group, values_of in described.items() for name, what in values_of.items()}
     rows = []
-    for name in [*(n for n in told if n in values), *(n for n in values if n not in told)]:
-        group, text, direction = told.get(name, ("", "", ""))
+    for name in [*(n for n in known if n in values), *(n for n in values if n not in known)]:
+        group, text, direction = known.get(name, ("", "", ""))
         better = {"higher": True, "lower": False}.get(direction)
         network, reason = meta.get("networks", {}).get(name, ""), meta.get("reasons", {}).get(name, "")
         rows.append(Metric(name, values[name], text, better, group=group, network=network, reason=reason))
@@ -184,11 +183,3 @@ def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], 
 def scores_by_name(store: Store, metrics: Artifact) -> dict[str, float | None]:
     """The summary values of a metrics artifact."""
     return json.loads(store.read(metrics["metrics.json"]))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with writing_explained(path.parent):
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)

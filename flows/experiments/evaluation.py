@@ -1,6 +1,6 @@
 """An evaluation: methods and variants of them (arms), side by side over pairs of a clip and what is to be edited in it.
 
-    retake dataset evaluation=moca evaluation.first=12 evaluation.seeds=[0,1,2] evaluation.only=[sdedit,recommended]
+    retake evaluate moca evaluation.first=12 evaluation.seeds=[0,1,2] evaluation.only=[sdedit,recommended]
 
 Pairs stand in a manifest (pairs.py), arms in params/evaluation/. Whatever two arms share, the store makes once. A pair
 that fails is told and left out; the others go on.
@@ -19,7 +19,6 @@ from pydantic import BaseModel, Field
 
 from flows import graph
 from flows.datasets.manifest import Row
-from flows.editing import result_folder
 from flows.experiments.pairs import read_pairs
 from flows.places import CHECKOUT
 from flows.runners import Local
@@ -33,12 +32,12 @@ from retake.clip import Clip, SpriteClip, open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.lookup import lookup
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.metrics.common.crop import whole
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import evaluation_page, intervals
-from retake.report.contact_sheet import Sheet, boxed, write
+from retake.report.contact_sheet import Sheet, boxed, png
 from retake.store import Store
 from retake.video import read_image
 
@@ -83,7 +82,7 @@ class Found:
 
 
 def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Run an evaluation and write its folder; what `retake dataset evaluation=NAME --json` prints.
+    """Run an evaluation and write its folder; what `retake evaluate NAME --json` prints.
 
     Raises ConfigError E296 (an evaluation, arm or value that there is not), E297 (a manifest), MachineError E302
     (weights of an arm), and what `lay` raises, before anything runs. An interrupted one leaves the table
@@ -201,8 +200,8 @@ def of_pair(base: Mapping[str, Any], pair: Row, settings: Mapping[str, Any], see
         merged["edit"]["seed"] = seed
     for metric in ("clip_score", "cass"):
         of = merged["metrics"][metric]
-        told = {what: pair.settings.get(f"edit.{what}") for what in ("reference", "prompt", "source_prompt")}
-        merged["metrics"][metric] = of | {k: v for k, v in told.items() if v and k in of and of[k] is None}
+        inputs = {what: pair.settings.get(f"edit.{what}") for what in ("reference", "prompt", "source_prompt")}
+        merged["metrics"][metric] = of | {k: v for k, v in inputs.items() if v and k in of and of[k] is None}
     return merged
 
 
@@ -277,14 +276,15 @@ def write_folder(
             for (pair, arm, seed), values in found.values.items()
         ],
     )
-    told = {**done, "settings": evaluation.model_dump(), "networks": found.networks}
-    result_folder.write_text(outputs["summary"], json.dumps(told, indent=1) + "\n")
+    result = {**done, "settings": evaluation.model_dump(), "networks": found.networks}
+    write_atomic(outputs["summary"], json.dumps(result, indent=1) + "\n")
     if found.pictures:
-        outputs["sheet"] = write(folder / "sheet.png", sheet(found, pairs, arms))
+        outputs["sheet"] = folder / "sheet.png"
+        write_atomic(outputs["sheet"], png(sheet(found, pairs, arms)))
     about = {value: ({**DESCRIPTIONS, **OURS}[value], found.networks.get(value, "")) for value in evaluation.values}
     name = " ".join([f"evaluation={done['evaluation']}", *done["overrides"]])
     page = evaluation_page.page(name, done["table"], about, found.failed, evaluation.against, "sheet" in outputs)
-    result_folder.write_text(outputs["report"], page)
+    write_atomic(outputs["report"], page)
     return {what: str(path) for what, path in outputs.items()}
 
 
@@ -307,5 +307,5 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
     yield " " * wide + "".join(f"  {value:>22}" for value in values)
     for row in rows:
         yield f"{row['arm']:{wide}}" + "".join(
-            f"  {evaluation_page.told(row['values'][value]):>22}" for value in values
+            f"  {evaluation_page.format_cell(row['values'][value]):>22}" for value in values
         )

@@ -29,11 +29,11 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
-from retake.machine.disk import writing_explained
+from retake.machine.disk import write_atomic, writing_explained
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery_page, intervals
-from retake.report.contact_sheet import Sheet, thumbnail, write
+from retake.report.contact_sheet import Sheet, png, thumbnail
 from retake.video import local_file
 
 SEED = "edit.seed"
@@ -234,13 +234,14 @@ def written(
         folder.mkdir(parents=True, exist_ok=True)
     outputs = {"gallery": folder / "index.html", "table": folder / "values.tsv"}
     title = f"{clip}: {' × '.join(swept) or 'seeds'}"
-    result_folder.write_text(outputs["gallery"], gallery_page.page(title, found.cards))
+    write_atomic(outputs["gallery"], gallery_page.page(title, found.cards))
     write_tsv(
         outputs["table"],
         [{"point": name, "seed": seed, **scores} for (name, seed), scores in found.scores.items()],
     )
     if found.pictures:
-        outputs["grid"] = write(folder / "grid.png", grid(points, swept, found))
+        outputs["grid"] = folder / "grid.png"
+        write_atomic(outputs["grid"], png(grid(points, swept, found)))
     return {what: str(path) for what, path in outputs.items()}
 
 
@@ -269,7 +270,7 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
         yield f"the best first: {done['rank']}, {better} is better"
     yield " " * wide + "".join(f"  {metric:>24}" for metric in metrics)
     for row in rows:
-        cells = (told(row["values"].get(metric, {}), row["seeds"]) for metric in metrics)
+        cells = (format_cell(row["values"].get(metric, {}), row["seeds"]) for metric in metrics)
         yield f"{row['point']:{wide}}" + "".join(f"  {cell:>24}" for cell in cells)
 
 
@@ -282,7 +283,7 @@ def differing(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def told(value: Mapping[str, Any], seeds: int) -> str:
+def format_cell(value: Mapping[str, Any], seeds: int) -> str:
     if value.get("mean") is None:
         return "-"
     return f"{value['mean']:.4g}" + (f" [{value['low']:.4g}, {value['high']:.4g}]" if seeds > 1 else "")

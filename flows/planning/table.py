@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flows.planning.forecast import Forecast
 from flows.runners import Planned
-from flows.terminal.console import size
+from retake.machine.disk import format_bytes
 from retake.weights.local import command, described
 
 GIB = 1 << 30
@@ -16,7 +16,7 @@ def table(planned: Sequence[Planned]) -> Iterator[str]:
     """Lines of text: status, what it is likely to take, why; then the sum, and what to fetch first."""
     for p in planned:
         if p.status == "cached":
-            text = f"saves {p.seconds:.1f} s, {size(p.bytes or 0)}" if p.seconds is not None else ""
+            text = f"saves {p.seconds:.1f} s, {format_bytes(p.bytes or 0)}" if p.seconds is not None else ""
         else:
             text = "; ".join(filter(None, (in_words(p.forecast), "needs weights" if p.lacks else "", p.why)))
         yield f"{p.stage:13} {p.status:9} {text}".rstrip()
@@ -43,7 +43,7 @@ def total(forecasts: Iterable[Forecast]) -> str:
     some = list(forecasts)
     known = [one.seconds for one in some if one.seconds is not None]
     parts = [duration(sum(known)) if known else ""]
-    parts.append(f"{size(sum(one.bytes or 0 for one in some))} on disk" if known else "")
+    parts.append(f"{format_bytes(sum(one.bytes or 0 for one in some))} on disk" if known else "")
     if flops := sum(one.flops or 0 for one in some):
         parts.append(f"up to {operations(flops)}")
     if most := max(one.memory or 0 for one in some):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from retake.machine.disk import format_bytes
 from retake.stage import Outcome
 
 Reason = TypeVar("Reason")
@@ -45,10 +46,10 @@ class Console:
         if outcome.stage == "correction":  # what it puts right is not to be complained of
             self._notes.clear()
         self.tell_notes()
-        made = outcome.artifact.bytes
+        made = format_bytes(outcome.artifact.bytes)
         took = f"{outcome.seconds:7.1f} s" if outcome.status == "ran" else f"{'':9}"
         saved = f"saved {outcome.recorded_seconds:.1f} s" if outcome.status == "cached" else ""
-        self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {size(made):>9}  {outcome.key[:10]}  {saved}".rstrip())
+        self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {made:>9}  {outcome.key[:10]}  {saved}".rstrip())
         self._notes += outcome.artifact.meta.get("notes", ())
         if outcome.stage not in ("masks", "correction"):
             self.tell_notes()
@@ -77,11 +78,3 @@ def alike(reasons: Mapping[str, Reason], most: int) -> tuple[dict[Reason, str], 
     told = list(names.items())
     few = {why: ", ".join(of[:3]) + (f" and {len(of) - 3} more" if len(of) > 3 else "") for why, of in told[:most]}
     return few, sum(len(of) for _, of in told[most:])
-
-
-def size(count: int) -> str:
-    """Bytes for people, powers of 1000."""
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value, units = value / 1000, units[1:]
-    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"

@@ -9,13 +9,11 @@ import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.places import CHECKOUT, open_store
-from flows.terminal.console import Console, size
-
-if TYPE_CHECKING:
-    from retake.weights.catalogue import Weights
+from flows.upkeep import weights as weight_files
+from retake.machine.disk import format_bytes
 
 Check = dict[str, Any]
 LOW_DISK = 10 << 30
@@ -134,7 +132,7 @@ def store() -> Check:
 
 def disk() -> Check:
     free = shutil.disk_usage(open_store().root).free
-    text = f"{free / 2**30:.0f} GiB free at the store"
+    text = f"{format_bytes(free)} free at the store"
     return (
         say("ok", text)
         if free > LOW_DISK
@@ -144,7 +142,7 @@ def disk() -> Check:
 
 def links() -> Check:
     """Whether the store can hand out the tensors of a dataset by hard link."""
-    from flows.datasets.batch import shown
+    from flows.datasets.batch import short_path
     from flows.places import datasets_home
 
     root, here = open_store().root, datasets_home()
@@ -161,7 +159,7 @@ def links() -> Check:
     finally:
         source.unlink(missing_ok=True)
         target.unlink(missing_ok=True)
-    return say("ok", f"hard links from the store into {shown(here)}")
+    return say("ok", f"hard links from the store into {short_path(here)}")
 
 
 def params() -> Check:
@@ -197,86 +195,8 @@ def browser() -> Check:
 
 def weights() -> Check:
     """Which of the catalogue's weights are here. None has to be: the defaults need none."""
-    entries = inventory()
+    entries = weight_files.inventory()
     here = [entry for entry in entries if entry["present"]]
-    some = f", {size(sum(entry['bytes'] for entry in here))}" if here else ""
+    some = f", {format_bytes(sum(entry['bytes'] for entry in here))}" if here else ""
     text = f"{len(here)} of {len(entries)} here{some}; the default settings need none"
     return say("ok", text) | {"entries": entries}
-
-
-def inventory() -> list[dict[str, Any]]:
-    """One entry for each weights of the catalogue: name, present, path and bytes (None where missing), megabytes,
-    licence, serves, command."""
-    from retake.weights import local
-    from retake.weights.catalogue import CATALOGUE
-
-    return [entry_of(weights, local.locate(name), local.command(name)) for name, weights in CATALOGUE.items()]
-
-
-def entry_of(weights: Weights, path: Path | None, command: str) -> dict[str, Any]:
-    return {
-        "name": weights.name,
-        "present": path is not None,
-        "path": None if path is None else str(path),
-        "bytes": None if path is None else bytes_in(path),
-        "megabytes": weights.megabytes,
-        "licence": weights.licence,
-        "serves": weights.serves,
-        "command": command,
-    }
-
-
-def table(entries: list[dict[str, Any]]) -> list[str]:
-    """A line for each entry: what is here with its place, what is missing with the command that gets it."""
-    lines = []
-    for entry in entries:
-        if entry["present"]:
-            state, what, where = "here", entry["name"], entry["path"]
-            much = size(entry["bytes"])
-        else:
-            state, what, where = "missing", entry["command"], entry["serves"]
-            much = f"{entry['megabytes']} MB"
-        lines.append(f"{state:8}{what:39}{much:>9}  {entry['licence']:13} {where}".rstrip())
-    return lines
-
-
-def get(references: list[str], console: Console) -> list[dict[str, Any]]:
-    """Fetch what is not here, each with a word on its size and licence before, and a bar on a terminal. Returns the
-    entries as `inventory` does. Raises ConfigError E250 before the first download, and what `fetch` raises."""
-    from rich.console import Console as Rich
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from retake.weights import local
-    from retake.weights.fetch import fetch
-
-    here = {reference: local.locate(reference) for reference in references}
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Rich(stderr=True), transient=True, disable=not console.live) as bars:
-        for reference, path in here.items():
-            if path is not None:
-                continue
-            entry, bar = local.describe(reference), bars.add_task(reference, total=None)
-
-            def moved(done: int, total: int, bar: Any = bar) -> None:
-                bars.update(bar, completed=done, total=total or None)
-
-            if entry.megabytes:
-                console.say(f"{reference}: {entry.megabytes} MB, {entry.licence}, for {entry.serves}")
-            here[reference] = fetch(reference, moved, console.say)
-    return [entry_of(described(reference), path, local.command(reference)) for reference, path in here.items()]
-
-
-def described(reference: str) -> Weights:
-    """The catalogue's words, or none on a person's own file."""
-    from retake.weights import local
-    from retake.weights.catalogue import Url, Weights
-
-    if local.given(reference) is not None:
-        return Weights(reference, Url(reference), 0, "yours", "")
-    return local.describe(reference)
-
-
-def bytes_in(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder, whatever links they stand behind."""
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())

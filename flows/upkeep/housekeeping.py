@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.editing.result_folder import write_text
 from flows.places import CHECKOUT, OUTS, datasets_home, edits_home, open_store
 from flows.settings.plain_yaml import parse_yaml
-from flows.terminal.console import size
 from retake import dvc
 from retake.clip import open_clip
 from retake.errors import ConfigError, did_you_mean
+from retake.machine.disk import format_bytes, write_atomic
 from retake.store import Record, Store, garbage
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -34,11 +33,11 @@ def make_room(budget: str, dry: bool) -> dict[str, Any]:
     """Take away what was used least recently until the store is within a budget; what is pinned, and what dvc.lock
     names, stays."""
     store = open_store()
-    return told(garbage.collect(store, bytes_of(budget), pinned(store), dry), dry)
+    return as_json(garbage.collect(store, bytes_of(budget), pinned(store), dry), dry)
 
 
-def told(done: garbage.Swept, dry: bool) -> dict[str, Any]:
-    """For a machine. results: how many by stage; seconds: what making them took."""
+def as_json(done: garbage.Swept, dry: bool) -> dict[str, Any]:
+    """What `--json` prints. results: how many by stage; seconds: what making them took."""
     return {
         "dry_run": dry,
         "freed": done.bytes,
@@ -54,9 +53,12 @@ def lines(done: dict[str, Any]) -> list[str]:
     """What `gc` and `forget` say."""
     verb = "would free" if done["dry_run"] else "freed"
     count = sum(done["results"].values())
-    said = [f"{verb} {size(done['freed'])}: {count} results ({done['seconds']:.0f} s to make again)"]
+    said = [f"{verb} {format_bytes(done['freed'])}: {count} results ({done['seconds']:.0f} s to make again)"]
     said += [f"  {stage:13} {number}" for stage, number in done["results"].items()]
-    said.append(f"{size(done['kept'])} stay" + (f", {size(done['pinned'])} of them pinned" if done["pinned"] else ""))
+    said.append(
+        f"{format_bytes(done['kept'])} stay"
+        + (f", {format_bytes(done['pinned'])} of them pinned" if done["pinned"] else "")
+    )
     return said
 
 
@@ -75,7 +77,7 @@ def forget(clip: str, dry: bool) -> dict[str, Any]:
     for folder in folders if not dry else ():
         shutil.rmtree(folder)
     told_of = {"folders": folders, "left": sorted(set(left)), "pins": sorted(pins)}
-    return told(done, dry) | {name: list(map(str, paths)) for name, paths in told_of.items()}
+    return as_json(done, dry) | {name: list(map(str, paths)) for name, paths in told_of.items()}
 
 
 def told_by(label: Path) -> str:
@@ -114,7 +116,7 @@ def pin(edit: str, on: bool) -> dict[str, Any]:
     if on:
         place.parent.mkdir(parents=True, exist_ok=True)
         keys = keys_of(home / edit / "recipe.json")
-        write_text(place, json.dumps(sorted(keys)) + "\n")
+        write_atomic(place, json.dumps(sorted(keys)) + "\n")
         lacking = len(keys - {path.name for path in (open_store().root / "records").glob("*/*")})
     else:
         place.unlink(missing_ok=True)

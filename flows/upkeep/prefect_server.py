@@ -38,9 +38,9 @@ def fix(notify: str | None = None) -> list[str]:
 
     try:
         with get_client(sync_client=True) as client:
-            done = [pool(client), automation(client, CRASHED, **crashing())]
+            done = [pool(client), automation(client, CRASHED, **crash_detection())]
             if notify:
-                done.append(automation(client, FAILED, anew=True, **telling(client, notify)))
+                done.append(automation(client, FAILED, replace=True, **failure_notification(client, notify)))
     except httpx.HTTPError as error:
         raise MachineError(
             "E512",
@@ -70,12 +70,12 @@ def pool(client: Any) -> str:
     return f"work pool {POOL}: at most {runs} at once (prefect work-pool set-concurrency-limit {POOL} N)"
 
 
-def automation(client: Any, name: str, trigger: Any, action: Any, anew: bool = False) -> str:
-    """An automation, unless it is there; with `anew` in the place of that."""
+def automation(client: Any, name: str, trigger: Any, action: Any, replace: bool = False) -> str:
+    """An automation, unless it is there; with `replace` in place of that one."""
     from prefect.automations import AutomationCore
 
     there = client.read_automations_by_name(name)
-    if there and not anew:
+    if there and not replace:
         return ""
     for old in there:
         client.delete_automation(old.id)
@@ -83,8 +83,8 @@ def automation(client: Any, name: str, trigger: Any, action: Any, anew: bool = F
     return f"automation: {name}"
 
 
-def crashing() -> dict[str, Any]:
-    """After a sign of life neither another nor an end: crashed."""
+def crash_detection() -> dict[str, Any]:
+    """Marks a run as crashed when its heartbeats stop without an end."""
     from prefect.automations import ChangeFlowRunState, EventTrigger, Posture
     from prefect.client.schemas.objects import StateType
 
@@ -98,12 +98,12 @@ def crashing() -> dict[str, Any]:
         threshold=1,
         within=SILENCE,
     )
-    told = f"no sign of life for {SILENCE.total_seconds():.0f} s: its worker is gone"
-    return {"trigger": trigger, "action": ChangeFlowRunState(state=StateType.CRASHED, message=told)}  # type: ignore[call-arg]
+    message = f"no sign of life for {SILENCE.total_seconds():.0f} s: its worker is gone"
+    return {"trigger": trigger, "action": ChangeFlowRunState(state=StateType.CRASHED, message=message)}  # type: ignore[call-arg]
 
 
-def telling(client: Any, url: str) -> dict[str, Any]:
-    """A run of a deployment with the tag `retake` that fails or crashes is told."""
+def failure_notification(client: Any, url: str) -> dict[str, Any]:
+    """Notifies of a failed or crashed run of a deployment with the tag `retake`."""
     from prefect.automations import EventTrigger, Posture, SendNotification
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 

@@ -14,10 +14,10 @@ from flows.datasets.states import GOOD, State, States
 from flows.editing import export
 from flows.places import CHECKOUT, datasets_home, edits_home, open_store
 from flows.runners import Local
-from flows.terminal.console import size
 from retake import dvc
 from retake.artifact import File
 from retake.errors import ConfigError, DamagedError, RetakeError
+from retake.machine.disk import format_bytes
 from retake.store import Store
 
 Result = tuple[str, str]
@@ -149,22 +149,22 @@ def make_again(store: Store, folder: Path) -> None:
 
 def lines(found: dict[str, Any], mended: dict[str, Any] | None) -> list[str]:
     """What `retake verify` says."""
-    told = [f"{found['objects']} objects, {size(found['bytes'])}, {found['records']} records"]
-    told += [f"damaged  {entry['object'][:12]}  {entry['reason']}" for entry in found["damaged"]]
-    told += [f"missing  {sha[:12]}" for sha in found["missing"]]
-    told += [f"damaged  the record of {stage} {key[:12]}" for stage, key in found["records_damaged"]]
-    told += [f"concerns {stage} {key[:12]}" for stage, key in found["affected"]]
-    told += [f"{source}: its next run makes {count} edits again" for source, count in found["datasets"].items()]
+    report = [f"{found['objects']} objects, {format_bytes(found['bytes'])}, {found['records']} records"]
+    report += [f"damaged  {entry['object'][:12]}  {entry['reason']}" for entry in found["damaged"]]
+    report += [f"missing  {sha[:12]}" for sha in found["missing"]]
+    report += [f"damaged  the record of {stage} {key[:12]}" for stage, key in found["records_damaged"]]
+    report += [f"concerns {stage} {key[:12]}" for stage, key in found["affected"]]
+    report += [f"{source}: its next run makes {count} edits again" for source, count in found["datasets"].items()]
     if mended:
-        told.append(f"{mended['fetched']} results fetched, {mended['made']} made again")
-        told += [
+        report.append(f"{mended['fetched']} results fetched, {mended['made']} made again")
+        report += [
             f"left     {stage} {key[:12]}: made again by the next run that needs it" for stage, key in mended["left"]
         ]
     elif found["affected"] or found["set_aside"]:
-        told += [f"gone     {stage} {key[:12]}: its record was set aside before" for stage, key in found["set_aside"]]
-        told.append(
+        report += [f"gone     {stage} {key[:12]}: its record was set aside before" for stage, key in found["set_aside"]]
+        report.append(
             "Set aside. The next run that needs it makes it again; retake verify --repair does so for artifacts/edits."
         )
     elif not found["damaged"]:
-        told.append("all as it was stored")
-    return told
+        report.append("all as it was stored")
+    return report

@@ -13,9 +13,9 @@ NAME = "manifest.json"
 WRITTEN_BY = "retake export"
 
 
-def write(folder: Path, told: Mapping[str, Any]) -> None:
-    """Write what is told, which states `name` (the clip's) and `what` (the things), with who wrote it."""
-    text = json.dumps({**told, "written_by": WRITTEN_BY}, indent=1, sort_keys=True, ensure_ascii=False)
+def write(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write facts, among them `name` (of the clip) and `what` (the things exported), with the program that wrote it."""
+    text = json.dumps({**facts, "written_by": WRITTEN_BY}, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
 
@@ -23,13 +23,13 @@ def read(folder: Path) -> dict[str, Any] | None:
     """What `write` wrote, with `name` a str and `what` a list of str; None where the folder is no export."""
     path = folder / NAME
     try:
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or told.get("written_by") != WRITTEN_BY or not isinstance(told.get("name"), str):
+    if not isinstance(facts, dict) or facts.get("written_by") != WRITTEN_BY or not isinstance(facts.get("name"), str):
         return None
-    what = told.get("what")
-    return told if isinstance(what, list) and all(isinstance(thing, str) for thing in what) else None
+    what = facts.get("what")
+    return facts if isinstance(what, list) and all(isinstance(thing, str) for thing in what) else None
 
 
 def why_other(folder: Path, name: str, what: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from retake.errors import MachineError
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 BROKEN = {errno.EIO, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR}
+REFUSED.add(errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
@@ -53,13 +55,45 @@ def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         existing = next(folder for folder in (where, *where.absolute().parents) if folder.is_dir())
-        free = f"{shutil.disk_usage(existing).free / 2**20:.1f} MiB free"
-        needed = f", {max(wanted / 2**20, 0.1):.1f} MiB needed now" if wanted else ""
+        free = f"{format_bytes(shutil.disk_usage(existing).free)} free"
+        needed = f", {format_bytes(wanted)} needed now" if wanted else ""
         raise MachineError(
             "E503",
             f"the disk is full: cannot write to {where} ({free}{needed})",
             "What was finished is kept. Make room, or point RETAKE_STORE at a larger disk, and run the same command.",
         ) from error
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path, durable: bool = False) -> Iterator[Path]:
+    """Yields a hidden path beside `target` to write a file to; once the block is left, the file takes that name, so
+    nobody ever sees half of it. When anything fails it is removed, and what was there stays. durable: the file survives
+    a loss of power from then on. Raises OSError."""
+    part = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield part
+        if durable:
+            sync(part)
+        os.replace(part, target)
+        if durable:
+            sync(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_atomic(target: Path, data: str | bytes) -> None:
+    """Write a file whole or not at all, text as UTF-8. Raises MachineError E502, E503, E505."""
+    with writing_explained(target.parent), atomic_path(target) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def format_bytes(count: float) -> str:
+    """`21.4 MB`: powers of 1000."""
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def make_folder(folder: Path) -> None:
@@ -69,12 +103,12 @@ def make_folder(folder: Path) -> None:
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
-        sync_folder(made.parent)
+        sync(made.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

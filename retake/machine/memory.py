@@ -14,18 +14,18 @@ from pydantic import BaseModel
 
 from retake.errors import RetakeError
 
-SAID = ("out of memory", "can't allocate memory", "cannot allocate memory", "insufficient memory", "alloc_failed")
+MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "insufficient memory", "alloc_failed")
 
 
-def ran_out(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ended: of Python and numpy, of torch on the CPU and on a GPU, of OpenCV.
     Errors of ours are explained already."""
     if isinstance(error, RetakeError):
         return False
-    return isinstance(error, MemoryError) or any(said in str(error).lower() for said in SAID)
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in MESSAGES)
 
 
-def halved(params: BaseModel) -> BaseModel | None:
+def with_half_batch(params: BaseModel) -> BaseModel | None:
     """The same settings with half of every `batch` in them, None where there is none above 1. A batch is in no key:
     results agree to a network's rounding whatever it is."""
     changed: dict[str, Any] = {}
@@ -33,7 +33,7 @@ def halved(params: BaseModel) -> BaseModel | None:
         value = getattr(params, name)
         if name == "batch" and isinstance(value, int) and value > 1:
             changed[name] = value // 2
-        elif isinstance(value, BaseModel) and (smaller := halved(value)) is not None:
+        elif isinstance(value, BaseModel) and (smaller := with_half_batch(value)) is not None:
             changed[name] = smaller
     return params.model_copy(update=changed) if changed else None
 
@@ -47,7 +47,7 @@ def release() -> None:
 
 
 @contextlib.contextmanager
-def peak() -> Iterator[Callable[[], int]]:
+def peak_memory() -> Iterator[Callable[[], int]]:
     """Peak resident bytes of this process within the block (0 where the system does not tell)."""
     status = Path(f"/proc/{os.getpid()}/status")
     with contextlib.suppress(OSError):

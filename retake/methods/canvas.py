@@ -11,6 +11,7 @@ import numpy as np
 
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import with_alpha
+from retake.imaging.signed import to_signed, to_uint8
 from retake.imaging.soft_mask import box_of, soft_mask
 from retake.methods import Patch
 from retake.video import read_image, resize
@@ -59,7 +60,7 @@ def shown(path: str) -> Tensor:
     square = np.full((side, side, 3), BEHIND, np.float32)
     top, left = (side - height) // 2, (side - width) // 2
     square[top : top + height, left : left + width] = rgb
-    return torch.from_numpy(square.transpose(2, 0, 1)[None].copy()) / 127.5 - 1
+    return to_signed(torch.from_numpy(square.transpose(2, 0, 1)[None].copy()))
 
 
 def touched_cells(latents: LatentSeries, region: RegionSeries, soft: Soft, margin: int, scratch: Path) -> Mask:
@@ -114,7 +115,7 @@ def edge(mask: np.ndarray, soft: Soft) -> np.ndarray:
 
 def as_rgb(pixels: Tensor) -> np.ndarray:
     """uint8 [n, H, W, 3] of float32 [n, 3, H, W] in -1..1."""
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return to_uint8(pixels).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def patch(pixels: Tensor, size: tuple[int, int], alpha: list[np.ndarray] | None) -> Patch:

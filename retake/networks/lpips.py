@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from retake.imaging.signed import to_signed
 from retake.machine.device import device_of
 from retake.networks.checkpoint import tensors, title, unfit
 from retake.weights.local import require
@@ -71,8 +72,8 @@ class Lpips:
     def _prepared(self, frame: NDArray[np.uint8]) -> Any:
         import torch
 
-        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].to(self.device).float()
-        pixels = pixels / 127.5 - 1
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].to(self.device)
+        pixels = to_signed(pixels)
         height, width = frame.shape[:2]
         if min(height, width) < SHORTEST:
             size = [max(SHORTEST, side * SHORTEST // min(height, width)) for side in (height, width)]

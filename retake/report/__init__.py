@@ -7,3 +7,11 @@ metric_rows.py      its table of metrics
 gallery_page.py     many edits to filter and sort (gallery.html, gallery.css, gallery.js)
 evaluation_page.py  the table of an evaluation, with the intervals of intervals.py
 """
+
+import base64
+import hashlib
+
+
+def csp_hash(text: str) -> str:
+    """What a page's content security policy calls one inline script or style by."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -31,9 +29,9 @@ class Sheet:
         """Offers the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`; under them the
         caption, else the frame's number and time."""
         if index in self.picks:
-            told = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
+            label = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
             self._columns[index] = (
-                told if caption is None else caption,
+                label if caption is None else caption,
                 [thumbnail(view, self.thumb) for view in views],
             )
 
@@ -91,14 +89,6 @@ def contact_sheet(
     for index, views in enumerate(frames):
         sheet.add(index, views, seconds(index) if seconds else None)
     return sheet.image()
-
-
-def write(path: Path, image: np.ndarray) -> Path:
-    """Writes a PNG by rename, so the name never holds half a picture. image: uint8 RGB [H, W, 3]."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(png(image))
-    os.replace(part, path)
-    return path
 
 
 def png(image: np.ndarray) -> bytes:

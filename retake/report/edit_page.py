@@ -8,10 +8,8 @@ seek to the middle of a frame. A small proxy is embedded, a larger one lies besi
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from retake.errors import ConfigError
+from retake.machine.disk import write_atomic
+from retake.report import csp_hash
 from retake.report.metric_rows import Metric, groups
 
 __all__ = ["Link", "Metric", "ReportData", "StageRow", "build", "check", "render"]
@@ -99,9 +99,7 @@ def build(
     embedded = proxy.stat().st_size <= embed_limit
     if embedded:
         source = "data:video/mp4;base64," + base64.b64encode(proxy.read_bytes()).decode("ascii")
-    part = page.with_name("report.html.part")
-    part.write_bytes(render(data, source, contact_sheet).encode("utf-8", "replace"))
-    os.replace(part, page)
+    write_atomic(page, render(data, source, contact_sheet).encode("utf-8", "replace"))
     if embedded:
         proxy.unlink()
     return page
@@ -160,13 +158,9 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
 
 def _policy(style: str, script: str, embedded: bool) -> str:
     """The content security policy: our one script, our one style, our one video, and nothing else."""
-
-    def digest(text: str) -> str:
-        return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
-
     media = "data:" if embedded else "'self' file:"  # some browsers do not count file: as 'self'
     return (
-        f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; img-src data:; "
+        f"default-src 'none'; script-src {csp_hash(script)}; style-src {csp_hash(style)}; img-src data:; "
         f"media-src {media}; base-uri 'none'; form-action 'none'"
     )
 

@@ -72,10 +72,10 @@ def cell(value: Mapping[str, Any], direction: str) -> str:
         sure = sure if difference["pairs"] >= ENOUGH else 0
         kind = {1: "better", -1: "worse"}.get(sure if direction == "higher" else -sure, "")
         below = f"<small class='{kind}'>{difference['mean']:+.3g} [{low:+.3g}, {high:+.3g}]</small>"
-    return f"<td title='{value['pairs']} pairs'>{escape(told(value))}{below}</td>"
+    return f"<td title='{value['pairs']} pairs'>{escape(format_cell(value))}{below}</td>"
 
 
-def told(value: Mapping[str, Any]) -> str:
+def format_cell(value: Mapping[str, Any]) -> str:
     """`0.82 [0.80, 0.84]`, or a dash where nothing was measured; of few pairs, how many."""
     if value["mean"] is None:
         return "-"

@@ -6,8 +6,6 @@ source and of the result, side by side.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +18,7 @@ import numpy as np
 
 from retake.errors import MachineError
 from retake.metrics.summary import DESCRIPTIONS
+from retake.report import csp_hash
 from retake.video import resize
 
 HEIGHT = 120  # px of a thumbnail
@@ -53,7 +52,7 @@ def page(name: str, cards: Sequence[Card]) -> str:
     about = {metric: DESCRIPTIONS.get(metric, ("", "")) for metric in metrics}
     data = json.dumps({"cards": rows, "metrics": about}, ensure_ascii=False, allow_nan=False)
     images = "'self' file:"  # some browsers do not count file: as 'self'
-    code = f"style-src {hashed(style)}; script-src {hashed(script)}; base-uri 'none'; form-action 'none'"
+    code = f"style-src {csp_hash(style)}; script-src {csp_hash(script)}; base-uri 'none'; form-action 'none'"
     policy = f"default-src 'none'; img-src {images}; {code}"
     text = (HERE / "gallery.html").read_text()
     filled = {"title": escape(name), "policy": escape(policy), "style": style, "script": script}
@@ -64,10 +63,6 @@ def page(name: str, cards: Sequence[Card]) -> str:
 def numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
     """Metrics that have a value, rounded as far as anybody reads."""
     return {name: float(f"{value:.5g}") for name, value in scores.items() if value is not None and np.isfinite(value)}
-
-
-def hashed(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def thumbnail(source: np.ndarray, result: np.ndarray) -> bytes:

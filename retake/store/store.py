@@ -33,7 +33,7 @@ from typing import Any
 
 from retake.artifact import Artifact, File, from_json
 from retake.errors import DamagedError, MachineError, MediaError, did_you_mean
-from retake.machine.disk import disk_explained, make_folder, sync_folder, writing_explained
+from retake.machine.disk import atomic_path, disk_explained, make_folder, sync, writing_explained
 from retake.recipe import digest
 
 BLOCK = 4 << 20
@@ -133,48 +133,35 @@ class Store:
 
     def copy_out(self, file: File, target: Path) -> Path:
         """Hand a verified copy to a person. `target` appears whole or not at all."""
+        sha = hashlib.sha256()
         with writing_explained(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-        sha = hashlib.sha256()
-        try:
-            with writing_explained(target.parent), open(part, "wb") as sink:
+            with atomic_path(target, durable=True) as part:
                 try:
                     source = open(self.object_path(file.sha256), "rb")  # noqa: SIM115 (closed two lines down)
                 except OSError as error:
                     raise self._damaged(file.sha256, error.strerror or "unreadable") from error
-                with source:
+                with source, open(part, "wb") as sink:
                     while block := source.read(BLOCK):
                         sha.update(block)
                         sink.write(block)
-                sink.flush()
-                os.fsync(sink.fileno())  # else a loss of power may leave an empty file under the name
-            if sha.hexdigest() != file.sha256:
-                raise self._damaged(file.sha256, "bytes that do not match the digest")
-            with writing_explained(target.parent):
-                os.replace(part, target)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink()
+                if sha.hexdigest() != file.sha256:
+                    raise self._damaged(file.sha256, "bytes that do not match the digest")
         return target
 
     def link_out(self, file: File, target: Path) -> Path:
         """Hand out a tensor file without copying: hard link, or a verified copy where links cannot reach."""
         source = self.object_path(file.sha256)
         self.verify(file)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
         with writing_explained(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                os.link(source, part)
-                os.replace(part, target)  # when both names already are one inode, POSIX makes this a no-op
+                with atomic_path(target) as part:  # where both names already are one inode, the rename does nothing
+                    os.link(source, part)
             except OSError as error:
                 if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP}:
                     raise
                 self.copy_out(file, target)
-            finally:
-                with contextlib.suppress(OSError):
-                    part.unlink()
         return target
 
     def verify(self, file: File) -> None:
@@ -398,7 +385,7 @@ class Store:
         make_folder(target.parent)
         os.replace(part, target)
         if durable:
-            sync_folder(target.parent)
+            sync(target.parent)
 
     def _write_sealed(self, path: Path, body: Mapping[str, Any], durable: bool = True) -> None:
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)

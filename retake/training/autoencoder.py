@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retake.imaging.signed import to_signed
 from retake.training.pictures import Data, pool, varied
 
 WIDTHS = (32, 48, 64)  # a quarter of the size, after two halvings
@@ -53,5 +54,5 @@ def loss(vae: Any, data: Data, device: str, kl: float = 1e-3) -> Callable[[int],
 
 def tensor(images: np.ndarray, device: str = "cpu") -> Tensor:
     """Pixels float32 [N, 3, H, W] in -1..1 of uint8 [N, H, W, 3]."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    x = to_signed(torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2))
     return x.contiguous(memory_format=torch.channels_last)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from retake.diffusion.families.conditioning import image_states
+from retake.machine.disk import atomic_path
 from retake.synthetic import clips
 from retake.training.autoencoder import tensor
 
@@ -76,10 +76,9 @@ def render(
                 rows.append(z.half().cpu())
             with torch.inference_mode():
                 states = image_states(encoder, tensor(np.stack(pictures), device)).half().cpu()
-            aside = folder / f"{path.name}.{os.getpid()}.tmp"
             tensors = {"latents": torch.stack(rows).contiguous(), "references": states.contiguous()}
-            save_file(tensors, aside, {"captions": json.dumps(captions)})
-            aside.rename(path)
+            with atomic_path(path) as part:
+                save_file(tensors, part, {"captions": json.dumps(captions)})
 
 
 Drawn = tuple[str, np.ndarray, np.ndarray]

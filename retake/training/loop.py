@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +21,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from retake.machine.disk import atomic_path, write_atomic
 
 
 @dataclass(frozen=True)
@@ -171,13 +172,9 @@ def save(
         for kind in ("exp_avg", "exp_avg_sq"):
             state[f"{kind}/{name}"] = optimiser.state[weight][kind] if weight in optimiser.state else 0 * mean
     state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    aside = folder / f"state.{os.getpid()}.tmp"
-    save_file(state, aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.rename(folder / "state.safetensors")
-    aside.write_text(json.dumps({"step": step, "seconds": round(seconds, 1)}) + "\n")
-    aside.rename(folder / "state.json")
+    with atomic_path(folder / "state.safetensors", durable=True) as part:
+        save_file(state, part)
+    write_atomic(folder / "state.json", json.dumps({"step": step, "seconds": round(seconds, 1)}) + "\n")
 
 
 def trim(curve: Path, step: int) -> None:
@@ -188,9 +185,7 @@ def trim(curve: Path, step: int) -> None:
         with contextlib.suppress(ValueError):
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-    aside = curve.with_name(f"curve.{os.getpid()}.tmp")
-    aside.write_text("".join(kept))
-    aside.rename(curve)
+    write_atomic(curve, "".join(kept))
 
 
 class _Told:

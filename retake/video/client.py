@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -13,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retake.errors import MachineError, MediaError, did_you_mean
-from retake.machine.disk import sync_folder
+from retake.errors import MediaError, did_you_mean
+from retake.machine.disk import atomic_path, writing_explained
 
 from . import wire
 from .info import EncodeInfo, Limits, Selection, VideoInfo, exact_rate
@@ -24,7 +22,6 @@ PathLike = str | os.PathLike[str]
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]*:")
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
-_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
@@ -156,8 +153,7 @@ def encode(
         raise ValueError(f"preset {preset!r}, crf {crf}, fps {fps}, audio_start {audio_start}: see the docstring")
     limits = limits or Limits()
     goal = Path(target)
-    part = goal.with_name(goal.name + ".part")
-    request: dict[str, Any] = {"op": "encode", "path": str(goal), "part": str(part.absolute())}
+    request: dict[str, Any] = {"op": "encode", "path": str(goal)}
     request |= {
         "fps": str(exact_rate(fps)),
         "comment": comment,
@@ -167,20 +163,13 @@ def encode(
     }
     request |= {"audio": local_file(audio_from) if audio_from else None, "audio_start": audio_start}
     request |= {"limits": limits.as_json(), "timed": timestamps is not None}
-    try:
+    with writing_explained(goal):
         goal.parent.mkdir(parents=True, exist_ok=True)
-        with borrow() as worker:
+        with atomic_path(goal, durable=True) as part, borrow() as worker:
             worker.begin(str(goal), limits.stall, limits.wall)
-            worker.send(request)
+            worker.send(request | {"part": str(part.absolute())})
             worker.receive()  # ready: the sound's clip is open
             written = _feed(worker, frames, timestamps, limits)
-        os.replace(part, goal)
-        sync_folder(goal.parent)
-    except OSError as error:
-        raise _disk_error(goal, part, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     return EncodeInfo(
         **{**written, "path": str(goal), "padded": tuple(written["padded"]), "notes": tuple(written["notes"])}
     )
@@ -193,19 +182,11 @@ def tag(path: PathLike, comment: str, limits: Limits | None = None) -> None:
     limits = limits or Limits()
     file = local_file(path)
     goal = Path(file)
-    part = goal.with_name(goal.name + ".part")
-    try:
-        with borrow() as worker:
-            worker.begin(file, limits.stall, _patience(file, limits))
-            request = {"op": "tag", "path": file, "part": str(part), "comment": comment}
-            worker.send(request | {"limits": limits.as_json()})
-            worker.receive()
-        os.replace(part, goal)
-    except OSError as error:
-        raise _disk_error(goal, part, error) from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    with writing_explained(goal), atomic_path(goal) as part, borrow() as worker:
+        worker.begin(file, limits.stall, _patience(file, limits))
+        request = {"op": "tag", "path": file, "part": str(part), "comment": comment}
+        worker.send(request | {"limits": limits.as_json()})
+        worker.receive()
 
 
 def _feed(
@@ -238,14 +219,6 @@ def _checked_shape(frame: np.ndarray, shape: tuple[int, ...] | None, count: int)
     if shape not in (None, frame.shape):
         raise ValueError(f"frame {count} is {frame.shape}, the ones before it {shape}")
     return frame.shape
-
-
-def _disk_error(goal: Path, part: Path, error: OSError) -> MachineError:
-    if error.errno in _FULL:
-        return MachineError(
-            "E503", f"disk full: cannot write {goal}", "Free some space and run the same command again."
-        )
-    return MachineError("E502", f"cannot write {goal}: {error.strerror or error}", "Check the folder's permissions.")
 
 
 def _patience(file: str, limits: Limits) -> float:

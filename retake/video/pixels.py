@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from pathlib import Path
 
 import numpy as np
 
-from retake.errors import MachineError
+from retake.machine.disk import write_atomic, writing_explained
 
 
 def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -41,7 +39,7 @@ def upright(rgb: np.ndarray, rotation: int, mirrored: bool) -> np.ndarray:
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write uint8 [H, W] (gray), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as a PNG, by temp file and rename.
+    """Write uint8 [H, W] (gray), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as a PNG, whole or not at all.
 
     Equal pixels give equal bytes. Raises ValueError for another shape or dtype, MachineError E503 when
     the disk is full, E502 when the file cannot be written for another reason.
@@ -57,16 +55,6 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     if not ok:
         raise ValueError(f"OpenCV cannot write a PNG of {image.shape}")
     target = Path(path)
-    part = target.with_name(target.name + ".part")
-    try:
+    with writing_explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data.tobytes())
-        os.replace(part, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise MachineError("E503", f"disk full: cannot write {target}", "Free some space and try again.") from None
-        raise MachineError(
-            "E502", f"cannot write {target}: {error.strerror}", "Check the folder's permissions, or give another one."
-        ) from None
+        write_atomic(target, data.tobytes())

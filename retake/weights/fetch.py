@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from retake.errors import ConfigError, MachineError
-from retake.machine.disk import writing_explained
+from retake.machine.disk import atomic_path, format_bytes, write_atomic, writing_explained
 from retake.weights import local
 from retake.weights.catalogue import Hub, Shipped, Url
 
@@ -61,16 +61,12 @@ def fetch(reference: str, progress: Progress = lambda done, total: None, say: Sa
 def from_url(source: Url, folder: Path, progress: Progress, say: Say) -> Path:
     """One file into `folder`, under its own name."""
     target = folder / source.file
-    part = folder / f".{source.file}.{os.getpid()}.part"
     with writing_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_path(target) as part:
             sha256 = stream(source.url, part, progress, say)
             if not sha256.startswith(source.sha256_prefix):
                 raise wrong_bytes(source.file, source.url, source.sha256_prefix, sha256)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
     return target
 
 
@@ -83,7 +79,7 @@ def stream(url: str, path: Path, progress: Progress, say: Say) -> str:
     with answer:
         length = str(answer.headers.get("Content-Length"))
         total = int(length) if length.isascii() and length.isdecimal() else 0
-        say(f"{url.rpartition('/')[2]}: {total / 1e6:.1f} MB from {url}")
+        say(f"{url.rpartition('/')[2]}: {format_bytes(total)} from {url}")
         with path.open("wb") as out:
             for block in blocks(answer, url, total):
                 out.write(block)
@@ -142,7 +138,7 @@ def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
     if not local.NAME.fullmatch(commit):
         raise refused(f"{server}/{source.repo}", "the server names a commit that is none")
     total = sum(file.size or 0 for file in wanted)
-    say(f"{source.repo}: {len(wanted)} files, {total / 1e6:.1f} MB, {licence(about)}, commit {commit[:10]}")
+    say(f"{source.repo}: {len(wanted)} files, {format_bytes(total)}, {licence(about)}, commit {commit[:10]}")
     if any(matches(file.rfilename, PICKLED) for file in wanted):
         say(f"{source.repo} has no safetensors: its weights are a pickle, which is only ever read with weights_only")
     counted = counter(lambda done: progress(min(done, total), total))
@@ -226,9 +222,7 @@ def name_revision(repo: Path, revision: str, commit: str) -> None:
         return
     ref = repo / "refs" / revision
     ref.parent.mkdir(parents=True, exist_ok=True)
-    part = ref.with_name(f".{ref.name}.{os.getpid()}.part")
-    part.write_text(commit)
-    os.replace(part, ref)
+    write_atomic(ref, commit)
 
 
 def licence(about: Any) -> str:
@@ -310,9 +304,9 @@ def refused(where: str, why: str) -> MachineError:
 
 
 def broken_off(url: str, done: int, total: int, why: BaseException | None = None) -> MachineError:
-    of = f" of {total / 1e6:.1f}" if total else ""
+    of = f" of {format_bytes(total)}" if total else ""
     said = f": {first_line(why)}" if why else ""
-    return MachineError("E308", f"the download of {url} broke off after {done / 1e6:.1f}{of} MB{said}", AGAIN)
+    return MachineError("E308", f"the download of {url} broke off after {format_bytes(done)}{of}{said}", AGAIN)
 
 
 def wrong_bytes(name: str, where: str, wanted: str, found: str) -> MachineError:

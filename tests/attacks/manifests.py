@@ -92,7 +92,7 @@ KEYS = [
 
 
 def listed(path: Path) -> None:
-    from flows.datasets.sources import listed as read
+    from flows.datasets.sources import list_clips as read
 
     read(str(path), 0)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from retake.formats import CHUNK, FrameSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import premultiplied_resize, with_alpha
+from retake.imaging.signed import to_signed
 from retake.imaging.soft_mask import box_of
 from retake.methods.canvas import BEHIND
 from retake.video import resize
@@ -55,7 +56,7 @@ def over_object(
 
 def encoded(backbone: Backbone, rgb: np.ndarray) -> Tensor:
     """Latents float32 [n, C, h, w] on the CPU of pictures uint8 [n, H, W, 3], each a clip of one frame."""
-    pixels = torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))
     return torch.cat([backbone.encode(one[None, None].to(backbone.device))[0].float().cpu() for one in pixels])
 
 

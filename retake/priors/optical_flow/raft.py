@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.imaging.flow import resize_flow
+from retake.imaging.signed import to_signed
 from retake.machine.device import INERT, Device, Dtype, device_of, dtype_of
 from retake.networks.checkpoint import tensors, unfit
 from retake.weights.local import require
@@ -107,7 +108,7 @@ def _prepared(frame: np.ndarray) -> torch.Tensor:
 
     height, width = frame.shape[:2]
     wide, high = _enlarged(width, height)
-    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    image = to_signed(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None])
     if (wide, high) != (width, height):
         image = functional.interpolate(image, (high, wide), mode="bicubic", align_corners=False).clamp(-1, 1)
     return functional.pad(image, (0, -wide % _STRIDE, 0, -high % _STRIDE), mode="replicate")

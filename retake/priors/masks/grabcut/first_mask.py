@@ -14,7 +14,7 @@ from retake.priors.masks.grabcut.crop import Crop, around, radius_of, rim_labels
 from retake.priors.masks.prompt import Point, Prompt, check_prompt, require_prompt, whole_box
 
 if TYPE_CHECKING:
-    from retake.priors.masks.grabcut import Params
+    from retake.priors.masks.grabcut.params import Params
 
 State = dict[str, np.ndarray]
 

@@ -5,6 +5,7 @@ attends to each new frame, so an object that was hidden can come back. Two backe
 Sam2VideoModel (safetensors), and the predictor of the `sam2` package (the publisher's .pt files). Words go through
 Grounding DINO first, which draws the boxes.
 
+    params.py     its settings
     follower.py   what both backends share        memory.py     what is kept from frame to frame, and for how long
     streaming.py  the transformers backend        windows.py    the sam2 backend
     package.py    the sam2 package's network, built without its Hydra
@@ -13,60 +14,20 @@ Grounding DINO first, which draws the boxes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from retake.errors import ConfigError
-from retake.machine.device import INERT, Device, Dtype
 from retake.networks.grounding_dino import phrases
-from retake.priors.masks.prompt import Prompted, Tracker, check_places, check_prompts
+from retake.priors.masks.prompt import Tracker, check_places, check_prompts
 from retake.priors.masks.sam2.package import settings_file
+from retake.priors.masks.sam2.params import Params as Params
+from retake.priors.masks.sam2.params import reference
 from retake.weights.local import locate, require
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
-
-DEFAULTS = {"transformers": "sam2_small", "sam2": "sam2_small_pt"}
-
-
-class Params(Prompted, frozen=True, extra="forbid"):
-    """What is to be followed, with which weights, and how objects are found by words."""
-
-    name: Literal["sam2"] = "sam2"
-    backend: Literal["transformers", "sam2"] = Field(
-        "transformers", description="library that runs the network: transformers, or the sam2 package with .pt weights"
-    )
-    weights: str | None = Field(
-        None,
-        description="weights of SAM 2: a name of `retake weights`, a local folder (or .pt file for backend sam2), or "
-        "org/repo; none takes sam2_small, or sam2_small_pt for backend sam2",
-        json_schema_extra={"weights": ""},
-    )
-    text: str | None = Field(
-        None,
-        description="finds the objects by words on the prompt frame, in place of box and points; several things are "
-        "parted by full stops; ids are 1, 2, ... by score, the surest first",
-    )
-    detector: str = Field(
-        "grounding_dino_tiny",
-        description="weights of Grounding DINO; read only with text",
-        json_schema_extra={"weights": ""},
-    )
-    box_threshold: float = Field(0.35, description="least score of an object found by words", ge=0, le=1)
-    text_threshold: float = Field(
-        0.25, description="least score of a word that names a box; boxes that no word names are dropped", ge=0, le=1
-    )
-    max_objects: int = Field(10, description="most objects that words find", ge=1, le=255)
-    threshold: float = Field(0.0, description="a pixel belongs to the object where its logit is above this")
-    device: Device = Field("auto", description="where the networks run", json_schema_extra=INERT)
-    dtype: Dtype = Field("float32", description="precision of SAM 2; bfloat16 halves its memory on a GPU")
-
-
-def reference(params: Params) -> str:
-    """The weights of SAM 2 that these settings mean."""
-    return params.weights or DEFAULTS[params.backend]
 
 
 def weights(params: Params) -> dict[str, str]:

@@ -22,7 +22,7 @@ from retake.priors.masks.sam2.memory import POSITIONS, Output, Outputs, Reach, T
 if TYPE_CHECKING:
     import torch
 
-    from retake.priors.masks.sam2 import Params
+    from retake.priors.masks.sam2.params import Params
 
 T = TypeVar("T")
 _loaded: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()  # networks that a tracker still uses

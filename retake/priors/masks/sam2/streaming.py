@@ -14,7 +14,7 @@ from retake.priors.masks.sam2.memory import CONDITION, POSITIONS, RECENT, Output
 if TYPE_CHECKING:
     import torch
 
-    from retake.priors.masks.sam2 import Params
+    from retake.priors.masks.sam2.params import Params
 
 WHAT = "a folder of transformers' Sam2VideoModel"
 # One matrix under two names; a file may hold either.

@@ -22,7 +22,7 @@ from retake.priors.masks.sam2.package import predictor
 if TYPE_CHECKING:
     import torch
 
-    from retake.priors.masks.sam2 import Params
+    from retake.priors.masks.sam2.params import Params
 
 ENDLESS = 1 << 30  # frames of a clip whose length is not known: lets pointers reach as far as they do in long clips
 

@@ -1,0 +1,18 @@
+"""Pixels as networks take them, -1..1, and as files hold them, uint8."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def to_signed(pixels: Tensor) -> Tensor:
+    """float32 in -1..1 of uint8 in 0..255 (or float in that range), of any shape."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """The inverse: uint8 of float in -1..1, rounded, what is beyond cut off."""
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).byte()
