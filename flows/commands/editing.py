@@ -75,7 +75,7 @@ def why(
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which ingredient makes a stage run again: against the nearest earlier result of that stage."""
+    """Say which setting, input or version makes a stage run again, compared with its most similar earlier result."""
     from flows import graph
     from flows.editing import edit as job
 
@@ -202,7 +202,7 @@ def export(
     box: Box = None,
     as_json: Json = False,
 ) -> None:
-    """Write what is known of a clip as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
+    """Write flow, depth, masks or tracks as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
     from flows.editing import export as room
     from flows.places import open_store
     from flows.runners import Local

@@ -46,7 +46,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take away the results used least recently, until the store is within a size. Pinned ones and dvc.lock's stay."""
+    """Delete the results used least recently, until the store is within a size. Pinned ones and dvc.lock's stay."""
     from flows.upkeep import housekeeping
 
     done = housekeeping.make_room(max_size, dry_run)
@@ -59,7 +59,7 @@ def pin(
     off: Annotated[bool, typer.Option("--off", help="Let it go again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Keep an edit and all it is made of, whatever gc is asked for."""
+    """Protect an edit and all results that it uses from gc."""
     from flows.upkeep import housekeeping
 
     done = housekeeping.pin(edit, not off)
@@ -74,7 +74,7 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take away everything that was made from a clip: results in the store, pinned or not, and the folders of its
+    """Delete everything that was made from a clip: results in the store, pinned or not, and the folders of its
     edits. Says which folders of sweeps, exports and datasets still show it."""
     from flows.upkeep import housekeeping
 
@@ -96,7 +96,7 @@ Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; b
 
 @app.command()
 def push(remote: Name = None, as_json: Json = False) -> None:
-    """Send every result that a DVC remote lacks, so that colleagues need not make it."""
+    """Send every result that a DVC remote lacks, so that colleagues need not compute it."""
     from flows.upkeep import housekeeping
 
     told_moved("sent", housekeeping.push(remote), as_json)
