@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from attacks import HARMLESS, LEAST, corpus, pictures, watched
-from command import CHECKOUT
+from helpers.command import CHECKOUT
 
 from flows.settings.compose import compose
 from flows.settings.overrides import lay, read

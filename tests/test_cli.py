@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CHECKOUT, Shell, Told, reference, sprite_clip
+from helpers.command import CHECKOUT, Shell, Told, reference, sprite_clip
 
 from retake.store import Store
 from retake.video import read_image, write_png

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import CHECKOUT, Shell
-from small_disk import small_disk
+from helpers.command import CHECKOUT, Shell
+from helpers.small_disk import small_disk
 
 
 def checks(shell: Shell, *first: Path) -> dict[str, Any]:
     """Checks by name, with folders before everything else on Python's path, as a broken install has them."""
     script = (
-        "import sys, json; from flows.upkeep import doctor; from retake.launcher import enter; from pathlib import Path\n"
+        "import sys, json; from pathlib import Path\n"
+        "from flows.upkeep import doctor; from retake.launcher import enter\n"
         f"enter(Path({str(CHECKOUT)!r})); print(json.dumps({{check['name']: check for check in doctor.run()}}))"
     )
     path = ":".join(map(str, (*first, CHECKOUT)))

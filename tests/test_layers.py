@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from command import CHECKOUT, Shell, sprite_clip
+from helpers.command import CHECKOUT, Shell, sprite_clip
 
 from flows.settings.compose import CHOICES, MODELS, compose, read_params
 from retake.lookup import lookup, names
@@ -102,6 +102,12 @@ def test_methods_do_not_import_one_another():
     for path, tree in modules("retake/methods"):
         used = {".".join(name.split(".")[:3]) for name in imports(tree)} & siblings
         assert used <= {".".join(Path(path).with_suffix("").parts[:3])}, path
+
+
+def test_no_test_file_imports_another():
+    tests = {path.stem for path in (CHECKOUT / "tests").glob("test_*.py")}
+    for path, tree in modules("tests"):
+        assert not packages(tree) & tests, path
 
 
 # ---- settings files ------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import Shell, Told, reference, sprite_clip
-from small_disk import small_disk
+from helpers.command import Shell, Told, reference, sprite_clip
+from helpers.small_disk import small_disk
 
 BOX = ("--box", "20,20,80,80")
 

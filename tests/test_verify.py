@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import CHECKOUT, Shell, sprite_clip
+from helpers.command import CHECKOUT, Shell, sprite_clip
 
 from retake.store import Store
 

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fire import complete_frames, crowd, lines, prefork, wait_for
+from helpers.fire import complete_frames, crowd, lines, prefork, wait_for
 
 MANY, ROUNDS = 32, 10
 

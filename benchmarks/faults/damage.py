@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fire import CHUNKED, STAGES, Ward, complete, digests, take, ward_of
+from helpers.fire import CHUNKED, STAGES, Ward, complete, digests, take, ward_of
 
 from retake.errors import DamagedError
 from retake.stage import Silent

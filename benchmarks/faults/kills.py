@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fire import STAGES, Front, complete, digests, lines, prefork, quiet, render
+from helpers.fire import STAGES, Front, complete, digests, lines, prefork, quiet, render
 
 KILLS, EACH = 1000, 10  # EACH: kills of one store
 
