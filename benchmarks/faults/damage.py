@@ -27,6 +27,7 @@ from retake.stage import Silent
 
 WOUNDS = 10_000
 SHARES = {"object": 80, "hard link": 10, "record": 5, "chunks": 5}  # of a hundred
+SMOKE = {"wounds": 20}
 
 
 def run(wounds: int = WOUNDS) -> list[dict[str, Any]]:

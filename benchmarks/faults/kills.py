@@ -19,6 +19,7 @@ from typing import Any
 from helpers.fire import STAGES, Front, complete, digests, lines, prefork, quiet, render
 
 KILLS, EACH = 1000, 10  # EACH: kills of one store
+SMOKE = {"kills": 1}
 
 
 def run(kills: int = KILLS) -> list[dict[str, Any]]:
