@@ -162,7 +162,8 @@ def stages(taken: list[Round]) -> list[dict[str, Any]]:
 def part(taken: Round, who: str, unit: str, name: str) -> float:
     """Seconds or CPU seconds of one stage, or of what is no stage."""
     by_stage = getattr(taken["stages"][who], unit)
-    return by_stage[name] if name != REST else getattr(taken["whole"], unit)[who] - sum(by_stage.values())
+    # The plain script has no region: one object's masks are it.
+    return by_stage.get(name, 0.0) if name != REST else getattr(taken["whole"], unit)[who] - sum(by_stage.values())
 
 
 def command_line(scratch: Path, clip: str, overrides: list[str], times: int) -> list[dict[str, Any]]:
