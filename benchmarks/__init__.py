@@ -2,7 +2,8 @@
 
 Each is a module with `run() -> list[dict]`, one dict a row, whose docstring says what is measured against which peer.
 The key `table` of a row names the table it belongs to. Figures that are kept stand in docs/benchmarks.md, written by
-`--write` with date, kind of machine and command; those of `faults` in docs/faults.md.
+`--write` with date, kind of machine and command; those of `faults` in docs/faults.md. `SMOKE` holds arguments of `run`
+with which a benchmark runs on next to no data, as the suite does with those in tests/test_benchmarks_smoke.py.
 """
 
 NAMES = (

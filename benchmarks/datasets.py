@@ -37,6 +37,7 @@ SMALL = ("frames.last=1", "report.tile=64", "masks.box=[16,16,64,72]", "metrics.
 EVERY = 20  # one clip in so many is bad
 PER_KILL = 100  # clips for each process that is killed: no size has more of them than another
 TIMES = 10  # as many rows as clips of the largest dataset, at rest
+SMOKE = {"sizes": (2,), "beside": False}
 
 
 def run(sizes: tuple[int, ...] = SIZES, beside: bool = True) -> list[dict[str, Any]]:

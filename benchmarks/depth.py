@@ -38,6 +38,7 @@ KINDS = {
     "drift": "camera pans, one object moves by itself",
     "zoom": "camera zooms, one object grows by itself",
 }
+SMOKE = {"scenes": ("sideways",), "seeds": (0,), "frames": 4}
 
 
 def run(scenes: Sequence[str] = SCENES, seeds: Sequence[int] = SEEDS, frames: int = 48) -> list[dict[str, Any]]:

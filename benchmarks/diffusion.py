@@ -52,6 +52,9 @@ class Time(NamedTuple):
     cpu: float
 
 
+SMOKE = {"steps": 2, "rounds": 1}
+
+
 def run(models: Mapping[str, Model] = MODELS, steps: int = STEPS, rounds: int = ROUNDS) -> list[dict[str, Any]]:
     """Rows of a table for the embedded models, and with a GPU of one for real sizes."""
     import torch

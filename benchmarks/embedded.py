@@ -42,6 +42,7 @@ HERE = Path(__file__).resolve().parents[1]
 SHEETS = HERE / "artifacts" / "sheets"
 REAL = HERE.parent / "shared" / "clips"
 SPEEDS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, np.inf)  # bins, pixels a frame
+SMOKE = {"clips": 1, "steps": 2}
 
 
 def run(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CLIP = 100
 LOOKAHEADS = 8, 4, 0
+SMOKE = {"models": {"embedded": Model()}, "frames": 1}
 
 
 def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP) -> list[dict[str, Any]]:

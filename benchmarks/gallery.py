@@ -59,6 +59,7 @@ INPUTS = {
     "sort by a metric": ("#sort", "warp_error_edit", ""),
     "hide a state": ("#states input[value=ok]", False, True),
 }
+SMOKE = {"entries": 3, "rounds": 1}
 
 
 def run(entries: int = ENTRIES, rounds: int = ROUNDS) -> list[dict[str, Any]]:

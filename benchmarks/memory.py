@@ -28,6 +28,7 @@ LONG = 600
 SIZE = 1920, 1080
 LIMIT = 2e9
 BYTES_A_PIXEL = 3 + 2 * 2 * 2 + 0.25  # frames, flow both ways, occlusion
+SMOKE = {"short": 2, "long": 3, "size": (64, 48)}
 
 
 def run(short: int = SHORT, long: int = LONG, size: tuple[int, int] = SIZE) -> list[dict[str, Any]]:

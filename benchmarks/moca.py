@@ -46,6 +46,7 @@ QUESTIONS = (
         beside=("frames.fps=2",),
     ),
 )
+SMOKE = {"questions": (Question("One pair", ("propagate", "sdedit"), "sdedit", 1),)}
 
 
 def run(questions: Sequence[Question] = QUESTIONS) -> list[dict[str, Any]]:

@@ -55,9 +55,12 @@ except SystemExit as stop:
     status = stop.code or 0
 target.write_text(json.dumps([status, [name for name in ("torch", "prefect") if name in sys.modules]]))
 """
+SMOKE = {"rounds": 1, "frames": 3, "width": 160, "height": 96, "calls": 1}
 
 
-def run(rounds: int = ROUNDS, frames: int = 60, width: int = 854, height: int = 480) -> list[dict[str, Any]]:
+def run(
+    rounds: int = ROUNDS, frames: int = 60, width: int = 854, height: int = 480, calls: int = CALLS
+) -> list[dict[str, Any]]:
     """Rows of three tables: ratios, stages, command line."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, which is later
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
@@ -65,8 +68,8 @@ def run(rounds: int = ROUNDS, frames: int = 60, width: int = 854, height: int = 
         clip, overrides = prepare(scratch, frames, width, height)
         plain.edit(clip, settings(overrides), scratch / "warm")  # imports, decoder process, file cache
         taken = [one_round(scratch / str(n), clip, overrides, n % 2 == 0) for n in range(rounds)]
-        calls = command_line(scratch, clip, overrides)
-    return [*ratios(taken), *stages(taken), *calls]
+        told = command_line(scratch, clip, overrides, calls)
+    return [*ratios(taken), *stages(taken), *told]
 
 
 def prepare(scratch: Path, frames: int, width: int, height: int) -> tuple[str, list[str]]:
@@ -160,10 +163,11 @@ def stages(taken: list[Round]) -> list[dict[str, Any]]:
 def part(taken: Round, who: str, unit: str, name: str) -> float:
     """Seconds or CPU seconds of one stage, or of what is no stage."""
     by_stage = getattr(taken["stages"][who], unit)
-    return by_stage[name] if name != REST else getattr(taken["whole"], unit)[who] - sum(by_stage.values())
+    # The plain script has no region: one object's masks are it.
+    return by_stage.get(name, 0.0) if name != REST else getattr(taken["whole"], unit)[who] - sum(by_stage.values())
 
 
-def command_line(scratch: Path, clip: str, overrides: list[str]) -> list[dict[str, Any]]:
+def command_line(scratch: Path, clip: str, overrides: list[str], times: int) -> list[dict[str, Any]]:
     """Whole processes, from exec to exit."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     env |= {"RETAKE_STORE": str(scratch / "cli"), "NO_COLOR": "1"}
@@ -176,8 +180,8 @@ def command_line(scratch: Path, clip: str, overrides: list[str]) -> list[dict[st
             "retake plan": ["plan", clip, *overrides],
             "retake --help": ["--help"],
         }
-        rows = [call_row(name, args, scratch, env) for name, args in calls.items()]
-        nothing = [timed([sys.executable, "-c", "pass"], env) for _ in range(CALLS)]
+        rows = [call_row(name, args, scratch, env, times) for name, args in calls.items()]
+        nothing = [timed([sys.executable, "-c", "pass"], env) for _ in range(times)]
         return [*rows, {"table": TITLE, "command": "python -c pass", "seconds": statistics.median(nothing)}]
     finally:
         shutil.rmtree(done.folder.parent, ignore_errors=True)
@@ -186,11 +190,11 @@ def command_line(scratch: Path, clip: str, overrides: list[str]) -> list[dict[st
             os.environ["RETAKE_STORE"] = before
 
 
-def call_row(name: str, args: list[str], scratch: Path, env: dict[str, str]) -> dict[str, Any]:
+def call_row(name: str, args: list[str], scratch: Path, env: dict[str, str], times: int) -> dict[str, Any]:
     """Median seconds of a command, and what it imported."""
     retake = str(Path(sys.executable).with_name("retake"))
     timed([retake, *args], env)
-    seconds = [timed([retake, *args], env) for _ in range(CALLS)]
+    seconds = [timed([retake, *args], env) for _ in range(times)]
     told = scratch / "told.json"
     timed([sys.executable, "-c", ASK, str(told), *args], env)
     status, names = json.loads(told.read_text())

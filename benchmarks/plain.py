@@ -27,6 +27,7 @@ from retake.priors.masks import grabcut
 from retake.priors.masks.prompt import Moment
 from retake.priors.optical_flow import dis
 from retake.priors.tracks import lucas_kanade
+from retake.stage import Work
 from retake.video import encode
 from tasks.decode import composite
 from tasks.frames import working_size
@@ -37,11 +38,10 @@ from tasks.tracks import Following, follow_chunk
 Edits = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-@dataclass(frozen=True)
-class Bare:
-    """Stands where a stage function expects its `Work`: files go into a folder, inputs are readers already."""
+class Unstored(Work):
+    """The stages' own `Work` without a store: files stay in the scratch folder, inputs are readers already."""
 
-    scratch: Path
+    def __post_init__(self) -> None: ...
 
     def open(self, reader: Any) -> Any:
         return reader
@@ -49,8 +49,6 @@ class Bare:
     def add(self, name: str, content: bytes | Path) -> None:
         if isinstance(content, bytes):
             (self.scratch / name).write_bytes(content)
-
-    def progress(self, done: int, total: int) -> None: ...
 
     def finish(self, **meta: Any) -> None: ...
 
@@ -101,9 +99,9 @@ def edit(clip: str, p: Settings, folder: Path) -> Watch:
             encode(folder / "result.mp4", result, fps, crf=p.decode.crf, preset=p.decode.preset)
     with watch.timed("metrics"):
         shown: dict[str, Any] = {"frames": frames, "result": KeptFrames(result, frames.times, fps), **priors}
-        stage_metrics.function(Bare(folder), params=p.metrics, **shown)
+        stage_metrics.function(Unstored(None, stage_metrics, "", folder), params=p.metrics, **shown)
     with watch.timed("report"):
-        stage_report.function(Bare(folder), params=p.report, **shown)
+        stage_report.function(Unstored(None, stage_report, "", folder), params=p.report, **shown)
     return watch
 
 

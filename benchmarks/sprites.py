@@ -22,6 +22,7 @@ CLIPS = 8
 ROUNDS = 5
 POINTS = 64
 PICTURES = 200
+SMOKE = {"clips": 1, "rounds": 1, "sizes": ((32, 32),)}
 
 
 def run(clips: int = CLIPS, rounds: int = ROUNDS, sizes: Iterable[tuple[int, int]] = SIZES) -> list[dict[str, Any]]:

@@ -55,13 +55,17 @@ CASES = (
     ),
     Case("report", "four layers"),
 )
+SMOKE = {
+    "cases": (Case("optical_flow", "dis", frames=(2, 3)), Case("edit", "propagate", frames=(2, 3))),
+    "with_networks": False,
+}
 
 
 def run(cases: tuple[Case, ...] = CASES, with_networks: bool = True) -> list[dict[str, Any]]:
     """One row a stage."""
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
         clip = Path(folder) / "clip.mp4"
-        watched(__name__, ["write_clip", str(clip)])
+        watched(__name__, ["write_clip", str(clip), str(max(case.frames[1] for case in cases))])
         rows = [row(case, clip, Path(folder), "Ten seconds of 720p, 300 frames, against 75") for case in cases]
         if with_networks:
             for made in networks.all_of(Path(folder) / "weights"):
@@ -143,12 +147,12 @@ def measure(stage: str, *rest: str) -> None:
     print(json.dumps({"seconds_in_stage": last.seconds, "bytes": last.artifact.bytes, "cpu": spent}))
 
 
-def write_clip(path: str) -> None:
+def write_clip(path: str, frames: str) -> None:
     from retake.synthetic import scenes
     from retake.synthetic.world import World
     from retake.video import encode
 
-    world = World(scenes.scene("drift", width=SIZE[0], height=SIZE[1], frames=FPS * SECONDS, fps=FPS))
+    world = World(scenes.scene("drift", width=SIZE[0], height=SIZE[1], frames=int(frames), fps=FPS))
     encode(path, (world.frame(t) for t in range(world.frames)), FPS, preset="veryfast", crf=18)
 
 

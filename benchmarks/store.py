@@ -28,6 +28,7 @@ REPEATS = 200
 SMALL = 4096  # bytes
 LARGE = 64 << 20  # bytes, about one chunk of frames of 1440x1000
 ROUNDS = 5
+SMOKE = {"sizes": (3,), "repeats": 21}  # one look-up in twenty also asks why: two of them
 
 
 def run(sizes: tuple[int, ...] = RECORDS, repeats: int = REPEATS) -> list[dict[str, Any]]:

@@ -94,6 +94,58 @@ def trunks(tmp_path_factory) -> dict[str, Path]:
     return files
 
 
+@pytest.fixture(scope="session")
+def small_depth(tmp_path_factory) -> Path:
+    """The genuine classes at small size with random weights, saved as the hub has them."""
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
+
+    torch.manual_seed(0)
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+        apply_layernorm=True,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 16, 16],
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+    )
+    network = DepthAnythingForDepthEstimation(config)
+    with torch.no_grad():  # random layers of this width give almost nothing: bring it to the range of a real map
+        network.head.conv3.weight.mul_(3e7).abs_()
+        network.head.conv3.bias.fill_(5)
+    folder = tmp_path_factory.mktemp("depth_anything")
+    network.save_pretrained(folder)
+    DPTImageProcessor(
+        size={"height": 56, "width": 56},
+        keep_aspect_ratio=True,
+        ensure_multiple_of=14,
+        resample=3,
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_raft(tmp_path_factory) -> Path:
+    import torch
+    from torchvision.models.optical_flow import raft_small
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("raft") / "weights.pth"
+    torch.save(raft_small(weights=None).state_dict(), path)
+    return path
+
+
 # ---- a real browser --------------------------------------------------------------------------------------------------
 
 

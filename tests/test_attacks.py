@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 from attacks import HARMLESS, LEAST, corpus, pictures, watched
-from command import CHECKOUT
-from hydra_oracle import composed_by_hydra
+from helpers.command import CHECKOUT
+from helpers.hydra import composed_by_hydra
 
 from flows.settings.compose import compose
 from retake.video import read_image

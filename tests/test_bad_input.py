@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Told, reference, sprite_clip
+from helpers.command import Told, reference, sprite_clip
 from zoo import make_clip, make_sound
 
 from retake.video import write_png

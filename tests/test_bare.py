@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from command import CHECKOUT
+from helpers.command import CHECKOUT
 
 ALLOWED = {"torch", "numpy", "safetensors", "diffusers", "transformers", "pydantic", "accelerate", "retake"}
 OTHER = os.environ.get("RETAKE_PYTHON")  # an interpreter of the other Python, with those packages
@@ -20,7 +20,7 @@ def test_it_samples_and_inverts_without_the_pipeline(interpreter):
         pytest.skip("RETAKE_PYTHON names no other interpreter")
     paths = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")])
     run = subprocess.run(
-        [interpreter, "tests/bare.py"],
+        [interpreter, "tests/helpers/bare.py"],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         capture_output=True,

@@ -14,7 +14,7 @@ import signal
 from collections import Counter
 
 import pytest
-from fire import (
+from helpers.fire import (
     CHUNKED,
     STAGES,
     Front,

@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import small_diffusion
-import small_sam2
-from command import CHECKOUT
-from test_depth import small as small_depth  # noqa: F401 (a fixture, asked for by name)
-from test_raft import small as small_raft  # noqa: F401
+from helpers import small_diffusion, small_sam2
+from helpers.command import CHECKOUT
 
 from flows import graph
 from flows.editing import export

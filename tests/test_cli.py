@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CHECKOUT, Shell, Told, reference, sprite_clip
+from helpers.command import CHECKOUT, Child, Shell, Told, reference, sprite_clip
 
 from retake.store import Store
 from retake.video import read_image, write_png
@@ -207,11 +207,12 @@ def test_messages_and_data_keep_to_their_streams(warm):
 
 
 def test_no_color_is_honoured(warm):
+    child = Child(warm.shell.home)  # Typer looks at the environment when it is imported
     colour = re.compile(r"\x1b\[[0-9;]*(3[0-8]|9[0-7])[0-9;]*m")
     forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
-    assert colour.search(warm.shell("edit", "--help", **forced, NO_COLOR="").out)
-    assert not colour.search(warm.shell("edit", "--help", **forced).out)
-    assert "\x1b" not in warm.shell("plan", *warm.words()).out
+    assert colour.search(child("edit", "--help", **forced, NO_COLOR="").out)
+    assert not colour.search(child("edit", "--help", **forced).out)
+    assert "\x1b" not in child("plan", *warm.words()).out
 
 
 # ---- the smaller commands ------------------------------------------------------------------------------------------

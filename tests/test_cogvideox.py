@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import small_cogvideox as small
 import torch
+from helpers import small_cogvideox as small
 
 from retake.diffusion.families import cogvideox_transformer as network
 from retake.diffusion.families.cogvideox import CogVideoX

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import small_cogvideox as small
 import torch
 import yaml
+from helpers import small_cogvideox as small
 
 from retake.diffusion.cost import measure, predict
 from retake.diffusion.cost.meta_counter import tally

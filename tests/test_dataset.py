@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import Shell, reference, sprite_clip
+from helpers.command import Shell, reference, sprite_clip
 
 from flows import graph
 from flows.datasets import batch, plan

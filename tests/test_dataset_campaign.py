@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import zoo
-from command import Shell, reference, sprite_clip
+from helpers.command import Shell, reference, sprite_clip
 
 from retake.video import write_png
 

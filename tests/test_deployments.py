@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 import pytest
-from command import reference, sprite_clip
-from test_prefect import MADE
+from helpers.command import reference, sprite_clip
+from helpers.stages import STAGES as MADE
 
 from flows.editing import edit
 from flows.runners import Local

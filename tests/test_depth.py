@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise, product
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -346,55 +345,14 @@ def test_travels_are_what_they_say():
 # Depth Anything
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
-    """The genuine classes at small size with random weights, saved as the hub has them."""
-    import torch
-    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
-
-    torch.manual_seed(0)
-    backbone = Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
-    config = DepthAnythingConfig(
-        backbone_config=backbone,
-        reassemble_hidden_size=16,
-        neck_hidden_sizes=[8, 8, 16, 16],
-        fusion_hidden_size=8,
-        head_hidden_size=8,
-    )
-    network = DepthAnythingForDepthEstimation(config)
-    with torch.no_grad():  # random layers of this width give almost nothing: bring it to the range of a real map
-        network.head.conv3.weight.mul_(3e7).abs_()
-        network.head.conv3.bias.fill_(5)
-    folder = tmp_path_factory.mktemp("depth_anything")
-    network.save_pretrained(folder)
-    DPTImageProcessor(
-        size={"height": 56, "width": 56},
-        keep_aspect_ratio=True,
-        ensure_multiple_of=14,
-        resample=3,
-        image_mean=[0.485, 0.456, 0.406],
-        image_std=[0.229, 0.224, 0.225],
-    ).save_pretrained(folder)
-    return folder
-
-
 FRAMES = [World(scene("drift", width=80, height=48, frames=7)).frame(t) for t in range(7)]
 
 
-def test_depth_anything_gives_maps_of_the_frames_size(small):
+def test_depth_anything_gives_maps_of_the_frames_size(small_depth):
     import torch
     from transformers import DepthAnythingForDepthEstimation
 
-    params = depth_anything.Params(weights=str(small), batch=1, device="cpu")
+    params = depth_anything.Params(weights=str(small_depth), batch=1, device="cpu")
     maps = list(depth_anything.maps(FRAMES, None, params))
     assert len(maps) == 7
     assert all(d.shape == (48, 80) and d.dtype == np.float32 and d.min() >= 0 for d in maps)
@@ -404,26 +362,26 @@ def test_depth_anything_gives_maps_of_the_frames_size(small):
     resized = torch.nn.functional.interpolate(resized, (56, 98), mode="bicubic", antialias=True).round().clamp(0, 255)
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.inference_mode():
-        network = DepthAnythingForDepthEstimation.from_pretrained(small).eval()
+        network = DepthAnythingForDepthEstimation.from_pretrained(small_depth).eval()
         by_hand = network((resized / 255 - mean) / deviation).predicted_depth
         by_hand = torch.nn.functional.interpolate(by_hand[None], (48, 80), mode="bicubic", align_corners=False)[0, 0]
     assert np.abs(by_hand.numpy() - maps[0]).max() < 0.02 * np.ptp(maps[0])
 
 
-def test_depth_anything_batches_agree_and_resume_is_exact(small):
-    one, four = (depth_anything.Params(weights=str(small), batch=n, device="cpu") for n in (1, 4))
+def test_depth_anything_batches_agree_and_resume_is_exact(small_depth):
+    one, four = (depth_anything.Params(weights=str(small_depth), batch=n, device="cpu") for n in (1, 4))
     single, batched = (list(depth_anything.maps(FRAMES, None, p)) for p in (one, four))
     assert max(np.abs(a - b).max() for a, b in zip(single, batched, strict=True)) < 1e-4 * single[0].max()
     resumed = list(depth_anything.maps(FRAMES, None, four, first=2))
     assert all(np.array_equal(a, b) for a, b in zip(resumed, batched[2:], strict=True))
-    half = depth_anything.Params(weights=str(small), dtype="bfloat16", device="cpu")
+    half = depth_anything.Params(weights=str(small_depth), dtype="bfloat16", device="cpu")
     assert np.abs(next(depth_anything.maps(FRAMES, None, half)) - single[0]).max() < 0.1 * single[0].max()
 
 
-def test_depth_anything_turns_metres_round(small, tmp_path):
+def test_depth_anything_turns_metres_round(small_depth, tmp_path):
     from transformers import DepthAnythingForDepthEstimation
 
-    network = DepthAnythingForDepthEstimation.from_pretrained(small)
+    network = DepthAnythingForDepthEstimation.from_pretrained(small_depth)
     network.config.depth_estimation_type, network.config.max_depth = "metric", 20
     network.save_pretrained(tmp_path)  # and without preprocessor_config.json: the shared one
     loaded, processor = depth_anything.load(tmp_path)
@@ -462,7 +420,7 @@ def test_depth_anything_small_is_as_large_as_the_catalogue_says():
     assert bytes_ / 1e6 == pytest.approx(CATALOGUE["depth_anything_v2_small"].megabytes, rel=0.02)
 
 
-def test_depth_anything_refuses_other_weights_and_missing_ones(small, tmp_path, monkeypatch):
+def test_depth_anything_refuses_other_weights_and_missing_ones(small_depth, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert depth_anything.weights(depth_anything.Params()) == {"depth": "depth_anything_v2_small"}
     with pytest.raises(MachineError) as missing:
@@ -473,7 +431,7 @@ def test_depth_anything_refuses_other_weights_and_missing_ones(small, tmp_path, 
     with pytest.raises(ConfigError) as other:
         depth_anything.load(tmp_path)
     assert other.value.code == "E262"
-    (tmp_path / "config.json").write_text((small / "config.json").read_text())
+    (tmp_path / "config.json").write_text((small_depth / "config.json").read_text())
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError) as damaged:
         depth_anything.load(tmp_path)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command import CHECKOUT
+from helpers.command import CHECKOUT
 
 FAMILIES = {
     "ConfigError": "E2",

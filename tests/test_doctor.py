@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import CHECKOUT, Shell
-from small_disk import small_disk
+from helpers.command import CHECKOUT, Shell
+from helpers.small_disk import small_disk
 
 
 def checks(shell: Shell, *first: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_diffusion
-from command import Shell
+from helpers import small_diffusion
+from helpers.command import Shell
 
 from flows.experiments import evaluation
 from flows.experiments.evaluation import prepared

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import CHECKOUT, Shell, sprite_clip
+from helpers.command import CHECKOUT, Child, Shell, sprite_clip
 
 METRIC = """
 from typing import Literal
@@ -69,7 +69,7 @@ def test_a_metric_is_one_module_and_one_entry_in_the_settings(tmp_path, checkout
     with open(checkout / "params/metrics/default.yaml", "a") as settings:
         settings.write("change: {name: change, gain: 1.0}\n")
 
-    shell, clip = Shell(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
+    shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
     rng = np.random.default_rng(0)
     result = tmp_path / "result.mp4"
     encode(result, (rng.integers(0, 255, (96, 160, 3), np.uint8) for _ in range(18)), 24.0)

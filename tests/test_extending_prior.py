@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import yaml
-from command import CHECKOUT, Shell, sprite_clip
+from helpers.command import CHECKOUT, Child, sprite_clip
 
 PARAMS = """
 from typing import Literal
@@ -89,7 +89,7 @@ def test_a_prior_is_one_module_and_one_settings_file(tmp_path, kind):
     (checkout / f"retake/priors/{kind}/dummy.py").write_text(PARAMS + MODULES[kind])
     (checkout / f"params/{kind}/dummy.yaml").write_text("name: dummy\nvalue: 1.0\n")
 
-    shell, clip = Shell(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
+    shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
     words = (clip, "--box", "20,20,80,80")[: 1 if kind == "masks" else 3]
     told = shell("edit", *words, f"{kind}=dummy", f"{kind}.value=2", "--until", kind, "--json").data
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from command import CHECKOUT
+from helpers.command import CHECKOUT
 
 from benchmarks.faults.disk import HOWS, POWER, Disk
 from retake.errors import IntegrityError

@@ -8,16 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_cogvideox
-import small_diffusion as small
 import torch
+from helpers import small_cogvideox
+from helpers import small_diffusion as small
+from helpers.diagonal import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.families.cogvideox import CogVideoX
 from retake.diffusion.families.unet_motion import UNetMotion
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.sampling import fifo
-from retake.diffusion.sampling.ddim import forward, noise, sample
+from retake.diffusion.sampling.ddim import noise, sample
 from retake.diffusion.sampling.fifo import Diagonal, begin, evenly, generated, run_queue, run_synchronous
 from retake.diffusion.sampling.fifo_queue import Denoiser, Queue, Span, cut, keep_outside
 from retake.diffusion.sampling.inversion import invert
@@ -25,13 +26,7 @@ from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.schedule import END, Schedule
 from retake.errors import ConfigError
 
-FRAMES, CLIP, GRID = 8, 14, (4, 8, 8)
 FAMILIES = {"unet": {}, "dit": {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "steps_offset": 0}}
-SCHEDULE = Schedule.from_config(small.SCHEDULE)
-
-
-def random(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -56,22 +51,12 @@ def clip() -> torch.Tensor:
     return random(CLIP, *GRID, seed=9)
 
 
-def editing(backbone, clip, steps=20, start=5, lookahead=4):
-    """(diagonal, source) of an edit whose frames get their own noise."""
-    source = forward(backbone.schedule, lambda frames: clip[frames.start : frames.stop], steps, seed=3)
-    return Diagonal.of(backbone, steps, start, lookahead), source
-
-
 def edited(backbone, condition, clip, run=run_queue, **more):
     diagonal, source = editing(backbone, clip)
     denoiser = Denoiser(backbone, condition, **{"guidance": 2.0, "eta": 1.0} | more)
     if run is run_synchronous:
         return list(run_synchronous(denoiser, diagonal, source, len(clip)))
     return list(run_queue(denoiser, begin(diagonal, source), diagonal, source, len(clip)))
-
-
-def latents(frames) -> torch.Tensor:
-    return torch.stack([one.z for one in frames])
 
 
 # ---- the published queue -------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from command import Shell, sprite_clip
+from helpers.command import Shell, sprite_clip
 
 from flows import graph
 from flows.planning.forecast import Forecast, forecast, frame_count, of_model

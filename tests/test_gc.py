@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command import Shell, reference, sprite_clip
+from helpers.command import Shell, reference, sprite_clip
 
 from flows.upkeep.housekeeping import bytes_of
 from retake.artifact import KINDS

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import small_diffusion as small
 import torch
 from diffusers import DDIMInverseScheduler
+from helpers import small_diffusion as small
 
 from retake.diffusion.backbone import Condition
 from retake.diffusion.families.unet_motion import UNetMotion

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_cogvideox
-import small_diffusion as small
 import torch
-from command import CHECKOUT
 from diffusers import DDIMScheduler
-from test_recipe import another
-from test_stages import Calls, StopAfter, Then, run
+from helpers import small_cogvideox
+from helpers import small_diffusion as small
+from helpers.command import CHECKOUT
+from helpers.fields import another
+from helpers.stages import Calls, StopAfter, Then, run
 
 from flows import graph
 from flows.runners import Chosen, Plan, recipe_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from command import CHECKOUT, Shell, sprite_clip
+from helpers.command import CHECKOUT, Child, sprite_clip
 
 from flows.settings.choice import CHOICES
 from flows.settings.compose import MODELS, compose, read_params
@@ -161,6 +161,12 @@ def test_methods_do_not_import_one_another():
         assert used <= {".".join(Path(path).with_suffix("").parts[:3])}, path
 
 
+def test_no_test_file_imports_another():
+    tests = {path.stem for path in (CHECKOUT / "tests").glob("test_*.py")}
+    for path, tree in modules("tests"):
+        assert not packages(tree) & tests, path
+
+
 # ---- settings files ------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +212,7 @@ def test_a_sixth_method_is_one_file_and_one_settings_file(tmp_path):
     (checkout / "retake/methods/inverted.py").write_text(METHOD)
     (checkout / "params/edit/inverted.yaml").write_text("name: inverted\nstrength: 1.0\n")
 
-    shell, clip = Shell(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
+    shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
     words = (clip, "--box", "20,20,80,80", "edit=inverted", "--until", "decode", "--json")
     assert set(shell("plan", *words).statuses()) == {"frames", "optical_flow", "masks", "edit", "decode"}
     told = shell("edit", *words).data

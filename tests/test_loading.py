@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import small_diffusion as small
 import torch
-from command import CHECKOUT
+from helpers import small_diffusion as small
+from helpers.command import CHECKOUT
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from command import CHECKOUT
+from helpers.command import CHECKOUT
 from pydantic import BaseModel
 
 from retake.diffusion.model import Model, Modelled

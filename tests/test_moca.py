@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small_cogvideox
-import small_diffusion as small
 import torch
-from command import reference
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-from test_fifo import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
-from test_sdedit import Told
-from test_stages import Calls, StopAfter, run, seen
+from helpers import small_cogvideox
+from helpers import small_diffusion as small
+from helpers.command import reference
+from helpers.diagonal import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
+from helpers.stages import Calls, StopAfter, Told, run, seen
 
 from flows.graph import metric_settings
 from flows.settings.compose import settings

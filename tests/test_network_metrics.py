@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_metric_matrix import Colours, Grid, Levels, Mean
+from helpers.known_networks import Colours, Grid, Levels, Mean
 
 from retake.errors import ConfigError, MachineError, MediaError
 from retake.formats import unpack

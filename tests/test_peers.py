@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import small_cogvideox
-import small_diffusion as small
 import torch
+from helpers import small_cogvideox
+from helpers import small_diffusion as small
 
 from benchmarks import diffusion, round_trip
 from retake.diffusion.cost.measure import of_folder

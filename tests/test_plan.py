@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from test_stages import DRIFT, Calls, run
+from helpers.stages import DRIFT, Calls, run
 
 from flows import graph
 from flows.runners import Plan, Planned

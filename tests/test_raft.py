@@ -14,29 +14,18 @@ from retake.synthetic import World, scene
 FRAMES = [World(scene("drift", width=140, height=132, frames=4)).frame(t) for t in range(4)]
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory) -> Path:
-    import torch
-    from torchvision.models.optical_flow import raft_small
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("raft") / "weights.pth"
-    torch.save(raft_small(weights=None).state_dict(), path)
-    return path
-
-
 def settings(path: Path, **more) -> raft.Params:
     return raft.Params(weights=str(path), updates=2, device="cpu", **more)
 
 
-def test_pairs_are_what_torchvision_computes_in_each_direction(small):
+def test_pairs_are_what_torchvision_computes_in_each_direction(small_raft):
     import torch
     from torchvision.models.optical_flow import raft_small
 
-    found = list(raft.pairs(iter(FRAMES), settings(small)))
+    found = list(raft.pairs(iter(FRAMES), settings(small_raft)))
     assert len(found) == 3
     network = raft_small(weights=None)
-    network.load_state_dict(torch.load(small, weights_only=True))
+    network.load_state_dict(torch.load(small_raft, weights_only=True))
     a, b = (torch.from_numpy(f).permute(2, 0, 1)[None].float() / 127.5 - 1 for f in FRAMES[1:3])
     # 140x132 continued to 144x136 at the right and at the bottom: pixel (0, 0) stays where it is
     a, b = (torch.nn.functional.pad(x, (0, 4, 0, 4), mode="replicate") for x in (a, b))
@@ -49,18 +38,18 @@ def test_pairs_are_what_torchvision_computes_in_each_direction(small):
     assert np.abs(found[1][0] - found[1][1]).max() > 0.01
 
 
-def test_more_updates_and_lower_precision(small):
+def test_more_updates_and_lower_precision(small_raft):
     one, more = (
-        next(raft.pairs(iter(FRAMES), raft.Params(weights=str(small), updates=n, device="cpu"))) for n in (1, 3)
+        next(raft.pairs(iter(FRAMES), raft.Params(weights=str(small_raft), updates=n, device="cpu"))) for n in (1, 3)
     )
     assert np.abs(one[0] - more[0]).max() > 0.01
-    exact = next(raft.pairs(iter(FRAMES), settings(small)))[0]
-    half = next(raft.pairs(iter(FRAMES), settings(small, dtype="bfloat16")))[0]
+    exact = next(raft.pairs(iter(FRAMES), settings(small_raft)))[0]
+    half = next(raft.pairs(iter(FRAMES), settings(small_raft, dtype="bfloat16")))[0]
     assert half.dtype == np.float32
     assert 0 < np.abs(half - exact).max() < 0.1 * np.abs(exact).max() + 0.1
 
 
-def test_small_frames_are_enlarged_and_their_flow_divided(small, monkeypatch):
+def test_small_frames_are_enlarged_and_their_flow_divided(small_raft, monkeypatch):
     import torch
 
     class Constant(torch.nn.Module):
@@ -74,19 +63,19 @@ def test_small_frames_are_enlarged_and_their_flow_divided(small, monkeypatch):
 
     monkeypatch.setattr(raft, "load", lambda path: Constant())
     tiny = [f[:40, :50] for f in FRAMES[:2]]  # short side 40: four times as large
-    forward, backward = next(raft.pairs(iter(tiny), settings(small)))
+    forward, backward = next(raft.pairs(iter(tiny), settings(small_raft)))
     assert forward.shape == backward.shape == (40, 50, 2)
     assert np.allclose(forward, (2, -1))
 
 
-def test_the_network_is_seen_from_its_tensors(small, tmp_path):
+def test_the_network_is_seen_from_its_tensors(small_raft, tmp_path):
     import torch
     from torchvision.models.optical_flow import raft_large
 
-    assert sum(p.numel() for p in raft.load(small).parameters()) == 990162
+    assert sum(p.numel() for p in raft.load(small_raft).parameters()) == 990162
     torch.save(raft_large(weights=None).state_dict(), tmp_path / "large.pth")
     assert sum(p.numel() for p in raft.load(tmp_path / "large.pth").parameters()) == 5257536
-    assert not raft.load(small).training
+    assert not raft.load(small_raft).training
 
 
 @pytest.mark.parametrize("name", ["raft_large", "raft_small"])
@@ -101,7 +90,7 @@ def test_networks_are_as_large_as_the_catalogue_says(name):
     assert 4 * sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(CATALOGUE[name].megabytes, rel=0.02)
 
 
-def test_missing_and_foreign_weights_fail_before_a_frame_is_read(small, tmp_path, monkeypatch):
+def test_missing_and_foreign_weights_fail_before_a_frame_is_read(small_raft, tmp_path, monkeypatch):
     import pickle
 
     import torch
@@ -125,7 +114,7 @@ def test_missing_and_foreign_weights_fail_before_a_frame_is_read(small, tmp_path
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
     (tmp_path / "evil.pth").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"feature_encoder.convnormrelu.0.weight": Evil()}, tmp_path / "evil2.pth")
-    (tmp_path / "cut.pth").write_bytes(small.read_bytes()[:1000])
+    (tmp_path / "cut.pth").write_bytes(small_raft.read_bytes()[:1000])
     for name in ("other.pth", "evil.pth", "evil2.pth", "cut.pth"):
         with pytest.raises(ConfigError) as foreign:
             next(raft.pairs(never(), settings(tmp_path / name)))
@@ -133,6 +122,6 @@ def test_missing_and_foreign_weights_fail_before_a_frame_is_read(small, tmp_path
     assert not (tmp_path / "ran").exists()
 
 
-def test_frames_of_two_sizes_are_refused(small):
+def test_frames_of_two_sizes_are_refused(small_raft):
     with pytest.raises(ValueError, match="one size"):
-        list(raft.pairs(iter([FRAMES[0], FRAMES[1][:, :128]]), settings(small)))
+        list(raft.pairs(iter([FRAMES[0], FRAMES[1][:, :128]]), settings(small_raft)))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import reference, sprite_clip
+from helpers.command import reference, sprite_clip
 
 from flows.editing import edit
 from flows.runners import Local

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sam2")
 
-from small_sam2 import (  # noqa: E402
+from helpers.small_sam2 import (  # noqa: E402
     CLICK,
     CORRECTED,
     FRAMES,

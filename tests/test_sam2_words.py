@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sam2")
 
-import small_sam2  # noqa: E402
-from small_sam2 import META, PROMPTS, SIZE, as_package, frames, params, saved, small_model  # noqa: E402
+from helpers import small_sam2  # noqa: E402
+from helpers.small_sam2 import META, PROMPTS, SIZE, as_package, frames, params, saved, small_model  # noqa: E402
 
 from flows.graph import STAGES  # noqa: E402
 from flows.runners import Chosen, recipe_of  # noqa: E402

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import small_diffusion as small
 import torch
 from diffusers import DDIMScheduler
+from helpers import small_diffusion as small
 
 from retake.diffusion.backbone import Condition
 from retake.diffusion.families.unet_motion import UNetMotion

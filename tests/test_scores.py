@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import Shell, reference, sprite_clip
+from helpers.command import Shell, reference, sprite_clip
 
 from flows.datasets import outputs
 from retake.artifact import Metrics

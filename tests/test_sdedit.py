@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_cogvideox
-import small_diffusion as small
 import torch
-from command import Shell, reference
 from diffusers import DDIMScheduler
-from test_stages import Calls, StopAfter, run, seen
+from helpers import small_cogvideox
+from helpers import small_diffusion as small
+from helpers.command import Shell, reference
+from helpers.stages import Calls, StopAfter, Told, run, seen
 
 from flows.settings.compose import settings
 from retake.diffusion.loading.load import load
@@ -20,7 +20,7 @@ from retake.diffusion.model import Model
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
 from retake.methods import canvas
-from retake.stage import Silent, Sources
+from retake.stage import Sources
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
@@ -156,16 +156,6 @@ def test_a_killed_edit_goes_on_with_its_denoising(painted, folder):
     seen = Told()
     assert calls.again("edit", seen).digest == whole
     assert seen.steps[:2] == [(9, 16), (10, 16)]
-
-
-class Told(Silent):
-    """Remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, int]] = []
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        self.steps.append((done, total))
 
 
 # ---- every family --------------------------------------------------------------------------------------------------

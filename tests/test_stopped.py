@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import Shell, Told, reference, sprite_clip
-from small_disk import small_disk
+from helpers.command import Child, Told, reference, sprite_clip
+from helpers.small_disk import small_disk
 
 BOX = ("--box", "20,20,80,80")
 
@@ -37,7 +37,7 @@ def is_full(told: Told) -> bool:
 
 
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
-    shell = Shell(tmp_path)
+    shell = Child(tmp_path)
     words = ("edit", given / "good.mp4", *BOX, f"edit.reference={given / 'cat.png'}", "--until", "metrics", "--json")
     with small_disk(tmp_path / "store", "2m"):
         full = shell(*words)
@@ -56,7 +56,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
 
 
 def test_a_file_that_may_not_grow_is_a_full_disk_too(given, tmp_path):
-    shell = Shell(tmp_path)
+    shell = Child(tmp_path)
     limit = (500_000, 500_000)
     words = ("edit", given / "good.mp4", "--until", "frames", "--json")
     assert is_full(shell(*words, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path):
     from retake.formats import CHUNK
     from retake.store import Store
 
-    shell, store = Shell(tmp_path), Store(tmp_path / "store" / "retake")
+    shell, store = Child(tmp_path), Store(tmp_path / "store" / "retake")
     clip = sprite_clip(tmp_path / "long.mp4", frames=80, size=(320, 192))
     overrides = ["masks.box=[40,40,160,160]", f"edit.reference={given / 'cat.png'}"]
     # A shell that starts a job in the background has it ignore SIGINT; SIGTERM must work even so.
@@ -144,7 +144,7 @@ def test_an_interrupted_run_goes_on_after_its_last_chunk(how, given, tmp_path):
 
 
 def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
-    shell = Shell(tmp_path)
+    shell = Child(tmp_path)
     words = ("edit", "sprites:drift", "--box", "50,44,142,136", "--until", "tracks", "--json")
     child = shell.start(*words, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert wait_for(lambda: list((tmp_path / "store" / "retake" / "records" / "frames").glob("*")))  # flow comes next
@@ -158,7 +158,7 @@ def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
 @pytest.mark.parametrize("pause", [0, 0.02, 0.3])
 def test_a_second_ctrl_c_ends_it_now_and_harms_nothing(hows, pause, given, tmp_path):
     """Wherever the second one meets it: in the stage, while it is told, while Python shuts down."""
-    shell = Shell(tmp_path)
+    shell = Child(tmp_path)
     words = ("edit", "sprites:drift", "--box", "50,44,142,136", "--until", "masks")
     child = shell.start(*words, before=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert wait_for(lambda: list((tmp_path / "store" / "retake" / "records" / "frames").glob("*")))
@@ -178,7 +178,7 @@ def test_a_second_ctrl_c_ends_it_now_and_harms_nothing(hows, pause, given, tmp_p
 
 
 def test_a_store_that_is_read_only_gives_what_it_has_and_refuses_the_rest(given, tmp_path):
-    shell = Shell(tmp_path)
+    shell = Child(tmp_path)
     words = ("edit", given / "good.mp4", *BOX, "--until", "frames", "--json")
     with small_disk(tmp_path / "store", "16m"):
         assert shell(*words).statuses() == {"frames": "ran"}
@@ -190,7 +190,7 @@ def test_a_store_that_is_read_only_gives_what_it_has_and_refuses_the_rest(given,
 
 
 def test_without_the_prefect_server_that_is_named_the_edit_runs_here(given, tmp_path):
-    shell = Shell(tmp_path)
+    shell = Child(tmp_path)
     told = shell("edit", given / "good.mp4", "--until", "frames", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert told.code == 0
     assert "no Prefect server answers" in told.err

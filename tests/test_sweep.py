@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command import Shell, reference, sprite_clip
+from helpers.command import Shell, reference, sprite_clip
 
 from flows.experiments.sweep import points_of
 from retake.errors import ConfigError

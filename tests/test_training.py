@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from command import Shell
+from helpers.command import Shell
 from safetensors.torch import load_file
 from torch import nn
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import small_diffusion as small
 import torch
 from diffusers import UNet3DConditionModel
+from helpers import small_diffusion as small
 
 from retake.diffusion.backbone import Backbone
 from retake.diffusion.loading.load import load

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import small_diffusion as small
 import torch
 from diffusers import DDIMScheduler, UNetMotionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
+from helpers import small_diffusion as small
 from torch import nn
 
 from retake.diffusion.backbone import Backbone, Condition

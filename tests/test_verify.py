@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command import CHECKOUT, Shell, sprite_clip
+from helpers.command import CHECKOUT, Child, Shell, sprite_clip
 
 from retake.store import Store
 
@@ -116,7 +116,7 @@ def test_repair_fetches_from_a_remote_where_the_clip_is_gone(tmp_path):
     subprocess.run(
         ["dvc", "remote", "add", "-q", "-d", "there", str(tmp_path / "remote")], cwd=checkout, check=True, env=_path()
     )
-    shell, clip = Shell(tmp_path, checkout), sprite_clip(tmp_path / "good.mp4", frames=4)
+    shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "good.mp4", frames=4)
     shell.environment["PYTHONPATH"] = str(checkout)
     assert shell("edit", clip, *WORDS).code == 0
     assert shell("push").code == 0

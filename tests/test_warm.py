@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import small_diffusion as small
+from helpers import small_diffusion as small
 
 from retake.diffusion.loading import load
 from retake.diffusion.model import Model

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import CHECKOUT
+from helpers.command import CHECKOUT
 
 from flows.terminal.console import Console
 from flows.upkeep import doctor

@@ -23,7 +23,11 @@ TOLD = 10  # of the slowest
 def run() -> list[dict[str, Any]]:
     """A row a family and one over all; then the slowest refusals."""
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
-        told = watched(Path(folder))
+        return rows_of(watched(Path(folder)))
+
+
+def rows_of(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of what came of every case."""
     families = {family: [row for row in told if row["family"] == family] for family in LEAST}
     return [*(summary(family, rows) for family, rows in families.items()), summary("all", told), *slowest(told)]
 

@@ -18,9 +18,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fire import complete_frames, crowd, lines, prefork, wait_for
+from helpers.fire import complete_frames, crowd, lines, prefork, wait_for
 
 MANY, ROUNDS = 32, 10
+SMOKE = {"many": 3, "rounds": 2}
 
 
 def run(many: int = MANY, rounds: int = ROUNDS) -> list[dict[str, Any]]:

@@ -20,13 +20,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fire import CHUNKED, STAGES, Ward, complete, digests, take, ward_of
+from helpers.fire import CHUNKED, STAGES, Ward, complete, digests, take, ward_of
 
 from retake.errors import DamagedError
 from retake.stage import Silent
 
 WOUNDS = 10_000
 SHARES = {"object": 80, "hard link": 10, "record": 5, "chunks": 5}  # of a hundred
+SMOKE = {"wounds": 20}
 
 
 def run(wounds: int = WOUNDS) -> list[dict[str, Any]]:

@@ -39,6 +39,7 @@ from retake.store.remote import Remote
 SEEDS = 20
 EXPLAINED, UNEXPLAINED = 3, 4  # exit statuses of a child that met an error
 Tell = Callable[[str], None]
+SMOKE = {"seeds": 1, "every": 60, "hows": HOWS[:1]}
 
 
 def run(seeds: int = SEEDS, every: int = 1, hows: Sequence[str] = HOWS) -> list[dict[str, Any]]:

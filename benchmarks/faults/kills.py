@@ -16,9 +16,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fire import STAGES, Front, complete, digests, lines, prefork, quiet, render
+from helpers.fire import STAGES, Front, complete, digests, lines, prefork, quiet, render
 
 KILLS, EACH = 1000, 10  # EACH: kills of one store
+SMOKE = {"kills": 1}
 
 
 def run(kills: int = KILLS) -> list[dict[str, Any]]:

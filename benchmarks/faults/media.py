@@ -39,6 +39,7 @@ MUTANTS = 5000
 LIMITS = Limits(stall=5, wall=10, wall_per_frame=0.05)
 ENDS = ("refused", "right", "other tags", "fewer", "wrong pixels", "wrong frames", "crashes", "late")
 SILENT = ("fewer", "wrong pixels", "wrong frames")
+SMOKE = {"mutants": 10}
 
 
 def run(mutants: int = MUTANTS) -> list[dict[str, Any]]:

@@ -1,17 +1,23 @@
-"""The command line as tests run it: a child process with a store and a results folder of its own."""
+"""The command line as tests run it, with a store and a results folder of its own: in this process, or in a child where
+signals, a full disk, another checkout or what gets imported are the point."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,43 @@ class Shell:
             text=True,
             preexec_fn=before,  # type: ignore[arg-type]
         )
+
+    def __call__(self, *words: object, **environment: str) -> Told:
+        """As a child would, in this process: the environment, the folder and the signals are put back afterwards."""
+        from flows.__main__ import main
+        from retake.checkout import enter
+
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        code: Any = 0
+        try:
+            with (
+                mock.patch.dict(os.environ, self.environment | environment, clear=True),
+                mock.patch.object(sys, "argv", ["retake", *map(str, words)]),
+                mock.patch.object(sys, "path", [*sys.path]),
+                contextlib.chdir(self.checkout),
+                contextlib.redirect_stdout(out),
+                contextlib.redirect_stderr(err),
+            ):
+                enter(self.checkout)
+                main()
+        except SystemExit as stop:
+            code = stop.code
+        except Exception:  # with --debug: Python shows it and ends with 1
+            traceback.print_exc(file=err)
+            code = 1
+        finally:
+            for number, handler in signals.items():
+                signal.signal(number, handler)
+        told = []
+        for stream in (out, err):
+            stream.flush()
+            told.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        return Told(code or 0, *told)
+
+
+class Child(Shell):
+    """The same, each call a Python of its own."""
 
     def __call__(self, *words: object, before: Callable[[], object] | None = None, **environment: str) -> Told:
         child = self.start(*words, before=before, **environment)

@@ -35,8 +35,7 @@ def main() -> None:
         for module in pkgutil.walk_packages(home.__path__, f"{package}."):
             importlib.import_module(module.name)
 
-    from small_diffusion import save_embedded_like
-
+    from helpers.small_diffusion import save_embedded_like
     from retake.diffusion.loading.load import load
     from retake.diffusion.model import Model
     from retake.diffusion.sampling.ddim import noise, sample
