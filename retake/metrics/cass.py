@@ -26,12 +26,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from retake.machine import device
-from retake.machine.device import Device
 from retake.metrics.common.crop import square
-from retake.metrics.common.likeness import Likeness, scores
+from retake.metrics.common.likeness import ClipParams, Likeness, load_clips, scores
 from retake.metrics.common.sample import NO_REGION, ImagesAndTexts, Result, Sample
 from retake.metrics.common.values import mean, same_size
 
@@ -47,7 +45,7 @@ NO_REFERENCE = "no reference picture: metrics.cass.reference=IMAGE"
 NO_PROMPT = "no words for the source: metrics.cass.source_prompt='...'"
 
 
-class Params(BaseModel, frozen=True, extra="forbid"):
+class Params(ClipParams, frozen=True):
     """What the result should come near, what it should leave, and which CLIP looks."""
 
     name: Literal["cass"] = Field(default="cass", description="the metric's name")
@@ -62,12 +60,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     where: Literal["frame", "edit"] = Field(
         default="frame", description="what CLIP looks at: the whole frame, or the square around the edited region"
     )
-    weights: str = Field(
-        default="clip_vit_b_32",
-        description="CLIP: a catalogue name, a local folder or org/repo",
-        json_schema_extra={"weights": ""},
-    )
-    device: Device = Field(default="auto", description="where the network runs", json_schema_extra=device.INERT)
 
 
 def weights(params: Params) -> dict[str, str]:
@@ -77,9 +69,7 @@ def weights(params: Params) -> dict[str, str]:
 
 def networks(params: Params) -> dict[str, ImagesAndTexts]:
     """Role -> network, loaded from local weights. Raises MachineError E302 when they are missing."""
-    from retake.networks import clip
-
-    return {role: clip.load(reference, params.device) for role, reference in weights(params).items()}
+    return load_clips(weights(params), params.device)
 
 
 class Metric:

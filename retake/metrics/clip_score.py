@@ -15,12 +15,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from retake.machine import device
-from retake.machine.device import Device
 from retake.metrics.common.crop import square
-from retake.metrics.common.likeness import Likeness, scores
+from retake.metrics.common.likeness import ClipParams, Likeness, load_clips, scores
 from retake.metrics.common.sample import NO_REGION, ImagesAndTexts, Result, Sample
 from retake.metrics.common.values import same_size
 
@@ -38,7 +36,7 @@ NO_REFERENCE = "no reference picture: metrics.clip_score.reference=IMAGE"
 NO_PROMPT = "no prompt: metrics.clip_score.prompt='...'"
 
 
-class Params(BaseModel, frozen=True, extra="forbid"):
+class Params(ClipParams, frozen=True):
     """What the edit is compared with, and which CLIP looks."""
 
     name: Literal["clip_score"] = Field(default="clip_score", description="the metric's name")
@@ -48,12 +46,6 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         json_schema_extra={"file": ""},
     )
     prompt: str | None = Field(default=None, description="words that the result should look like; null: no CLIP-T")
-    weights: str = Field(
-        default="clip_vit_b_32",
-        description="CLIP: a catalogue name, a local folder or org/repo",
-        json_schema_extra={"weights": ""},
-    )
-    device: Device = Field(default="auto", description="where the network runs", json_schema_extra=device.INERT)
 
 
 def weights(params: Params) -> dict[str, str]:
@@ -63,9 +55,7 @@ def weights(params: Params) -> dict[str, str]:
 
 def networks(params: Params) -> dict[str, ImagesAndTexts]:
     """Role -> network, loaded from local weights. Raises MachineError E302 when they are missing."""
-    from retake.networks import clip
-
-    return {role: clip.load(reference, params.device) for role, reference in weights(params).items()}
+    return load_clips(weights(params), params.device)
 
 
 class Metric:

@@ -15,11 +15,10 @@ import math
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from retake.machine import device
-from retake.machine.device import Device
 from retake.metrics.common.crop import square
+from retake.metrics.common.likeness import ClipParams, load_clips
 from retake.metrics.common.sample import NO_REGION, Images, Result, Sample, cosine
 from retake.metrics.common.values import same_size
 
@@ -36,16 +35,10 @@ DESCRIPTIONS = {
 PARTS = ("full", "edit")
 
 
-class Params(BaseModel, frozen=True, extra="forbid"):
+class Params(ClipParams, frozen=True):
     """Which CLIP looks."""
 
     name: Literal["temporal_consistency"] = Field(default="temporal_consistency", description="the metric's name")
-    weights: str = Field(
-        default="clip_vit_b_32",
-        description="CLIP: a catalogue name, a local folder or org/repo",
-        json_schema_extra={"weights": ""},
-    )
-    device: Device = Field(default="auto", description="where the network runs", json_schema_extra=device.INERT)
 
 
 def weights(params: Params) -> dict[str, str]:
@@ -55,9 +48,7 @@ def weights(params: Params) -> dict[str, str]:
 
 def networks(params: Params) -> dict[str, Images]:
     """Role -> network, loaded from local weights. Raises MachineError E302 when they are missing."""
-    from retake.networks import clip
-
-    return {"clip": clip.load(params.weights, params.device)}
+    return load_clips(weights(params), params.device)
 
 
 class Metric:

@@ -6,12 +6,34 @@ likeness = 100 x cos(E(picture), E(reference or words))        -100..100, not cl
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
+from retake.machine.device import INERT, Device
 from retake.metrics.common.crop import whole
 from retake.metrics.common.sample import Frame, ImagesAndTexts, cosine
+
+
+class ClipParams(BaseModel, frozen=True, extra="forbid"):
+    """Which CLIP looks, and where it runs."""
+
+    weights: str = Field(
+        default="clip_vit_b_32",
+        description="CLIP: a catalogue name, a local folder or org/repo",
+        json_schema_extra={"weights": ""},
+    )
+    device: Device = Field(default="auto", description="where the network runs", json_schema_extra=INERT)
+
+
+def load_clips(weights: Mapping[str, str], device: str) -> dict[str, Any]:
+    """Role -> CLIP, loaded from local weights by reference. Raises MachineError E302 when they are missing."""
+    from retake.networks import clip
+
+    return {role: clip.load(reference, device) for role, reference in weights.items()}
 
 
 class Likeness:
