@@ -22,9 +22,8 @@ from flows.datasets.manifest import Row
 from flows.experiments.pairs import read_pairs
 from flows.places import CHECKOUT
 from flows.runners import Local
-from flows.settings.compose import Settings, compose, validate
+from flows.settings.compose import Settings, compose, lay, validate
 from flows.settings.explain import checked_model
-from flows.settings.layers import lay
 from flows.settings.overrides import Override, read
 from flows.terminal.console import Console
 from retake.artifact import Artifact

@@ -2,7 +2,7 @@
 
 Hydra's own grammar can read files beside params/ (edit=../x), import packages (hydra.searchpath=[pkg://x]), and hide an
 interpolation behind a backslash. A setting here is a choice of a known group, or a value of a known key; nothing else
-is handed to Hydra. layers.py works out what the settings will be from the files alone, so that what does not fit is
+is handed to Hydra. compose.py works out what the settings will be from the files alone, so that what does not fit is
 refused in milliseconds.
 """
 
