@@ -28,11 +28,11 @@ from flows.runners import Local
 from flows.settings.compose import Settings, settings
 from retake.clip import SpriteClip
 from retake.formats import FlowSeries, RegionSeries, TrackSeries, open_series
+from retake.imaging.composite import composite
 from retake.methods import Inputs, Patch, propagate
 from retake.store import Store
 from retake.synthetic import World, reference_image
 from retake.video import write_png
-from tasks.decode import composite
 
 SCENES = ("still", "drift", "zoom", "cross", "fast")
 SEEDS = (0, 1, 2)

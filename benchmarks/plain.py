@@ -20,6 +20,7 @@ from benchmarks.series import KeptFlow, KeptFrames, KeptMasks, KeptTracks
 from flows.settings.compose import Settings
 from retake.clip import open_clip
 from retake.formats import CHUNK, Tensors
+from retake.imaging.composite import composite
 from retake.imaging.flow import in_bounds, occlusion
 from retake.machine.threads import single_threaded
 from retake.methods import Inputs, propagate
@@ -29,7 +30,6 @@ from retake.priors.optical_flow import dis
 from retake.priors.tracks import lucas_kanade
 from retake.stage import Work
 from retake.video import encode
-from tasks.decode import composite
 from tasks.frames import working_size
 from tasks.metrics import stage_metrics
 from tasks.report import stage_report
