@@ -9,7 +9,7 @@ import typer
 
 from flows.commands import Json, Overrides, app
 from flows.terminal.arguments import server_answers, split_evaluation, split_manifest, split_runner
-from flows.terminal.exits import show, stop_at_once
+from flows.terminal.exits import answer, show, stop_at_once
 from retake.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def dataset(
         from flows.places import open_store
 
         found = room.plan(open_store(), console, rest, [retry] if retry else [])
-        show(found.as_json()) if as_json else print("\n".join(lines(found)))
+        answer(as_json, found.as_json(), lines(found))
         if found.unreadable or "quarantined" in found.settled:  # as the run will
             raise typer.Exit(3)
         return
@@ -98,12 +98,7 @@ def evaluate(
     console = Console(quiet=as_json)
     _, rest = split_runner([*(overrides or []), *([f"evaluation.pairs={pairs}"] if pairs else [])])
     done = evaluation.evaluate(Local(open_store(), console, console.outcome), console, name, rest)
-    if as_json:
-        show(done)
-    else:
-        print("\n".join(evaluation.lines(done)))
-        for what, path in done["outputs"].items():
-            print(f"{what:8} {path}")
+    answer(as_json, done, evaluation.lines(done), done["outputs"])
     if done["failed"]:
         raise typer.Exit(3)
 

@@ -10,7 +10,7 @@ import typer
 
 from flows.commands import Box, Clip, Debug, Json, Overrides, Until, app
 from flows.terminal.arguments import check_clip, server_answers, split_runner, with_box
-from flows.terminal.exits import show, stop_at_once
+from flows.terminal.exits import answer, show, stop_at_once
 
 
 @app.command()
@@ -61,10 +61,7 @@ def plan(
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
     identity, planned = job.plan(clip, rest, until)
-    if as_json:
-        show({"edit": identity, "stages": [p.as_json() for p in planned]})
-        return
-    print("\n".join(table(planned)))
+    answer(as_json, {"edit": identity, "stages": [p.as_json() for p in planned]}, table(planned))
 
 
 @app.command()
@@ -86,11 +83,8 @@ def why(
     until = "masks" if stage == "correction" else stage if stage in graph.PRIORS else "report"
     _, planned = job.plan(clip, rest, until)
     chosen = [p for p in planned if stage in (None, p.stage)]
-    if as_json:
-        show({"stages": [{"stage": p.stage, "status": p.status, "why": p.why} for p in chosen]})
-        return
-    for p in chosen:
-        print(f"{p.stage:13} {p.why or 'in the store'}")
+    found = {"stages": [{"stage": p.stage, "status": p.status, "why": p.why} for p in chosen]}
+    answer(as_json, found, (f"{p.stage:13} {p.why or 'in the store'}" for p in chosen))
 
 
 @app.command()
@@ -113,12 +107,7 @@ def sweep(
     _, rest = split_runner(with_box(overrides, box))
     runner = Local(open_store(), console, lambda outcome: console.outcome(outcome) if outcome.status == "ran" else None)
     done = room.sweep(runner, console, clip, rest, rank)
-    if as_json:
-        show(done)
-    else:
-        print("\n".join(room.lines(done)))
-        for what, path in done["outputs"].items():
-            print(f"{what:8} {path}")
+    answer(as_json, done, room.lines(done), done["outputs"])
     if done["failed"]:
         raise typer.Exit(3)
 
@@ -145,12 +134,7 @@ def metrics(
     console = Console(quiet=as_json)
     _, rest = split_runner(with_box(overrides, box))
     found = score.score(source, result, rest, mask=mask, runner=Local(open_store(), console, console.outcome))
-    if as_json:
-        show(found.as_json())
-        return
-    print("\n".join(found.lines()))
-    for name, path in found.outputs.items():
-        print(f"{name:8} {path}")
+    answer(as_json, found.as_json(), found.lines(), found.outputs)
 
 
 @app.command()
@@ -167,7 +151,7 @@ def frame(
     from flows.editing import frame as still
 
     path = still.write_frame(clip, number, with_box(overrides, box), box, out, grid=not plain)
-    show({"frame": str(path)}) if as_json else print(path)
+    answer(as_json, {"frame": str(path)}, [str(path)])
 
 
 @app.command()
@@ -179,14 +163,9 @@ def report(
     from flows.editing.history import edits
 
     found = edits(clip)
-    if as_json:
-        show({"edits": found})
-        return
-    for entry in found:
-        print(
-            f"{entry['clip']}/{entry['edit']}  {entry['method']:10}  {entry['report'] or 'no page: it stopped early'}"
-        )
-    if not found:
+    lines = (f"{e['clip']}/{e['edit']}  {e['method']:10}  {e['report'] or 'no page: it stopped early'}" for e in found)
+    answer(as_json, {"edits": found}, lines)
+    if not found and not as_json:
         print("no edit was made here yet: retake edit CLIP --box x0,y0,x1,y1 edit.reference=PICTURE", file=sys.stderr)
 
 
@@ -216,12 +195,8 @@ def export(
     names = [name.strip() for name in what.split(",") if name.strip()]
     runner = Local(open_store(), console, console.outcome)
     done = room.export(clip, names, out, rest, formats=formats, runner=runner)
-    if as_json:
-        show(done)
-        return
     console.say(f"\n{done['files']} files, {format_bytes(int(done['bytes']))}")
-    for name in ("manifest", *names):
-        print(f"{name:8} {done[name]}")
+    answer(as_json, done, (), {name: done[name] for name in ("manifest", *names)})
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flows.commands import Json, app
-from flows.terminal.exits import show
+from flows.terminal.exits import answer, show
 
 
 @app.command()
@@ -55,10 +55,7 @@ def weights(
     from flows.upkeep import weights as weight_files
 
     found = weight_files.get(names, Console(quiet=as_json)) if names else weight_files.inventory()
-    if as_json:
-        show({"weights": found})
-    else:
-        print("\n".join(weight_files.table(found)))
+    answer(as_json, {"weights": found}, weight_files.table(found))
 
 
 @app.command()

@@ -8,7 +8,7 @@ import typer
 
 from flows.commands import Clip, Json, app
 from flows.terminal.arguments import check_clip
-from flows.terminal.exits import show
+from flows.terminal.exits import answer, show
 from retake.errors import IntegrityError
 
 
@@ -27,7 +27,7 @@ def verify(
 
     found = checkup.verify_store()
     mended = checkup.repair([*found["affected"], *found["set_aside"]], remote, warn) if mend else None
-    show(found | {"repair": mended}) if as_json else print("\n".join(checkup.lines(found, mended)))
+    answer(as_json, found | {"repair": mended}, checkup.lines(found, mended))
     # What only quarantine knows of is tried, but is no damage: its settings may be long gone.
     affected = [result for result in mended["left"] if result in found["affected"]] if mended else found["affected"]
     left = affected if mended else found["damaged"] or affected
@@ -50,7 +50,7 @@ def gc(
     from flows.upkeep import housekeeping
 
     done = housekeeping.make_room(max_size, dry_run)
-    show(done) if as_json else print("\n".join(housekeeping.lines(done)))
+    answer(as_json, done, housekeeping.lines(done))
 
 
 @app.command()

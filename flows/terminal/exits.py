@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from retake.errors import RetakeError
@@ -16,6 +17,15 @@ INTERRUPTED = 130
 
 def show(value: Any) -> None:
     print(json.dumps(value, indent=1 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def answer(as_json: bool, data: Any, lines: Iterable[str], outputs: Mapping[str, Any] | None = None) -> None:
+    """What a command found: one JSON object, or lines for a person, of which the last say where its files are."""
+    if as_json:
+        show(data)
+        return
+    for line in (*lines, *(f"{what:8} {path}" for what, path in (outputs or {}).items())):
+        print(line)
 
 
 def fail(error: RetakeError) -> int:
