@@ -66,6 +66,10 @@ class Settings:
         """The chosen modules, by group, looked up once."""
         return {group: choose(group, getattr(self, group)) for group in CHOICES}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the modules of `choices`: settings are handed to other processes."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
     def as_json(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name).model_dump(mode="json") for f in fields(self)}
 
