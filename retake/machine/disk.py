@@ -34,7 +34,7 @@ def writing_explained(where: Path, wanted: int = 0) -> Iterator[None]:
             raise MachineError(
                 "E502",
                 f"cannot write to {where}: {error.strerror}",
-                "Check its permissions, or choose another folder: RETAKE_STORE for the store, RETAKE_EDITS for results.",
+                "Check its permissions, or choose another folder: RETAKE_STORE for the store, RETAKE_EDITS for edits.",
             ) from error
         with disk_explained(where, wanted):
             raise
