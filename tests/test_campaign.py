@@ -33,7 +33,6 @@ from helpers.fire import (
     ward_of,
 )
 
-from flows.settings.compose import Settings
 from flows.upkeep.verify import verify_store
 from retake.errors import DamagedError
 from retake.formats import READERS
@@ -59,7 +58,7 @@ def test_fifty_kills_leave_a_store_that_goes_on_where_it_was(tmp_path, monkeypat
         home = tmp_path / f"store{number}"
         monkeypatch.setenv("RETAKE_STORE", str(home))
         p = variants[number % 2]
-        changed = Settings(**{**vars(p), "edit": p.edit.model_copy(update={"strength": 0.5})})
+        changed = replace(p, edit=p.edit.model_copy(update={"strength": 0.5}))
         targets = sorted([*STAGES, *rng.choices(STAGES, k=4)], key=STAGES.index)
         log = tmp_path / f"commits{number}"
         for asked, moments in [(p, targets), (changed, [rng.choice(STAGES[4:])])]:
