@@ -12,6 +12,7 @@ import random
 import shutil
 import signal
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from helpers.fire import (
