@@ -59,7 +59,7 @@ def shipped(model: Model) -> Case:
 
     backbone, folders = load(model), sources(model)
     size: dict[str, Any] = {"frames": model.frames, "height": model.height, "width": model.width}
-    architecture = measure.of_folder(model.family, *folders, site="", dtype=model.dtype, **size)
+    architecture = measure.of_folder(model.family, *folders, dtype=model.dtype, **size)
     folder = components.find("scheduler", *folders)
     assert folder is not None  # loading has looked
     settings = components.settings(folder / "scheduler_config.json")
@@ -75,22 +75,17 @@ def randomised(name: str, architecture: Architecture, schedule: Mapping[str, Any
 
     from retake.diffusion.backbone import Condition
     from retake.diffusion.cost import measure
-    from retake.diffusion.families.cogvideox import CogVideoX
-    from retake.diffusion.families.unet import text_width
-    from retake.diffusion.families.unet_motion import UNetMotion
+    from retake.diffusion.loading.load import adapter_of
     from retake.diffusion.loading.offload import Parts
     from retake.diffusion.schedule import Schedule
 
     a, dtype = architecture, getattr(torch, architecture.dtype)
     torch.manual_seed(SEED)
-    unet = a.family == "unet_motion"
+    adapter = adapter_of(a.family)
     parts = Parts({"network": network(a, device).to(dtype)}, device, dtype)
-    adapter = UNetMotion if unet else CogVideoX
-    backbone = adapter(parts, Schedule.from_config(schedule), a.frames, a.height, a.width)
-    config = parts.look("network").config
-    width = text_width(config) if unet else config.text_embed_dim
-    length = a.states if unet else config.max_text_seq_length
-    states = torch.randn(2, 1, length, width).to(device, dtype)
+    backbone = adapter.Adapter(parts, Schedule.from_config(schedule), a.frames, a.height, a.width)
+    width = adapter.text_width(parts.look("network").config)
+    states = torch.randn(2, 1, a.states, width).to(device, dtype)
     condition = Condition({"states": states[0]}, {"states": states[1]})
     return Case(name, backbone, condition, schedule, measure.cost(a, ["evaluation"]).works["evaluation"].flops)
 
@@ -99,18 +94,17 @@ def network(architecture: Architecture, device: torch.device) -> Any:
     """The denoiser of a configuration, initialised on the device by its own class, in float32."""
     import diffusers
     import torch
-    from diffusers.models.unets.unet_motion_model import UNetMotionModel
 
     from retake.diffusion.cost.measure import configuration
+    from retake.diffusion.loading.load import ENCODERS, adapter_of
 
     def made(role: str) -> Any:
         facts = configuration(architecture.parts[role])
         return getattr(diffusers, facts["class"].rpartition(".")[2]).from_config(facts["config"])
 
     with torch.device(device):
-        if architecture.family == "unet_motion":
-            return UNetMotionModel.from_unet2d(made("unet"), made("motion_adapter"))
-        return made("transformer")
+        parts = {role: made(role) for role in architecture.parts if role not in ENCODERS}
+        return adapter_of(architecture.family).assembled(parts)
 
 
 def reading_noise(case: Case) -> Case:

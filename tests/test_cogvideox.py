@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import small_cogvideox as small
 
-from retake.diffusion.families import cogvideox_transformer as network
-from retake.diffusion.families.cogvideox import CogVideoX
+from retake.diffusion.families.cogvideox import transformer as network
+from retake.diffusion.families.cogvideox.adapter import CogVideoX
 from retake.diffusion.loading.load import load
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model

@@ -116,10 +116,13 @@ def test_configurations_have_the_published_number_of_parameters(name):
     ],
 )
 def test_sites_of_the_real_models(name, count, site, grid):
-    sites = {one.name: one.grid for one in measure.built(measure.PUBLISHED[name]).sites()}
+    backbone = measure.built(measure.PUBLISHED[name])
+    sites = {one.name: one.grid for one in backbone.sites()}
     assert len(sites) >= count
     assert sites[site] == grid
-    assert measure.PUBLISHED[name].site in sites
+    assert predict.table()[name].site in sites
+    family = measure.adapter_of(measure.PUBLISHED[name].family)
+    assert family.site(backbone.parts.look("network").config) == predict.table()[name].site
 
 
 # What is tallied anew in the test, so that it stays short; of models that are not here, everything.
@@ -184,9 +187,7 @@ def test_operations_of_the_transformer_are_those_of_its_products():
 
 def test_a_folder_costs_what_its_configurations_say(tmp_path):
     folder, parts = small.save_embedded(tmp_path)
-    made = measure.of_folder(
-        "cogvideox", folder, parts, frames=16, height=64, width=64, site="transformer_blocks.1", dtype="float32"
-    )
+    made = measure.of_folder("cogvideox", folder, parts, frames=16, height=64, width=64, dtype="float32")
     assert made.states == 8 + 5
     one = measure.cost(made, ("evaluation", "gradient"))
     weights = sum(
@@ -202,7 +203,7 @@ def test_a_folder_costs_what_its_configurations_say(tmp_path):
 
 def test_a_prompt_is_as_long_as_the_configurations_say(tmp_path):
     """T5 has no positions to count: the transformer says what it reads."""
-    folder, size = small.save(tmp_path), {"frames": 9, "height": 32, "width": 48, "site": "transformer_blocks.1"}
+    folder, size = small.save(tmp_path), {"frames": 9, "height": 32, "width": 48}
     made = measure.of_folder("cogvideox", folder, **size, dtype="float32")
     assert made.states == 6
     short = measure.cost(made, ("text", "evaluation"))

@@ -14,8 +14,8 @@ from helpers import small_diffusion as small
 from helpers.diagonal import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.families.cogvideox import CogVideoX
-from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.families.cogvideox.adapter import CogVideoX
+from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.sampling import fifo
 from retake.diffusion.sampling.ddim import noise, sample

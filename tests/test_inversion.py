@@ -8,7 +8,7 @@ from diffusers import DDIMInverseScheduler
 from helpers import small_diffusion as small
 
 from retake.diffusion.backbone import Condition
-from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.sampling.ddim import noise, sample
 from retake.diffusion.sampling.inversion import invert

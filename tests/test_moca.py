@@ -21,7 +21,7 @@ from flows.graph import metric_settings
 from flows.settings.compose import settings
 from retake.diffusion.attention_maps import Concepts
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.load import load
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
@@ -321,7 +321,7 @@ def test_a_transformer_is_listened_to_in_its_joint_attention(rotary):
         temporal_compression_ratio=1,
         use_rotary_positional_embeddings=rotary,
     )
-    from retake.diffusion.families.cogvideox import CogVideoX
+    from retake.diffusion.families.cogvideox.adapter import CogVideoX
 
     backbone = CogVideoX(Parts({"network": network}), SCHEDULE, FRAMES, 64, 64)
     concepts = Concepts([1], (FRAMES, *GRID[1:]), guided=False)

@@ -24,9 +24,7 @@ def case(request, tmp_path):
         small_cogvideox.save(tmp_path)
         size, schedule = (9, 32, 48), diffusion.PUBLISHED["cogvideox_2b"]
     frames, height, width = size
-    architecture = of_folder(
-        request.param, tmp_path, frames=frames, height=height, width=width, site="", dtype="float32"
-    )
+    architecture = of_folder(request.param, tmp_path, frames=frames, height=height, width=width, dtype="float32")
     return diffusion.randomised("tiny", architecture, schedule, torch.device("cpu"))
 
 

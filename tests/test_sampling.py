@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from helpers import small_diffusion as small
 
 from retake.diffusion.backbone import Condition
-from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.sampling.ddim import forward, noise, sample, timesteps
 from retake.diffusion.sampling.windows import Reel, Windows, swept

@@ -15,7 +15,7 @@ from helpers import small_diffusion as small
 from torch import nn
 
 from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.families.unet_motion import UNetMotion
+from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.load import load
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
@@ -200,7 +200,7 @@ def test_conditions_that_are_none(plain: Backbone, joint: Backbone) -> None:
 
 
 def test_chunks_are_the_whole(plain: Backbone) -> None:
-    from retake.diffusion.families import image_vae
+    from retake.diffusion.families.common import image_vae
 
     network, pixels = plain.parts.use("vae"), noise(1, 1, 11, 3, 32, 32).clamp(-1, 1)
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_chunks_are_the_whole(plain: Backbone) -> None:
 
 
 def test_samples_of_the_posterior_do_not_depend_on_chunks(plain: Backbone) -> None:
-    from retake.diffusion.families import image_vae
+    from retake.diffusion.families.common import image_vae
 
     network, pixels = plain.parts.use("vae"), noise(1, 1, 7, 3, 32, 32).clamp(-1, 1)
     one, two = (image_vae.encode(network, pixels, torch.Generator().manual_seed(5), chunk) for chunk in (2, 7))
@@ -224,7 +224,7 @@ def test_samples_of_the_posterior_do_not_depend_on_chunks(plain: Backbone) -> No
 def test_shifted_and_folded_vaes() -> None:
     from diffusers import AutoencoderKL
 
-    from retake.diffusion.families import image_vae
+    from retake.diffusion.families.common import image_vae
 
     network = small.seeded(
         lambda: AutoencoderKL(
@@ -429,7 +429,7 @@ def test_a_network_alone_is_a_backbone_for_training() -> None:
 
 
 def test_gradients_reach_weights_that_ask_for_them() -> None:
-    from retake.diffusion.families.unet import walk
+    from retake.diffusion.families.common.unet import walk
 
     network = small.unet_motion().train()
     network.conv_in.requires_grad_(True)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from retake.lookup import lookup, names
 from retake.machine.device import INERT, Device, Dtype
 from retake.weights.local import given, locate
 
-Family = Literal["unet_motion", "unet3d", "cogvideox"]
+if TYPE_CHECKING:
+    Family = str
+else:
+    Family = Literal[tuple(names("diffusion.families", "NETWORK"))]
 WEIGHTS = {"weights": ""}  # a name of the catalogue, a folder, or org/repo@revision: see weights/local.py
 
 
@@ -89,9 +94,14 @@ class Model(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _fits(self) -> Model:
         for name in ("motion", "image_adapter"):
-            if getattr(self, name) is not None and self.family != "unet_motion":
-                raise ValueError(f"{name} belongs to family=unet_motion, not to {self.family}")
+            if getattr(self, name) is not None and name not in family_of(self).SETTINGS:
+                raise ValueError(f"models of family={self.family} take no {name}")
         return self
+
+
+def family_of(model: Model) -> ModuleType:
+    """What the model's family says of itself: see families/__init__.py."""
+    return lookup("diffusion.families", model.family, "NETWORK")
 
 
 class Modelled(BaseModel, frozen=True):

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from retake.diffusion.families.cogvideox_transformer import evaluate, positions
-from retake.diffusion.families.conditioning import text_states
+from retake.diffusion.families.cogvideox.transformer import evaluate, positions
+from retake.diffusion.families.common.conditioning import text_states
 from retake.diffusion.schedule import Schedule
 from retake.training.autoencoder import CHANNELS
 from retake.training.encoders import LENGTH, WIDTH

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from retake.diffusion.families.conditioning import image_states
+from retake.diffusion.families.common.conditioning import image_states
 from retake.machine.disk import atomic_path
 from retake.synthetic import clips
 from retake.training.autoencoder import tensor

@@ -25,8 +25,10 @@ from torch import nn
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.cost.meta_counter import tally
 from retake.diffusion.cost.predict import TABLE, WORKS, Cost, Tally, Work
+from retake.diffusion.loading.load import adapter_of
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.schedule import Schedule
+from retake.lookup import lookup
 
 CONFIGURATIONS = Path(__file__).with_name("configurations")
 META = torch.device("meta")
@@ -36,7 +38,7 @@ LONGEST = 226  # states of a prompt in CogVideoX, and the default of its class
 @dataclass(frozen=True)
 class Architecture:
     """A model: its components by role, as files of configurations/ or folders with a config.json; `states` of a prompt;
-    the clip it works on, and where its features are read with gradients."""
+    the clip it works on."""
 
     family: str
     parts: Mapping[str, str | Path]
@@ -45,17 +47,16 @@ class Architecture:
     height: int
     width: int
     dtype: str
-    site: str
 
 
 def _modelscope(frames: int, height: int, width: int) -> Architecture:
     parts = {"unet": "unet3d", "vae": "sd_vae", "text_encoder": "openclip_h_text"}
-    return Architecture("unet3d", parts, 77, frames, height, width, "float16", "up_blocks.1")
+    return Architecture("unet3d", parts, 77, frames, height, width, "float16")
 
 
-def _cogvideox(name: str, dtype: str, site: int) -> Architecture:
+def _cogvideox(name: str, dtype: str) -> Architecture:
     parts = {"transformer": name, "vae": f"{name}_vae", "text_encoder": "t5_xxl_encoder"}
-    return Architecture("cogvideox", parts, LONGEST, 49, 480, 720, dtype, f"transformer_blocks.{site}")
+    return Architecture("cogvideox", parts, LONGEST, 49, 480, 720, dtype)
 
 
 PUBLISHED: dict[str, Architecture] = {
@@ -67,38 +68,32 @@ PUBLISHED: dict[str, Architecture] = {
         height=512,
         width=512,
         dtype="float16",
-        site="up_blocks.1",
     ),
     "modelscope": _modelscope(16, 256, 256),
     "zeroscope": _modelscope(24, 320, 576),
-    "cogvideox_2b": _cogvideox("cogvideox_2b", "float16", 18),
-    "cogvideox_5b": _cogvideox("cogvideox_5b", "bfloat16", 25),
+    "cogvideox_2b": _cogvideox("cogvideox_2b", "float16"),
+    "cogvideox_5b": _cogvideox("cogvideox_5b", "bfloat16"),
 }
 
 
-def of_folder(family: str, *folders: Path, frames: int, height: int, width: int, site: str, dtype: str) -> Architecture:
+def of_folder(family: str, *folders: Path, frames: int, height: int, width: int, dtype: str) -> Architecture:
     """The architecture of a model in diffusers' folder format; a later folder has what the first lacks."""
-    parts: dict[str, str | Path] = {}
+    classes, parts = lookup("diffusion.families", family, "NETWORK").CLASSES, {}
     for folder in reversed(folders):
-        parts |= {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
-    if family == "cogvideox":
-        parts.pop("unet", None)
-        parts.pop("motion_adapter", None)
+        parts |= {role: folder / role for role in classes if (folder / role / "config.json").is_file()}
     states = prompt_states(parts)
     if "image_encoder" in parts:
         shown = configuration(parts["image_encoder"])["config"]
         states += (shown["image_size"] // shown["patch_size"]) ** 2 + 1
-    return Architecture(family, parts, states, frames, height, width, dtype, site)
+    return Architecture(family, parts, states, frames, height, width, dtype)
 
 
 def prompt_states(parts: Mapping[str, str | Path]) -> int:
-    """States of a prompt: as many as the text encoder has positions for, T5 has no limit, and no more than a video
-    transformer reads (diffusers' own default where its configuration does not say)."""
-    limit = configuration(parts["text_encoder"])["config"].get("max_position_embeddings")
-    if "transformer" not in parts:
-        return limit or LONGEST
-    reads = configuration(parts["transformer"])["config"].get("max_text_seq_length", LONGEST)
-    return min(limit or reads, reads)
+    """States of a prompt: as many as the text encoder has positions for (T5 has no limit), and no more than a video
+    transformer reads (diffusers' own default where no configuration says)."""
+    settings = {name: value for part in parts.values() for name, value in configuration(part)["config"].items()}
+    reads = settings.get("max_text_seq_length", LONGEST)
+    return min(configuration(parts["text_encoder"])["config"].get("max_position_embeddings") or reads, reads)
 
 
 def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
@@ -111,6 +106,7 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
     there = [tensor for one in networks.values() for tensor in (*one.parameters(), *one.buffers())]
     grid = backbone.grid(a.frames, a.height, a.width)
     width = _text_width(backbone)
+    site = adapter_of(a.family).site(networks["network"].config)
 
     def inputs() -> dict[str, torch.Tensor]:
         return {"states": torch.empty(1, a.states, width, device=META, dtype=backbone.dtype)}
@@ -122,7 +118,7 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
     def gradient() -> object:
         z = torch.empty(1, *grid, device=META, requires_grad=True)
         t = torch.zeros(1, grid.frames, device=META)
-        found = backbone.features(z, t, Condition(inputs()), [a.site])[a.site]
+        found = backbone.features(z, t, Condition(inputs()), [site])[site]
         return torch.autograd.grad(found.float().square().sum(), z)
 
     def text() -> object:
@@ -147,7 +143,7 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
         width=a.width,
         dtype=a.dtype,
         time=backbone.time,
-        site=a.site,
+        site=site,
         parameters={role: sum(p.numel() for p in network.parameters()) for role, network in networks.items()},
         layers={role: max(map(_own, network.modules())) for role, network in networks.items()},
         works=found,
@@ -167,24 +163,12 @@ def built(architecture: Architecture) -> Any:
     """The backbone of a model on the meta device: the adapter's own class, with shapes for weights."""
     a, dtype = architecture, getattr(torch, architecture.dtype)
     found: dict[str, Any] = {role: component(source) for role, source in a.parts.items()}
-    if a.family == "unet_motion":
-        from diffusers.models.unets.unet_motion_model import UNetMotionModel
-
-        from retake.diffusion.families.unet_motion import UNetMotion as Adapter
-
-        with META:
-            found["network"] = UNetMotionModel.from_unet2d(found.pop("unet"), found.pop("motion_adapter"))
-    elif a.family == "unet3d":
-        from retake.diffusion.families.unet3d import UNet3D as Adapter
-
-        found["network"] = found.pop("unet")
-    else:
-        from retake.diffusion.families.cogvideox import CogVideoX as Adapter
-
-        found["network"] = found.pop("transformer")
+    adapter = adapter_of(a.family)
+    with META:
+        found["network"] = adapter.assembled(found)
     for part in found.values():
         nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns
-    return Adapter(Parts(found, META, dtype), Schedule.from_config({}), a.frames, a.height, a.width)
+    return adapter.Adapter(Parts(found, META, dtype), Schedule.from_config({}), a.frames, a.height, a.width)
 
 
 def component(source: str | Path) -> nn.Module:
@@ -207,7 +191,7 @@ def configuration(source: str | Path) -> dict[str, Any]:
 
     config = components.settings(source / "config.json")
     name = components.class_of(source.name, source)
-    return {"class": f"{components.KNOWN[source.name][name]}.{name}", "config": config}
+    return {"class": f"{components.known()[source.name][name]}.{name}", "config": config}
 
 
 def known() -> dict[str, Architecture]:
@@ -217,10 +201,9 @@ def known() -> dict[str, Architecture]:
     own: dict[str, Architecture] = {}
     size: dict[str, Any] = {"frames": 16, "height": 64, "width": 64, "dtype": "float32"}
     if (image / "unet").is_dir():
-        own["embedded"] = of_folder("unet_motion", image, site="up_blocks.1", **size)
+        own["embedded"] = of_folder("unet_motion", image, **size)
     if (video / "transformer").is_dir():
-        layers = configuration(video / "transformer")["config"]["num_layers"]
-        own["embedded_dit"] = of_folder("cogvideox", video, image, site=f"transformer_blocks.{3 * layers // 5}", **size)
+        own["embedded_dit"] = of_folder("cogvideox", video, image, **size)
     return own | PUBLISHED
 
 

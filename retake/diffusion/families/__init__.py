@@ -1,1 +1,18 @@
-"""Adapters: one module a family of models, each a Backbone over diffusers' own classes."""
+"""Families of diffusion models: `model.family=NAME` is the package NAME here. Its `__init__`, read by plans, so without
+torch, says what the family is made of:
+
+    NETWORK   role of the denoiser, which is also the name of its folder in diffusers' format: "unet", "transformer"
+    CLASSES   role -> names of the classes that may stand there; no other class is ever loaded
+    SETTINGS  settings of a model that this family takes and not every family does: "motion", "image_adapter"
+
+Its `adapter.py` runs it:
+
+    Adapter(parts, schedule, frames, height, width): a Backbone over diffusers' own classes; sizes in pixels
+    network(model, folders, found, dtype): the denoiser that the settings describe, read from `folders`; `found` holds
+              the encoders by role
+    assembled(found): the denoiser out of components by role, which are taken from `found`; also on the meta device
+    text_width(config): D of the text states [B, L, D] that a denoiser of this configuration attends to
+    site(config): the site whose features [B, f, C', h', w'] are read with gradients
+
+`common` holds what families share.
+"""

@@ -1,12 +1,13 @@
 """One component of a pipeline in diffusers' folder format, read without running anything that the folder brings.
 
-A folder names its classes in text: in model_index.json, and in each component's config.json. Only names that stand here
-are taken, and they are taken from the installed libraries. Weights are safetensors; a pickle is refused.
+A folder names its classes in text: in model_index.json, and in each component's config.json. Only names that a family
+states are taken, and they are taken from the installed libraries. Weights are safetensors; a pickle is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 from collections.abc import Iterator
@@ -17,21 +18,22 @@ import torch
 from torch import Tensor
 
 from retake.errors import ConfigError
+from retake.lookup import lookup, names
 from retake.networks.checkpoint import opened, refuse_code, text_of, without_bars
 
-# Role -> class -> the library that has it.
-KNOWN: dict[str, dict[str, str]] = {
-    "unet": dict.fromkeys(("UNetMotionModel", "UNet2DConditionModel", "UNet3DConditionModel"), "diffusers"),
-    "motion_adapter": {"MotionAdapter": "diffusers"},
-    "transformer": {"CogVideoXTransformer3DModel": "diffusers"},
-    "vae": dict.fromkeys(("AutoencoderKL", "AutoencoderKLCogVideoX"), "diffusers"),
-    "text_encoder": dict.fromkeys(("CLIPTextModel", "T5EncoderModel"), "transformers"),
-    "image_encoder": dict.fromkeys(("CLIPVisionModel", "CLIPVisionModelWithProjection"), "transformers"),
-    "tokenizer": dict.fromkeys(
-        ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast"), "transformers"
-    ),
-}
+TRANSFORMERS = ("text_encoder", "tokenizer", "image_encoder")  # roles whose classes come from that library
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@functools.cache
+def known() -> dict[str, dict[str, str]]:
+    """Role -> class -> the library that has it: the classes that the families state, and no others."""
+    found: dict[str, dict[str, str]] = {}
+    for family in names("diffusion.families", "NETWORK"):
+        for role, classes in lookup("diffusion.families", family, "NETWORK").CLASSES.items():
+            library = "transformers" if role in TRANSFORMERS else "diffusers"
+            found.setdefault(role, {}).update(dict.fromkeys(classes, library))
+    return found
 
 
 def find(role: str, *folders: Path | None) -> Path | None:
@@ -48,11 +50,11 @@ def read(role: str, folder: Path, dtype: torch.dtype = torch.float32, classes: t
     name = class_of(role, folder)
     if classes and name not in classes:
         raise ConfigError("E280", f"{folder} holds a {name}", f"Here it must be {' or '.join(classes)}.")
-    kind = getattr(importlib.import_module(KNOWN[role][name]), name)
+    kind = getattr(importlib.import_module(known()[role][name]), name)
     if role == "tokenizer":
         return opened(kind, folder, f"a {name}")
     variant = safe(folder)
-    if KNOWN[role][name] == "transformers":
+    if known()[role][name] == "transformers":
         more = {"variant": variant} if variant else {}
         found, info = opened(
             kind, folder, f"a {name}", output_loading_info=True, dtype=dtype, use_safetensors=True, **more
@@ -69,7 +71,7 @@ def outline(role: str, folder: Path) -> Any:
     """A diffusers component without weights, on the meta device: its configuration and its shape. Raises ConfigError
     E280, E263 or E283 as `read`, E289 for a configuration of something else."""
     name = class_of(role, folder)
-    kind = getattr(importlib.import_module(KNOWN[role][name]), name)
+    kind = getattr(importlib.import_module(known()[role][name]), name)
     refuse_code(folder, f"a {name}")
     try:
         with quiet(), torch.device("meta"):
@@ -126,12 +128,12 @@ def class_of(role: str, folder: Path) -> str:
 
 def accepted(role: str, name: Any, where: Path) -> str:
     """The name of a class, if it is one of those that are known for the role. Raises ConfigError E283."""
-    if isinstance(name, str) and name in KNOWN[role]:
+    if isinstance(name, str) and name in known()[role]:
         return name
     raise ConfigError(
         "E283",
         f"{where} names the class {name!r} for its {role}, and Retake loads only classes that it knows",
-        f"Known: {', '.join(KNOWN[role])}. Code that comes with weights is never run.",
+        f"Known: {', '.join(known()[role])}. Code that comes with weights is never run.",
     )
 
 
@@ -148,9 +150,9 @@ def check_index(folder: Path) -> None:
         raise ConfigError(
             "E283", f"{file} names a pipeline of its own: {index.get('_class_name')!r}", "Retake runs no such code."
         )
-    for role in KNOWN:
+    for role in known():
         library, name = entry if isinstance(entry := index.get(role), list) and len(entry) == 2 else (None, None)
-        if name is not None and KNOWN[role][accepted(role, name, file)] != library:
+        if name is not None and known()[role][accepted(role, name, file)] != library:
             raise ConfigError("E283", f"{file} takes {name} from {library!r}", "Retake runs no code of a repository.")
 
 

@@ -8,6 +8,7 @@ runs.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from retake.diffusion.backbone import Backbone
 from retake.diffusion.loading import components
 from retake.diffusion.loading.offload import Parts
-from retake.diffusion.model import Model, Noise
+from retake.diffusion.model import Model, Noise, family_of
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 from retake.machine.device import device_of, dtype_of
@@ -24,7 +25,6 @@ from retake.networks.checkpoint import refuse_code
 from retake.weights.local import require
 
 ENCODERS = ("vae", "text_encoder", "tokenizer", "image_encoder")
-NETWORK = {"unet_motion": "unet", "unet3d": "unet", "cogvideox": "transformer"}
 
 
 def load(model: Model) -> Backbone:
@@ -37,15 +37,15 @@ def load(model: Model) -> Backbone:
     cannot take, E276 for its schedule.
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
-    adapter = adapter_of(model)
+    adapter, role = adapter_of(model.family), family_of(model).NETWORK
     folders = sources(model)
     schedule = schedule_of(folders, model.schedule)
-    vouch(folders, (*ENCODERS, NETWORK[model.family]))
+    vouch(folders, (*ENCODERS, role))
     found = encoders(folders, dtype)
     found["network"] = adapter.network(model, folders, found, dtype)
     if model.checkpoint is not None:
         overlay(found["network"], require(model.checkpoint))
-    check(found, folders[0])
+    check(found, folders[0], adapter.text_width(found["network"].config))
     backbone = adapter.Adapter(Parts(found, device, dtype, model.offload), schedule, *size_of(model))
     backbone.grid(*size_of(model))
     return backbone
@@ -58,25 +58,23 @@ def load_coder(model: Model) -> Backbone:
     Raises MachineError E302, E304, ConfigError E263, E272, E276, E280 to E284 and E289, as `load`.
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
-    folders = sources(model)
+    folders, role = sources(model), family_of(model).NETWORK
     schedule = schedule_of(folders, model.schedule)
-    vouch(folders, ("vae", NETWORK[model.family]))
+    vouch(folders, ("vae", role))
     found = {
         "vae": components.read("vae", part(folders, "vae"), dtype),
-        "network": components.outline(NETWORK[model.family], part(folders, NETWORK[model.family])),
+        "network": components.outline(role, part(folders, role)),
     }
     check_channels(found, folders[0])
     parts = Parts(found, device, dtype, model.offload)
-    backbone = adapter_of(model).Adapter(parts, schedule, *size_of(model))
+    backbone = adapter_of(model.family).Adapter(parts, schedule, *size_of(model))
     backbone.grid(*size_of(model))
     return backbone
 
 
-def adapter_of(model: Model) -> Any:
-    """The module of a family: its `Adapter`, a Backbone, and `network`, which reads the network."""
-    from importlib import import_module
-
-    return import_module(f"retake.diffusion.families.{model.family}")
+def adapter_of(family: str) -> Any:
+    """The module that runs a family: see families/__init__.py."""
+    return import_module(f"retake.diffusion.families.{family}.adapter")
 
 
 def size_of(model: Model) -> tuple[int, int, int]:
@@ -92,7 +90,7 @@ def sources(model: Model) -> list[Path]:
         if not folder.is_dir():
             raise ConfigError("E280", f"{folder} is no folder", "Give the folder of a pipeline in diffusers' format.")
         components.check_index(folder)
-    role = NETWORK[model.family]
+    role = family_of(model).NETWORK
     if components.find(role, *folders) is None:
         raise ConfigError(
             "E280",
@@ -161,13 +159,14 @@ def overlay(network: Any, path: Path) -> None:
 _OVER = "A checkpoint holds weights of the very network in model.weights, saved as safetensors."
 
 
-def check(found: dict[str, Any], where: Path) -> None:
-    """See that the components fit one another. Raises ConfigError E284, E285."""
+def check(found: dict[str, Any], where: Path, wanted: int) -> None:
+    """See that the components fit one another; the network attends to text states `wanted` wide.
+
+    Raises ConfigError E284, E285.
+    """
     check_channels(found, where)
-    network, text = found["network"].config, found["text_encoder"].config
+    text = found["text_encoder"].config
     width = getattr(text, "d_model", None) or text.hidden_size
-    wanted = getattr(network, "text_embed_dim", None) or network.cross_attention_dim
-    wanted = wanted if isinstance(wanted, int) else wanted[0]
     if width != wanted:
         raise ConfigError(
             "E285",

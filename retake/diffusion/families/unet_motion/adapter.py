@@ -16,7 +16,7 @@ from diffusers.models.unets.unet_motion_model import UNetMotionModel
 from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
 from torch import Tensor, nn
 
-from retake.diffusion.families.unet import UNet, blank
+from retake.diffusion.families.common.unet import UNet, blank, site, text_width
 from retake.diffusion.loading import components
 from retake.diffusion.loading.lora_and_ip import add_image_adapter, merge_lora
 from retake.diffusion.loading.offload import Parts
@@ -128,4 +128,10 @@ def motion_adapter(model: Model, folders: list[Path], dtype: torch.dtype, needed
     return components.read("motion_adapter", folder, dtype)
 
 
-Adapter = UNetMotion  # what loading/load.py takes from every family's module
+def assembled(found: dict[str, Any]) -> Any:
+    """The motion U-Net of an image model's and a motion adapter."""
+    return UNetMotionModel.from_unet2d(found.pop("unet"), found.pop("motion_adapter"))
+
+
+Adapter = UNetMotion
+__all__ = ["Adapter", "assembled", "network", "site", "text_width"]

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, times
-from retake.diffusion.families import conditioning, image_vae
-from retake.diffusion.families.conditioning import joined, prompts, text_states
+from retake.diffusion.families.common import conditioning, image_vae
+from retake.diffusion.families.common.conditioning import joined, prompts, text_states
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
@@ -191,6 +191,11 @@ def text_width(config: Any) -> int:
     """Width of the states that the network attends to."""
     width = config.cross_attention_dim
     return width if isinstance(width, int) else width[0]
+
+
+def site(config: Any) -> str:
+    """The second of the blocks on the way up."""
+    return "up_blocks.1"
 
 
 def places(network: nn.Module) -> list[str]:

@@ -12,7 +12,7 @@ from diffusers.models.unets.unet_3d_condition import UNet3DConditionModel
 from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
 from torch import nn
 
-from retake.diffusion.families.unet import UNet, blank
+from retake.diffusion.families.common.unet import UNet, blank, site, text_width
 from retake.diffusion.loading import components
 from retake.diffusion.loading.lora_and_ip import merge_lora
 from retake.diffusion.model import Model
@@ -43,4 +43,10 @@ def network(model: Model, folders: list[Path], found: dict[str, Any], dtype: tor
     return unet
 
 
-Adapter = UNet3D  # what loading/load.py takes from every family's module
+def assembled(found: dict[str, Any]) -> Any:
+    """The 3-D U-Net is one component."""
+    return found.pop("unet")
+
+
+Adapter = UNet3D
+__all__ = ["Adapter", "assembled", "network", "site", "text_width"]

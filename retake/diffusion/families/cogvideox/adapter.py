@@ -20,8 +20,9 @@ from torch import Tensor
 
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
-from retake.diffusion.families import cogvideox_transformer, cogvideox_vae, conditioning, image_vae
-from retake.diffusion.families.conditioning import joined, prompts, text_states
+from retake.diffusion.families.cogvideox import transformer, vae
+from retake.diffusion.families.common import conditioning, image_vae
+from retake.diffusion.families.common.conditioning import joined, prompts, text_states
 from retake.diffusion.grid import cells
 from retake.diffusion.loading import components
 from retake.diffusion.loading.lora_and_ip import merge_lora
@@ -63,7 +64,7 @@ class CogVideoX(Backbone):
         self.frames = frames or config.sample_frames
         self.height = height or config.sample_height * self.space
         self.width = width or config.sample_width * self.space
-        self._positions: dict[tuple[int, int, int], cogvideox_transformer.Positions] = {}
+        self._positions: dict[tuple[int, int, int], transformer.Positions] = {}
         if "tokenizer" in parts:  # T5's tokenizer may know no limit of its own
             words = parts.look("tokenizer")
             words.model_max_length = min(words.model_max_length, config.max_text_seq_length)
@@ -102,14 +103,14 @@ class CogVideoX(Backbone):
         if not self.causal:
             return image_vae.encode(coder, pixels, generator)
         self.grid(pixels.shape[1], *pixels.shape[-2:])
-        latents = cogvideox_vae.encode(coder, pixels, generator, self.device)
+        latents = vae.encode(coder, pixels, generator, self.device)
         return finite(latents, "the VAE's encoder", self.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         coder = self.parts.need("vae")
         if not self.causal:
             return image_vae.decode(coder, latents)
-        pixels = cogvideox_vae.decode(coder, latents, self.device)
+        pixels = vae.decode(coder, latents, self.device)
         return finite(pixels, "the VAE's decoder", self.dtype).clamp(-1, 1)
 
     # ---- conditioning -----------------------------------------------------------------------------------------------
@@ -156,15 +157,15 @@ class CogVideoX(Backbone):
     def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         network = self.parts.use("network")
         z, text = z.to(self.device, self.dtype), inputs["states"].to(self.device, self.dtype)
-        return cogvideox_transformer.evaluate(network, z, t.to(self.device), text, self._places(z))
+        return transformer.evaluate(network, z, t.to(self.device), text, self._places(z))
 
-    def _places(self, z: Tensor) -> cogvideox_transformer.Positions:
+    def _places(self, z: Tensor) -> transformer.Positions:
         """Positions of a grid: worked out once, and kept for the few grids that a run has."""
         grid = (z.shape[1], z.shape[3], z.shape[4])
         if grid not in self._positions:
             if len(self._positions) >= KEPT:
                 self._positions.pop(next(iter(self._positions)))
-            self._positions[grid] = cogvideox_transformer.positions(self.parts.look("network"), *grid, z.device)
+            self._positions[grid] = transformer.positions(self.parts.look("network"), *grid, z.device)
         return self._positions[grid]
 
     def sites(self) -> Sequence[Site]:
@@ -186,7 +187,7 @@ class CogVideoX(Backbone):
         t, z = times(t, z).to(self.device), z.to(self.device, self.dtype)
         text = condition.positive["states"].to(self.device, self.dtype)
         wanted = {known.index(name): name for name in names}
-        found = cogvideox_transformer.states(network, z, t, text, wanted.keys(), self._places(z))
+        found = transformer.states(network, z, t, text, wanted.keys(), self._places(z))
         return {name: found[block] for block, name in wanted.items()}
 
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
@@ -195,15 +196,30 @@ class CogVideoX(Backbone):
 
 def network(model: Model, folders: list[Path], found: Mapping[str, Any], dtype: torch.dtype) -> Any:
     """The transformer of a folder, with the LoRA that the settings name merged in. Raises as loading.load does."""
-    transformer = components.read("transformer", components.find("transformer", *folders) or folders[0], dtype)
+    denoiser = components.read("transformer", components.find("transformer", *folders) or folders[0], dtype)
     if model.lora is not None:
         from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
         from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
         nothing: Any = None  # the loader of a pipeline looks at no part but the transformer
-        pipeline = CogVideoXPipeline(nothing, nothing, nothing, transformer, CogVideoXDDIMScheduler())
+        pipeline = CogVideoXPipeline(nothing, nothing, nothing, denoiser, CogVideoXDDIMScheduler())
         merge_lora(pipeline, "transformer", require(model.lora), model.lora_scale)
-    return transformer
+    return denoiser
 
 
-Adapter = CogVideoX  # what loading/load.py takes from every family's module
+def assembled(found: dict[str, Any]) -> Any:
+    """The transformer is one component."""
+    return found.pop("transformer")
+
+
+def text_width(config: Any) -> int:
+    """Width of the text states that the transformer attends to."""
+    return config.text_embed_dim
+
+
+def site(config: Any) -> str:
+    """Three fifths of the way through the blocks."""
+    return f"transformer_blocks.{3 * config.num_layers // 5}"
+
+
+Adapter = CogVideoX
