@@ -12,7 +12,7 @@ import typer
 app = typer.Typer(
     name="retake",
     help="Edit video as a cached pipeline: every expensive stage runs once.",
-    epilog="Start with: retake demo. Settings read key=value, as in edit.strength=0.5; their files are in params/.",
+    epilog="Start with: retake demo. Settings are key=value pairs, as in edit.strength=0.5; see params/.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -20,13 +20,15 @@ app = typer.Typer(
 
 Clip = Annotated[str, typer.Argument(help="A video, a folder of images, DAVIS_ROOT:name, or sprites:drift.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: key=value, group=choice.", show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Box = Annotated[str | None, typer.Option(help="x0,y0,x1,y1 around the object, pixels of the source's first frame.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Box = Annotated[
+    str | None, typer.Option(help="Box around the object: x0,y0,x1,y1 in pixels of the source's first frame.")
+]
 Until = Annotated[
     str,
     typer.Option(
-        help="Stop after frames, optical_flow, depth, masks, region, tracks, latents, inversion, edit, decode or "
-        "metrics; the priors make a report."
+        help="Stop after this stage: frames, optical_flow, depth, masks, region, tracks, latents, inversion, edit, "
+        "decode or metrics. After a prior there is a report of it."
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]

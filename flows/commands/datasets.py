@@ -19,23 +19,25 @@ def dataset(
         list[str] | None,
         typer.Argument(
             metavar="[MANIFEST] [SETTINGS]...",
-            help="A CSV, JSON lines, a DAVIS tree or a folder of videos; settings: key=value.",
+            help="A manifest (CSV, JSON lines, DAVIS tree or folder of videos), and settings as key=value.",
             show_default=False,
         ),
     ] = None,
     commit: Annotated[
         bool | None,
         typer.Option(
-            help="Write params.yaml, hand out under artifacts/ and record it in dvc.lock; by default where no manifest "
-            "is named. Else all of it stands in artifacts/datasets/NAME.",
+            help="Write params.yaml, put results under artifacts/ and record them in dvc.lock; the default if no "
+            "manifest is given. Otherwise results go to artifacts/datasets/NAME.",
             show_default=False,
         ),
     ] = None,
-    retry: Annotated[str, typer.Option(help="quarantined: try those again, too.")] = "",
-    only_plan: Annotated[bool, typer.Option("--plan", help="Say what it would take; start nothing.")] = False,
+    retry: Annotated[
+        str, typer.Option(help="With the value quarantined: also try again the edits that were set aside.")
+    ] = "",
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only report what the run would take.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make every edit of every clip of a dataset; bad clips are set aside. Example: retake dataset clips.csv
+    """Make every edit of every clip of a dataset; faulty clips are set aside. Example: retake dataset clips.csv
     edit.reference=cat.png."""
     from flows.terminal.console import Console
 
@@ -81,14 +83,14 @@ def dataset(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="An evaluation of params/evaluation/, as moca.")],
+    name: Annotated[str, typer.Argument(help="An evaluation in params/evaluation/, such as moca.")],
     overrides: Overrides = None,
     pairs: Annotated[
         str | None, typer.Option(help="A CSV of pairs, short for evaluation.pairs=FILE.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare methods and their variants over pairs of a clip and what is to be edited in it. Example:
+    """Compare methods and their variants over pairs of a clip and an edit to make in it. Example:
     retake evaluate moca --pairs mine.csv evaluation.first=12 evaluation.seeds=[0,1,2]"""
     from flows.experiments import evaluation
     from flows.places import open_store
@@ -117,7 +119,9 @@ def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], as_
 @app.command()
 def params(
     overrides: Overrides = None,
-    check: Annotated[bool, typer.Option("--check", help="Only say whether params.yaml is current.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; only check whether params.yaml is current.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write params.yaml, the composed settings that DVC reads."""

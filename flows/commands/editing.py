@@ -54,7 +54,7 @@ def edit(
 def plan(
     clip: Clip, overrides: Overrides = None, box: Box = None, until: Until = "report", as_json: Json = False
 ) -> None:
-    """Say what `edit` would run, and why; start nothing."""
+    """Report what `edit` would run, and why, without running it."""
     from flows.editing import edit as job
     from flows.planning.table import table
 
@@ -72,7 +72,7 @@ def why(
     stage: Annotated[str | None, typer.Option(help="Only this stage.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say which setting, input or version makes a stage run again, compared with its most similar earlier result."""
+    """Report which setting, input or version makes a stage run again, compared with its most similar earlier result."""
     from flows import graph
     from flows.editing import edit as job
 
@@ -92,7 +92,7 @@ def sweep(
     clip: Clip,
     overrides: Overrides = None,
     box: Box = None,
-    rank: Annotated[str | None, typer.Option(help="The metric that orders the table, the best first.")] = None,
+    rank: Annotated[str | None, typer.Option(help="The metric by which the table is sorted, best first.")] = None,
     as_json: Json = False,
 ) -> None:
     """Edit a clip under every combination of some settings. Example: retake sweep dog.mp4 --box 70,40,300,460
@@ -115,7 +115,7 @@ def sweep(
 @app.command()
 def metrics(
     source: Annotated[str, typer.Argument(help="The clip before the edit.")],
-    result: Annotated[str, typer.Argument(help="The clip after it, whoever made it.")],
+    result: Annotated[str, typer.Argument(help="The clip after the edit, from any tool.")],
     overrides: Overrides = None,
     mask: Annotated[
         str | None, typer.Option(help="Masks of the edited region: a DAVIS folder, PNGs or a mask video.")
@@ -140,7 +140,7 @@ def metrics(
 @app.command()
 def frame(
     clip: Clip,
-    number: Annotated[int, typer.Argument(min=0, help="Working frame, counted from 0.")],
+    number: Annotated[int, typer.Argument(min=0, help="Number of the selected frame, counted from 0.")],
     overrides: Overrides = None,
     box: Box = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the PNG.")] = None,
@@ -173,7 +173,10 @@ def report(
 def export(
     clip: Annotated[str, typer.Argument(help="A clip, or an edit that was made: its folder, or CLIP/ID.")],
     overrides: Overrides = None,
-    what: Annotated[str, typer.Option(help="frames, flow, depth, masks, region, tracks, result; with commas.")] = "",
+    what: Annotated[
+        str,
+        typer.Option(help="What to write, separated by commas: frames, flow, depth, masks, region, tracks, result."),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder to write; by default one beside the clip's edits.")] = None,
     flow_format: Annotated[str, typer.Option(help="flo, kitti or npz.")] = "flo",
     depth_format: Annotated[str, typer.Option(help="png16, exr or npy.")] = "png16",
@@ -201,7 +204,7 @@ def export(
 
 @app.command()
 def demo(as_json: Json = False) -> None:
-    """Render a small clip, edit it, and change one setting: what the cache is for, in half a minute."""
+    """Render a small clip, edit it, and change one setting: shows in half a minute what the cache does."""
     from flows.editing import demo as tour
     from flows.terminal.console import Console
 

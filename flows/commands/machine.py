@@ -17,10 +17,11 @@ from flows.terminal.exits import answer, show
 def doctor(
     as_json: Json = False,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Make what the Prefect server needs: a pool with a limit, automations.")
+        bool,
+        typer.Option("--fix", help="Create what the Prefect server needs: a work pool with a limit, and automations."),
     ] = False,
     notify: Annotated[
-        str | None, typer.Option(metavar="URL", help="With --fix: where failed runs are told, by a webhook.")
+        str | None, typer.Option(metavar="URL", help="With --fix: a webhook to which failed runs are reported.")
     ] = None,
 ) -> None:
     """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""
@@ -62,12 +63,13 @@ def weights(
 def train(
     target: Annotated[str, typer.Argument(help="What to train: embedded.")],
     size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",
-    part: Annotated[str | None, typer.Option(help="Only this part, as the help of an unknown one lists them.")] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="Stop after so long; the same command goes on.")] = math.inf,
-    folder: Annotated[Path, typer.Option(help="Where the training lives.")] = Path("artifacts/training"),
-    on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Take the parts that ship as finished.")] = False,
+    part: Annotated[str | None, typer.Option(help="Train only this part; an unknown name lists the parts.")] = None,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop after this time; the same command continues.")] = math.inf,
+    folder: Annotated[Path, typer.Option(help="Folder of the training state.")] = Path("artifacts/training"),
+    on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Use the shipped parts as already trained.")] = False,
 ) -> None:
-    """Train the models that ship, in slices. Example: retake train embedded --size gpu --minutes 9"""
+    """Train the small models that ship with Retake; a stopped training continues. Example:
+    retake train embedded --size gpu --minutes 9"""
     from flows.upkeep import train as training
 
     training.run(target, size, part, minutes, folder, on_shipped)

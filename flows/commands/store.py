@@ -14,14 +14,14 @@ from retake.errors import IntegrityError
 
 @app.command()
 def verify(
-    mend: Annotated[bool, typer.Option("--repair", help="Put right what is damaged.")] = False,
+    mend: Annotated[bool, typer.Option("--repair", help="Restore what is damaged.")] = False,
     remote: Annotated[
-        str | None, typer.Option(help="With --repair: a remote of `dvc remote list` to fetch from.")
+        str | None, typer.Option(help="With --repair: the remote to fetch from, a name of `dvc remote list`.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Hash everything in the store and set aside what is damaged: the next run makes it again. With --repair it is
-    fetched from DVC's remote or made again now. Exit 6 where something damaged is left."""
+    """Hash everything in the store and set aside what is damaged: the next run computes it again. With --repair it is
+    fetched from DVC's remote or computed again now. The exit status is 6 if damage is left."""
     from flows.upkeep import verify as checkup
     from retake.store import warn
 
@@ -42,11 +42,11 @@ def verify(
 
 @app.command()
 def gc(
-    max_size: Annotated[str, typer.Option(help="What the store may hold, as 20GB.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    max_size: Annotated[str, typer.Option(help="Size to which the store is reduced, such as 20GB.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would go.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Delete the results used least recently, until the store is within a size. Pinned ones and dvc.lock's stay."""
+    """Delete the least recently used results until the store fits a size; pinned ones and those in dvc.lock stay."""
     from flows.upkeep import housekeeping
 
     done = housekeeping.make_room(max_size, dry_run)
@@ -56,7 +56,7 @@ def gc(
 @app.command()
 def pin(
     edit: Annotated[str, typer.Argument(help="CLIP/ID, as retake report lists them.")],
-    off: Annotated[bool, typer.Option("--off", help="Let it go again.")] = False,
+    off: Annotated[bool, typer.Option("--off", help="Remove the pin.")] = False,
     as_json: Json = False,
 ) -> None:
     """Protect an edit and all results that it uses from gc."""
@@ -71,7 +71,7 @@ def pin(
 @app.command()
 def forget(
     clip: Clip,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would go.")] = False,
     as_json: Json = False,
 ) -> None:
     """Delete everything that was made from a clip: results in the store, pinned or not, and the folders of its
@@ -91,7 +91,7 @@ def forget(
         print("\n  ".join(["these are no edit's and still show the clip; remove them yourself:", *done["left"]]))
 
 
-Name = Annotated[str | None, typer.Option(help="A remote of `dvc remote list`; by default DVC's own.")]
+Name = Annotated[str | None, typer.Option(help="A name of `dvc remote list`; by default DVC's default remote.")]
 
 
 @app.command()
