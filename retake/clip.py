@@ -154,7 +154,7 @@ class FolderClip(Clip):
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
         expected: tuple[int, ...] | None = None
-        for seconds, index in pick(selection, len(self.images), folder_fps):
+        for seconds, index in select_indices(selection, len(self.images), folder_fps):
             rgb = read_image(self.images[index])[..., :3]
             expected = expected or rgb.shape
             if rgb.shape != expected:
@@ -180,17 +180,17 @@ class SpriteClip(Clip):
         from retake.synthetic import clips, scenes
         from retake.synthetic.world import World
 
-        name, seed = self._named
+        name, seed = self._scene_and_seed
         return World(clips.draw(seed).scene if name == CAPTIONED else scenes.scene(name, seed))
 
     def digest(self, store: Store) -> str:
         from retake.synthetic import clips, scenes
 
-        name, seed = self._named
+        name, seed = self._scene_and_seed
         return digest(["sprites", clips.VERSION if name == CAPTIONED else scenes.VERSION, name, seed])
 
     @property
-    def _named(self) -> tuple[str, int]:
+    def _scene_and_seed(self) -> tuple[str, int]:
         _, name, *seed = self.spec.split(":")
         return name, int(seed[0]) if seed else 0
 
@@ -200,7 +200,7 @@ class SpriteClip(Clip):
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
-        for seconds, index in pick(selection, self.world.frames, self.world.fps):
+        for seconds, index in select_indices(selection, self.world.frames, self.world.fps):
             rgb = self.world.frame(index)
             yield seconds, resize(rgb, size) if size else rgb
 
@@ -217,13 +217,13 @@ def open_clip(spec: str) -> Clip:
     if not spec.strip():
         raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")
     try:
-        return _of_files(spec)
+        return _file_clip(spec)
     except (OSError, ValueError, RuntimeError) as error:  # too long, not text, the home of nobody
         why = f"{spec[:80]!r} is no name of a file: {error.strerror if isinstance(error, OSError) else error}"
         raise MediaError("E400", why[:300], "Give the path of a video, for example clip.mp4") from error
 
 
-def _of_files(spec: str) -> Clip:
+def _file_clip(spec: str) -> Clip:
     path = Path(spec).expanduser()
     if path.is_dir():
         return FolderClip(str(path))
@@ -250,7 +250,7 @@ def davis_sequence(images: Path, sequence: str) -> Path:
     raise MediaError("E400", f"{images.parent} has no sequence {sequence!r}", did_you_mean(sequence, known))
 
 
-def pick(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, int]]:
+def select_indices(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, int]]:
     """(seconds, source index) of the selected frames of a clip whose frame k is shown at k / fps.
 
     The rules are those of `Selection`: with `selection.fps`, tick k takes the frame that is on screen then.

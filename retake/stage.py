@@ -264,7 +264,7 @@ def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[s
             if not memory.is_out_of_memory(error):
                 raise
             name, said = now.stage.name, str(error).partition("\n")[0][:200]
-        memory.release()
+        memory.free_memory()
     raise MachineError(
         "E506",
         f"{name}: out of memory ({said})",

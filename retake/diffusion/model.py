@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, model_validator
 
 from retake.machine.device import INERT, Device, Dtype
-from retake.weights.local import given, locate
+from retake.weights.local import local_path, locate
 
 Family = Literal["unet_motion", "unet3d", "cogvideox"]
 WEIGHTS = {"weights": ""}  # a name of the catalogue, a folder, or org/repo@revision: see weights/local.py
@@ -107,7 +107,7 @@ def weights_of(model: Model) -> dict[str, str]:
     roles = ("weights", "parts", "motion", "image_adapter", "lora", "checkpoint")
     found = {role: reference for role in roles if (reference := getattr(model, role)) is not None}
     # The content of an adapter's file says nothing of the encoder that is read with it.
-    if model.image_adapter is not None and (path := given(model.image_adapter)) is not None:
+    if model.image_adapter is not None and (path := local_path(model.image_adapter)) is not None:
         encoder = image_encoder_of(path / "any" if path.is_dir() else path)
         found |= {} if encoder is None else {"image_encoder": str(encoder)}
     return found

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retake.exchange.files import check_size, content, damaged, read_npz, read_png16, write_png16
+from retake.exchange.files import check_size, damaged, read_bytes, read_npz, read_png16, write_png16
 
 SUFFIXES = (".flo", ".png", ".npz")
 
@@ -50,7 +50,7 @@ def read(path: str | Path) -> FlowFile:
 
 def read_flo(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """Middlebury: (flow float32 [H, W, 2], valid bool [H, W])."""
-    data = content(path)
+    data = read_bytes(path)
     if data[:4] != _MAGIC or len(data) < 12:
         raise damaged(path, "it does not begin as a .flo file does")
     width, height = struct.unpack("<ii", data[4:12])

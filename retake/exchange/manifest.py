@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retake.exchange.whole import files_of
+from retake.exchange.atomic_folder import list_files
 
 NAME = "manifest.json"
 WRITTEN_BY = "retake export"
@@ -32,11 +32,11 @@ def read(folder: Path) -> dict[str, Any] | None:
     return facts if isinstance(what, list) and all(isinstance(thing, str) for thing in what) else None
 
 
-def why_other(folder: Path, name: str, what: Sequence[str]) -> str:
+def why_not_same_export(folder: Path, name: str, what: Sequence[str]) -> str:
     """Why a folder with files is no export of that clip, or holds things beside `what`; empty where it is one that
     holds no others, holds no file, or is no folder. A folder with sums of its own may be anybody's: only the manifest
     says whose it is."""
-    if not folder.is_dir() or not files_of(folder):
+    if not folder.is_dir() or not list_files(folder):
         return ""
     earlier = read(folder)
     if earlier is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retake.machine.disk import writing_explained
+from retake.machine.disk import explain_write_errors
 
 
 def palette() -> np.ndarray:
@@ -44,5 +44,5 @@ def write_index_png(path: Path, index: np.ndarray) -> None:
         raise ValueError(f"an index image is uint8 [H, W], not {index.dtype} {index.shape}")
     image = Image.fromarray(index, mode="L")
     image.putpalette(palette().tobytes())  # turns it into a palette image; the values stay
-    with writing_explained(path):
+    with explain_write_errors(path):
         image.save(path, format="PNG")

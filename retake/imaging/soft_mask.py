@@ -16,7 +16,7 @@ def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:
     return (s * s * (3 - 2 * s)).astype(np.float32) if mask.any() else np.zeros(mask.shape, np.float32)
 
 
-def box_of(mask: np.ndarray, margin: int) -> Box | None:
+def bounding_box(mask: np.ndarray, margin: int) -> Box | None:
     """Bounding box of a mask, enlarged by a margin and cut to the frame; None when it is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:

@@ -20,7 +20,7 @@ REFUSED.add(errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
-def writing_explained(where: Path, wanted: int = 0) -> Iterator[None]:
+def explain_write_errors(where: Path, wanted: int = 0) -> Iterator[None]:
     """Turn an operating system error of writing into one that a person can act on. wanted: bytes that are written, as
     far as that is known.
 
@@ -36,13 +36,13 @@ def writing_explained(where: Path, wanted: int = 0) -> Iterator[None]:
                 f"cannot write to {where}: {error.strerror}",
                 "Check its permissions, or choose another folder: RETAKE_STORE for the store, RETAKE_EDITS for edits.",
             ) from error
-        with disk_explained(where, wanted):
+        with explain_disk_errors(where, wanted):
             raise
 
 
 @contextlib.contextmanager
-def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
-    """The part of `writing_explained` that is never the fault of a name: E503 and E505."""
+def explain_disk_errors(where: Path, wanted: int = 0) -> Iterator[None]:
+    """The part of `explain_write_errors` that is never the fault of a name: E503 and E505."""
     try:
         yield
     except OSError as error:
@@ -84,7 +84,7 @@ def atomic_path(target: Path, durable: bool = False) -> Iterator[Path]:
 
 def write_atomic(target: Path, data: str | bytes) -> None:
     """Write a file whole or not at all, text as UTF-8. Raises MachineError E502, E503, E505."""
-    with writing_explained(target.parent), atomic_path(target) as part:
+    with explain_write_errors(target.parent), atomic_path(target) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 

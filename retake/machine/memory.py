@@ -38,7 +38,7 @@ def with_half_batch(params: BaseModel) -> BaseModel | None:
     return params.model_copy(update=changed) if changed else None
 
 
-def release() -> None:
+def free_memory() -> None:
     """Give back what a failed attempt held, on a GPU too, where torch was loaded at all."""
     gc.collect()
     torch = sys.modules.get("torch")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retake.errors import ConfigError
 from retake.weights.catalogue import Hub
-from retake.weights.local import commit_of, describe, given
+from retake.weights.local import catalogue_entry, commit_of, local_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 LARGEST = 1 << 27  # bytes of a JSON; the largest vocabularies have a fifth of that
 
 
-def title(reference: str, path: Path) -> str:
+def display_name(reference: str, path: Path) -> str:
     """How the weights stand beside a number: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or
     the name of a local file or folder. `path` is where `require(reference)` found them."""
-    if given(reference) is not None:
+    if local_path(reference) is not None:
         return path.name
-    source = describe(reference).source
+    source = catalogue_entry(reference).source
     if isinstance(source, Hub):
         return f"{source.repo}@{commit_of(source, path)[:8]}" + (f"/{source.file}" if source.file else "")
     return source.file
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
     """Named tensors of a .pth, .pt or .safetensors file. Raises ConfigError E262 when it holds anything else.
 
     Pickled files are read with weights_only: whatever is not a tensor or a plain container is refused, not run.
@@ -45,15 +45,15 @@ def tensors(path: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever the bytes lead them to
-        raise unfit(path, "a file of weights", str(error)) from error
+        raise wrong_weights(path, "a file of weights", str(error)) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise unfit(path, "a file of weights", "it holds no table of tensors")
+        raise wrong_weights(path, "a file of weights", "it holds no table of tensors")
     return found
 
 
-def pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
+def load_pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
     """A transformers model from a local folder, in float32, ready to infer.
 
     model: the class. what: in words, for the error. Raises ConfigError E262 when the folder does not hold such a
@@ -63,14 +63,14 @@ def pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
 
     kind = model_type(path, what)
     if kind != model.config_class.model_type:  # transformers would warn and go on at random, at full size
-        raise unfit(path, what, f"its config.json is that of {kind!r}")
-    loaded, info = opened(model, path, what, output_loading_info=True, dtype=torch.float32, **settings)
+        raise wrong_weights(path, what, f"its config.json is that of {kind!r}")
+    loaded, info = load_local(model, path, what, output_loading_info=True, dtype=torch.float32, **settings)
     if missing := sorted(info["missing_keys"]):
-        raise unfit(path, what, f"{len(missing)} weights are missing, {missing[0]} among them")
+        raise wrong_weights(path, what, f"{len(missing)} weights are missing, {missing[0]} among them")
     return loaded.eval().requires_grad_(False)
 
 
-def opened(kind: Any, path: Path, what: str, **settings: Any) -> Any:
+def load_local(kind: Any, path: Path, what: str, **settings: Any) -> Any:
     """What `from_pretrained` of a transformers class makes of a local folder: the one place where such a folder is
     read.
 
@@ -80,20 +80,20 @@ def opened(kind: Any, path: Path, what: str, **settings: Any) -> Any:
     """
     from safetensors import safe_open
 
-    refuse_code(path, what)
+    refuse_remote_code(path, what)
     try:
         variant = settings.get("variant")
         for file in sorted(path.glob("*.safetensors")):
             if file.is_file() and (f".{variant}" in file.name if variant else file.name.count(".") == 1):
                 with safe_open(file, framework="pt"):
                     pass  # its header, which transformers reads only once the whole model stands
-        with without_bars():
+        with no_progress_bars():
             return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
-        raise unfit(path, what, str(error)) from error
+        raise wrong_weights(path, what, str(error)) from error
 
 
-def refuse_code(path: Path, what: str) -> None:
+def refuse_remote_code(path: Path, what: str) -> None:
     """Look through every JSON of a folder for `auto_map`, at any depth: it names classes in files of the folder or of
     another repository. A model within a model may have one, where no trust_remote_code reaches.
 
@@ -101,7 +101,7 @@ def refuse_code(path: Path, what: str) -> None:
     """
     for file in sorted(path.glob("*")):
         if file.exists() and not (file.is_file() or file.is_dir()):
-            raise unfit(path, what, f"{file.name} is a device or a pipe")
+            raise wrong_weights(path, what, f"{file.name} is a device or a pipe")
         if file.suffix.lower() != ".json" or not file.is_file():
             continue
         nodes: list[dict[str, Any]] = []
@@ -111,15 +111,15 @@ def refuse_code(path: Path, what: str) -> None:
             return node
 
         try:
-            json.loads(text_of(file), object_hook=remember)
+            json.loads(read_text(file), object_hook=remember)
         except (OSError, ValueError, RecursionError) as error:
-            raise unfit(path, what, f"{file.name} cannot be read: {error}") from error
+            raise wrong_weights(path, what, f"{file.name} cannot be read: {error}") from error
         # In a vocabulary auto_map may be a word: it has a number then.
         if any(isinstance(node.get("auto_map"), str | list | dict) for node in nodes):
-            raise own_code(file)
+            raise remote_code_error(file)
 
 
-def text_of(file: Path) -> str:
+def read_text(file: Path) -> str:
     """The text of a plain file of moderate size. Raises OSError for anything else, ValueError where it is no UTF-8."""
     if file.exists() and not file.is_file():
         raise OSError("it is no plain file")
@@ -129,7 +129,7 @@ def text_of(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def without_bars() -> Iterator[None]:
+def no_progress_bars() -> Iterator[None]:
     """transformers draws a progress bar on stderr for every model that it loads; inside, it does not."""
     from transformers.utils import logging
 
@@ -145,12 +145,12 @@ def without_bars() -> Iterator[None]:
 def model_type(path: Path, what: str) -> str:
     """What config.json calls the model. Raises ConfigError E262 when there is none to read."""
     try:
-        return str(json.loads(text_of(path / "config.json")).get("model_type"))
+        return str(json.loads(read_text(path / "config.json")).get("model_type"))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise unfit(path, what, f"config.json cannot be read: {error}") from error
+        raise wrong_weights(path, what, f"config.json cannot be read: {error}") from error
 
 
-def own_code(file: Path) -> ConfigError:
+def remote_code_error(file: Path) -> ConfigError:
     """The error for a folder that is not data alone."""
     return ConfigError(
         "E263",
@@ -159,7 +159,7 @@ def own_code(file: Path) -> ConfigError:
     )
 
 
-def unfit(path: Path, what: str, why: str) -> ConfigError:
+def wrong_weights(path: Path, what: str, why: str) -> ConfigError:
     """The error for weights that are there and are not those of the network."""
     first = next(iter(why.strip().splitlines()), "")[:200]
     return ConfigError(

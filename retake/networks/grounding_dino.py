@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retake.networks.checkpoint import opened, pretrained
+from retake.networks.checkpoint import load_local, load_pretrained
 
 if TYPE_CHECKING:
     import torch
 
 WHAT = "a folder of Grounding DINO"
-SAME = 0.5  # boxes that overlap by more (IoU) show one object
+OVERLAP = 0.5  # boxes that overlap by more (IoU) show one object
 
 
 @dataclass(frozen=True)
-class Detected:
+class Detection:
     """A box, px x0, y0, x1, y1 of the picture and inside it; how sure it is, 0..1; the words that name it, which may
     be none."""
 
@@ -37,10 +37,10 @@ class GroundingDino:
         from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
         self.device = device
-        self.model = pretrained(GroundingDinoForObjectDetection, folder, WHAT, use_safetensors=True).to(device)
-        self.processor: Any = opened(GroundingDinoProcessor, folder, f"{WHAT} with its processor")
+        self.model = load_pretrained(GroundingDinoForObjectDetection, folder, WHAT, use_safetensors=True).to(device)
+        self.processor: Any = load_local(GroundingDinoProcessor, folder, f"{WHAT} with its processor")
 
-    def detect(self, rgb: np.ndarray, text: str, word_score: float = 0.25) -> list[Detected]:
+    def detect(self, rgb: np.ndarray, text: str, word_score: float = 0.25) -> list[Detection]:
         """Everything that the network proposes in a picture (uint8 RGB [H, W, 3]) for the phrases of a text, surest
         first, boxes of less than a pixel left out. A box is named by the words that score more than `word_score`."""
         import torch
@@ -56,7 +56,7 @@ class GroundingDino:
         )[0]
         corners = found["boxes"].cpu().numpy().clip(0, [width, height, width, height]).tolist()
         detected = [
-            Detected((x0, y0, x1, y1), score, self._words(label))
+            Detection((x0, y0, x1, y1), score, self._words(label))
             for (x0, y0, x1, y1), score, label in zip(
                 corners, found["scores"].tolist(), found["text_labels"], strict=True
             )
@@ -71,9 +71,9 @@ class GroundingDino:
         return ", ".join(phrases(label))
 
 
-def surest(detected: Sequence[Detected], threshold: float, most: int) -> list[Detected]:
+def select_detections(detected: Sequence[Detection], threshold: float, most: int) -> list[Detection]:
     """Those that score more than `threshold` and are named by a word, one of each group of boxes that overlap
-    (`SAME`), at most `most`, surest first."""
+    (`OVERLAP`), at most `most`, surest first."""
     import torch
     from torchvision.ops import nms
 
@@ -81,7 +81,7 @@ def surest(detected: Sequence[Detected], threshold: float, most: int) -> list[De
     if not named:
         return []
     boxes = torch.tensor([one.box for one in named], dtype=torch.float32)
-    kept = nms(boxes, torch.tensor([one.score for one in named]), SAME)
+    kept = nms(boxes, torch.tensor([one.score for one in named]), OVERLAP)
     return [named[k] for k in kept.tolist()][:most]
 
 

@@ -20,7 +20,7 @@ class Sheet:
 
     def __init__(self, rows: Sequence[str], frames: int, columns: int = 6, thumb: int = 240, title: str = "") -> None:
         self.rows, self.title, self.thumb = tuple(rows), title, thumb
-        self.picks = pick(frames, columns)
+        self.picks = sample_indices(frames, columns)
         self._columns: dict[int, tuple[str, list[np.ndarray]]] = {}
 
     def add(
@@ -66,7 +66,7 @@ class Sheet:
         return paper
 
 
-def pick(frames: int, columns: int) -> list[int]:
+def sample_indices(frames: int, columns: int) -> list[int]:
     """At most `columns` frame indices of 0..frames-1, evenly spaced, the first and the last among them."""
     count = min(frames, columns)
     return [round(i * (frames - 1) / max(1, count - 1)) for i in range(count)]
@@ -129,7 +129,7 @@ def _write(
     cv2.putText(paper, text, (x, y), colour, cv2.FontFace("sans"), size, 400)
 
 
-def boxed(rgb: np.ndarray, side: int) -> np.ndarray:
+def letterboxed(rgb: np.ndarray, side: int) -> np.ndarray:
     """A picture [H, W, 3] in a square of `side` pixels, whatever its shape."""
     small = thumbnail(rgb, side)
     square = np.full((side, side, 3), _PAPER, np.uint8)

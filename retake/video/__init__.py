@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends import backend_version, choose_backend
-    from .client import decode, encode, local_file, probe, read_image, tag
+    from .client import decode, encode, local_file, probe, read_image, set_comment
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
@@ -34,12 +34,12 @@ __all__ = [
     "probe",
     "read_image",
     "resize",
+    "set_comment",
     "shutdown",
-    "tag",
     "write_png",
 ]
 
-_ROOM = {
+_MODULES = {
     "EncodeInfo": "info",
     "Limits": "info",
     "Selection": "info",
@@ -53,7 +53,7 @@ _ROOM = {
     "read_image": "client",
     "resize": "pixels",
     "shutdown": "process",
-    "tag": "client",
+    "set_comment": "client",
     "write_png": "pixels",
 }
 
@@ -62,6 +62,6 @@ def __getattr__(name: str) -> Any:
     # Lazy, so that the child starts without the parent's half and the parent without OpenCV.
     from importlib import import_module
 
-    if name not in _ROOM:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

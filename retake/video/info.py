@@ -89,11 +89,6 @@ class Selection:
             raise ConfigError("E210", f"frames selection: {problem}", "Give start < end and first <= last, from 0.")
 
     @property
-    def whole(self) -> bool:
-        """True when every frame of the clip is wanted, as it is."""
-        return self.start == 0 and self.end is None and not self.first and self.last is None and self.fps is None
-
-    @property
     def rate(self) -> Fraction | None:
         """`fps` as an exact fraction, so that ticks never drift."""
         return None if self.fps is None else exact_rate(self.fps)
@@ -154,17 +149,17 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _contradiction(wish: Selection) -> str:
-    numbers = [getattr(wish, f.name) for f in fields(wish)]
+def _contradiction(selection: Selection) -> str:
+    numbers = [getattr(selection, f.name) for f in fields(selection)]
     if any(n is not None and not math.isfinite(n) for n in numbers):
         return "a value is not finite"
-    if wish.start < 0 or (wish.end is not None and wish.end <= wish.start):
-        return f"start {wish.start:g} s and end {wish.end} s leave nothing"
-    first = wish.first or 0
-    if first < 0 or (wish.last is not None and wish.last < first):
-        return f"first {wish.first} and last {wish.last} leave nothing"
-    if wish.fps is not None and not 0.001 <= wish.fps <= 1000:
-        return f"fps {wish.fps:g} is outside 0.001 to 1000"
-    if wish.max_frames is not None and wish.max_frames < 1:
-        return f"max_frames {wish.max_frames} is not positive"
+    if selection.start < 0 or (selection.end is not None and selection.end <= selection.start):
+        return f"start {selection.start:g} s and end {selection.end} s leave nothing"
+    first = selection.first or 0
+    if first < 0 or (selection.last is not None and selection.last < first):
+        return f"first {selection.first} and last {selection.last} leave nothing"
+    if selection.fps is not None and not 0.001 <= selection.fps <= 1000:
+        return f"fps {selection.fps:g} is outside 0.001 to 1000"
+    if selection.max_frames is not None and selection.max_frames < 1:
+        return f"max_frames {selection.max_frames} is not positive"
     return ""

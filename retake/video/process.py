@@ -53,7 +53,7 @@ class Worker:
             _enlarge(pipe)
             os.set_blocking(pipe, False)
         self.pid = self._process.pid
-        self.idle, self._midway = True, False
+        self.idle, self._mid_message = True, False
         self.begin("", 30.0, 120.0)
 
     def begin(self, subject: str, stall: float, wall: float) -> None:
@@ -62,11 +62,11 @@ class Worker:
 
     def send(self, message: dict[str, Any], payload: memoryview | None = None) -> None:
         """Send one message. Raises MediaError E408 or E416 when the child does not take it."""
-        self.idle, self._midway = False, True
+        self.idle, self._mid_message = False, True
         self._write(memoryview(wire.pack(message, payload.nbytes if payload else 0)))
         if payload:
             self._write(payload)
-        self._midway = False
+        self._mid_message = False
 
     def receive(self) -> tuple[dict[str, Any], np.ndarray]:
         """The next message and its payload (uint8 [bytes]); `tick` messages are swallowed.
@@ -87,15 +87,15 @@ class Worker:
         """True when the child has something to say (or has died) already."""
         return bool(_poll(self._from, select.POLLIN, 0))
 
-    def stop(self, patience: float = 2.0) -> None:
+    def stop(self, timeout: float = 2.0) -> None:
         """End the running request and leave the child idle; kill it when it does not react."""
         if self.idle or not self.alive:
             return
-        if self._midway:  # Ctrl-C inside a message: where the next one starts is not known any more
+        if self._mid_message:  # Ctrl-C inside a message: where the next one starts is not known any more
             self.kill()
             return
         try:
-            self.begin(self.subject, patience, patience)
+            self.begin(self.subject, timeout, timeout)
             self.send({"op": "stop"})
             while not self.idle:
                 message, _ = self._receive_one()
@@ -120,7 +120,7 @@ class Worker:
         return self._process.poll() is None
 
     def _receive_one(self) -> tuple[dict[str, Any], np.ndarray]:
-        self._midway = True
+        self._mid_message = True
         try:
             body_bytes, payload_bytes = wire.lengths(self._read(wire.HEAD.size))
             message = wire.unpack(self._read(body_bytes))
@@ -128,7 +128,7 @@ class Worker:
             self.kill()
             raise MediaError("E416", f"the decoder process sent nonsense on {self.subject}: {error}") from None
         payload = np.frombuffer(self._read(payload_bytes), np.uint8)
-        self._midway = False
+        self._mid_message = False
         return message, payload
 
     def _read(self, count: int) -> bytearray:
@@ -196,12 +196,12 @@ def borrow() -> Iterator[Worker]:
 
     Many threads may borrow at once; each gets its own.
     """
-    worker = _take()
+    worker = _take_worker()
     try:
         yield worker
     finally:
         worker.stop()
-        _give(worker)
+        _return_worker(worker)
 
 
 def shutdown() -> None:
@@ -213,7 +213,7 @@ def shutdown() -> None:
             worker.kill()
 
 
-def _take() -> Worker:
+def _take_worker() -> Worker:
     global _spawner, _owner
     with _lock:
         if _owner != os.getpid():  # first use, or we are a fork: the parent's children are not ours
@@ -231,7 +231,7 @@ def _take() -> Worker:
     return spawner.submit(Worker).result()
 
 
-def _give(worker: Worker) -> None:
+def _return_worker(worker: Worker) -> None:
     with _lock:
         if worker.idle and worker.alive and len(_idle) < _IDLE and _owner == os.getpid():
             _idle.append(worker)

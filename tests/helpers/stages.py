@@ -100,7 +100,7 @@ class Then(Silent):
             act()
 
 
-class Told(Silent):
+class ProgressLog(Silent):
     """Remembers what it was told."""
 
     def __init__(self) -> None:

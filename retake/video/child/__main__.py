@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 def _probe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     from .probe import probe
 
-    return {"info": probe(request["path"], request["limits"], channel.alive).info.as_json()}
+    return {"info": probe(request["path"], request["limits"], channel.keep_alive).info.as_json()}
 
 
 def _decode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:

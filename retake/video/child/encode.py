@@ -43,7 +43,7 @@ def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    audio, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.alive)
+    audio, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.keep_alive)
     channel.send({"event": "ready"})
     frames = _frames(channel)
     first, time = next(frames)

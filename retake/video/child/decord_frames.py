@@ -17,7 +17,7 @@ _IN_STEP, _IN_STEP_PIXELS = 8, 1 << 25
 Pixels = Callable[[], np.ndarray]
 
 
-def beside_decord(
+def decord_frames(
     path: str, info: VideoInfo, frames: Iterator[tuple[int, Pixels]], notes: list[str]
 ) -> Iterator[tuple[int, Pixels]]:
     """The same frames with decord's pixels, while PyAV keeps the time and looks for damage.
