@@ -1,4 +1,4 @@
-"""Making room in a store: what was used least recently goes first; what is pinned, or named by DVC, stays.
+"""Garbage collection: least recently used results go first; results that are pinned or named by DVC stay.
 
 A record goes before its objects, so that a kill in between leaves objects that nobody names, which the next time takes.
 Chunks of a stage that is running, or was killed within the last week, stay, too; and so does any object younger than
@@ -25,21 +25,21 @@ STALE = 7 * 24 * 3600.0  # of unfinished stages and of what was set aside
 
 @dataclass
 class Removal:
-    """What was taken away, or would be. bytes: of objects; kept: what is left of them, after it."""
+    """What was removed, or would be in a dry run. bytes: removed objects; kept: bytes of the objects that remain."""
 
     records: list[Record] = field(default_factory=list)
     objects: int = 0
     bytes: int = 0
     kept: int = 0
     pinned: int = 0
-    """Bytes that stay whatever the budget."""
+    """Bytes of pinned results, which no budget removes."""
 
 
 def collect(
     store: Store, budget: int, pinned: Callable[[Record], bool] = lambda record: False, dry: bool = False
 ) -> Removal:
-    """Take away the least recently used results until objects come to at most `budget` bytes. What is pinned stays,
-    and with it every object that it shares with others."""
+    """Remove the least recently used results until objects take at most `budget` bytes. Pinned results stay, with
+    every object they share with others."""
     records = sorted(store.records(), key=lambda record: (store.last_used(record), record.key))
     if not dry:
         remove_leftovers(store, time.time())
@@ -70,8 +70,8 @@ def collect(
 
 
 def forget(store: Store, source: str, dry: bool = False) -> Removal:
-    """Take away every result that was made from a source, directly or through others, pinned or not, and what of them
-    was set aside as damaged. source: its content digest."""
+    """Remove every result made from a source, directly or through other results, pinned or not, with its quarantined
+    files. source: its content digest."""
     rest, found, made = list(store.records()), [], {source}
     more = True
     while more:
@@ -107,7 +107,7 @@ def objects(store: Store) -> Iterable[tuple[str, int]]:
 
 
 def is_recent(path: Path, now: float) -> bool:
-    """Whether an object was written, or found to be there by a stage that is writing, a moment ago."""
+    """Whether an object was written or reused within the last GRACE seconds."""
     try:
         status = path.stat()
     except OSError:
@@ -116,7 +116,7 @@ def is_recent(path: Path, now: float) -> bool:
 
 
 def remove(store: Store, records: Iterable[Record], gone: Collection[str]) -> None:
-    """Records first. What is gone already is no error: two of these may run at once."""
+    """Delete records, then objects. Missing files are fine: two collections may run at once."""
     with explain_write_errors(store.root):
         for record in records:
             store.record_path(str(record.recipe["stage"]), record.key).unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def remove(store: Store, records: Iterable[Record], gone: Collection[str]) -> No
 
 
 def remove_leftovers(store: Store, now: float) -> None:
-    """Clear what crashes left: unfinished stages and quarantined files of last week, work folders of yesterday."""
+    """Delete leftovers of crashes: partial results and quarantined files after a week, temporary files after a day."""
     for folder, age in (("partial", STALE), ("quarantine", STALE), ("tmp", 24 * 3600.0)):
         for path in (store.root / folder).glob("*"):
             with contextlib.suppress(OSError):

@@ -29,7 +29,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass
 class Transferred:
-    """What went over. broken: records that were left where they are, because something of them is damaged."""
+    """Counts of what was transferred. broken: records left out because they or their objects are damaged."""
 
     records: int = 0
     objects: int = 0
@@ -42,13 +42,13 @@ class Transferred:
 
 @dataclass
 class Remote:
-    """A place that holds results. fs: a file system of DVC (dvc.py opens it); root: its folder `retake`."""
+    """A remote copy of stores. fs: a DVC file system (dvc.py opens it); root: its folder `retake`."""
 
     fs: Any
     root: str
 
     def push(self, store: Store) -> Transferred:
-        """Send every result that the remote lacks. Damaged objects are set aside here, and their results not sent."""
+        """Upload every result that the remote lacks. Damaged objects are quarantined here, their results skipped."""
         there, moved = self.list_files("objects"), Transferred()
         known = self.list_files("records")
         with ThreadPoolExecutor(WORKERS) as pool:
@@ -71,17 +71,17 @@ class Remote:
         return moved
 
     def pull(self, store: Store) -> Transferred:
-        """Fetch every result that the store lacks."""
+        """Download every result that the store lacks."""
         found = [(match[1], match[2]) for name in sorted(self.list_files("records")) if (match := NAME.fullmatch(name))]
         return self.fetch_results(store, (result for result in found if not store.record_path(*result).exists()))
 
     def repair(self, store: Store, results: Iterable[tuple[str, str]]) -> Transferred:
-        """Fetch what is damaged of some results, (stage, key), as far as the remote has them."""
+        """Download the missing or damaged parts of some results, (stage, key), where the remote has them."""
         there = self.list_files("records")
         return self.fetch_results(store, (result for result in results if "/".join(result) in there))
 
     def fetch_results(self, store: Store, results: Iterable[tuple[str, str]]) -> Transferred:
-        """Fetch results, (stage, key), that the remote lists: the record, and of its objects those that lack here."""
+        """Download results, (stage, key), that the remote lists: each record and the objects missing here."""
         moved = Transferred()
         with ThreadPoolExecutor(WORKERS) as pool, store.scratch() as scratch:
             for stage, key in results:
@@ -103,13 +103,13 @@ class Remote:
         return moved
 
     def push_object(self, store: Store, file: File) -> File:
-        """Raises DamagedError for an object that is not what it was."""
+        """Upload one verified object. Raises DamagedError."""
         store.verify(file)
         self.upload(store.object_path(file.sha256), f"objects/{object_name(file)}")
         return file
 
     def pull_object(self, store: Store, file: File, scratch: Path) -> bool:
-        """Whether an object came over whole."""
+        """Download one object; whether its bytes arrived and match its hash."""
         to = scratch / file.sha256
         try:
             with explain_disk_errors(store.root):  # a full disk here is not the remote's damage
@@ -130,15 +130,15 @@ class Remote:
             ) from error
 
     def has_object(self, file: File, there: set[str]) -> bool:
-        """Whether the remote has an object. In a folder its size is looked at, too: a copy that the loss of power cut
-        short there keeps its name."""
+        """Whether the remote has an object. In a local folder its size is checked too: a power cut can leave a
+        truncated copy under its name."""
         if object_name(file) not in there:
             return False
         at = self.path_of(f"objects/{object_name(file)}")
         return self.fs.protocol != "local" or os.path.getsize(at) == file.size
 
     def list_files(self, folder: str) -> set[str]:
-        """Files below a folder, relative to it."""
+        """All files below a folder of the remote, relative to it."""
         root, found = self.path_of(folder), set()
         with contextlib.suppress(FileNotFoundError):
             found = {self.fs.relpath(path, root) for path in self.fs.find(root)}
@@ -149,8 +149,8 @@ class Remote:
 
 
 def is_safe(record: Record, stage: str) -> bool:
-    """Whether a record is of the stage under whose name it lay, and its files are named by digests: both become paths
-    here, and whoever writes to a remote could write anything."""
+    """Whether a record belongs to the stage it was filed under and its files are named by digests: both become local
+    paths, and a remote may have been tampered with."""
     return record.recipe["stage"] == stage and all(DIGEST.fullmatch(file.sha256) for file in record.artifact.files)
 
 

@@ -41,7 +41,7 @@ BLOCK = 4 << 20
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered of one result: the ingredients behind its key, what came out, and what it cost."""
+    """The stored description of one result: the recipe behind its key, its files, the seconds it took and its cost."""
 
     key: str
     recipe: Mapping[str, Any]
@@ -60,12 +60,12 @@ class Record:
 
 
 def warn(message: str) -> None:
-    """One line to stderr."""
+    """Print one line to stderr."""
     print(f"retake: {message}", file=sys.stderr)
 
 
 def sha256_and_md5(data: bytes | memoryview) -> tuple[str, str]:
-    """sha256 and md5, in hex. Large data is hashed side by side: md5 is three times slower and holds no lock."""
+    """(sha256, md5) of data, in hex. From 1 MiB on md5, three times slower, runs in a second thread."""
 
     def md5() -> str:
         return hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -78,12 +78,18 @@ def sha256_and_md5(data: bytes | memoryview) -> tuple[str, str]:
 
 
 class Store:
-    """Content store rooted at `root` (made on first write)."""
+    """Content-addressed store in the folder `root`, created by the first write.
+
+    >>> store = Store("/tmp/store")
+    >>> file = store.put("notes.txt", b"hello")
+    >>> store.read(file)
+    b'hello'
+    """
 
     def __init__(self, root: Path | str, on_warning: Callable[[str], None] = warn) -> None:
         self.root = Path(root)
         self.warn = on_warning
-        self._warned: set[str] = set()  # damaged objects that were warned of and not made again yet
+        self._warned: set[str] = set()  # damaged objects already warned about and not yet made again
 
     # ---- objects -----------------------------------------------------------------------------------------------
 
@@ -101,7 +107,7 @@ class Store:
         return File(name, sha, md5, len(data))
 
     def put_file(self, name: str, path: Path) -> File:
-        """Store a file that was written under `scratch()`; it is moved, not copied."""
+        """Store a file from `scratch()` by moving it. Durable on return. Raises MachineError E502, E503, E505."""
         sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
         with explain_write_errors(self.root), open(path, "rb+") as source:
             while block := source.read(BLOCK):
@@ -121,7 +127,7 @@ class Store:
         return file
 
     def read(self, file: File) -> bytes:
-        """The bytes of a stored file, hashed as they are read. Raises DamagedError (the object is set aside)."""
+        """The bytes of a stored file, checked by hash. Raises DamagedError, after quarantining the object."""
         path = self.object_path(file.sha256)
         try:
             data = path.read_bytes()
@@ -132,7 +138,7 @@ class Store:
         return data
 
     def copy_out(self, file: File, target: Path) -> Path:
-        """Hand a verified copy to a person. `target` appears whole or not at all."""
+        """Write a verified copy to `target`, atomically. Raises DamagedError, MachineError E502, E503, E505."""
         sha = hashlib.sha256()
         with explain_write_errors(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +156,7 @@ class Store:
         return target
 
     def link_out(self, file: File, target: Path) -> Path:
-        """Hand out a tensor file without copying: hard link, or a verified copy where links cannot reach."""
+        """Hard-link a verified object to `target`, or copy it where links are impossible. Raises as `copy_out`."""
         source = self.object_path(file.sha256)
         self.verify(file)
         with explain_write_errors(target.parent):
@@ -165,7 +171,7 @@ class Store:
         return target
 
     def verify(self, file: File) -> None:
-        """Hash a stored object. Raises DamagedError (the object is set aside)."""
+        """Check a stored object by hash. Raises DamagedError, after quarantining the object."""
         sha = hashlib.sha256()
         try:
             with open(self.object_path(file.sha256), "rb") as source:
@@ -178,7 +184,7 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder in the store's own file system for a stage's work; removed afterwards."""
+        """A temporary folder on the store's file system, removed when the block ends."""
         folder = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         with explain_write_errors(self.root):
             make_folder(folder.parent)
@@ -195,7 +201,7 @@ class Store:
         return self.root / "records" / stage / key
 
     def find(self, stage: str, key: str) -> Record | None:
-        """The record of a key when all of it is there, else None. What is damaged is set aside with one warning."""
+        """The record of a key if every object exists, else None. Damaged files are quarantined, with one warning."""
         path = self.record_path(stage, key)
         record = self.read_record(path, key)
         if record is None:
@@ -209,7 +215,7 @@ class Store:
         return record
 
     def read_record(self, path: Path, key: str) -> Record | None:
-        """The record in a file, None where there is none. One that is damaged, or of another key, is set aside."""
+        """The record in a file, or None if missing. A damaged record, or one of another key, is quarantined."""
         body = self._read_checksummed(path)
         if body is None:
             return None
@@ -224,25 +230,25 @@ class Store:
         return record
 
     def has(self, file: File) -> bool:
-        """Whether an object is there, by its size."""
+        """Whether an object exists with the right size; its bytes are not hashed."""
         return self._has(file.sha256, file.size)
 
     def last_used(self, record: Record) -> float:
-        """When a record was last found, seconds since the epoch; 0 where it is gone."""
+        """Time of the last cache hit, in seconds since the epoch; 0 if the record is gone."""
         try:
             return self.record_path(str(record.recipe["stage"]), record.key).stat().st_mtime
         except OSError:
             return 0.0
 
     def publish(self, record: Record) -> None:
-        """Write a record; its objects are there already. The last step, and the one that makes the artifact."""
+        """Write a record, after its objects: from now on its key is a cache hit."""
         self._write_checksummed(self.record_path(str(record.recipe["stage"]), record.key), record.as_json())
-        with contextlib.suppress(OSError):  # what stays of the chunks' list is cleared a week later
+        with contextlib.suppress(OSError):  # a leftover list of chunks is removed a week later
             self.partial_path(record.key).unlink()
 
     def records(self, stage: str | None = None) -> Iterator[Record]:
-        """All readable records, of one stage or of all, what was made or found last first within a stage. Objects are
-        not checked."""
+        """All readable records of one stage, or of all; within a stage the most recently used first. Objects are not
+        checked."""
         folder = self.root / "records"
         stages = [stage] if stage else sorted(p.name for p in folder.glob("*") if p.is_dir())
         for name in stages:
@@ -260,7 +266,7 @@ class Store:
         return self.root / "partial" / key
 
     def load_partial(self, key: str, mark: str = "") -> dict[str, Any] | None:
-        """What a killed run of this key had committed, if all of it is still there and its sources had this `mark`.
+        """The chunks and states that a killed run of this key committed, if all exist and its sources had this `mark`.
 
         Every object is hashed: a stage that goes on after its chunks does not read them again.
         """
@@ -275,7 +281,7 @@ class Store:
         return body
 
     def partial_objects(self) -> Iterator[str]:
-        """sha256 of every object that an unfinished stage has committed, running or killed."""
+        """sha256 of every object committed by a stage that is still running or was killed."""
         for path in (self.root / "partial").glob("*"):
             body = self._read_checksummed(path) if len(path.name) == 64 else None
             for file in [*body.get("files", ()), *body.get("states", ())] if body else ():
@@ -289,8 +295,8 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, key: str, on_wait: Callable[[], None] | None = None, wait: bool = True) -> Iterator[bool]:
-        """Hold the one lock of a key; gives True. Waits for another holder; `on_wait` is called once when it has to.
-        With `wait` false it gives False instead, and holds nothing."""
+        """Hold the lock of a key and yield True. If another process holds it, call `on_wait` once and wait; with
+        wait=False yield False at once, without the lock."""
         import filelock
 
         lock = filelock.FileLock(self.root / "locks" / f"{key}.lock")
@@ -351,7 +357,7 @@ class Store:
         return stat.S_ISREG(status.st_mode) and status.st_size == size
 
     def _is_intact(self, sha256: str, size: int) -> bool:
-        """Whether an object is there, byte for byte: putting it again over damage that nobody has met yet heals it."""
+        """Whether an object exists and its hash matches; if not, storing it again repairs it."""
         if not self._has(sha256, size):
             return False
         with contextlib.suppress(DamagedError):
@@ -360,7 +366,7 @@ class Store:
         return False
 
     def _protect(self, sha256: str) -> None:
-        """Let garbage.py see that somebody is about to name an object. DVC goes by the time of writing: it stays."""
+        """Set the access time, so garbage.py keeps an object about to be used; the modification time is DVC's."""
         path = self.object_path(sha256)
         with contextlib.suppress(OSError):
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
@@ -392,7 +398,7 @@ class Store:
         self._write(path, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode(), durable)
 
     def _read_checksummed(self, path: Path) -> dict[str, Any] | None:
-        """JSON written by `_write_checksummed`; None when there is none, or when it was damaged and set aside."""
+        """JSON written by `_write_checksummed`; None if missing, or if damaged and so quarantined."""
         try:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -425,7 +431,7 @@ class Store:
 
 
 def path_hint(path: Path) -> str:
-    """What to type in place of a path at which nothing is."""
+    """A hint for a path that does not exist: a similar name in its folder, if there is one."""
     folder = path.expanduser().absolute().parent
     try:
         hint = did_you_mean(path.name, sorted(os.listdir(folder))[:5000])
