@@ -1,11 +1,11 @@
 """Clips and images in, frames out, clips back: everything that touches the bytes of a video.
 
-    probe(path)                       what a clip is, and why it is refused if it is
+    probe(path)                       properties of a clip, or the error that refuses it
     decode(path, selection, size)     frames, upright, square pixels, RGB, with their true times
     encode(target, frames, fps)       an MP4 for people: H.264, yuv420p, faststart, repeatable bytes
     read_image, write_png, resize     the same for still images
 
-Clips and images are hostile: all of them are parsed in a child process (`python -m retake.video.child`),
+Clips and images are untrusted: all of them are parsed in a child process (`python -m retake.video.child`),
 which has limits on memory, time and output and dies with its parent. Importing this package loads
 none of the codecs, so it costs nothing to a command that only plans.
 """

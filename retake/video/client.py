@@ -1,4 +1,4 @@
-"""The parent's side of probing, decoding, encoding and reading images: ask the child, hand on its answers."""
+"""Probing, decoding, encoding and reading images from the parent process: requests to the child and its answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "s
 
 
 def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
-    """What the clip at `path` is. Demuxes the whole file and decodes its first frame.
+    """Properties of the clip at `path`. Demuxes the whole file and decodes its first frame.
 
     Raises MediaError (exit status 4): E400 missing, E401 empty, E402 unknown container, E403 playlist,
     E404 URL, E405 no index, E408 time, E409 no video, E410 nothing decodes, E411 too small or too narrow,
@@ -55,8 +55,8 @@ def decode(
     packet (E407), a cut file or a missing frame (E406) ends the clip; most codecs carry no checksum, so a
     flipped bit that decodes to other pixels is not always seen. With `conceal` what decodes is
     delivered, by PyAV. The consumer may stop at any time, and may take its time: only waiting for the
-    child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is told, after
-    the last frame, what should be recorded: frames that were lost or concealed, a decoder that was changed.
+    child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is called
+    after the last frame with what to record: frames lost or concealed, a change of decoder.
 
     Raises what `probe` raises, and MediaError E406, E407, E412 (the resolution changes); ConfigError E211
     when the selection leaves no frame; ValueError for an unknown `backend` or `on_damage`.
@@ -136,7 +136,7 @@ def encode(
     preset: str = "medium",
     limits: Limits | None = None,
 ) -> EncodeInfo:
-    """Write frames (uint8 RGB [H, W, 3], all of one size) as an MP4 that plays everywhere.
+    """Encode frames (uint8 RGB [H, W, 3], all of one size) as an MP4 that plays everywhere.
 
     H.264, yuv420p, BT.709 limited range (converted and tagged), index in front, two encoder threads, so
     that equal frames give equal bytes. An odd size is padded to even by repeating the edge. `timestamps`

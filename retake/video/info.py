@@ -1,4 +1,4 @@
-"""The plain records that describe a clip, a wish and a limit. Nothing here opens a file."""
+"""Descriptions of a clip, a selection of frames, limits and an encoded file. Nothing here opens a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retake.errors import ConfigError
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a clip is. Sizes in pixels, times in seconds, `rotation` in degrees clockwise."""
+    """Properties of a video file. Sizes in pixels, times in seconds, `rotation` in degrees clockwise."""
 
     container: str
     """Demuxer name, for example `mov,mp4,m4a,3gp,3g2,mj2`."""
@@ -34,7 +34,7 @@ class VideoInfo:
     frames: int
     """Frames that will be shown, counted over the packets of the whole file."""
     promised: int
-    """Samples that the header's index names (0 when the container keeps no index)."""
+    """Number of frames according to the container's index; 0 if it has none."""
     fps: float
     """Average rate from the true timestamps."""
     variable: bool
@@ -65,7 +65,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames are wanted. Everything is optional; the default is the whole clip.
+    """Which frames to decode; by default the whole clip.
 
     Times count from the clip's first frame. `start` is inclusive, `end` exclusive. `first` and `last`
     are indices of source frames, both inclusive. With `fps`, tick k lies at `begin + k / fps` and takes
@@ -100,7 +100,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one clip may cost. Everything beyond is refused or ended, with a code that says which."""
+    """Limits on time, memory and size for one clip. Exceeding one raises MediaError with the code given below."""
 
     stall: float = 30.0
     """Seconds without any sign of life from the child before it is killed (E408)."""
@@ -126,7 +126,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class EncodeInfo:
-    """What was written. `padded` is (right, bottom): columns and rows added to reach an even size."""
+    """Properties of the file written. `padded` is (right, bottom): columns and rows added to reach an even size."""
 
     path: str
     width: int

@@ -1,4 +1,4 @@
-"""What happens to the pixels of one RGB frame, the same wherever it happens: resizing and PNG."""
+"""Resizing, rotating and writing one RGB frame, with the same pixels in the parent and in the child process."""
 
 from __future__ import annotations
 

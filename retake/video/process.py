@@ -1,4 +1,4 @@
-"""The parent's side of the child process: start, talk, watch the clock, kill, keep for the next clip."""
+"""The child processes seen from the parent: start, exchange messages, enforce time limits, kill, reuse."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Worker:
         return message, payload
 
     def has_message(self) -> bool:
-        """True when the child has something to say (or has died) already."""
+        """True if a message is waiting, or the child has died."""
         return bool(_poll(self._from, select.POLLIN, 0))
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the running request and leave the child idle; kill it when it does not react."""
+        """Stop the running request and leave the child idle; kill it if it does not answer within `timeout` seconds."""
         if self.idle or not self.alive:
             return
         if self._mid_message:  # Ctrl-C inside a message: where the next one starts is not known any more
@@ -104,7 +104,7 @@ class Worker:
             self.kill()
 
     def kill(self) -> int:
-        """Kill the child and its group, reap it, and return its exit status."""
+        """Kill the child and its group, wait for it, and return its exit status."""
         if self._process.returncode is None:  # once it is reaped, its number may be someone else's
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -174,12 +174,12 @@ class Worker:
     def _crashed(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
-        said = _tail(self._log)
+        stderr = _tail(self._log)
         status = self.kill()
         cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         raise MediaError(
             "E416",
-            f"{self.subject}: the decoder process ended by {cause}" + (f" ({said})" if said else ""),
+            f"{self.subject}: the decoder process ended by {cause}" + (f" ({stderr})" if stderr else ""),
             "Re-encode the file with a current ffmpeg and try again.",
         )
 
@@ -192,7 +192,7 @@ _owner = 0
 
 @contextlib.contextmanager
 def borrow() -> Iterator[Worker]:
-    """An idle child, started if there is none; given back on leaving, or killed if it is still busy.
+    """Yields an idle child, started if there is none; returned afterwards, or killed if it is still busy.
 
     Many threads may borrow at once; each gets its own.
     """
@@ -205,7 +205,7 @@ def borrow() -> Iterator[Worker]:
 
 
 def shutdown() -> None:
-    """End the idle children. Called at exit; the next request starts a new one."""
+    """Kill the idle children. Called at exit; the next request starts a new one."""
     with _lock:
         workers, _idle[:] = list(_idle), []
     if _owner == os.getpid():
@@ -253,7 +253,7 @@ def _poll(pipe: int, what: int, seconds: float) -> list[tuple[int, int]]:
 def _enlarge(pipe: int) -> None:
     import fcntl
 
-    with contextlib.suppress(OSError, AttributeError):  # a Linux wish; an unprivileged cap may refuse it
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; an unprivileged process may not be allowed to
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 

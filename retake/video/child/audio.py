@@ -1,4 +1,4 @@
-"""The sound of a clip, copied packet by packet beside a new picture. Runs in the child."""
+"""The audio of a clip, copied packet by packet into a new video. Runs in the child."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Audio:
             target.mux(packet)
 
     def close(self) -> None:
-        """Close the clip that the sound comes from."""
+        """Close the source clip."""
         self._container.close()
 
     def _peek(self) -> Any | None:
@@ -70,7 +70,7 @@ def open_audio(
 ) -> tuple[Audio | None, list[str]]:
     """The sound of the clip at `path` from `start` seconds after its first frame, or None and the reason.
 
-    Raises MediaError for a file that is refused; one without pictures is taken, its clock starts at 0.
+    Raises MediaError for a file that is refused; an audio-only file is accepted, its clock starts at 0.
     """
     if path is None:
         return None, []

@@ -41,12 +41,12 @@ class Channel:
         return message, np.frombuffer(self._read(payload), np.uint8)
 
     def tick(self) -> None:
-        """A sign of life, at most once a second."""
+        """Send a sign of life, at most once a second."""
         if time.monotonic() - self._last_sent > 1.0:
             self.send({"event": "tick"})
 
     def keep_alive(self) -> None:
-        """To be called often by anything long that takes no frames: `tick`, and Stopped when told to."""
+        """Tick, and raise Stopped if the parent asked to stop. Long loops that receive no frames call it often."""
         self.tick()
         poll = select.poll()
         poll.register(self._from, select.POLLIN)

@@ -1,7 +1,7 @@
-"""Signs of damage that FFmpeg does not raise. Runs in the child.
+"""Damage that FFmpeg logs but does not raise. Runs in the child.
 
-It says much in its log that it goes on after: a wrong checksum, an element longer than its parent, a picture whose
-codes run out. None of that was ever seen from a whole file.
+FFmpeg logs many errors and goes on: a wrong checksum, an element longer than its parent, a picture that ends early.
+None of these was ever seen with an intact file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 @contextmanager
 def captured_errors() -> Iterator[list[tuple[int, str, str]]]:
-    """The errors that FFmpeg logs meanwhile, as (level, who, what). To be emptied by whoever reads them."""
+    """Yields the list of errors that FFmpeg logs meanwhile, (level, component, message). Readers empty it."""
     av.logging.set_skip_repeated(False)
     av.logging.set_level(av.logging.ERROR)
     try:
@@ -27,14 +27,14 @@ def captured_errors() -> Iterator[list[tuple[int, str, str]]]:
 
 
 def first_error(logged: list[tuple[int, str, str]], container: Any, stream: Any) -> str:
-    """What the demuxer or the video's decoder complained of first, "" for nothing. Empties `logged`."""
+    """The first error logged by the demuxer or the video decoder, "" if none. Empties `logged`."""
     return _first(logged, container.format.name, stream.codec_context.name)
 
 
 def first_error_on_open(logged: list[tuple[int, str, str]], container: Any) -> str:
-    """What was complained of while the file was opened, which reads some way into it. Empties `logged`.
+    """The first error logged while the file was opened, "" if none. Empties `logged`.
 
-    An MP4 has its index read then, and what is odd in one is seldom damage; of Matroska and Ogg it is their pages.
+    For an MP4 that is its index, where oddities are seldom damage; for Matroska and Ogg the first pages.
     """
     return _first(logged, *(name for name in ("matroska,webm", "ogg") if name == container.format.name))
 

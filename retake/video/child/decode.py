@@ -33,7 +33,7 @@ Pixels = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class SelectedFrames:
-    """The frames to deliver: `index` (int64, never falling) into the source frames, `time` of the k-th."""
+    """The frames to deliver: `index` (int64, non-decreasing) into the source frames; `time`(k) in seconds."""
 
     index: np.ndarray
     time: Callable[[int], Fraction]
@@ -72,7 +72,7 @@ def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
 
 
 def to_display(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.ndarray:
-    """A stored RGB frame made upright, square and, if wanted, `size` = (width, height)."""
+    """A stored RGB frame turned upright, with square pixels, and resized to `size` = (width, height) if given."""
     if info.rotation or info.mirrored:
         rgb = upright(rgb, info.rotation, info.mirrored)
     rgb = resize(rgb, (info.width, info.height))
@@ -195,7 +195,7 @@ class FrameDecoder:
             )
 
     def all_notes(self, lost: int) -> list[str]:
-        """What should be recorded about the frames that were delivered."""
+        """Notes to record about the frames delivered."""
         logged = list(self.notes)
         if self._damage and not self.strict:
             logged.append(f"damage at {len(self._damage)} places concealed, the first at frame {min(self._damage)}")

@@ -87,8 +87,8 @@ def _png(data: bytes) -> tuple[int, int]:
 
 
 def _without_ancillary_chunks(path: str, data: bytes) -> bytes:
-    """A PNG with nothing but what its pixels are made of: texts, profiles and further frames may unpack to any size,
-    and memory is set aside for a chunk that claims to be longer than the file."""
+    """The PNG with only the chunks its pixels need: texts, profiles and further frames may unpack to any size, and the
+    decoder would allocate memory for a chunk that claims to be longer than the file."""
     kept, kind, at, packed = [_PNG], b"", len(_PNG), 0
     for number in range(_MAX_CHUNKS):
         if at + 12 > len(data) or kind == b"IEND":

@@ -1,4 +1,4 @@
-"""What a clip is, found by demuxing all of it and decoding its first frame. Runs in the child."""
+"""Properties of a clip, from demuxing all of it and decoding its first frame. Runs in the child."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _TO_SDR = (
 
 @dataclass(frozen=True)
 class Probed:
-    """The answer, and what only a decoder needs: shown pts (sorted, int64), their unit (s), the last's length,
-    whether decoded frames carry these pts, and what is missing at the end ("" for nothing)."""
+    """VideoInfo, and what only the decoder needs: pts of the frames shown (sorted, int64), their unit (s), the last
+    frame's duration, whether decoded frames carry these pts, and what is missing at the end ("" if nothing)."""
 
     info: VideoInfo
     pts: np.ndarray

@@ -1,4 +1,4 @@
-"""Whether a file is all there, as far as its container says. Runs in the child."""
+"""Whether a file is truncated, as far as its container shows. Runs in the child."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .container import next_packet, open_container, video_stream
 def describe_truncation(
     path: str, limits: dict[str, Any], keep_alive: Callable[[], None], promised: int, total: int
 ) -> str:
-    """What is missing, "" for nothing. The index of an MP4 or an AVI promises `promised` packets, of which `total`
-    came; a Matroska, AVI or MPEG-TS file claims a size, a GIF or an Ogg has its end marked."""
+    """What is missing, "" if the file is complete. MP4 and AVI: the index promises `promised` packets, of which `total`
+    came. Matroska, AVI, MPEG-TS: the claimed size. GIF, Ogg: the end marker."""
     if promised > total:
         total = _stored(path, limits, keep_alive)
     if promised > total:
