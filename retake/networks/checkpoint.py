@@ -1,4 +1,4 @@
-"""Files of weights: what they are called in a result, and how they are read without running anything in them."""
+"""Reading weights without running code that comes with them, and naming them in results."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LARGEST = 1 << 27  # bytes of a JSON; the largest vocabularies have a fifth of t
 
 
 def display_name(reference: str, path: Path) -> str:
-    """How the weights stand beside a number: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or
-    the name of a local file or folder. `path` is where `require(reference)` found them."""
+    """The name of weights in results: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or the name
+    of a local file or folder. `path` is what `require(reference)` returned."""
     if local_path(reference) is not None:
         return path.name
     source = catalogue_entry(reference).source
@@ -33,7 +33,7 @@ def display_name(reference: str, path: Path) -> str:
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Named tensors of a .pth, .pt or .safetensors file. Raises ConfigError E262 when it holds anything else.
 
-    Pickled files are read with weights_only: whatever is not a tensor or a plain container is refused, not run.
+    Pickled files are read with weights_only: anything but tensors and plain containers is refused, not run.
     """
     import torch
 
@@ -56,8 +56,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def load_pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
     """A transformers model from a local folder, in float32, ready to infer.
 
-    model: the class. what: in words, for the error. Raises ConfigError E262 when the folder does not hold such a
-    model, or leaves some of its weights at random; E263 when it wants code of its own to run.
+    model: the class. what: a description for errors. Raises ConfigError E262 when the folder holds another
+    model or lacks some of its weights; E263 when it needs code of its own.
     """
     import torch
 
@@ -71,11 +71,11 @@ def load_pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
 
 
 def load_local(kind: Any, path: Path, what: str, **settings: Any) -> Any:
-    """What `from_pretrained` of a transformers class makes of a local folder: the one place where such a folder is
-    read.
+    """`from_pretrained` of a transformers class on a local folder, offline and without remote code; no other function
+    reads such a folder.
 
-    Classes of models and processors pass parts of it on to transformers' Auto classes, which would run code that the
-    folder brings, or ask on the terminal whether to. Nothing of that happens here. Raises ConfigError E262 for a
+    Classes of models and processors pass parts of it on to transformers' Auto classes, which would run code from
+    the folder, or ask on the terminal whether to. Neither happens here. Raises ConfigError E262 for a
     folder of something else, E263 for one that names code.
     """
     from safetensors import safe_open
@@ -94,10 +94,10 @@ def load_local(kind: Any, path: Path, what: str, **settings: Any) -> Any:
 
 
 def refuse_remote_code(path: Path, what: str) -> None:
-    """Look through every JSON of a folder for `auto_map`, at any depth: it names classes in files of the folder or of
-    another repository. A model within a model may have one, where no trust_remote_code reaches.
+    """Refuse a folder if any of its JSON files holds `auto_map`, at any depth: it names code to import, and in a nested
+    model trust_remote_code=False does not stop it.
 
-    Raises ConfigError E263 where there is one, E262 for a JSON that cannot be read.
+    Raises ConfigError E263 for an `auto_map`, E262 for a JSON that cannot be read.
     """
     for file in sorted(path.glob("*")):
         if file.exists() and not (file.is_file() or file.is_dir()):
@@ -120,7 +120,7 @@ def refuse_remote_code(path: Path, what: str) -> None:
 
 
 def read_text(file: Path) -> str:
-    """The text of a plain file of moderate size. Raises OSError for anything else, ValueError where it is no UTF-8."""
+    """The text of a regular file of at most LARGEST bytes. Raises OSError for others, ValueError if it is not UTF-8."""
     if file.exists() and not file.is_file():
         raise OSError("it is no plain file")
     if file.stat().st_size > LARGEST:
@@ -130,7 +130,7 @@ def read_text(file: Path) -> str:
 
 @contextlib.contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """transformers draws a progress bar on stderr for every model that it loads; inside, it does not."""
+    """Within the block, transformers draws no progress bars on stderr."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -143,7 +143,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def model_type(path: Path, what: str) -> str:
-    """What config.json calls the model. Raises ConfigError E262 when there is none to read."""
+    """`model_type` in config.json. Raises ConfigError E262 if it cannot be read."""
     try:
         return str(json.loads(read_text(path / "config.json")).get("model_type"))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -151,7 +151,7 @@ def model_type(path: Path, what: str) -> str:
 
 
 def remote_code_error(file: Path) -> ConfigError:
-    """The error for a folder that is not data alone."""
+    """ConfigError E263 for a folder that needs its own code."""
     return ConfigError(
         "E263",
         f"{file} wants code to be run that comes with the weights (auto_map), and Retake runs none",
@@ -160,7 +160,7 @@ def remote_code_error(file: Path) -> ConfigError:
 
 
 def wrong_weights(path: Path, what: str, why: str) -> ConfigError:
-    """The error for weights that are there and are not those of the network."""
+    """ConfigError E262 for weights that exist but do not fit the network."""
     first = next(iter(why.strip().splitlines()), "")[:200]
     return ConfigError(
         "E262", f"{path} is not {what}: {first}", "Give a folder or file of that network, or leave the setting out."

@@ -1,4 +1,4 @@
-"""CLIP: pictures and words as vectors of one space.
+"""CLIP: embeddings of images and texts in one space.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, in transformers'
 CLIPModel, with the processor that lies beside the weights.
@@ -37,7 +37,7 @@ def load(reference: str, device: str = "auto", preparation: Preparation = "proce
 
 
 class Clip:
-    """Both towers. `name` says which weights, and how frames were prepared where that is not the model's own way."""
+    """Image and text encoder. `name` gives the weights, and the preprocessing if it is not the model's own."""
 
     def __init__(self, path: Path, label: str, device: torch.device, preparation: Preparation = "processor") -> None:
         from transformers import CLIPImageProcessor, CLIPModel
@@ -59,7 +59,7 @@ class Clip:
         return found.pooler_output.float().cpu().numpy()
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Projected embeddings, not normalised: B texts -> float32 [B, D]. Longer ones are cut where CLIP's words end.
+        """Projected embeddings, not normalised: B texts -> float32 [B, D]. Longer texts are truncated.
 
         Raises ConfigError E262 when the folder has no tokenizer.
         """

@@ -1,4 +1,4 @@
-"""DINO: a picture's class token, which tells objects apart without having learnt their names.
+"""DINO: self-supervised image features (the class token).
 
 Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, in transformers' ViTModel.
 """
@@ -32,8 +32,8 @@ def load(reference: str, device: str = "auto") -> Dino:
 
 
 class Dino:
-    """Frames as VBench prepares them: short side to the network's own (224) without antialiasing, not cropped, so that
-    position embeddings are interpolated for the longer side; ImageNet's mean and deviation."""
+    """The ViT, with frames preprocessed as in VBench: short side to the network's own (224) without antialiasing, not
+    cropped, so that position embeddings are interpolated for the longer side; ImageNet's mean and deviation."""
 
     def __init__(self, path: Path, label: str, device: torch.device) -> None:
         from transformers import ViTModel

@@ -1,4 +1,4 @@
-"""Grounding DINO: boxes of things named in words (Liu et al., "Grounding DINO: Marrying DINO with Grounded
+"""Grounding DINO: boxes of objects named by text (Liu et al., "Grounding DINO: Marrying DINO with Grounded
 Pre-Training for Open-Set Object Detection", ECCV 2024), through transformers."""
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ OVERLAP = 0.5  # boxes that overlap by more (IoU) show one object
 
 @dataclass(frozen=True)
 class Detection:
-    """A box, px x0, y0, x1, y1 of the picture and inside it; how sure it is, 0..1; the words that name it, which may
-    be none."""
+    """A box (x0, y0, x1, y1) in pixels, inside the picture; its score, 0..1; the prompt's words for it, or ""."""
 
     box: tuple[float, float, float, float]
     score: float
@@ -30,8 +29,8 @@ class Detection:
 
 
 class GroundingDino:
-    """The detector, in float32, from a local folder. Raises ConfigError E262 when that holds something else, E263 when
-    it wants code of its own to run."""
+    """The detector, in float32, from a local folder. Raises ConfigError E262 for another model, E263 if it needs its own
+    code."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
@@ -41,8 +40,8 @@ class GroundingDino:
         self.processor: Any = load_local(GroundingDinoProcessor, folder, f"{WHAT} with its processor")
 
     def detect(self, rgb: np.ndarray, text: str, word_score: float = 0.25) -> list[Detection]:
-        """Everything that the network proposes in a picture (uint8 RGB [H, W, 3]) for the phrases of a text, surest
-        first, boxes of less than a pixel left out. A box is named by the words that score more than `word_score`."""
+        """All detections in a picture (uint8 RGB [H, W, 3]) for the phrases of a text, highest score first; none is
+        smaller than a pixel. A box is named by the words that score more than `word_score`."""
         import torch
 
         height, width = rgb.shape[:2]
@@ -65,15 +64,15 @@ class GroundingDino:
         return sorted(detected, key=lambda one: -one.score)
 
     def _words(self, label: str) -> str:
-        """A label as transformers decodes it, without the marks of the text's ends and full stops."""
+        """A label decoded by transformers, without special tokens and full stops."""
         for mark in self.processor.tokenizer.all_special_tokens:
             label = label.replace(mark, " ")
         return ", ".join(phrases(label))
 
 
 def select_detections(detected: Sequence[Detection], threshold: float, most: int) -> list[Detection]:
-    """Those that score more than `threshold` and are named by a word, one of each group of boxes that overlap
-    (`OVERLAP`), at most `most`, surest first."""
+    """Named detections above `threshold` after non-maximum suppression (IoU `OVERLAP`): at most `most`, highest score
+    first."""
     import torch
     from torchvision.ops import nms
 
@@ -86,5 +85,5 @@ def select_detections(detected: Sequence[Detection], threshold: float, most: int
 
 
 def phrases(text: str) -> list[str]:
-    """What is looked for, as the network was trained: lower case, parted by full stops."""
+    """The phrases of a text, split at full stops and in lower case, as in training."""
     return [" ".join(part.split()) for part in text.lower().split(".") if part.strip()]

@@ -1,4 +1,4 @@
-"""Inception of 2015: the features that FID and KID are made of.
+"""Inception of 2015: the features behind FID and KID.
 
 Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, with the weights of TensorFlow's release of December
 2015, in torch-fidelity's class: bilinear to 299 x 299 as TensorFlow 1 did, without antialiasing; the 2048 values after
@@ -35,14 +35,14 @@ def load(reference: str, device: str = "auto") -> Inception:
 
 
 class Inception:
-    """`name` says which weights."""
+    """The feature extractor; `name` gives its weights."""
 
     def __init__(self, path: Path, label: str, device: torch.device) -> None:
         import torch
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         self.name, self.device = f"Inception {label}, pool {LAYER}", device
-        # The class unpickles whatever its file holds. It gets tensors that were read safely, packed anew.
+        # The class unpickles its file without checks, so it gets tensors that were read safely and saved again.
         packed = io.BytesIO()
         torch.save(load_tensors(path), packed)
         packed.seek(0)

@@ -1,7 +1,7 @@
-"""The picture half way between two: what motion smoothness compares the dropped frames with.
+"""Interpolated midpoint frames, which motion smoothness compares the dropped frames with.
 
-amt_s    AMT-S, VBench's own: Li et al., AMT: All-Pairs Multi-Field Transforms, CVPR 2023. The network stands in the
-         package vbench only, whose pinned versions are not ours; its AMT part needs none of them.
+amt_s    AMT-S, VBench's own: Li et al., AMT: All-Pairs Multi-Field Transforms, CVPR 2023. The network is in the
+         package vbench only, whose pinned versions conflict with ours; its AMT part needs none of them.
 flow     both frames moved half way along DIS flow and averaged. A definition of its own, without weights.
 """
 
@@ -41,7 +41,7 @@ def load_amt(reference: str, device: str = "auto") -> Amt:
 
 
 def amt_class() -> Any:
-    """The genuine network class of AMT-S. Raises ConfigError E261 when the package vbench is not there."""
+    """The original network class of AMT-S. Raises ConfigError E261 when the package vbench is missing."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
@@ -57,7 +57,7 @@ def amt_class() -> Any:
 
 
 class Amt:
-    """VBench's midpoints, at the frames' own size: VBench shrinks frames where a GPU's memory is short, which would
+    """Midpoints by AMT-S, at the frames' own size: VBench shrinks frames where a GPU's memory is short, which would
     make the number depend on the machine."""
 
     def __init__(self, path: Path, label: str, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look to a network fitted to people's judgements.
+"""LPIPS: perceptual distance of two images, by a network fitted to human judgements.
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, version 0.1, in
 torchmetrics' class and with the linear heads that torchmetrics ships. The trunk is torchvision's AlexNet, VGG-16 or
@@ -44,7 +44,7 @@ def load(reference: str, device: str = "auto") -> Lpips:
 
 
 class Lpips:
-    """`name` says the trunk and its weights."""
+    """The metric; `name` gives the trunk and its weights."""
 
     def __init__(self, path: Path, label: str, device: torch.device) -> None:
         from torchmetrics.functional.image.lpips import _LPIPS
@@ -89,7 +89,7 @@ def torchvision_key(key: str) -> str:
 
 
 def identify_trunk(found: dict[str, Any], path: Path) -> Trunk:
-    """Which trunk a table of tensors is. Raises ConfigError E262 when it is none."""
+    """The trunk that a state dict belongs to. Raises ConfigError E262 if none."""
     for trunk, (key, shape) in TRUNK_TENSORS.items():
         if key in found and tuple(found[key].shape) == shape:
             return trunk

@@ -1,8 +1,8 @@
-"""Getting weights: from the Hugging Face hub into its own cache, single files into torch's. The only room that
-downloads, and only when `retake weights NAME` is typed.
+"""Downloading weights: from the Hugging Face hub into its cache, single files into torch's. The only module that
+downloads, and only for `retake weights NAME`.
 
-What `local.locate` finds is whole. A repository's weights come after everything else, the name of its revision is
-written last, and a single file is renamed into place when its bytes are what its name promises. Code of a repository
+What `local.locate` finds is complete. A repository's weights come after everything else, the ref of its revision is
+written last, and a single file is renamed into place once its hash matches its name. Code of a repository
 is never fetched. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and the proxy variables are honoured.
 """
 
@@ -26,7 +26,7 @@ from retake.weights import local
 from retake.weights.catalogue import Hub, Shipped, Url
 
 Progress = Callable[[int, int], None]
-"""(bytes that are here, bytes of all; 0 where the server does not say)"""
+"""(bytes downloaded, bytes in total or 0 if the server does not say)"""
 Say = Callable[[str], None]
 
 CONFIG_FILES = ("*.json", "*.txt", "*.model")  # settings, vocabularies and merges
@@ -37,11 +37,11 @@ BLOCK = 1 << 20
 
 
 def fetch(reference: str, progress: Progress = lambda done, total: None, say: Say = lambda text: None) -> Path:
-    """Get what `reference` names, unless it is here, and return where it lies: what `local.locate` answers from now on.
+    """Download the weights of `reference` unless they are here, and return their path, as `local.locate` does.
 
-    `say` hears what is fetched and how large it is, before the first byte of it.
-    Raises ConfigError E250 for a reference that is none; MachineError E306 when the server cannot be reached, E307 when
-    it does not hand them out, E308 when the download broke off, E309 when the bytes are not those promised, E502 or
+    `say` is called with what is fetched and its size, before the first byte.
+    Raises ConfigError E250 for an unknown reference; MachineError E306 when the server cannot be reached, E307 when
+    it refuses them, E308 when the download broke off, E309 when the hash does not match, E502 or
     E503 when they cannot be written.
     """
     if (here := local.locate(reference)) is not None:
@@ -59,7 +59,7 @@ def fetch(reference: str, progress: Progress = lambda done, total: None, say: Sa
 
 
 def from_url(source: Url, folder: Path, progress: Progress, say: Say) -> Path:
-    """One file into `folder`, under its own name."""
+    """Download one file into `folder`, under its own name. Raises as `fetch`."""
     target = folder / source.file
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def from_url(source: Url, folder: Path, progress: Progress, say: Say) -> Path:
 
 
 def download(url: str, path: Path, progress: Progress, say: Say) -> str:
-    """Write what stands at `url` to `path` block by block; returns its sha256. Raises MachineError E306, E307, E308."""
+    """Download `url` to `path` block by block and return its sha256. Raises MachineError E306, E307, E308."""
     request = urllib.request.Request(url, headers={"User-Agent": "retake"})  # noqa: S310  addresses of the catalogue
     digest, done = hashlib.sha256(), 0
     with explain_http_errors(url):
@@ -92,7 +92,7 @@ def download(url: str, path: Path, progress: Progress, say: Say) -> str:
 
 
 def read_blocks(answer: Any, url: str, total: int) -> Iterator[bytes]:
-    """What an answer brings. Whatever fails here failed while reading, not while writing: MachineError E308."""
+    """The blocks of a response. Raises MachineError E308 when reading fails or ends early."""
     done = 0
     try:
         while block := answer.read(BLOCK):
@@ -106,7 +106,7 @@ def read_blocks(answer: Any, url: str, total: int) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def explain_http_errors(url: str) -> Iterator[None]:
-    """Turn what urllib says before the first byte into E306 or E307."""
+    """Turn urllib's errors before the first byte into MachineError E306 or E307."""
     try:
         yield
     except urllib.error.HTTPError as error:
@@ -125,8 +125,8 @@ def explain_http_errors(url: str) -> Iterator[None]:
 
 
 def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
-    """A repository's settings and weights, or one file of it, into the hub's cache in the layout that all its readers
-    share (https://huggingface.co/docs/hub/local-cache)."""
+    """Download a repository's settings and weights, or one file of it, into the hub's cache, in its standard layout
+    (https://huggingface.co/docs/hub/local-cache)."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
     server, repo = constants.ENDPOINT, local.repository_folder(source, cache)
@@ -204,7 +204,7 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def verify_sha256(pointer: Path, file: Any, server: str) -> None:
-    """Large files come with their sha256: what does not match is removed. Raises MachineError E309."""
+    """Check a large file against the hub's sha256 and remove it if it differs. Raises MachineError E309."""
     if file.lfs is None:
         return
     with pointer.open("rb") as opened:
@@ -215,7 +215,7 @@ def verify_sha256(pointer: Path, file: Any, server: str) -> None:
 
 
 def write_ref(repo: Path, revision: str, commit: str) -> None:
-    """Say which commit a branch or tag stands for: from now on readers find it. Raises ConfigError E250 for none."""
+    """Write the ref of a branch or tag, by which readers find the commit. Raises ConfigError E250 for a bad name."""
     if not local.REVISION.fullmatch(revision) or ".." in revision:
         raise ConfigError("E250", f"{revision!r} is no revision", "Write a branch, a tag or a commit: org/repo@main.")
     if revision == commit:
@@ -226,13 +226,13 @@ def write_ref(repo: Path, revision: str, commit: str) -> None:
 
 
 def stated_licence(about: Any) -> str:
-    """What the model card states."""
+    """The licence on the model card."""
     stated = getattr(about.card_data, "license", None) if about.card_data else None
     return f"licence {stated}" if stated else "no licence stated"
 
 
 def byte_counter(report: Callable[[int], None]) -> Any:
-    """A progress bar of huggingface_hub's kind that draws nothing and adds up the bytes of all files."""
+    """A tqdm class for huggingface_hub that draws nothing and reports the bytes of all files together."""
     from tqdm.auto import tqdm
 
     done = 0
@@ -251,7 +251,7 @@ def byte_counter(report: Callable[[int], None]) -> Any:
 
 @contextlib.contextmanager
 def explain_hub_errors(source: Hub, server: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into E306 to E308 and E250."""
+    """Turn errors of huggingface_hub into MachineError E306 to E308 or ConfigError E250."""
     from huggingface_hub import errors
 
     where = f"{server}/{source.repo}"

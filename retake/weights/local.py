@@ -1,9 +1,9 @@
-"""Where weights lie on this machine. Nothing here downloads, and nothing imports torch.
+"""Finding weights on this machine. Nothing here downloads, and nothing imports torch.
 
-A reference is what stands in the settings: a name of the catalogue (`raft_large`), a local file or folder
+A reference is the value in the settings: a name of the catalogue (`raft_large`), a local file or folder
 (`/models/sam2`), or a hub repository with an optional revision (`org/repo`, `org/repo@1a2b3c4`). Weights that other
 tools fetched are found: files in torch's cache (TORCH_HOME), repositories in the hub's (HF_HOME, HF_HUB_CACHE). Small
-models that come with Retake lie beside this file.
+models that ship with Retake are next to this file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ABSENT = "absent"
 
 
 def catalogue_entry(reference: str) -> Weights:
-    """The catalogue's entry, or one made up for a hub repository that it does not list.
+    """The catalogue's entry, or a made-up one for a hub repository that it does not list.
 
-    Raises ConfigError E250 for a text that is neither a name, a path that exists, nor org/repo.
+    Raises ConfigError E250 for anything but a name of the catalogue or org/repo.
     """
     if reference in CATALOGUE:
         return CATALOGUE[reference]
@@ -42,15 +42,15 @@ def catalogue_entry(reference: str) -> Weights:
 
 
 def local_path(reference: str) -> Path | None:
-    """The local file or folder that a reference is itself, else None. Names of the catalogue are never paths, whatever
-    lies in the working directory; a device or a pipe, which may have no end, is neither."""
+    """The path of a reference that is a local file or folder, else None. Names of the catalogue are never paths, even
+    if the working directory has such a file; devices and pipes are excluded."""
     path = os.path.expanduser(reference)
     there = path and (os.path.isfile(path) or os.path.isdir(path))
     return Path(path) if reference not in CATALOGUE and there else None
 
 
 def locate(reference: str) -> Path | None:
-    """The file or folder of weights that are here, else None. Raises ConfigError E250 as `catalogue_entry` does."""
+    """The file or folder of complete weights on this machine, else None. Raises as `catalogue_entry`."""
     if (path := local_path(reference)) is not None:
         return path
     source = catalogue_entry(reference).source
@@ -68,8 +68,8 @@ def locate(reference: str) -> Path | None:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a repository's folder holds weights, and every shard that its index names: an interrupted download of
-    another tool leaves some of them. In a pipeline (diffusers' model_index.json) that holds for every component."""
+    """Whether a folder holds weights and every shard of their index (an interrupted download lacks some); in a
+    diffusers pipeline (model_index.json), whether every component does."""
     if (folder / "model_index.json").is_file():
         return all(is_complete(folder / role) for role in components(folder))
     for kind in ("safetensors", "bin"):
@@ -79,7 +79,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def components(folder: Path) -> list[str]:
-    """Roles of a pipeline's networks; the index's own name stands for an index that is none."""
+    """Folder names of a pipeline's networks; for an unreadable index, its own file name."""
     try:
         index = json.loads((folder / "model_index.json").read_text())
         return [role for role in ROLES if any(index.get(role) or ())]
@@ -88,7 +88,7 @@ def components(folder: Path) -> list[str]:
 
 
 def shards(folder: Path, kind: str) -> set[str]:
-    """Files that the index of a repository's weights names; its own name stands for an index that is none."""
+    """Shard files named by the index of a repository's weights; for an unreadable index, a name that does not exist."""
     found: set[str] = set()
     for index in folder.glob(f"*.{kind}.index.json"):
         try:
@@ -99,7 +99,7 @@ def shards(folder: Path, kind: str) -> set[str]:
 
 
 def require(reference: str) -> Path:
-    """Like `locate`, but raises MachineError E302 with the command that gets what is missing."""
+    """Like `locate`, but raises MachineError E302, with the command that downloads the weights, if they are missing."""
     if (path := locate(reference)) is not None:
         return path
     raise MachineError("E302", missing_message(reference), f"Get it: {fetch_command(reference)}")
@@ -118,14 +118,14 @@ def size_and_licence(reference: str) -> str:
 
 
 def fetch_command(reference: str) -> str:
-    """What to type to get them."""
+    """The command that gets the weights of a reference."""
     if reference in CATALOGUE and isinstance(CATALOGUE[reference].source, Shipped):
         return "git checkout -- retake/weights"
     return f"retake weights {reference}"
 
 
 def identity(reference: str, digest_of: Callable[[Path], str]) -> str:
-    """What stands in a key: `org/repo@commit`, or the content digest of a file or folder, which `digest_of` gives (as
+    """The part of a cache key: `org/repo@commit`, or the content digest of a file or folder by `digest_of` (as
     Store.source_digest does). Raises MachineError E302."""
     path = require(reference)
     if local_path(reference) is None:
@@ -136,12 +136,12 @@ def identity(reference: str, digest_of: Callable[[Path], str]) -> str:
 
 
 def identity_or_absent(reference: str, digest_of: Callable[[Path], str]) -> str:
-    """`identity`, or "absent": for results that say what they lack instead of failing."""
+    """`identity`, or "absent" for weights that are not here, for stages that report this instead of failing."""
     return identity(reference, digest_of) if locate(reference) is not None else ABSENT
 
 
 def snapshot(source: Hub) -> Path | None:
-    """Folder of the commit that a revision stands for in the hub's cache, if it is there."""
+    """The snapshot folder of a revision in the hub's cache, or None."""
     repo = repository_folder(source, hub_cache())
     commit = resolve_revision(repo, source.revision)
     folder = repo / "snapshots" / commit
@@ -154,7 +154,7 @@ def repository_folder(source: Hub, cache: Path) -> Path:
 
 
 def resolve_revision(repo: Path, revision: str) -> str:
-    """The commit that a revision stands for in a repository of the cache, else the revision itself."""
+    """The commit that a branch or tag points to in the cache, else the revision itself."""
     ref = repo / "refs" / revision
     commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
     return commit if NAME.fullmatch(commit) and len(commit) <= LONGEST else revision
