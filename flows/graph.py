@@ -216,7 +216,7 @@ def uncorrected(params: Any) -> Any:
 
 
 def metric_settings(p: Settings) -> metrics.Params:
-    """The metrics' settings; what the edit was told (its reference, its prompts) is what CLIP compares with."""
+    """The metrics' settings; CLIP compares with the edit's own reference and prompts."""
     overrides = {}
     for name in ("clip_score", "cass"):
         score = getattr(p.metrics, name)

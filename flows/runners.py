@@ -146,7 +146,7 @@ class Local:
     on_outcome: Callable[[Outcome], None] = lambda outcome: None
     outcomes: list[Outcome] = field(default_factory=list)
     made_before: dict[str, Outcome] = field(default_factory=dict)  # by this very run, before it met damage
-    reported: set[tuple[str, str]] = field(default_factory=set)  # keys and how they ended, of passes that met damage
+    reported: set[tuple[str, str]] = field(default_factory=set)  # (key, status) of earlier passes that met damage
 
     def __call__(
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
@@ -154,7 +154,7 @@ class Local:
         return self.noted(self.outcome(stage, params, Chosen(implementation, weights), inputs)).artifact
 
     def noted(self, outcome: Outcome) -> Outcome:
-        """Keep an outcome and tell of it, once."""
+        """Keep an outcome and report it once."""
         self.outcomes.append(outcome)
         if (outcome.key, outcome.status) not in self.reported:
             self.on_outcome(outcome)

@@ -1,4 +1,4 @@
-"""A clip: anything that has frames. A video file, a folder of images, a sequence of a DAVIS tree, a sprite scene.
+"""Clips: anything with frames. A video file, a folder of images, a sequence of a DAVIS tree, a sprite scene.
 
     holiday.mp4            a video file
     frames/                a folder of images, in the order of their names
@@ -36,7 +36,7 @@ Frame = tuple[float, np.ndarray]
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What is known of a clip before it is decoded. Sizes as shown (upright, square pixels), times in seconds."""
+    """Properties of a clip before decoding. Sizes as shown (upright, square pixels), times in seconds."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class ClipInfo:
 
 @dataclass(frozen=True)
 class Clip:
-    """Base of the kinds of clips. `spec` is what a person typed."""
+    """Base class of clips. `spec` is the clip's name as typed."""
 
     spec: str
 
@@ -62,11 +62,11 @@ class Clip:
         raise NotImplementedError
 
     def paths(self) -> list[str]:
-        """Files and folders whose change during a run must stop it."""
+        """Files and folders that must not change during a run."""
         return []
 
     def expected(self, sha256: str | None) -> Clip:
-        """The clip held to the SHA-256 of its file. Raises ConfigError E235 where it is no file."""
+        """The clip, checked against the SHA-256 of its file. Raises ConfigError E235 if it is not one file."""
         if sha256 is None:
             return self
         raise ConfigError("E235", f"frames.sha256 is of a video file, and {self.spec} is none", "Leave it out.")
@@ -89,7 +89,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoClip(Clip):
-    """A video file. It is probed and decoded in a child process. sha256: of the only file that may stand there."""
+    """A video file. It is probed and decoded in a child process. sha256: the expected hash, if any."""
 
     sha256: str | None = None
 
@@ -97,7 +97,7 @@ class VideoClip(Clip):
         return replace(self, sha256=sha256.lower()) if sha256 else self
 
     def digest(self, store: Store) -> str:
-        """Raises MediaError E417 where the file is another than `sha256` says."""
+        """Content digest. Raises MediaError E417 if it differs from `sha256`."""
         found = store.source_digest(self.spec)
         if self.sha256 not in (None, found):
             raise MediaError(
@@ -140,7 +140,7 @@ class FolderClip(Clip):
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
-        """Raises MediaError E410 when the folder holds no image."""
+        """The image files in natural order. Raises MediaError E410 when there are none."""
         found = [p for p in Path(self.spec).iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
         if not found:
             raise MediaError("E410", f"{self.spec} holds no image", f"A frame is one of {', '.join(sorted(IMAGES))}.")
@@ -206,7 +206,7 @@ class SpriteClip(Clip):
 
 
 def open_clip(spec: str) -> Clip:
-    """The clip that a person named. Raises MediaError E400 (nothing there), E401 (empty file), E404 (not a local
+    """The clip of a name as typed. Raises MediaError E400 (nothing there), E401 (empty file), E404 (not a local
     file), ConfigError E240 (not the name of a scene)."""
     if re.fullmatch(r"sprites:[a-z_]+(:\d{1,9})?", spec):
         return SpriteClip(spec)
@@ -218,7 +218,7 @@ def open_clip(spec: str) -> Clip:
         raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")
     try:
         return _file_clip(spec)
-    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, the home of nobody
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, unknown home folder
         why = f"{spec[:80]!r} is no name of a file: {error.strerror if isinstance(error, OSError) else error}"
         raise MediaError("E400", why[:300], "Give the path of a video, for example clip.mp4") from error
 

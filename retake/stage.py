@@ -87,7 +87,7 @@ def stage(
 
 
 class Observer(Protocol):
-    """Who is told how a stage is getting on."""
+    """Receives the progress of a stage."""
 
     def progress(self, stage: str, done: int, total: int) -> None: ...
     def waiting(self, stage: str) -> None: ...

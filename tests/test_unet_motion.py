@@ -164,7 +164,7 @@ def test_more_frames_than_motion_knows_are_refused(plain: Backbone) -> None:
     assert refusal.value.code == "E272"
 
 
-# ---- what it is told -----------------------------------------------------------------------------------------------
+# ---- conditioning -----------------------------------------------------------------------------------------------
 
 
 def test_text_image_and_both(joint: Backbone) -> None:

@@ -20,7 +20,7 @@ def doctor(
         bool, typer.Option("--fix", help="Make what the Prefect server needs: a pool with a limit, automations.")
     ] = False,
     notify: Annotated[
-        str | None, typer.Option(metavar="URL", help="With --fix: where failed runs are told, by a webhook.")
+        str | None, typer.Option(metavar="URL", help="With --fix: webhook that is notified of failed runs.")
     ] = None,
 ) -> None:
     """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""

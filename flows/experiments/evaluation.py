@@ -3,7 +3,7 @@
     retake evaluate moca evaluation.first=12 evaluation.seeds=[0,1,2] evaluation.only=[sdedit,recommended]
 
 Pairs stand in a manifest (pairs.py), arms in params/evaluation/. Whatever two arms share, the store makes once. A pair
-that fails is told and left out; the others go on.
+that fails is reported and left out; the others go on.
 """
 
 from __future__ import annotations

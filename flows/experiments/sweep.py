@@ -70,7 +70,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     Everything is validated before anything runs. Raises ConfigError E218 where nothing is swept, or too much, or for a
     metric that there is not, and for what all points lack; MediaError E400 for a file that a point names and that is
     not there, E417 for another clip than frames.sha256 says; MachineError for what the machine lacks. A point that
-    fails is told and left out.
+    fails is reported and left out.
     """
     clip = open_clip(spec)
     points, swept = points_of(overrides)

@@ -36,8 +36,8 @@ class _Header(NamedTuple):
 
 
 def read(path: str | Path, choose: Callable[[list[str]], Collection[str]] = list) -> dict[str, np.ndarray]:
-    """Channels by name, [H, W] each in the type that the file holds: those that `choose` takes of all names, before
-    any pixel is unpacked.
+    """Channels by name, [H, W] each in the file's dtype. `choose` picks them from all names before any pixel is
+    unpacked.
 
     Raises MediaError E400 (not there), E421 (too large), E432 (damaged or truncated), E434 (a kind of EXR that is not
     read here).
@@ -51,8 +51,8 @@ def read(path: str | Path, choose: Callable[[list[str]], Collection[str]] = list
 
 
 def write(path: str | Path, values: np.ndarray, channel: str = "Y") -> None:
-    """One channel [H, W]: float16 is written as half, everything else as float. Exact; equal arrays give equal bytes
-    on one version of zlib."""
+    """Write one channel [H, W]: float16 as half, everything else as float32. Equal arrays give equal bytes with one
+    version of zlib. Raises ValueError for another shape."""
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"a map is [H, W], not {list(values.shape)}")
     kind = 1 if values.dtype == np.float16 else 2
@@ -130,7 +130,7 @@ def _pixels(data: bytes, head: _Header, wanted: Collection[str], path: str | Pat
     blocks = -(-height // per_block)
     # zlib shrinks to a thousandth at best, RLE to a fiftieth: a header that claims more is not believed.
     if line * height > 1100 * len(data):
-        raise damaged(path, f"{width}x{height} px cannot stand in {len(data)} bytes")
+        raise damaged(path, f"{width}x{height} px do not fit into {len(data)} bytes")
     if line * height > MAX_BYTES or line * min(per_block, height) > _MAX_BLOCK:
         raise MediaError(
             "E421",
@@ -159,7 +159,7 @@ def _pixels(data: bytes, head: _Header, wanted: Collection[str], path: str | Pat
 
 
 def _decompressed(body: bytes, size: int, compression: int) -> bytes:
-    """`size` bytes of a block. Raises ValueError where it holds another number."""
+    """The `size` decompressed bytes of a block. Raises ValueError for another length."""
     if len(body) == size or compression == 0:
         raw = body
     else:
@@ -185,7 +185,7 @@ def _decode_rle(body: bytes, size: int) -> bytes:
 
 
 def _zip(raw: bytes) -> bytes:
-    """Bytes at even places first, then those at odd ones; of these the differences, plus 128; then zlib."""
+    """EXR's ZIP: even bytes first, then odd ones; differences plus 128; then zlib."""
     values = np.frombuffer(raw, np.uint8)
     apart = np.concatenate([values[::2], values[1::2]])
     steps = apart.copy()

@@ -1,4 +1,4 @@
-"""Reading files of numbers without trusting them: sizes are checked before anything is decoded or allocated."""
+"""Reading untrusted arrays: sizes are checked before anything is decoded or allocated."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _MAX_CHANNELS = 4  # values a pixel: a depth has one, a flow two, a picture thre
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """All bytes of a file. Raises MediaError E400 where there is none, E421 where it is larger than any map can be."""
+    """All bytes of a file. Raises MediaError E400 if it is missing, E421 for more than MAX_BYTES."""
     checked_size(path)
     return Path(path).read_bytes()
 
 
 def checked_size(path: str | Path) -> int:
-    """Bytes of a file that can be opened and is small enough. Raises MediaError E400 for anything but a plain file (a
-    pipe would be waited for), E421 for more than MAX_BYTES."""
+    """The size in bytes of a regular, readable file. Raises MediaError E400 for anything else (reading a pipe could
+    block), E421 for more than MAX_BYTES."""
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
@@ -52,7 +52,7 @@ def checked_size(path: str | Path) -> int:
 
 
 def damaged(path: str | Path, why: str) -> MediaError:
-    """E432, to be raised: the file is not what its name says."""
+    """MediaError E432 for a damaged file, or one that is not what its name says."""
     return MediaError("E432", f"{path} cannot be read: {why}", "Write it again, or copy it again.")
 
 
@@ -103,7 +103,7 @@ def read_npy(path: str | Path) -> np.ndarray:
 
 
 def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """Those arrays of a .npz file whose names are wanted and there. Raises MediaError E400, E421, E432."""
+    """The `wanted` arrays of a .npz file, by name, as far as it has them. Raises MediaError E400, E421, E432."""
     checked_size(path)
     found = {}
     try:
@@ -119,7 +119,7 @@ def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, np.ndarray]
 
 
 def _array(file: IO[bytes], path: str | Path, size: int) -> np.ndarray:
-    """One array in NumPy's format out of `size` bytes, header first: a lie about the shape allocates nothing."""
+    """One array in NumPy's format out of `size` bytes, header first, so that a wrong shape allocates nothing."""
     try:
         shape, fortran, dtype = npy_header(file)
         if dtype.kind not in "fiu" or not 2 <= len(shape) <= 3 or not all(1 <= k <= _MAX_CHANNELS for k in shape[2:]):
@@ -136,15 +136,15 @@ def _array(file: IO[bytes], path: str | Path, size: int) -> np.ndarray:
 
 
 def check_compression(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """The entry, if it is packed as NumPy does it: stored or deflated. Raises BadZipFile for anything else (the
-    dictionary of LZMA alone may take gigabytes)."""
+    """The entry, if it is stored or deflated, as NumPy writes it. Raises BadZipFile otherwise (LZMA's dictionary alone
+    may take gigabytes)."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise zipfile.BadZipFile(f"{entry.filename[:80]} is neither stored nor deflated")
     return entry
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, Fortran order, dtype) at the start of an array in NumPy's format; `file` then stands at its numbers.
+    """(shape, Fortran order, dtype) at the start of an array in NumPy's format; leaves `file` at the data.
 
     A dimension may be 0 or negative here. Raises ValueError for a header that is damaged, too long, or of an unknown
     version, and what reading `file` raises.
@@ -165,8 +165,8 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder with one of these endings, in the order of the numbers in their names; names that begin with a
-    dot are not seen, as they are in no key. Empty without folder."""
+    """Files of a folder with one of these endings, in the order of the numbers in their names; hidden files
+    are skipped, as they enter no key. Empty if there is no folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
@@ -181,8 +181,8 @@ def check_shape(
     code: str = "E433",
     hint: str = "Give maps made from this clip, uncropped.",
 ) -> None:
-    """Raises MediaError `code` where what has the `shape` (H, W, ...) has not the proportions of `size` (width,
-    height), to 2 %."""
+    """Raises MediaError `code` unless the `shape` (H, W, ...) has the aspect ratio of `size` = (width, height), to
+    2 %."""
     height, width = shape[:2]
     if abs(width * size[1] - height * size[0]) > ASPECT * height * size[0]:
         raise MediaError(

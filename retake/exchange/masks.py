@@ -26,8 +26,8 @@ def palette() -> np.ndarray:
 
 
 def index_image(objects: Iterable[tuple[int, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W] of (id, bool [H, W]) pairs: 0 where nothing is, else the id. Where objects overlap, the later one
-    stands. Raises ValueError for an id outside 1..255."""
+    """uint8 [H, W] of (id, bool [H, W]) pairs: 0 is background. Where objects overlap, the
+    later one wins. Raises ValueError for an id outside 1..255."""
     index = np.zeros(shape, np.uint8)
     for id, mask in objects:
         if not 1 <= id <= 255:

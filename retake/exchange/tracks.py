@@ -1,4 +1,4 @@
-"""Point tracks as files that anybody can write: npz and JSON.
+"""Point tracks in simple files, npz and JSON.
 
     xy        [T, P, 2]  position of point p on frame t, (x, y) in pixels, (0, 0) the centre of the first pixel;
                          NaN (JSON: null in place of the pair) where it is not known
@@ -33,12 +33,12 @@ MAX_JSON = 1 << 28  # bytes
 MAX_XY = 1e6  # px: no picture is that large
 HINT = "See docs/formats.md: xy [T,P,2], visible [T,P], optional ids [P] and size [2]."
 Block = tuple[np.ndarray, np.ndarray]
-"""Some neighbouring frames: xy float32 [n, P, 2], NaN where it is not known, and visible bool [n, P]."""
+"""n consecutive frames: xy float32 [n, P, 2] in px, NaN where unknown, and visible bool [n, P]."""
 
 
 @dataclass(frozen=True)
 class PointTracks:
-    """Tracks that are read as they are asked for. `blocks()` starts from the first frame, 16 frames at a time."""
+    """Tracks read lazily: `blocks()` starts from the first frame, 16 frames at a time."""
 
     ids: np.ndarray
     """int64 [P]"""
@@ -50,7 +50,7 @@ class PointTracks:
 
 
 def from_series(series: TrackSeries) -> PointTracks:
-    """Every point of an artifact. A point that a chunk does not list is not known there."""
+    """All points of an artifact; a point is unknown in chunks that do not list it."""
     chunks = range(series.chunks())
     known = [series.chunk(index)["ids"] for index in chunks]
     ids = np.unique(np.concatenate(known)) if known else np.zeros(0, np.int64)
@@ -68,7 +68,7 @@ def from_series(series: TrackSeries) -> PointTracks:
 
 
 def open_tracks(path: Path | str) -> PointTracks:
-    """The tracks of a file, by its ending, .npz or .json. Its positions are checked as they are read.
+    """The tracks of a file, .npz or .json. Positions are checked as they are read.
 
     Raises MediaError E400 (no such file) and E436 (not tracks: another ending, a missing or misshapen field, ids
     that repeat, a visible point without a position, a damaged file), here or from `blocks()`.
@@ -187,7 +187,7 @@ def _open_json(path: Path) -> PointTracks:
 
 @dataclass(frozen=True)
 class _Member:
-    """One .npy of an npz, read on from where it stands."""
+    """One .npy of an npz, read sequentially."""
 
     path: Path
     name: str
@@ -273,7 +273,7 @@ def _point_tracks(
 
 
 def _checked(path: Path, xy: np.ndarray, visible: np.ndarray, start: int) -> Block:
-    """A block as `PointTracks` promises it: half a position is none."""
+    """A validated block; a position with one NaN is unknown. Raises MediaError E436."""
     seen = visible.astype(bool)
     with np.errstate(over="ignore"):
         xy = xy.astype(np.float32)

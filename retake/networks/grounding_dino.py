@@ -29,8 +29,8 @@ class Detection:
 
 
 class GroundingDino:
-    """The detector, in float32, from a local folder. Raises ConfigError E262 for another model, E263 if it needs its own
-    code."""
+    """The detector, in float32, from a local folder. Raises ConfigError E262 for another model, E263 if
+    it needs its own code."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor

@@ -12,7 +12,7 @@ _GAP, _MARGIN, _HEAD, _CAPTION = 4, 12, 30, 20
 
 
 class Sheet:
-    """Collects a contact sheet while frames stream by; holds its thumbnails and nothing else.
+    """Collects a contact sheet while frames stream by; only thumbnails are kept in memory.
 
     rows: the views' names, from top to bottom. frames: how many frames the clip has. columns: how many of
     them to show, evenly spaced, first and last among them. thumb: longest side of a thumbnail in pixels.
@@ -26,8 +26,8 @@ class Sheet:
     def add(
         self, index: int, views: Sequence[np.ndarray], seconds: float | None = None, caption: str | None = None
     ) -> None:
-        """Offers the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`; under them the
-        caption, else the frame's number and time."""
+        """Adds the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`, if it is among the picks;
+        below them the caption, else frame number and time."""
         if index in self.picks:
             label = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
             self._columns[index] = (
@@ -101,7 +101,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def thumbnail(rgb: np.ndarray, longest: int) -> np.ndarray:
-    """A picture [H, W, 3] at another size: its longer side is `longest` pixels."""
+    """A picture, uint8 [H, W, 3], resized so that its longer side is `longest` pixels."""
     scale = longest / max(rgb.shape[:2])
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -130,7 +130,7 @@ def _write(
 
 
 def letterboxed(rgb: np.ndarray, side: int) -> np.ndarray:
-    """A picture [H, W, 3] in a square of `side` pixels, whatever its shape."""
+    """A picture, uint8 [H, W, 3], fitted into a dark square of `side` pixels."""
     small = thumbnail(rgb, side)
     square = np.full((side, side, 3), _PAPER, np.uint8)
     top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2

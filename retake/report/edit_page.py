@@ -47,7 +47,7 @@ class Link:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that the page says. Equal data and equal frames give equal bytes: nothing else is looked up.
+    """Everything the page shows. Equal data and equal frames give equal bytes.
 
     fps: nominal rate, the speed of play; timestamps: seconds from the first frame, one per frame, or empty
         for n / fps. frames: how many. frame_size: (width, height) of the clip.

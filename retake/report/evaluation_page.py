@@ -28,7 +28,7 @@ def page(
     against: str | None,
     with_sheet: bool,
 ) -> str:
-    """HTML. table: rows of standings.table; about: value -> ((what it is, "higher" or "lower"), network);
+    """The page as HTML. table: rows of standings.table; about: value -> ((what it is, "higher" or "lower"), network);
     failed: pair, arm, seed and error; against: the arm that differences are to. The sheet is sheet.png beside it."""
     parts = [f"<!doctype html><meta charset=utf-8><title>{escape(name)}</title><style>{STYLE}</style>"]
     parts.append(f"<h1>{escape(name)}</h1>")

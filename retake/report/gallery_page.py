@@ -42,7 +42,7 @@ class Card:
 
 
 def page(name: str, cards: Sequence[Card]) -> str:
-    """HTML. Equal cards give equal bytes."""
+    """The page as HTML. Equal cards give equal bytes."""
     style, script = ((HERE / f"gallery.{kind}").read_text() for kind in ("css", "js"))
     rows = [
         asdict(card) | {"report": quote(card.report), "picture": quote(card.picture), "scores": rounded(card.scores)}

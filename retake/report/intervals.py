@@ -1,4 +1,4 @@
-"""Who stands where: values of many edits as means with intervals, and differences to one of them, pair by pair."""
+"""Means over many edits with bootstrap confidence intervals, and paired differences to one arm."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def table(
 
 
 def mean_by_pair(found: Values, pairs: Sequence[str], arm: str, value: str) -> dict[str, float]:
-    """By pair, over the seeds that have the value; pairs of which none has it are left out."""
+    """The mean of a value by pair, over the seeds that have it; pairs without it are left out."""
     wanted = set(pairs)
     of: dict[str, list[float]] = {}
     for (pair, by, _), measured in found.items():

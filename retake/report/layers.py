@@ -77,7 +77,7 @@ def label_position(mask: np.ndarray, room: int) -> tuple[int, int]:
 
 
 def draw_label(picture: np.ndarray, text: str, centre: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Text on a dark plate about `centre`, moved to lie inside; writes into `picture`, uint8 [H, W, 3]."""
+    """Draws text on a dark box around `centre`, moved inside the picture, in place into uint8 [H, W, 3]."""
     font, size, pad = cv2.FontFace("sans"), 10 + 4 * _stroke(picture), 3
     _, _, width, height = cv2.getTextSize((1, 1), text, (0, 0), font, size, 700)
     x, y = (
@@ -89,8 +89,8 @@ def draw_label(picture: np.ndarray, text: str, centre: tuple[int, int], colour: 
 
 
 def depth_peak(depth: np.ndarray) -> float:
-    """Nearness that all but a hundredth of a map's finite values stay below; its maximum over a clip is `nearest`
-    below. Every second pixel each way is looked at."""
+    """99th percentile of a depth map's finite values, on every second pixel; its maximum over a clip is `nearest` of
+    `depth_image`."""
     values = depth[::2, ::2]
     values = values[np.isfinite(values)]
     return float(np.percentile(values, 99)) if len(values) else 0.0
@@ -118,8 +118,8 @@ def depth_bar(width: int = 96, height: int = 16) -> np.ndarray:
 
 
 def flow_peak(flow: np.ndarray) -> float:
-    """Length in pixels that all but a hundredth of a field's finite vectors stay below; its maximum over a clip is
-    `max_px` below. The very longest vector is mostly an outlier at the border, and would leave the rest pale."""
+    """99th percentile of a field's vector lengths, in pixels; its maximum over a clip is `max_px` of `flow_image`. The
+    longest vector is mostly an outlier at the border, and would leave the rest pale."""
     length = np.hypot(flow[..., 0], flow[..., 1])
     length = length[np.isfinite(length)]
     return float(np.percentile(length, 99)) if len(length) else 0.0

@@ -56,7 +56,7 @@ SCHEDULE: dict[str, Any] = {
     "steps_offset": 0,
 }
 
-# Shares of clips told nothing, the caption alone, the reference picture alone, both.
+# Shares of clips conditioned on nothing, the caption alone, the reference picture alone, both.
 TOLD = (0.1, 0.55, 0.1, 0.25)
 
 
@@ -128,7 +128,7 @@ class Lesson:
 
 
 class Teacher:
-    """Draws noisy clips and what is told of them, by the number of the step."""
+    """Draws noisy clips and their conditions, by the number of the step."""
 
     def __init__(self, cache: Cache, encoder: Any, words: Any, seed: int, device: str, power: float) -> None:
         self.cache, self.seed, self.device, self.power = cache, seed, device, power
@@ -142,7 +142,7 @@ class Teacher:
         self.silent = place[""]
 
     def draw(self, step: int, lesson: Lesson) -> Mapping[str, Tensor]:
-        """x0, noise and z [B, f, C, h, w], t [B], told [B, L + P, D], at: the frames' numbers [f]."""
+        """x0, noise and z [B, f, C, h, w], t [B], condition [B, L + P, D], at: the frames' numbers [f]."""
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         count, stride = lesson.batch, FRAMES // lesson.frames
         picked = torch.randint(len(self.cache.captions), (count,), generator=random)

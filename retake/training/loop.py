@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Slice:
-    """One sitting: at most `minutes`, or until the process is told to stop."""
+    """One sitting: at most `minutes`, or until the process is asked to stop."""
 
     minutes: float = math.inf
     log_every: int = 20

@@ -101,7 +101,7 @@ class Then(Silent):
 
 
 class ProgressLog(Silent):
-    """Remembers what it was told."""
+    """Keeps the progress reported."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []
