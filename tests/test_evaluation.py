@@ -19,7 +19,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError
 from retake.report import evaluation_page
-from retake.report.intervals import bootstrap_interval, table
+from retake.report.intervals import bootstrap, table
 from retake.store import Store
 from retake.synthetic import clips, mixes
 from retake.video import read_image, write_png
@@ -257,7 +257,7 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(300):
-        found = bootstrap_interval(list(rng.normal(3.0, 2.0, 30)), draws=400)
+        found = bootstrap(list(rng.normal(3.0, 2.0, 30)), draws=400)
         inside += found["low"] <= 3.0 <= found["high"]
     assert 0.88 <= inside / 300 <= 0.98
 
