@@ -154,8 +154,8 @@ def at_rest(home: Path, bad: dict[str, str]) -> dict[str, Any]:
             shutil.copytree(folder, many / folder.parent.name / name, copy_function=os.link)
     first = measured(home, "many.csv")  # which writes the gallery and the tables
     wanted = {"cached": 2 * TIMES * (len(clips) - len(bad)), "quarantined": 2 * TIMES * len(bad)}
-    assert first["told"]["counts"] == wanted
-    assert not first["told"]["stages"], "something was looked up"
+    assert first["report"]["counts"] == wanted
+    assert not first["report"]["stages"], "something was looked up"
     return measured(home, "many.csv")
 
 
@@ -196,8 +196,8 @@ def measured(home: Path, manifest: str = "clips", kill: bool = False, seed: int 
                     one.send_signal(signal.SIGKILL)
             time.sleep(0.05)
     killed = child.returncode == -signal.SIGKILL
-    told = json.loads(out.read_text()) if not killed else {}
-    return {"cpu": spent, "peak": peak, "seconds": time.perf_counter() - begun, "told": told, "killed": killed}
+    report = json.loads(out.read_text()) if not killed else {}
+    return {"cpu": spent, "peak": peak, "seconds": time.perf_counter() - begun, "report": report, "killed": killed}
 
 
 def cost(size: int, made: list[dict[str, Any]], again: dict[str, Any], dvc: float | None) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def fate(
     size: int, bad: dict[str, str], made: list[dict[str, Any]], again: dict[str, Any], datasets: Path
 ) -> dict[str, Any]:
     """What became of the clips, and whether it is what should have. datasets: where states.jsonl lies."""
-    jobs = made[-1]["told"]["jobs"]
+    jobs = made[-1]["report"]["jobs"]
     aside = {job["job"].partition("/")[0]: job["code"] for job in jobs if job["state"] == "quarantined"}
     reasons = Counter(job["code"] for job in jobs if job["state"] == "quarantined")
     (log,) = datasets.rglob("states.jsonl")
@@ -235,7 +235,7 @@ def fate(
         "exactly these, for these reasons": aside == bad,
         "for": ", ".join(f"{code} {count}" for code, count in sorted(reasons.items())),
         "edits begun twice": sum(count > 1 for count in begun.values()),
-        "made again by the second run": again["told"]["stages"].get("ran", 0),
+        "made again by the second run": again["report"]["stages"].get("ran", 0),
     }
 
 

@@ -115,12 +115,12 @@ def sampled(backbone: Backbone, prompts: Sequence[str], steps: int, guidance: fl
     made = []
     for first in range(0, len(prompts), BATCH):
         some = prompts[first : first + BATCH]
-        told = backbone.condition(text=some)
+        condition = backbone.condition(text=some)
         numbers = range(first * grid.frames, (first + len(some)) * grid.frames)
         z = noise(SEED, numbers, grid[1:]).unflatten(0, (-1, grid.frames)).to(backbone.device)
         with torch.inference_mode():
             for t, to in backbone.schedule.step_pairs(steps):
-                z = backbone.schedule.step(*backbone.predict(z, t, told, guidance), t, to)
+                z = backbone.schedule.step(*backbone.predict(z, t, condition, guidance), t, to)
             made.append(pixels(backbone.decode(z)))
     return np.concatenate(made)
 

@@ -44,7 +44,7 @@ def edited(frames: tuple[int, int]) -> Iterator[dict[str, Any]]:
         for count in frames:
             order = prepared(Path(folder) / f"store-{count}", clip, count)
             found[count] = watched("benchmarks.stages", ["measure", *order])
-        times = told(prepared(Path(folder) / "store-told", clip, frames[1]))
+        times = measure(prepared(Path(folder) / "store-watched", clip, frames[1]))
         rows = list(killed(prepared(Path(folder) / "store-killed", clip, frames[1]), frames[1]))
     short, long = (found[count] for count in frames)
     quarter = frames[1] // 4
@@ -67,7 +67,7 @@ def prepared(store: Path, clip: Path, count: int) -> list[str]:
     return order
 
 
-def told(order: list[str]) -> dict[int, float]:
+def measure(order: list[str]) -> dict[int, float]:
     """When each frame came out of the queue, in seconds."""
     process = subprocess.Popen([sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

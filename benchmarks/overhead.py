@@ -68,8 +68,8 @@ def run(
         clip, overrides = prepare(scratch, frames, width, height)
         plain.edit(clip, settings(overrides), scratch / "warm")  # imports, decoder process, file cache
         taken = [one_round(scratch / str(n), clip, overrides, n % 2 == 0) for n in range(rounds)]
-        told = command_line(scratch, clip, overrides, calls)
-    return [*ratios(taken), *stages(taken), *told]
+        output = command_line(scratch, clip, overrides, calls)
+    return [*ratios(taken), *stages(taken), *output]
 
 
 def prepare(scratch: Path, frames: int, width: int, height: int) -> tuple[str, list[str]]:
@@ -195,9 +195,9 @@ def call_row(name: str, args: list[str], scratch: Path, env: dict[str, str], tim
     retake = str(Path(sys.executable).with_name("retake"))
     timed([retake, *args], env)
     seconds = [timed([retake, *args], env) for _ in range(times)]
-    told = scratch / "told.json"
-    timed([sys.executable, "-c", ASK, str(told), *args], env)
-    status, names = json.loads(told.read_text())
+    output = scratch / "output.json"
+    timed([sys.executable, "-c", ASK, str(output), *args], env)
+    status, names = json.loads(output.read_text())
     assert status == 0, f"{name}: status {status}"
     return {
         "table": TITLE,

@@ -11,18 +11,18 @@ import numpy as np
 
 from retake.formats import RegionSeries
 from retake.methods import Patch
-from retake.methods.propagate import Box, Params, assembled, box_of, edge_reach, soft_mask
+from retake.methods.propagate import Box, Params, assembled, bounding_box, edge_reach, soft_mask
 
 
 def static_paste(masks: RegionSeries, picture: np.ndarray) -> Patch:
     """The picture stays where it was placed on frame 0; the masks show parts of it. picture: uint8 [h,w,3]."""
-    home = box_of(masks[0], 0)
+    home = bounding_box(masks[0], 0)
     return pasted(masks, picture, [home] * len(masks))
 
 
 def box_paste(masks: RegionSeries, picture: np.ndarray) -> Patch:
     """The picture is stretched over the bounding box of every frame's mask: shift and scale, no turn, no shear."""
-    return pasted(masks, picture, [box_of(masks[t], 0) for t in range(len(masks))])
+    return pasted(masks, picture, [bounding_box(masks[t], 0) for t in range(len(masks))])
 
 
 def pasted(masks: RegionSeries, picture: np.ndarray, places: list[Box | None]) -> Patch:
@@ -31,7 +31,7 @@ def pasted(masks: RegionSeries, picture: np.ndarray, places: list[Box | None]) -
     rendered = []
     for t, place in enumerate(places):
         mask = masks[t]
-        box = box_of(mask, edge_reach(params))
+        box = bounding_box(mask, edge_reach(params))
         if place is None or box is None:
             rendered.append(None)
             continue

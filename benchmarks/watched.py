@@ -25,7 +25,7 @@ def watched(module: str, order: list[str]) -> dict[str, float]:
             continue  # it, or a child of it, has just ended
         time.sleep(0.02)
     assert process.stdout is not None
-    told = process.stdout.read()
+    output = process.stdout.read()
     if process.returncode:
         raise SystemExit(f"{order} ended with status {process.returncode}")
-    return peaks | {"seconds": time.perf_counter() - begun} | json.loads(told or b"{}")
+    return peaks | {"seconds": time.perf_counter() - begun} | json.loads(output or b"{}")

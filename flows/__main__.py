@@ -45,9 +45,9 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except Exception as error:
-        if told := getattr(error, "format_message", None):  # how Typer says that the command itself is wrong
+        if text := getattr(error, "format_message", None):  # how Typer says that the command itself is wrong
             # Without a command it has shown the help, and has no more to say.
-            code = fail(ConfigError("E201", told(), f"See: {command_path(error)} --help")) if told() else 2
+            code = fail(ConfigError("E201", text(), f"See: {command_path(error)} --help")) if text() else 2
         elif debug:
             raise
         elif memory.is_out_of_memory(error):

@@ -42,7 +42,7 @@ def process_inbox(folder: str, overrides: list[str] | None = None) -> dict[str, 
 
 def shown(done: dict[str, Any]) -> dict[str, Any]:
     """Put the jobs of a run where Prefect's pages show them. Raises SomeFailedError E700 where this run set clips aside
-    or failed: the flow run fails, and whoever is to be told hears of it once."""
+    or failed: the flow run fails, and sends one notification."""
     rows = [{key: value for key, value in job.items() if key != "metrics"} for job in done["jobs"]]
     create_table_artifact(rows, key=f"dataset-{artifact_key(done['dataset'])}", description=str(done["counts"]))
     if done["new_bad"]:

@@ -43,14 +43,14 @@ def edit_clip(clip: str, overrides: list[str] | None = None, until: str = "repor
     """Edit one clip; returns what `retake edit --json` prints. Raises RetakeError, which fails the run."""
     runner = Prefect(open_store(), ProgressArtifacts())
     done = edit.edit(clip, overrides or [], until=until, runner=runner)
-    told = done.as_json()
-    create_table_artifact(told["stages"], key=f"edit-{done.id}-stages", description=f"Stages of edit {done.id}")
-    create_markdown_artifact(summary(told, clip), key=f"edit-{done.id}", description=f"Edit {done.id} of {clip}")
-    return told
+    result = done.as_json()
+    create_table_artifact(result["stages"], key=f"edit-{done.id}-stages", description=f"Stages of edit {done.id}")
+    create_markdown_artifact(summary(result, clip), key=f"edit-{done.id}", description=f"Edit {done.id} of {clip}")
+    return result
 
 
-def summary(told: dict[str, Any], clip: str) -> str:
+def summary(result: dict[str, Any], clip: str) -> str:
     """Markdown: what was edited, where the results are."""
-    reused = sum(stage["status"] == "cached" for stage in told["stages"])
-    lines = [f"# Edit {told['edit']}", "", f"Clip `{clip}`: {len(told['stages'])} stages, {reused} cached.", ""]
-    return "\n".join([*lines, *(f"- {name}: `{path}`" for name, path in told["outputs"].items())])
+    reused = sum(stage["status"] == "cached" for stage in result["stages"])
+    lines = [f"# Edit {result['edit']}", "", f"Clip `{clip}`: {len(result['stages'])} stages, {reused} cached.", ""]
+    return "\n".join([*lines, *(f"- {name}: `{path}`" for name, path in result["outputs"].items())])

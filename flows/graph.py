@@ -216,14 +216,14 @@ def uncorrected(params: Any) -> Any:
 
 
 def metric_settings(p: Settings) -> metrics.Params:
-    """The metrics' settings; what the edit was told (its reference, its prompts) is what CLIP compares with."""
-    told = {}
+    """The metrics' settings; CLIP compares with the edit's own reference and prompts."""
+    overrides = {}
     for name in ("clip_score", "cass"):
         score = getattr(p.metrics, name)
         unset = [what for what in ("reference", "prompt", "source_prompt") if getattr(score, what, "") is None]
         own = {what: value for what in unset if (value := getattr(p.edit, what, None))}
-        told |= {name: score.model_copy(update=own)} if own else {}
-    return p.metrics.model_copy(update=told) if told else p.metrics
+        overrides |= {name: score.model_copy(update=own)} if own else {}
+    return p.metrics.model_copy(update=overrides) if overrides else p.metrics
 
 
 def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:

@@ -146,7 +146,7 @@ class Local:
     on_outcome: Callable[[Outcome], None] = lambda outcome: None
     outcomes: list[Outcome] = field(default_factory=list)
     made_before: dict[str, Outcome] = field(default_factory=dict)  # by this very run, before it met damage
-    told: set[tuple[str, str]] = field(default_factory=set)  # keys and how they ended, of passes that met damage
+    reported: set[tuple[str, str]] = field(default_factory=set)  # (key, status) of earlier passes that met damage
 
     def __call__(
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
@@ -154,9 +154,9 @@ class Local:
         return self.noted(self.outcome(stage, params, Chosen(implementation, weights), inputs)).artifact
 
     def noted(self, outcome: Outcome) -> Outcome:
-        """Keep an outcome and tell of it, once."""
+        """Keep an outcome and report it once."""
         self.outcomes.append(outcome)
-        if (outcome.key, outcome.status) not in self.told:
+        if (outcome.key, outcome.status) not in self.reported:
             self.on_outcome(outcome)
         return outcome
 
@@ -167,7 +167,7 @@ class Local:
     def outcome(self, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Outcome:
         """Find or make one stage's result."""
         paths = files_of(params) + [path for v in inputs.values() if isinstance(v, Clip) for path in v.paths()]
-        own = [str(path) for reference in chosen.weights.values() if (path := local.given(reference)) is not None]
+        own = [str(path) for reference in chosen.weights.values() if (path := local.local_path(reference)) is not None]
         sources = Sources(self.store, paths + own)
         recipe = recipe_of(self.store, stage, params, chosen, inputs)
         outcome = compute(self.store, stage, recipe, params, inputs, self.observer, sources)
@@ -176,7 +176,7 @@ class Local:
     def healed(self, build: Callable[[], Any]) -> Any:
         """Call `build` (a pass over a graph); when it meets a damaged object, set aside all damage among what the
         pass had used and call it again. Each round has less to trust and more to make anew, and tells of that only."""
-        self.told.clear()
+        self.reported.clear()
         for _ in range(HEALING_ROUNDS):
             try:
                 return build()
@@ -184,7 +184,7 @@ class Local:
                 for outcome in self.outcomes:
                     drop_damaged(self.store, outcome.artifact)
                 self.made_before |= {o.key: o for o in self.outcomes if o.status == "ran"}
-                self.told |= {(o.key, o.status) for o in self.outcomes}
+                self.reported |= {(o.key, o.status) for o in self.outcomes}
                 self.outcomes.clear()
         return build()
 

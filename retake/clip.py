@@ -1,4 +1,4 @@
-"""A clip: anything that has frames. A video file, a folder of images, a sequence of a DAVIS tree, a sprite scene.
+"""Clips: anything with frames. A video file, a folder of images, a sequence of a DAVIS tree, a sprite scene.
 
     holiday.mp4            a video file
     frames/                a folder of images, in the order of their names
@@ -36,7 +36,7 @@ Frame = tuple[float, np.ndarray]
 
 @dataclass(frozen=True)
 class ClipInfo:
-    """What is known of a clip before it is decoded. Sizes as shown (upright, square pixels), times in seconds."""
+    """Properties of a clip before decoding. Sizes as shown (upright, square pixels), times in seconds."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class ClipInfo:
 
 @dataclass(frozen=True)
 class Clip:
-    """Base of the kinds of clips. `spec` is what a person typed."""
+    """Base class of clips. `spec` is the clip's name as typed."""
 
     spec: str
 
@@ -62,11 +62,11 @@ class Clip:
         raise NotImplementedError
 
     def paths(self) -> list[str]:
-        """Files and folders whose change during a run must stop it."""
+        """Files and folders that must not change during a run."""
         return []
 
     def expected(self, sha256: str | None) -> Clip:
-        """The clip held to the SHA-256 of its file. Raises ConfigError E235 where it is no file."""
+        """The clip, checked against the SHA-256 of its file. Raises ConfigError E235 if it is not one file."""
         if sha256 is None:
             return self
         raise ConfigError("E235", f"frames.sha256 is of a video file, and {self.spec} is none", "Leave it out.")
@@ -89,7 +89,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoClip(Clip):
-    """A video file. It is probed and decoded in a child process. sha256: of the only file that may stand there."""
+    """A video file. It is probed and decoded in a child process. sha256: the expected hash, if any."""
 
     sha256: str | None = None
 
@@ -97,7 +97,7 @@ class VideoClip(Clip):
         return replace(self, sha256=sha256.lower()) if sha256 else self
 
     def digest(self, store: Store) -> str:
-        """Raises MediaError E417 where the file is another than `sha256` says."""
+        """Content digest. Raises MediaError E417 if it differs from `sha256`."""
         found = store.source_digest(self.spec)
         if self.sha256 not in (None, found):
             raise MediaError(
@@ -140,7 +140,7 @@ class FolderClip(Clip):
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
-        """Raises MediaError E410 when the folder holds no image."""
+        """The image files in natural order. Raises MediaError E410 when there are none."""
         found = [p for p in Path(self.spec).iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
         if not found:
             raise MediaError("E410", f"{self.spec} holds no image", f"A frame is one of {', '.join(sorted(IMAGES))}.")
@@ -154,7 +154,7 @@ class FolderClip(Clip):
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
         expected: tuple[int, ...] | None = None
-        for seconds, index in pick(selection, len(self.images), folder_fps):
+        for seconds, index in select_indices(selection, len(self.images), folder_fps):
             rgb = read_image(self.images[index])[..., :3]
             expected = expected or rgb.shape
             if rgb.shape != expected:
@@ -180,17 +180,17 @@ class SpriteClip(Clip):
         from retake.synthetic import clips, scenes
         from retake.synthetic.world import World
 
-        name, seed = self._named
+        name, seed = self._scene_and_seed
         return World(clips.draw(seed).scene if name == CAPTIONED else scenes.scene(name, seed))
 
     def digest(self, store: Store) -> str:
         from retake.synthetic import clips, scenes
 
-        name, seed = self._named
+        name, seed = self._scene_and_seed
         return digest(["sprites", clips.VERSION if name == CAPTIONED else scenes.VERSION, name, seed])
 
     @property
-    def _named(self) -> tuple[str, int]:
+    def _scene_and_seed(self) -> tuple[str, int]:
         _, name, *seed = self.spec.split(":")
         return name, int(seed[0]) if seed else 0
 
@@ -200,13 +200,13 @@ class SpriteClip(Clip):
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
-        for seconds, index in pick(selection, self.world.frames, self.world.fps):
+        for seconds, index in select_indices(selection, self.world.frames, self.world.fps):
             rgb = self.world.frame(index)
             yield seconds, resize(rgb, size) if size else rgb
 
 
 def open_clip(spec: str) -> Clip:
-    """The clip that a person named. Raises MediaError E400 (nothing there), E401 (empty file), E404 (not a local
+    """The clip of a name as typed. Raises MediaError E400 (nothing there), E401 (empty file), E404 (not a local
     file), ConfigError E240 (not the name of a scene)."""
     if re.fullmatch(r"sprites:[a-z_]+(:\d{1,9})?", spec):
         return SpriteClip(spec)
@@ -217,13 +217,13 @@ def open_clip(spec: str) -> Clip:
     if not spec.strip():
         raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")
     try:
-        return _of_files(spec)
-    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, the home of nobody
+        return _file_clip(spec)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, not text, unknown home folder
         why = f"{spec[:80]!r} is no name of a file: {error.strerror if isinstance(error, OSError) else error}"
         raise MediaError("E400", why[:300], "Give the path of a video, for example clip.mp4") from error
 
 
-def _of_files(spec: str) -> Clip:
+def _file_clip(spec: str) -> Clip:
     path = Path(spec).expanduser()
     if path.is_dir():
         return FolderClip(str(path))
@@ -250,7 +250,7 @@ def davis_sequence(images: Path, sequence: str) -> Path:
     raise MediaError("E400", f"{images.parent} has no sequence {sequence!r}", did_you_mean(sequence, known))
 
 
-def pick(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, int]]:
+def select_indices(selection: Selection, count: int, fps: float) -> Iterator[tuple[float, int]]:
     """(seconds, source index) of the selected frames of a clip whose frame k is shown at k / fps.
 
     The rules are those of `Selection`: with `selection.fps`, tick k takes the frame that is on screen then.

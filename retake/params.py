@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from retake.weights.local import given
+from retake.weights.local import local_path
 
 
 def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
                 value = {str(k): file_digest(v) for k, v in value.items()}
             else:
                 value = file_digest(value)
-        elif "weights" in marks and value is not None and (path := given(value)) is not None:
+        elif "weights" in marks and value is not None and (path := local_path(value)) is not None:
             value = file_digest(str(path))
         elif isinstance(value, BaseModel):
             value = keyed_params(value, file_digest)

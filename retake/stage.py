@@ -87,7 +87,7 @@ def stage(
 
 
 class Observer(Protocol):
-    """Who is told how a stage is getting on."""
+    """Receives the progress of a stage."""
 
     def progress(self, stage: str, done: int, total: int) -> None: ...
     def waiting(self, stage: str) -> None: ...
@@ -264,7 +264,7 @@ def within_memory(work: Callable[[], Work], params: BaseModel, inputs: Mapping[s
             if not memory.is_out_of_memory(error):
                 raise
             name, said = now.stage.name, str(error).partition("\n")[0][:200]
-        memory.release()
+        memory.free_memory()
     raise MachineError(
         "E506",
         f"{name}: out of memory ({said})",

@@ -47,12 +47,12 @@ def stage_report(
     source: FrameSeries = work.open(frames)
     size = layers.tile_size(source.width, source.height, params.tile)
     # Everything is drawn at the tile's size: colouring pixels that are then shrunk away costs most of the time.
-    small = (layers.fill(rgb, size) for rgb in source)
+    small = (layers.resize_to(rgb, size) for rgb in source)
     names, draw = ["source"], [lambda t, tile: tile]
     peak = nearest = None
     if result:
         shown = iter(work.open(result))
-        names, draw = [*names, "result"], [*draw, lambda t, tile: layers.fill(next(shown), size)]
+        names, draw = [*names, "result"], [*draw, lambda t, tile: layers.resize_to(next(shown), size)]
     objects: MaskSeries | None = work.open(masks) if masks else None
     if objects:
         names, draw = [*names, "mask"], [*draw, mask_layer(objects, size)]
@@ -118,7 +118,7 @@ def region_layer(region: RegionSeries, size: tuple[int, int]) -> Layer:
 
 def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask at the tile's size, bool."""
-    return layers.fill(mask.astype(np.float32), size) >= 0.5
+    return layers.resize_to(mask.astype(np.float32), size) >= 0.5
 
 
 def differs(region: RegionSeries, masks: MaskSeries | None) -> bool:
@@ -127,7 +127,7 @@ def differs(region: RegionSeries, masks: MaskSeries | None) -> bool:
 
 
 def depth_layer(depth: DepthSeries, nearest: float, size: tuple[int, int]) -> Layer:
-    return lambda t, tile: layers.depth_image(layers.fill(depth[t], size), nearest)
+    return lambda t, tile: layers.depth_image(layers.resize_to(depth[t], size), nearest)
 
 
 def flow_layer(flow: FlowSeries, peak: float, size: tuple[int, int]) -> Layer:
@@ -138,7 +138,7 @@ def flow_layer(flow: FlowSeries, peak: float, size: tuple[int, int]) -> Layer:
     def draw(t: int, tile: np.ndarray) -> np.ndarray | None:
         if t >= len(flow):
             return None
-        return layers.fill(layers.flow_image(layers.fill(flow.forward(t), half), peak), size)
+        return layers.resize_to(layers.flow_image(layers.resize_to(flow.forward(t), half), peak), size)
 
     return draw
 

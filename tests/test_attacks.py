@@ -42,13 +42,13 @@ MISDEEDS = {
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory) -> list[dict[str, Any]]:
+def rows(tmp_path_factory) -> list[dict[str, Any]]:
     return watched(tmp_path_factory.mktemp("attacks"))
 
 
 @pytest.fixture(scope="module")
-def refused(told) -> list[dict[str, Any]]:
-    return [row for row in told if row["got"] != HARMLESS]
+def refused(rows) -> list[dict[str, Any]]:
+    return [row for row in rows if row["got"] != HARMLESS]
 
 
 def test_every_family_is_large_and_no_case_stands_twice():
@@ -59,16 +59,16 @@ def test_every_family_is_large_and_no_case_stands_twice():
     assert {family: counts[family] for family in LEAST if counts[family] < LEAST[family]} == {}
 
 
-def test_every_attack_is_refused_with_its_code_or_comes_to_nothing(told):
-    assert [(row["family"], row["name"]) for row in told] == [(case.family, case.name) for case in corpus()]
+def test_every_attack_is_refused_with_its_code_or_comes_to_nothing(rows):
+    assert [(row["family"], row["name"]) for row in rows] == [(case.family, case.name) for case in corpus()]
     wrong = [
-        (row["family"], row["name"], row["got"], row["shown"]) for row in told if row["got"] not in row["expected"]
+        (row["family"], row["name"], row["got"], row["shown"]) for row in rows if row["got"] not in row["expected"]
     ]
     assert wrong == []
 
 
-def test_nothing_is_written_called_started_or_imported(told):
-    assert [(row["name"], row["events"]) for row in told if row["events"]] == []
+def test_nothing_is_written_called_started_or_imported(rows):
+    assert [(row["name"], row["events"]) for row in rows if row["events"]] == []
 
 
 def test_a_refusal_is_short_and_says_what_to_do_next(refused):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command import Told, reference, sprite_clip
+from helpers.command import CommandResult, reference, sprite_clip
 from zoo import make_clip, make_sound
 
 from retake.video import write_png
@@ -43,19 +43,19 @@ def given(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def retake(monkeypatch, capfd, given) -> Iterator[Callable[..., Told]]:
+def retake(monkeypatch, capfd, given) -> Iterator[Callable[..., CommandResult]]:
     """Calls the command line in this process, in the folder of the given files."""
     from flows.__main__ import main
 
     monkeypatch.chdir(given)
     handler = signal.getsignal(signal.SIGTERM)
 
-    def call(*words: str) -> Told:
+    def call(*words: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["retake", *words])
         with pytest.raises(SystemExit) as left:
             main()
         out, err = capfd.readouterr()
-        return Told(int(left.value.code or 0), out, err)
+        return CommandResult(int(left.value.code or 0), out, err)
 
     yield call
     signal.signal(signal.SIGTERM, handler)
@@ -185,15 +185,15 @@ def test_bad_input_is_told_with_a_code_and_a_next_step(name, retake, monkeypatch
     case = CASES[name]
     for variable, value in case.where.items():
         monkeypatch.setenv(variable, value)
-    told = retake(*case.words)
-    assert told.code == case.exit, told.err
-    assert told.out == ""
-    shown = re.search(rf"^{case.code} (?P<message>.*\n(?:.*\n)*?)(?P<hint>     .*)\n\Z", told.err, re.MULTILINE)
-    assert shown, told.err
+    result = retake(*case.words)
+    assert result.code == case.exit, result.err
+    assert result.out == ""
+    shown = re.search(rf"^{case.code} (?P<message>.*\n(?:.*\n)*?)(?P<hint>     .*)\n\Z", result.err, re.MULTILINE)
+    assert shown, result.err
     assert re.search(case.hint, shown["hint"]), shown["hint"]
     assert case.message in shown["message"]
     assert len(shown[0].splitlines()) <= 6
-    assert "Traceback" not in told.err
+    assert "Traceback" not in result.err
 
     machine = retake(*case.words, "--json")
     assert (machine.code, machine.out) == (case.exit, "")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command import CHECKOUT, Child, Shell, Told, reference, sprite_clip
+from helpers.command import CHECKOUT, Child, CommandResult, Shell, reference, sprite_clip
 
 from retake.store import Store
 from retake.video import read_image, write_png
@@ -30,8 +30,8 @@ class Warm:
     shell: Shell
     clip: Path
     picture: Path
-    planned: Told  # before the edit
-    first: Told
+    planned: CommandResult  # before the edit
+    first: CommandResult
 
     def words(self, *more: object) -> tuple[object, ...]:
         return (self.clip, *BOX, f"edit.reference={self.picture}", *more)
@@ -61,7 +61,7 @@ def warm(tmp_path_factory) -> Warm:
     return Warm(shell, clip, picture, shell("plan", *words), shell("edit", *words))
 
 
-def agree(planned: Told, done: Told) -> bool:
+def agree(planned: CommandResult, done: CommandResult) -> bool:
     """Whether a run did what its plan said: cached and will run exactly, may run either way."""
     allowed = {"cached": {"cached"}, "will run": {"ran"}, "may run": {"cached", "ran"}}
     said, did = planned.statuses(), done.statuses()
@@ -76,18 +76,18 @@ def digest(path: str | Path) -> str:
 
 
 def test_an_edit_prints_one_object(warm):
-    told = warm.first.data
-    assert set(told) == {"edit", "stages", "outputs"}
-    assert re.fullmatch(r"[0-9a-f]{12}", told["edit"])
-    assert [s["stage"] for s in told["stages"]] == STAGES
-    for stage in told["stages"]:
+    result = warm.first.data
+    assert set(result) == {"edit", "stages", "outputs"}
+    assert re.fullmatch(r"[0-9a-f]{12}", result["edit"])
+    assert [s["stage"] for s in result["stages"]] == STAGES
+    for stage in result["stages"]:
         assert set(stage) == {"stage", "key", "status", "seconds", "bytes"}
         assert re.fullmatch(r"[0-9a-f]{64}", stage["key"])
         assert stage["status"] == "ran"
         assert stage["seconds"] > 0
         assert stage["bytes"] > 0
-    assert set(told["outputs"]) == {"video", "report", "metrics"}
-    assert all(Path(path).stat().st_size > 0 for path in told["outputs"].values())
+    assert set(result["outputs"]) == {"video", "report", "metrics"}
+    assert all(Path(path).stat().st_size > 0 for path in result["outputs"].values())
     assert warm.first.err == ""
 
 
@@ -173,8 +173,8 @@ def test_two_clips_of_one_name_do_not_collide(warm, tmp_path):
     for name, scene in (("here", "drift"), ("there", "zoom")):
         (tmp_path / name).mkdir()
         clip = sprite_clip(tmp_path / name / "same.mp4", frames=4, scene=scene)
-        told = warm.shell("edit", clip, "--until", "frames", "--json").data
-        folders.append(warm.shell.home / "edits" / "same" / f"{told['edit']}-until-frames")
+        result = warm.shell("edit", clip, "--until", "frames", "--json").data
+        folders.append(warm.shell.home / "edits" / "same" / f"{result['edit']}-until-frames")
     assert folders[0] != folders[1]
     assert all((folder / "recipe.json").exists() for folder in folders)
 
@@ -199,10 +199,10 @@ def test_cached_edits_and_plans_load_nothing_heavy(warm):
 
 
 def test_messages_and_data_keep_to_their_streams(warm):
-    told = warm.shell("edit", *warm.words())
-    assert [line.split()[0] for line in told.out.splitlines()] == ["video", "metrics", "report"]
-    assert all(Path(line.split()[1]).exists() for line in told.out.splitlines())
-    assert all(stage in told.err for stage in STAGES)
+    result = warm.shell("edit", *warm.words())
+    assert [line.split()[0] for line in result.out.splitlines()] == ["video", "metrics", "report"]
+    assert all(Path(line.split()[1]).exists() for line in result.out.splitlines())
+    assert all(stage in result.err for stage in STAGES)
     assert warm.shell("edit", *warm.words("--json")).err == ""
 
 
@@ -257,8 +257,8 @@ def test_damage_that_nobody_looked_for_is_healed_in_the_same_run(warm):
 
 def test_a_run_that_heals_tells_of_every_stage_once_and_of_the_damaged_one_again(warm):
     warm.damage("optical_flow", "00000.safetensors")
-    told = warm.shell("edit", *warm.words("edit.strength=0.8", "--until", "edit")).err
-    stages = [line.split()[:2] for line in told.splitlines() if len(line.split()) > 3]
+    result = warm.shell("edit", *warm.words("edit.strength=0.8", "--until", "edit")).err
+    stages = [line.split()[:2] for line in result.splitlines() if len(line.split()) > 3]
     assert stages.count(["frames", "cached"]) == 1
     assert stages.count(["optical_flow", "cached"]) == stages.count(["optical_flow", "ran"]) == 1
 
@@ -289,7 +289,7 @@ def test_the_launcher_finds_the_checkout_upwards_and_only_there(warm, tmp_path):
     assert "E200" in outside.stderr
     assert "cd " in outside.stderr
     machine = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert Told(machine.returncode, machine.stdout, machine.stderr).error["code"] == "E200"
+    assert CommandResult(machine.returncode, machine.stdout, machine.stderr).error["code"] == "E200"
 
 
 def test_two_processes_hand_out_one_edit_side_by_side(warm):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zoo
 
-from retake.clip import FolderClip, SpriteClip, VideoClip, open_clip, pick, slug
+from retake.clip import FolderClip, SpriteClip, VideoClip, open_clip, select_indices, slug
 from retake.errors import ConfigError, MediaError
 from retake.store import Store
 from retake.video import Selection
@@ -99,17 +99,17 @@ def test_a_scene_is_known_by_its_name_and_seed(own_store):
 )
 def test_a_selection_means_the_same_for_every_kind_of_clip(wish, wanted, tmp_path):
     """The video decoder selects by timestamps, folders and scenes by arithmetic: both must pick the same frames."""
-    assert [index for _, index in pick(wish, 24, 24.0)] == wanted
+    assert [index for _, index in select_indices(wish, 24, 24.0)] == wanted
     zoo.make_clip(tmp_path / "clip.mp4", frames=24, fps=24)
     decoded = list(open_clip(str(tmp_path / "clip.mp4")).read(wish, None, 24.0))
     assert [zoo.read_barcode(rgb) for _, rgb in decoded] == wanted
-    times = [seconds for seconds, _ in pick(wish, 24, 24.0)]
+    times = [seconds for seconds, _ in select_indices(wish, 24, 24.0)]
     assert [seconds for seconds, _ in decoded] == pytest.approx(times, abs=1e-3)
 
 
 def test_an_empty_selection_is_refused():
     with pytest.raises(ConfigError, match="E211"):
-        pick(Selection(first=30), 24, 24.0)
+        select_indices(Selection(first=30), 24, 24.0)
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a b/c", "Ünï cödé", "x" * 300, "...", "a\nb"])

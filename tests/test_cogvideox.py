@@ -310,15 +310,15 @@ def test_text_and_image_are_read_as_one_sequence(embedded):
     assert not words.positive["states"][:, 8:].any()
     assert torch.equal(both.negative["states"], embedded.condition(["", ""]).positive["states"])
     z = random(2, 16, 8, 16, 16)
-    found = [embedded.predict(z, 500, told, guidance=3.0).x0 for told in (both, words, picture)]
+    found = [embedded.predict(z, 500, condition, guidance=3.0).x0 for condition in (both, words, picture)]
     assert (found[0] - found[1]).abs().max() > 1e-4
     assert (found[0] - found[2]).abs().max() > 1e-4
 
 
 def test_a_model_of_text_alone_takes_no_picture(backbone):
-    for told in ({"text": ["a"], "image": torch.zeros(1, 3, 32, 48)}, {}):
+    for inputs in ({"text": ["a"], "image": torch.zeros(1, 3, 32, 48)}, {}):
         with pytest.raises(ConfigError) as error:
-            backbone.condition(**told)
+            backbone.condition(**inputs)
         assert error.value.code == "E273"
 
 

@@ -157,8 +157,8 @@ def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path
     path.write_text("\n".join(map(json.dumps, rows)) + "\n{not json\n")
     shell = Shell(tmp_path)
     words = ("dataset", path, "edit.reference=params/dataset/ball.png")
-    told = shell(*words, "--json")
-    assert (told.code, told.error["code"]) == (2, "E297")
+    result = shell(*words, "--json")
+    assert (result.code, result.error["code"]) == (2, "E297")
     expected = [
         "line 2: the id 'ONE' stands on line 1, too",
         "line 2: edit.feather takes a number, not 'soft'",
@@ -172,7 +172,7 @@ def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path
         "line 7: unknown key masks.path",
         "line 8: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
     ]
-    assert told.error["problems"] == expected
+    assert result.error["problems"] == expected
     assert not (tmp_path / "store").exists()
     plain = shell(*words).err
     assert all(problem in plain for problem in expected)
@@ -181,9 +181,9 @@ def test_all_problems_of_a_dataset_are_told_before_anything_runs(given, tmp_path
 def test_a_column_that_no_setting_has_is_told_though_its_cells_are_empty(given, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"id,clip,masks.boxx,catgory,edit.seed\none,{given}/clips/a.mp4,,,\ntwo,{given}/clips/x.mp4,,,\n")
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
-    assert told.value.problems == (
+    assert raised.value.problems == (
         "line 1: unknown key masks.boxx (Did you mean masks.box?)",
         "line 1: 'catgory' is neither id, category, clip nor a setting (Did you mean category?)",
         f"line 3: no such file: {given}/clips/x.mp4",
@@ -193,9 +193,9 @@ def test_a_column_that_no_setting_has_is_told_though_its_cells_are_empty(given, 
 def test_without_its_id_column_a_manifest_is_looked_through_all_the_same(given, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(f"clip,edit.feather\n{given}/clips/a.mp4,soft\nnowhere.mp4,\n")
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
-    assert told.value.problems == (
+    assert raised.value.problems == (
         "line 1: no column id",
         "line 2: edit.feather takes a number, not 'soft'",
         "line 3: no such file: nowhere.mp4",
@@ -205,22 +205,22 @@ def test_without_its_id_column_a_manifest_is_looked_through_all_the_same(given, 
 def test_of_a_manifest_that_is_all_wrong_the_first_thousand_problems_are_told(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("id,clip\n" + "../x,sprites:drift\n" * 3000)
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         work_of(settings(path, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
-    assert told.value.problems[-1] == "line 1003: what comes from here on was not looked at"
-    assert len(told.value.problems) == 1002
+    assert raised.value.problems[-1] == "line 1003: what comes from here on was not looked at"
+    assert len(raised.value.problems) == 1002
     for name, text in {"b.csv": "id,clip\n" + "a,b,c\n" * 3000, "b.jsonl": "{\n" * 3000}.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(ConfigError) as told:
+        with pytest.raises(ConfigError) as raised:
             work_of(settings(tmp_path / name, "edit.reference=params/dataset/ball.png", "masks.box=[1,2,30,40]"))
-        assert told.value.problems[-1].endswith("what comes from here on was not looked at")
-        assert len(told.value.problems) == 1002
+        assert raised.value.problems[-1].endswith("what comes from here on was not looked at")
+        assert len(raised.value.problems) == 1002
 
 
 def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
-    with pytest.raises(ConfigError, match="E297") as told:
+    with pytest.raises(ConfigError, match="E297") as raised:
         run(inbox(given, tmp_path), given, "edit.anchors={0: /nowhere.png}")
-    assert told.value.problems == ("every clip: no such file: /nowhere.png",)
+    assert raised.value.problems == ("every clip: no such file: /nowhere.png",)
     box, reference = "masks.box=[20,20,80,80]", "edit.reference=params/dataset/ball.png"
     small = [word for word in SMALL if "masks" not in word]
     for words, what in (
@@ -230,13 +230,13 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
         ([box, "edit=sdedit", "edit.prompt=a", "edit.source=inversion", "edit.steps=3"], "Set inversion.steps=3"),
         ([box, reference, "tracks.queries=points"], "tracks.queries=points has no tracks.points"),
     ):
-        with pytest.raises(ConfigError, match=r"every clip: ") as told:
+        with pytest.raises(ConfigError, match=r"every clip: ") as raised:
             work_of(settings(tmp_path / "inbox", *small, *words))
-        assert [what in problem for problem in told.value.problems] == [True]
+        assert [what in problem for problem in raised.value.problems] == [True]
     two = "dataset.edits=[{id: a, settings: {edit: {reference: params/dataset/ball.png}}}, {id: b}]"
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         work_of(settings(tmp_path / "inbox", *small, box, two))
-    assert [problem[:29] for problem in told.value.problems] == ["every clip: edit b: propagate"]
+    assert [problem[:29] for problem in raised.value.problems] == ["every clip: edit b: propagate"]
     assert not (tmp_path / "datasets").exists()
 
 
@@ -387,9 +387,9 @@ def test_a_plan_says_what_is_still_being_written(given, tmp_path):
     folder = inbox(given, tmp_path)
     (folder / "b.mp4").touch()
     words = (folder, f"edit.reference={given / 'cat.png'}", *SMALL)
-    told = Shell(tmp_path)("dataset", *words, "--plan")
-    assert told.code == 0, told.err
-    assert told.out.startswith("2 edits\nb.mp4 is still being written: left for a later run (dataset.settle=5)")
+    result = Shell(tmp_path)("dataset", *words, "--plan")
+    assert result.code == 0, result.err
+    assert result.out.startswith("2 edits\nb.mp4 is still being written: left for a later run (dataset.settle=5)")
     assert Shell(tmp_path)("dataset", *words, "dataset.settle=3600", "--plan", "--json").data["waiting"] == [
         "a.mp4",
         "b.mp4",
@@ -416,9 +416,9 @@ def test_manifests_of_one_name_have_folders_of_their_own(given, tmp_path):
 def test_forgetting_says_what_still_shows_the_clip_and_that_a_pin_does_not_keep_it(given, tmp_path):
     shell, clip = Shell(tmp_path), given / "clips" / "a.mp4"
     words = (f"edit.reference={given / 'cat.png'}", *SMALL)
-    told = shell("report")
-    assert (told.code, told.out) == (0, "")
-    assert "retake edit" in told.err
+    result = shell("report")
+    assert (result.code, result.out) == (0, "")
+    assert "retake edit" in result.err
     run(inbox(given, tmp_path), given)
     swept = shell("sweep", clip, *words, "edit.strength=0.5,1", "--json").data["outputs"]["gallery"]
     edit = f"a/{shell('edit', clip, *words, '--json').data['edit']}"
@@ -443,9 +443,9 @@ def test_what_a_dataset_made_is_made_again_by_its_next_run_once_verify_has_seen_
     linked.chmod(0o644)
     linked.write_bytes(whole[:-1] + b"?")  # through the hard link, into the store
     shell = Shell(tmp_path)
-    told = shell("verify")
-    assert told.code == 6
-    assert "inbox: its next run makes 1 edits again" in told.out
+    result = shell("verify")
+    assert result.code == 6
+    assert "inbox: its next run makes 1 edits again" in result.out
     assert shell("verify", "--repair").code == 6  # it was no edit's of this folder
     done = run(folder, given)
     assert (states(done), done["stages"]["ran"]) == ({"a": "ok", "b": "cached", "c": "cached"}, 1)
@@ -456,10 +456,10 @@ def test_what_a_dataset_made_is_made_again_by_its_next_run_once_verify_has_seen_
 def test_a_file_that_a_sweep_lacks_is_told_before_anything_runs(given, tmp_path):
     shell = Shell(tmp_path)
     words = ("sweep", given / "clips" / "a.mp4", *SMALL, "edit.strength=0.5,1")
-    told = shell(*words, f"edit.reference={given / 'cta.png'}", "--json")
-    assert (told.code, told.error["code"], told.error["hint"]) == (4, "E400", "Did you mean cat.png?")
-    told = shell(*words, "--json")
-    assert (told.code, told.error["code"]) == (2, "E230")
+    result = shell(*words, f"edit.reference={given / 'cta.png'}", "--json")
+    assert (result.code, result.error["code"], result.error["hint"]) == (4, "E400", "Did you mean cat.png?")
+    result = shell(*words, "--json")
+    assert (result.code, result.error["code"]) == (2, "E230")
     assert not (tmp_path / "store").exists()
     assert not (tmp_path / "edits").exists()
 
@@ -557,14 +557,14 @@ def test_two_processes_share_the_work_and_a_killed_one_is_gone_on_from(given, tm
     first.send_signal(signal.SIGKILL)
     first.communicate()
     both = [shell.start(*words), shell.start(*words)]
-    told = [json.loads(child.communicate(timeout=120)[0]) for child in both]
-    for one in told:
+    results = [json.loads(child.communicate(timeout=120)[0]) for child in both]
+    for one in results:
         assert set(states(one)) == set("abc")
         assert set(states(one).values()) <= {"ok", "cached"}
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     ends = [line["job"] for line in lines if line["state"] == "ok"]
     assert sorted(ends) == sorted(set(ends))  # nobody made what another had made
-    assert told[0]["artifacts"] == told[1]["artifacts"]
+    assert results[0]["artifacts"] == results[1]["artifacts"]
     assert not list((tmp_path / "store").rglob("*.part"))
 
 
@@ -573,12 +573,12 @@ def test_the_command_ends_with_three_where_clips_were_set_aside(given, tmp_path)
     (folder / "empty.mp4").touch()
     old(folder / "empty.mp4")
     words = ("dataset", folder, f"edit.reference={given / 'cat.png'}", *SMALL)
-    told = shell(*words)
-    assert told.code == 3
-    assert "3 ok, 1 quarantined" in told.err, told.err
-    assert "E401" in told.err
-    assert "--retry quarantined" in told.err
-    assert "Traceback" not in told.err
+    result = shell(*words)
+    assert result.code == 3
+    assert "3 ok, 1 quarantined" in result.err, result.err
+    assert "E401" in result.err
+    assert "--retry quarantined" in result.err
+    assert "Traceback" not in result.err
     assert shell(*words, "--retry", "everything").code == 2
     assert shell("dataset", folder, folder, "--json").error["code"] == "E215"
     assert not (CHECKOUT / "artifacts" / "datasets" / "inbox").exists()

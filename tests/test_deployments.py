@@ -138,8 +138,8 @@ class Site:
         found: dict[str, dict[str, Any]] = {}
 
         def written() -> bool:
-            told = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
-            found.update({task["name"].rpartition("-")[0]: task for task in told})
+            tasks = self.ask("task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}})
+            found.update({task["name"].rpartition("-")[0]: task for task in tasks})
             return found.keys() == set(MADE) and {task["state_type"] for task in found.values()} == {"COMPLETED"}
 
         until(written)

@@ -205,7 +205,7 @@ def test_one_anchor_that_contradicts_follows_and_all_that_know_nothing_fade():
     params = prior.Params(reach=2)
     whole = list(prior.maps(frames, flow, params))
 
-    def told(change) -> list[np.ndarray]:
+    def estimated(change) -> list[np.ndarray]:
         state = prior._Clip(frames, flow, params)
         for t in range(0, 40, 4):
             state._kept["anchor", t] = change(t, state._anchor(t))
@@ -213,9 +213,9 @@ def test_one_anchor_that_contradicts_follows_and_all_that_know_nothing_fade():
 
     state = prior._Clip(frames, flow, params)
     sure = np.median([abs(state._anchor(t).verdict) for t in range(0, 40, 4)])
-    wrong = told(lambda t, a: a._replace(verdict=-np.sign(a.verdict) * sure) if t == 20 else a)
+    wrong = estimated(lambda t, a: a._replace(verdict=-np.sign(a.verdict) * sure) if t == 20 else a)
     assert all(np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9 for a, b in zip(wrong, whole, strict=True) if np.ptp(a))
-    weak = told(lambda t, a: a._replace(verdict=a.verdict * 1e-3))
+    weak = estimated(lambda t, a: a._replace(verdict=a.verdict * 1e-3))
     assert all(np.ptp(a) < 0.5 * np.ptp(b) + 1e-6 for a, b in zip(weak, whole, strict=True))
 
 

@@ -19,7 +19,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError
 from retake.report import evaluation_page
-from retake.report.intervals import interval, table
+from retake.report.intervals import bootstrap, table
 from retake.store import Store
 from retake.synthetic import clips, mixes
 from retake.video import read_image, write_png
@@ -76,10 +76,10 @@ def test_paths_beside_the_manifest_are_found_there(tmp_path, monkeypatch):
 
 def test_all_problems_of_a_manifest_are_told_at_once(tmp_path):
     text = HEAD + "one,,sprites:drift,,\none,,sprites:drift,,\n../x,,sprites:drift,,\nlast,,missing.mp4,,\nb,,,,\n"
-    with pytest.raises(ConfigError, match="E297") as told:
+    with pytest.raises(ConfigError, match="E297") as raised:
         read_pairs(manifest(tmp_path, text))
     for line in ("line 3: the id 'one' stands on line 2", "line 4: an id", "line 5: ", "line 6: no clip"):
-        assert line in str(told.value)
+        assert line in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_every_arm_of_the_evaluation_that_ships_is_valid():
 
 def test_metrics_compare_every_arm_with_the_same():
     _, (pair,), jobs = prepared("moca", ["evaluation.first=1"])
-    told = {(job.settings.metrics.cass.source_prompt, job.settings.metrics.clip_score.reference) for job in jobs}
-    assert told == {(pair.settings["edit.source_prompt"], pair.settings["edit.reference"])}
+    compared = {(job.settings.metrics.cass.source_prompt, job.settings.metrics.clip_score.reference) for job in jobs}
+    assert compared == {(pair.settings["edit.source_prompt"], pair.settings["edit.reference"])}
 
 
 def test_no_column_changes_what_an_arm_sets(tmp_path):
@@ -257,7 +257,7 @@ def test_the_interval_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     inside = 0
     for _ in range(300):
-        found = interval(list(rng.normal(3.0, 2.0, 30)), draws=400)
+        found = bootstrap(list(rng.normal(3.0, 2.0, 30)), draws=400)
         inside += found["low"] <= 3.0 <= found["high"]
     assert 0.88 <= inside / 300 <= 0.98
 

@@ -25,7 +25,7 @@ from flows.settings.compose import settings
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError
 from retake.exchange import masks as mask_files
-from retake.exchange.whole import whole
+from retake.exchange.atomic_folder import atomic_folder
 from retake.formats import CHUNK, open_series
 from retake.priors.depth import given as given_depth
 from retake.priors.masks import given as given_masks
@@ -131,8 +131,8 @@ def test_where_objects_overlap_the_later_id_stands_and_the_manifest_says_so():
 
 @pytest.mark.parametrize("kind", ["flo", "npz", "kitti"])
 def test_flow_comes_back_to_the_precision_that_is_stated(home, series, tmp_path, kind):
-    told = export(CLIP, ["flow"], tmp_path / "out", chosen(home), formats=Formats(flow=kind), runner=runner(home))
-    folder = Path(str(told["flow"]))
+    result = export(CLIP, ["flow"], tmp_path / "out", chosen(home), formats=Formats(flow=kind), runner=runner(home))
+    folder = Path(str(result["flow"]))
     both = {"forward": str(folder)} if kind == "npz" else {w: str(folder / w) for w in ("forward", "backward")}
     frames = [series["frames"][t] for t in range(COUNT)]
     pairs = list(given_flow.pairs(frames, given_flow.Params(**both)))
@@ -147,15 +147,15 @@ def test_flow_comes_back_to_the_precision_that_is_stated(home, series, tmp_path,
 
 @pytest.mark.parametrize("kind", ["png16", "exr", "npy"])
 def test_depth_comes_back_to_the_precision_that_is_stated(home, series, tmp_path, kind):
-    told = export(CLIP, ["depth"], tmp_path / "out", chosen(home), formats=Formats(depth=kind), runner=runner(home))
+    result = export(CLIP, ["depth"], tmp_path / "out", chosen(home), formats=Formats(depth=kind), runner=runner(home))
     stored = open_series(
         (run := runner(home)).store, room.made_for(run, open_clip(CLIP), settings(chosen(home)), ["depth"])["depth"]
     )
     frames = [series["frames"][t] for t in range(COUNT)]
 
-    got = list(given_depth.maps(frames, None, given_depth.Params(path=str(told["depth"]))))
+    got = list(given_depth.maps(frames, None, given_depth.Params(path=str(result["depth"]))))
     assert len(got) == COUNT
-    step = manifest(told)["parts"]["depth"].get("step", 0)
+    step = manifest(result)["parts"]["depth"].get("step", 0)
     assert (step > 0) == (kind == "png16")
     assert max(float(stored[t].max()) for t in range(COUNT)) > 0
     for t in range(COUNT):
@@ -164,8 +164,8 @@ def test_depth_comes_back_to_the_precision_that_is_stated(home, series, tmp_path
 
 @pytest.mark.parametrize("kind", ["npz", "json"])
 def test_tracks_come_back_the_same(home, series, tmp_path, kind):
-    told = export(CLIP, ["tracks"], tmp_path / "out", chosen(home), formats=Formats(tracks=kind), runner=runner(home))
-    more = ["tracks=given", f"tracks.path={told['tracks']}"]
+    result = export(CLIP, ["tracks"], tmp_path / "out", chosen(home), formats=Formats(tracks=kind), runner=runner(home))
+    more = ["tracks=given", f"tracks.path={result['tracks']}"]
     words = [word for word in chosen(home) if not word.startswith("tracks.")]
     run = runner(home)
     again = open_series(run.store, room.made_for(run, open_clip(CLIP), settings([*words, *more]), ["tracks"])["tracks"])
@@ -183,13 +183,13 @@ def test_the_result_of_an_edit_that_was_handed_out(home, tmp_path, monkeypatch):
     edit = job.edit(CLIP, chosen(home, *words), until="decode", runner=run)
     for name in (str(edit.folder), f"sprites-cross/{edit.folder.name}"):
         asked = runner(home)
-        told = export(name, ["result", "region"], runner=asked)
+        exported = export(name, ["result", "region"], runner=asked)
         assert {o.status for o in asked.outcomes} == {"cached"}
-        assert Path(str(told["folder"])).parent == tmp_path / "edits" / "sprites-cross"
+        assert Path(str(exported["folder"])).parent == tmp_path / "edits" / "sprites-cross"
     result = open_series(run.store, edit.made["decode"])
     for t in (0, COUNT - 1):
-        assert np.array_equal(cv2.imread(f"{told['result']}/{t:05d}.png")[..., ::-1], result[t])
-    region = list(given_masks.masks(str(told["region"]), given_masks.Params(), COUNT, (320, 180)))
+        assert np.array_equal(cv2.imread(f"{exported['result']}/{t:05d}.png")[..., ::-1], result[t])
+    region = list(given_masks.masks(str(exported["region"]), given_masks.Params(), COUNT, (320, 180)))
     world = World(scenes.scene("cross"))
     assert all(np.array_equal(region[t][1], world.mask(t, 1)) for t in range(COUNT))
     with pytest.raises(ConfigError, match="E255"):
@@ -229,10 +229,10 @@ def test_every_correction_of_the_masks_stands_in_the_manifest(home, tmp_path):
     words = ["frames.last=3", "optical_flow.preset=ultrafast", "masks.box=[50,44,142,136]"]
     words.append("masks.corrections=[{frame: 1, points: [[90,90,1]]}, {frame: 2, points: [[92,90,1]]}]")
     run = runner(home)
-    told = manifest(export(CLIP, ["masks"], tmp_path / "out", words, runner=run))
-    assert told["stages"] == [{"stage": o.stage, "key": o.key} for o in run.outcomes]
-    assert [entry["stage"] for entry in told["stages"]].count("correction") == 2
-    assert len({entry["key"] for entry in told["stages"]}) == len(told["stages"])
+    result = manifest(export(CLIP, ["masks"], tmp_path / "out", words, runner=run))
+    assert result["stages"] == [{"stage": o.stage, "key": o.key} for o in run.outcomes]
+    assert [entry["stage"] for entry in result["stages"]].count("correction") == 2
+    assert len({entry["key"] for entry in result["stages"]}) == len(result["stages"])
 
 
 def test_damage_in_the_store_is_healed(home, tmp_path):
@@ -242,9 +242,9 @@ def test_damage_in_the_store_is_healed(home, tmp_path):
     path = run.store.object_path(file.sha256)
     path.chmod(0o600)
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
-    told = export(CLIP, ["masks"], tmp_path / "b", chosen(home), runner=Local(run.store))
+    result = export(CLIP, ["masks"], tmp_path / "b", chosen(home), runner=Local(run.store))
     assert sums(tmp_path / "b") == sums(tmp_path / "a")
-    assert told["files"] == COUNT + 2
+    assert result["files"] == COUNT + 2
 
 
 def test_what_cannot_be_exported_is_refused_before_any_work(home, tmp_path):
@@ -276,18 +276,23 @@ def sums(folder: Path) -> dict[str, str]:
 
 
 def test_the_manifest_says_what_it_is_and_sha256sum_agrees(done, series):
-    out, told = Path(str(done["folder"])), manifest(done)
+    out, result = Path(str(done["folder"])), manifest(done)
     assert (
         subprocess.run(["sha256sum", "-c", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=False).returncode == 0
     )
     files = [p for p in out.rglob("*") if p.is_file()]
     assert done["files"] == len(files) == len(sums(out)) + 2
     assert done["bytes"] == sum(p.stat().st_size for p in files)
-    assert (told["frames"], told["size"], told["source_size"], told["fps"]) == (COUNT, [320, 180], [320, 180], 24.0)
-    assert told["what"] == list(PRIORS)
-    assert set(told["settings"]) == {"frames", "optical_flow", "masks", "region", "tracks"}
-    assert told["artifacts"]["masks"] == series["masks"].artifact.digest
-    assert told["parts"]["frames"]["seconds"] == series["frames"].times.tolist()
+    assert (result["frames"], result["size"], result["source_size"], result["fps"]) == (
+        COUNT,
+        [320, 180],
+        [320, 180],
+        24.0,
+    )
+    assert result["what"] == list(PRIORS)
+    assert set(result["settings"]) == {"frames", "optical_flow", "masks", "region", "tracks"}
+    assert result["artifacts"]["masks"] == series["masks"].artifact.digest
+    assert result["parts"]["frames"]["seconds"] == series["frames"].times.tolist()
     assert not list(out.parent.glob(".out*"))
 
 
@@ -309,17 +314,17 @@ def test_it_takes_the_place_of_its_own_and_of_nothing_else(home, tmp_path):
     def again(what: tuple[str, ...] = ("masks",), clip: str = CLIP, words: list[str] | None = None) -> str:
         before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
         run = runner(home)
-        told = None
+        result = None
         try:
             export(clip, what, out, words or chosen(home), runner=run)
         except ConfigError as error:
-            told = error
-        if told is None:
+            result = error
+        if result is None:
             return ""
-        assert told.code == "E254"
+        assert result.code == "E254"
         assert run.outcomes == []  # refused before any work
         assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-        return told.message
+        return result.message
 
     out.mkdir()
     assert again() == ""  # an empty folder
@@ -372,7 +377,7 @@ def test_sums_alone_make_no_export(tmp_path, manifest_json):
 def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
     out = tmp_path / "out"
     rename = os.rename
-    with whole(out) as part:
+    with atomic_folder(out) as part:
         (part / "a").write_text("old")
     known = {p: p.read_bytes() for p in out.iterdir()}
 
@@ -387,7 +392,7 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monke
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "rename", full)
-            with pytest.raises(MachineError) as caught, whole(out) as part:
+            with pytest.raises(MachineError) as caught, atomic_folder(out) as part:
                 (part / "a").write_text("new")
         return caught.value
 
@@ -395,10 +400,10 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monke
         assert write(failing).code == "E503"
         assert {p: p.read_bytes() for p in out.iterdir()} == known
         assert list(tmp_path.iterdir()) == [out]
-    told = write((2, 3))  # not even the way back
-    assert told.code == "E502"
+    result = write((2, 3))  # not even the way back
+    assert result.code == "E502"
     (kept,) = tmp_path.iterdir()
-    assert str(kept) in told.hint
+    assert str(kept) in result.hint
     assert (kept / "a").read_text() == "old"
 
 
@@ -408,7 +413,7 @@ def test_what_lies_beside_the_folder_is_nobody_elses(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mine").write_text("mine")
     for text in ("one", "two"):
-        with whole(tmp_path / "out") as part:
+        with atomic_folder(tmp_path / "out") as part:
             (part / "a").write_text(text)
         assert sorted(p.name for p in tmp_path.iterdir()) == [".out.old", ".out.part", "out"]
         assert (tmp_path / "out" / "a").read_text() == text

@@ -83,10 +83,10 @@ def test_a_metric_is_one_module_and_one_entry_in_the_settings(tmp_path, checkout
         "report.tile=64",
         "metrics.names=[flicker,change]",
     )
-    told = shell(*words, "metrics.change.gain=2").data
+    edit = shell(*words, "metrics.change.gain=2").data
 
     store = Store(tmp_path / "store" / "retake")
-    records = [(s["stage"], record) for s in told["stages"] if (record := store.find(s["stage"], s["key"]))]
+    records = [(s["stage"], record) for s in edit["stages"] if (record := store.find(s["stage"], s["key"]))]
     recipe = dict(records)["metrics"].recipe
     assert recipe["implementation"] == "flicker@1,change@3"
     assert recipe["params"]["change"] == {"name": "change", "gain": 2.0}
@@ -100,10 +100,10 @@ def test_a_metric_is_one_module_and_one_entry_in_the_settings(tmp_path, checkout
         "source_motion": np.mean([np.linalg.norm(flow.forward(t), axis=-1).mean() for t in range(17)]),
         "points": np.mean([tracks[t][2].sum() for t in (0, 16)]),
     }
-    values = json.loads(Path(told["outputs"]["metrics"]).read_text())
+    values = json.loads(Path(edit["outputs"]["metrics"]).read_text())
     assert {name: values[name] for name in expected} == pytest.approx(expected, rel=1e-6)
     assert expected["change_edit"] > 10
-    assert "change_edit" in Path(told["outputs"]["report"]).read_text()
+    assert "change_edit" in Path(edit["outputs"]["report"]).read_text()
 
     # Its settings are judged as everybody else's, and it stands in nobody's key who does not ask for it.
     assert "Did you mean change?" in shell("plan", clip, "metrics.names=[chance]").err

@@ -91,10 +91,10 @@ def test_a_prior_is_one_module_and_one_settings_file(tmp_path, kind):
 
     shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
     words = (clip, "--box", "20,20,80,80")[: 1 if kind == "masks" else 3]
-    told = shell("edit", *words, f"{kind}=dummy", f"{kind}.value=2", "--until", kind, "--json").data
+    result = shell("edit", *words, f"{kind}=dummy", f"{kind}.value=2", "--until", kind, "--json").data
 
     store = Store(tmp_path / "store" / "retake")
-    key = next(stage["key"] for stage in told["stages"] if stage["stage"] == kind)
+    key = next(stage["key"] for stage in result["stages"] if stage["stage"] == kind)
     record = store.find(kind, key)
     assert record is not None
     assert record.recipe["implementation"] == "dummy@3"

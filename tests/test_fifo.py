@@ -124,16 +124,18 @@ def loop(backbone, queue, pairs, condition, guidance, eta, seed, forwards=False)
 def test_windows_at_once_are_the_published_loop(backbone, condition):
     base, diagonal = random(4, *GRID), Diagonal.published(backbone, 1)
     source = generated(backbone.schedule, diagonal.pairs, base, 5)
-    told = {"guidance": 2.0, "eta": 1.0, "seed": 5}
+    options = {"guidance": 2.0, "eta": 1.0, "seed": 5}
     wanted, out = begin(diagonal, source, len(base), repeat=True), []
     for number in range(-4, 5):
-        wanted.z = loop(backbone, wanted, diagonal.pairs, condition, **told)
+        wanted.z = loop(backbone, wanted, diagonal.pairs, condition, **options)
         out += [wanted.z[4]] if number >= 0 else []
         wanted.z = torch.cat([wanted.z[1:], source(8, range(number + 8, number + 9))])
         wanted.first += 1
     for batch in (None, 1):
         queue = begin(diagonal, source, len(base), repeat=True)
-        found = list(islice(run_queue(Denoiser(backbone, condition, batch=batch, **told), queue, diagonal, source), 5))
+        found = list(
+            islice(run_queue(Denoiser(backbone, condition, batch=batch, **options), queue, diagonal, source), 5)
+        )
         assert [one.frame for one in found] == [0, 1, 2, 3, 4]
         assert torch.allclose(latents(found), torch.stack(out), atol=1e-5)
 
@@ -172,11 +174,11 @@ def test_every_frame_takes_every_level_once_in_windows_of_one_length(count, leve
 def test_all_frames_at_one_level_is_ordinary_sampling(backbone, condition, clip):
     clip = clip[:FRAMES]
     _, source = editing(backbone, clip)
-    told = {"guidance": 2.0, "eta": 1.0, "seed": 4}
+    options = {"guidance": 2.0, "eta": 1.0, "seed": 4}
     wanted = source(5, range(FRAMES))
-    sample(backbone, wanted, condition, steps=20, start=5, **told)
-    assert torch.allclose(latents(edited(backbone, condition, clip, run_synchronous, **told)), wanted, atol=1e-5)
-    assert not torch.allclose(latents(edited(backbone, condition, clip, **told)), wanted, atol=1e-2)
+    sample(backbone, wanted, condition, steps=20, start=5, **options)
+    assert torch.allclose(latents(edited(backbone, condition, clip, run_synchronous, **options)), wanted, atol=1e-5)
+    assert not torch.allclose(latents(edited(backbone, condition, clip, **options)), wanted, atol=1e-2)
 
 
 def test_batches_change_nothing_and_seeds_do(backbone, condition, clip):
@@ -241,7 +243,7 @@ class Oracle(UNetMotion):
 
     clip: torch.Tensor
 
-    def forward(self, z, t, told):
+    def forward(self, z, t, inputs):
         alpha, sigma = (value[..., None, None, None] for value in (self.schedule.alpha(t), self.schedule.sigma(t)))
         apart = (z[:, :, None] - alpha[:, :, None] * self.clip).square().flatten(3).sum(3)
         x0 = self.clip[apart.argmin(2)]
@@ -254,9 +256,9 @@ def test_with_a_network_that_is_right_the_clip_comes_back_frame_by_frame(clip, e
     oracle = Oracle(Parts({"network": small.unet_motion()}), SCHEDULE, FRAMES, small.SIZE, small.SIZE)
     oracle.clip = clip
     diagonal, source = editing(oracle, clip, start=11, lookahead=lookahead)
-    told = Condition({"states": torch.zeros(1, 1, 1)})
+    condition = Condition({"states": torch.zeros(1, 1, 1)})
     queue = begin(diagonal, source)
-    found = list(run_queue(Denoiser(oracle, told, eta=eta), queue, diagonal, source, CLIP))
+    found = list(run_queue(Denoiser(oracle, condition, eta=eta), queue, diagonal, source, CLIP))
     assert [one.frame for one in found] == list(range(CLIP))
     apart = latents(found) - SCHEDULE.alpha(END) * clip  # the end of this schedule is not quite clean
     assert apart.std() < 1.1 * SCHEDULE.sigma(END)

@@ -17,7 +17,7 @@ import pytest
 from retake.errors import ConfigError, MediaError
 from retake.exchange import depth, exr, flow
 from retake.exchange import tracks as track_files
-from retake.exchange.files import MAX_BYTES, nearest_known, numbered
+from retake.exchange.files import MAX_BYTES, fill_unknown, sorted_files
 from retake.imaging.flow import in_bounds, occlusion
 from retake.priors.optical_flow import given
 from retake.synthetic import World, scene
@@ -219,8 +219,8 @@ def test_names_are_in_the_order_of_their_numbers(tmp_path):
     names = ["1.png", "01.png", "2.PNG", "10.png", "a\u00b2.png", "\u00b21.png"]
     for name in [*reversed(names), ".0.png", "._1.png", "1.txt"]:
         (tmp_path / name).touch()
-    assert [p.name for p in numbered(tmp_path, (".png",))] == ["01.png", *(n for n in names if n != "01.png")]
-    assert numbered(tmp_path / "none", (".png",)) == []
+    assert [p.name for p in sorted_files(tmp_path, (".png",))] == ["01.png", *(n for n in names if n != "01.png")]
+    assert sorted_files(tmp_path / "none", (".png",)) == []
 
 
 def test_any_byte_of_an_array_may_be_wrong(tmp_path):
@@ -433,7 +433,7 @@ def test_nearest_known_takes_the_nearest():
     values = np.arange(30.0).reshape(5, 6)
     known = np.zeros((5, 6), bool)
     known[1, 1] = known[4, 5] = True
-    filled = nearest_known(values, known)
+    filled = fill_unknown(values, known)
     assert filled[0, 0] == filled[2, 2] == values[1, 1]
     assert filled[4, 4] == filled[3, 5] == values[4, 5]
 

@@ -9,7 +9,7 @@ from helpers.command import Shell, sprite_clip
 
 from flows import graph
 from flows.planning.forecast import Forecast, forecast, frame_count, of_model
-from flows.planning.table import duration, operations, table
+from flows.planning.table import format_duration, format_flops, table
 from flows.runners import Chosen, Plan, Planned, recipe_of
 from flows.settings.compose import settings
 from retake.artifact import Edited, File
@@ -32,7 +32,7 @@ def published(store: Store, stage: str, words: list[str], seconds: float, frames
     store.publish(Record(recipe.key, recipe.ingredients(), artifact, seconds, {}))
 
 
-def told(store: Store, stage: str, words: list[str], frames: int) -> Forecast:
+def forecast_of(store: Store, stage: str, words: list[str], frames: int) -> Forecast:
     how = call(words, stage)
     chosen = Chosen(how.get("implementation", ""), how.get("weights", {}))
     recipe = recipe_of(store, graph.STAGES[stage], how["params"], chosen, {}, lacking=True)
@@ -42,14 +42,14 @@ def told(store: Store, stage: str, words: list[str], frames: int) -> Forecast:
 def test_time_and_disk_grow_with_frames(tmp_path):
     store = Store(tmp_path)
     published(store, "edit", ["edit.strength=0.5"], 8.0, 32, 1000)
-    assert told(store, "edit", ["edit.strength=0.9"], 64) == Forecast(16.0, 2000)
+    assert forecast_of(store, "edit", ["edit.strength=0.9"], 64) == Forecast(16.0, 2000)
 
 
 def test_nothing_is_guessed(tmp_path):
     store = Store(tmp_path)
-    assert told(store, "edit", [], 64) == Forecast()
+    assert forecast_of(store, "edit", [], 64) == Forecast()
     published(store, "edit", ["edit=sdedit", "edit.prompt=a"], 8.0, 32, 1000)
-    assert told(store, "edit", [], 64).seconds is None  # another method says nothing of this one
+    assert forecast_of(store, "edit", [], 64).seconds is None  # another method says nothing of this one
 
 
 def test_the_most_similar_result_counts(tmp_path):
@@ -57,47 +57,47 @@ def test_the_most_similar_result_counts(tmp_path):
     published(store, "edit", ["edit.strength=0.5", "edit.feather=9"], 100.0, 32, 1)
     published(store, "edit", ["edit.strength=0.5"], 8.0, 32, 1)
     published(store, "edit", ["edit.strength=0.1", "edit.grow=3"], 50.0, 32, 1)
-    assert told(store, "edit", ["edit.strength=0.6"], 32).seconds == 8.0
+    assert forecast_of(store, "edit", ["edit.strength=0.6"], 32).seconds == 8.0
 
 
 def test_an_inversion_of_half_the_steps_takes_half_the_time_and_disk(tmp_path):
     store = Store(tmp_path)
     published(store, "inversion", ["inversion.steps=50"], 60.0, 16, 1000)
-    half = told(store, "inversion", ["inversion.steps=25"], 16)
+    half = forecast_of(store, "inversion", ["inversion.steps=25"], 16)
     assert (half.seconds, half.bytes) == (30.0, 500)
     cheap = ["edit=sdedit", "edit.prompt=a", "edit.source=noise"]
     published(store, "edit", [*cheap, "edit.steps=50"], 60.0, 16, 1000)
-    edit = told(store, "edit", [*cheap, "edit.steps=25"], 16)
+    edit = forecast_of(store, "edit", [*cheap, "edit.steps=25"], 16)
     assert (edit.seconds, edit.bytes) == (30.0, 1000)
 
 
 def test_a_weaker_edit_makes_fewer_steps(tmp_path):
     store, words = Store(tmp_path), ["edit=sdedit", "edit.prompt=a"]
     published(store, "edit", [*words, "edit.strength=0.8"], 40.0, 16, 1)
-    assert told(store, "edit", [*words, "edit.strength=0.4"], 16).seconds == 20.0
+    assert forecast_of(store, "edit", [*words, "edit.strength=0.4"], 16).seconds == 20.0
 
 
 def test_another_size_of_model_says_nothing(tmp_path):
     store = Store(tmp_path)
     published(store, "inversion", ["model=animatediff"], 60.0, 16, 1)
-    assert told(store, "inversion", ["model=animatediff", "model.height=256"], 16).seconds is None
-    assert told(store, "inversion", ["model=cogvideox_2b"], 16).seconds is None
+    assert forecast_of(store, "inversion", ["model=animatediff", "model.height=256"], 16).seconds is None
+    assert forecast_of(store, "inversion", ["model=cogvideox_2b"], 16).seconds is None
 
 
 def test_memory_and_operations_come_from_the_real_configuration(tmp_path):
     store = Store(tmp_path)
     words = ["edit=sdedit", "edit.prompt=a", "edit.source=noise", "model=animatediff"]
-    one = told(store, "edit", words, 16)
+    one = forecast_of(store, "edit", words, 16)
     assert one.seconds is None
     # 35 steps of 50 with guidance, 17.7 TFLOP a frame-window (tests/test_cost.py), and the decoder.
     assert one.flops == pytest.approx(70 * 17.75e12 + 40.2e12, rel=0.01)
     assert one.memory is not None
     assert 2 << 30 < one.memory < 8 << 30
-    three = told(store, "edit", words, 48)
+    three = forecast_of(store, "edit", words, 48)
     assert three.flops is not None
     assert 3.9 * one.flops < three.flops < 4 * one.flops  # four windows that share frames
-    assert told(store, "edit", [*words, "edit.strength=0.35"], 16).flops < 0.55 * one.flops
-    latents = told(store, "latents", ["model=animatediff"], 16)
+    assert forecast_of(store, "edit", [*words, "edit.strength=0.35"], 16).flops < 0.55 * one.flops
+    latents = forecast_of(store, "latents", ["model=animatediff"], 16)
     assert latents.flops == pytest.approx(17.9e12, rel=0.01)
 
 
@@ -155,12 +155,12 @@ def test_a_plan_for_people():
     ("seconds", "text"), [(0.04, "about 0.0 s"), (80, "about 80.0 s"), (100, "about 1.7 min"), (7200, "about 2.0 h")]
 )
 def test_durations(seconds, text):
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(("flops", "text"), [(5e8, "0.5 GFLOP"), (3.2e12, "3.2 TFLOP"), (2e21, "2e+03 EFLOP")])
 def test_operations(flops, text):
-    assert operations(int(flops)) == text
+    assert format_flops(int(flops)) == text
 
 
 def test_work_of_a_model_is_counted_and_of_a_method_that_does_not_say_is_not_guessed():
@@ -193,4 +193,4 @@ def test_results_without_frames_are_taken_as_they_are(tmp_path):
     store, how = Store(tmp_path), call([])
     recipe = recipe_of(store, graph.STAGES["edit"], how["params"], Chosen(how["implementation"]), {})
     store.publish(Record(recipe.key, recipe.ingredients(), Edited((), {}), 3.0, {}))
-    assert told(store, "edit", [], 64).seconds == 3.0
+    assert forecast_of(store, "edit", [], 64).seconds == 3.0

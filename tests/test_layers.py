@@ -215,10 +215,10 @@ def test_a_sixth_method_is_one_file_and_one_settings_file(tmp_path):
     shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
     words = (clip, "--box", "20,20,80,80", "edit=inverted", "--until", "decode", "--json")
     assert set(shell("plan", *words).statuses()) == {"frames", "optical_flow", "masks", "edit", "decode"}
-    told = shell("edit", *words).data
+    made = shell("edit", *words).data
 
     store = Store(tmp_path / "store" / "retake")
-    keys = {stage["stage"]: stage["key"] for stage in told["stages"]}
+    keys = {stage["stage"]: stage["key"] for stage in made["stages"]}
     records = {stage: record for stage, key in keys.items() if (record := store.find(stage, key))}
     frames, masks, result = (open_series(store, records[n].artifact) for n in ("frames", "masks", "decode"))
     assert records["edit"].recipe["implementation"] == "inverted@1"

@@ -55,9 +55,9 @@ def latents() -> torch.Tensor:
     return torch.randn(1, 8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def eps(backbone: Backbone, told: Condition | None = None) -> torch.Tensor:
+def eps(backbone: Backbone, condition: Condition | None = None) -> torch.Tensor:
     with torch.no_grad():
-        return backbone.predict(latents(), 600, told or backbone.condition(["red"])).eps
+        return backbone.predict(latents(), 600, condition or backbone.condition(["red"])).eps
 
 
 def refused(ask: Callable[[], object]) -> RetakeError:
@@ -216,16 +216,16 @@ def test_lora_is_diffusers(animatediff: Path, tmp_path: Path, targets: str) -> N
     pipeline.load_lora_weights(folder, adapter_name="x")
     pipeline.set_adapters("x", 0.7)
     merged = opened(animatediff, lora=str(folder), lora_scale=0.7)
-    told = merged.condition(["red"])
+    condition = merged.condition(["red"])
     with torch.no_grad():
-        states = told.positive["states"].repeat_interleave(8, dim=0)
+        states = condition.positive["states"].repeat_interleave(8, dim=0)
         theirs = pipeline.unet(latents().transpose(1, 2), 600, encoder_hidden_states=states).sample.transpose(1, 2)
-    found, plain = eps(merged, told), eps(opened(animatediff), told)
+    found, plain = eps(merged, condition), eps(opened(animatediff), condition)
     assert (found - theirs).abs().max() < 1e-5
     assert (found - plain).abs().max() > 1e-3
-    assert torch.equal(eps(opened(animatediff, lora=str(folder), lora_scale=0.0), told), plain)
+    assert torch.equal(eps(opened(animatediff, lora=str(folder), lora_scale=0.0), condition), plain)
     one = next(folder.glob("*.safetensors"))
-    assert torch.equal(eps(opened(animatediff, lora=str(one), lora_scale=0.7), told), found)
+    assert torch.equal(eps(opened(animatediff, lora=str(one), lora_scale=0.7), condition), found)
     assert not any("lora" in name for name, _ in merged.network.named_modules())
     assert type(merged.network).__name__ == "UNetMotionModel"
 
@@ -393,7 +393,7 @@ def test_image_adapter_is_diffusers(animatediff: Path, tmp_path: Path) -> None:
     folder = image_adapter(tmp_path / "ip")
     backbone = opened(animatediff, image_adapter=str(folder))
     image = torch.rand(1, 3, small.SIZE, small.SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    told = backbone.condition(["red"], image)
+    condition = backbone.condition(["red"], image)
 
     state: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for name, value in load_file(folder / "ip-adapter.safetensors").items():
@@ -412,15 +412,15 @@ def test_image_adapter_is_diffusers(animatediff: Path, tmp_path: Path) -> None:
         expected = pipeline.unet(
             latents().transpose(1, 2),
             600,
-            encoder_hidden_states=told.positive["states"].repeat_interleave(8, dim=0),
+            encoder_hidden_states=condition.positive["states"].repeat_interleave(8, dim=0),
             added_cond_kwargs={"image_embeds": [embedded[:, None]]},
         ).sample.transpose(1, 2)
-    assert (eps(backbone, told) - expected).abs().max() < 1e-5
+    assert (eps(backbone, condition) - expected).abs().max() < 1e-5
     # Without an image the adapter is silent, and the model is the one without it.
     assert (eps(backbone) - eps(opened(animatediff))).abs().max() < 1e-6
-    assert (eps(backbone, told) - eps(backbone)).abs().max() > 1e-3
+    assert (eps(backbone, condition) - eps(backbone)).abs().max() > 1e-3
     with torch.no_grad():
-        assert torch.isfinite(backbone.predict(latents(), 600, told, 5.0).eps).all()
+        assert torch.isfinite(backbone.predict(latents(), 600, condition, 5.0).eps).all()
     only = backbone.condition(image=image)
     assert only.positive["image"].shape == (1, 1, 12)
     assert [site.name for site in backbone.sites()] == [site.name for site in opened(animatediff).sites()]

@@ -72,11 +72,11 @@ def test_where_memory_ends_the_batch_is_halved_once_and_the_result_is_the_same(t
 
 
 def test_where_half_is_still_too_much_it_is_said_and_what_was_done_is_kept(tmp_path):
-    told = starved(tmp_path / "store", 16)
-    assert (told["error"]["code"], told["exit"]) == ("E506", 5)
-    assert "frames" in told["error"]["message"]
-    assert "short_side" in told["error"]["hint"]
-    assert told["seen"] == [16, "chunk 0", "chunk 1", 8, "chunk 1"]
+    result = starved(tmp_path / "store", 16)
+    assert (result["error"]["code"], result["exit"]) == ("E506", 5)
+    assert "frames" in result["error"]["message"]
+    assert "short_side" in result["error"]["hint"]
+    assert result["seen"] == [16, "chunk 0", "chunk 1", 8, "chunk 1"]
     assert starved(tmp_path / "store", 2)["seen"] == [2, "chunk 1", "chunk 2"]
 
 

@@ -15,7 +15,7 @@ from helpers import small_cogvideox
 from helpers import small_diffusion as small
 from helpers.command import reference
 from helpers.diagonal import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
-from helpers.stages import Calls, StopAfter, Told, run, seen
+from helpers.stages import Calls, ProgressLog, StopAfter, run, seen
 
 from flows.graph import metric_settings
 from flows.settings.compose import settings
@@ -306,9 +306,9 @@ def test_attention_to_words_is_read_frame_by_frame_and_nothing_else_changes(back
 
 def test_attention_is_read_on_sides_that_do_not_halve_evenly(backbone):
     concepts = Concepts([2], (FRAMES, 9, 12), guided=False)
-    told = Condition({"states": random(1, small.LENGTH, 16)})
+    condition = Condition({"states": random(1, small.LENGTH, 16)})
     with torch.no_grad(), backbone.attention({"*": concepts}):
-        backbone.predict(random(1, FRAMES, 4, 9, 12), 300, told)
+        backbone.predict(random(1, FRAMES, 4, 9, 12), 300, condition)
     assert concepts.masks([Span(range(8), range(8))]).shape == (FRAMES, 1, 9, 12)
 
 
@@ -325,9 +325,9 @@ def test_a_transformer_is_listened_to_in_its_joint_attention(rotary):
 
     backbone = CogVideoX(Parts({"network": network}), SCHEDULE, FRAMES, 64, 64)
     concepts = Concepts([1], (FRAMES, *GRID[1:]), guided=False)
-    told = Condition({"states": random(1, 6, 16)})
+    condition = Condition({"states": random(1, 6, 16)})
     with torch.no_grad(), backbone.attention({"*": concepts}):
-        backbone.predict(random(1, FRAMES, *GRID), 300, told)
+        backbone.predict(random(1, FRAMES, *GRID), 300, condition)
     maps = concepts.masks([Span(range(8), range(8))])
     assert maps.shape == (FRAMES, 1, *GRID[1:])
     assert maps.flatten(1).std(1).min() > 0
@@ -451,7 +451,7 @@ def test_a_killed_edit_goes_on_bit_equal(mix, folder):
         calls.record("edit").unlink()
         with pytest.raises(KeyboardInterrupt):
             calls.again("edit", StopAfter(stop))
-        resumed = Told()
+        resumed = ProgressLog()
         assert calls.again("edit", resumed).digest == whole
         first = resumed.steps[0][0]
         assert stop - 5 <= first <= stop + 1
@@ -529,11 +529,11 @@ def test_a_second_prompt_stands_behind_the_first(folder):
 
 def test_metrics_compare_with_what_the_edit_was_told(tmp_path):
     image = str(reference(tmp_path / "a.png"))
-    told = [f"edit.reference={image}", "edit.source_prompt=a b"]
-    asked = metric_settings(settings(["edit=moca", *told]))
+    overrides = [f"edit.reference={image}", "edit.source_prompt=a b"]
+    asked = metric_settings(settings(["edit=moca", *overrides]))
     assert (asked.clip_score.reference, asked.clip_score.prompt) == (image, None)
     assert (asked.cass.reference, asked.cass.source_prompt) == (image, "a b")
-    asked = metric_settings(settings(["edit=moca", *told, "metrics.cass.source_prompt=c"]))
+    asked = metric_settings(settings(["edit=moca", *overrides, "metrics.cass.source_prompt=c"]))
     assert asked.cass.source_prompt == "c"
     asked = metric_settings(settings(["edit=sdedit", "edit.prompt=a b"]))
     assert (asked.clip_score.prompt, asked.cass.source_prompt) == ("a b", None)

@@ -174,10 +174,10 @@ def test_lpips_takes_every_layer_of_the_real_vgg_trunk():
     with torch.device("meta"):
         network = _LPIPS(pretrained=False, net="vgg", pnet_rand=True)
         real = torchvision.models.vgg16(weights=None).state_dict()
-    names = [f"features.{lpips_network.inside(key)}" for key in network.net.state_dict()]
+    names = [lpips_network.torchvision_key(key) for key in network.net.state_dict()]
     assert len(set(names)) == 26  # 13 convolutions
     assert set(names) <= set(real)
-    assert lpips_network.trunk_of(real, Path("vgg.pth")) == "vgg"
+    assert lpips_network.identify_trunk(real, Path("vgg.pth")) == "vgg"
 
 
 def blank_inception():
@@ -398,10 +398,10 @@ def test_a_pickle_that_would_run_something_is_refused(load, tmp_path):
 
 def test_titles_say_what_produced_a_number(tmp_path):
     commit = "3d74acf9a28c67741b2f4f2ea7635f0aaf6f0268"
-    assert checkpoint.title("clip_vit_b_32", tmp_path / commit) == "openai/clip-vit-base-patch32@3d74acf9"
-    assert checkpoint.title("amt_s", tmp_path / commit / "amt-s.pth") == "lalala125/AMT@3d74acf9/amt-s.pth"
-    assert checkpoint.title("lpips_alex", tmp_path / "x") == "alexnet-owt-7be5be79.pth"
-    assert checkpoint.title(str(tmp_path), tmp_path) == tmp_path.name
+    assert checkpoint.display_name("clip_vit_b_32", tmp_path / commit) == "openai/clip-vit-base-patch32@3d74acf9"
+    assert checkpoint.display_name("amt_s", tmp_path / commit / "amt-s.pth") == "lalala125/AMT@3d74acf9/amt-s.pth"
+    assert checkpoint.display_name("lpips_alex", tmp_path / "x") == "alexnet-owt-7be5be79.pth"
+    assert checkpoint.display_name(str(tmp_path), tmp_path) == tmp_path.name
 
 
 # Temporal consistency and consistency

@@ -24,10 +24,10 @@ SEEDS = st.integers(0, 10**6)
 def digest(seed: int) -> str:
     """sha256 of everything a pair is."""
     made = pair(seed)
-    told = hashlib.sha256(repr((made.family, made.target, made.source, made.alike, made.edited)).encode())
+    hashed = hashlib.sha256(repr((made.family, made.target, made.source, made.alike, made.edited)).encode())
     for array in (made.surfaces, made.body, *made.tracks()[0], *made.tracks()[1], frame(made.target, 9)):
-        told.update(np.ascontiguousarray(array).tobytes())
-    return told.hexdigest()
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()
 
 
 def frame(scene: Scene, t: int) -> np.ndarray:

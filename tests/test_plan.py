@@ -67,14 +67,14 @@ def test_a_plan_keeps_its_word_and_names_what_changed(made):
     for number in range(COUNT):
         changed = drawn(rng)
         p = settings([*SMALL, *(f"{name}={value}" for name, value in changed.items())])
-        told = planned(store, p)
+        result = planned(store, p)
         ran = set(run(root, "sprites:drift", p, LAST).ran)
-        status = {stage: one.status for stage, one in told.items()}
+        status = {stage: one.status for stage, one in result.items()}
         where = f"change {number}: {changed}, {status}, ran {sorted(ran)}"
         assert all(status[stage] in ("will run", "may run") for stage in ran), where
         assert {stage for stage in status if status[stage] == "will run"} <= ran, where
         assert not ran & {stage for stage in status if status[stage] == "cached"}, where
-        for stage, one in told.items():
+        for stage, one in result.items():
             if one.status != "will run":
                 continue
             named = {part.partition(":")[0] for part in one.why.split("; ")}

@@ -231,9 +231,9 @@ def test_the_recipe_and_the_sound_travel_with_the_video(tmp_path, own_store, pic
     settings = ["masks.box=[20,10,100,80]", f"edit.reference={picture}", "masks.support=0"]
     done = edit.edit(str(clip), settings, until="decode", folder=tmp_path / "out")
     with av.open(done.outputs["video"]) as shown:
-        told = json.loads(shown.metadata["comment"])["retake"]
-        assert told["settings"]["edit"]["reference"] == str(picture)
-        assert {"stage": "decode", "key": done.outcomes[-1].key} in told["keys"]
+        recipe = json.loads(shown.metadata["comment"])["retake"]
+        assert recipe["settings"]["edit"]["reference"] == str(picture)
+        assert {"stage": "decode", "key": done.outcomes[-1].key} in recipe["keys"]
         assert [s.type for s in shown.streams] == ["video", "audio"]
         sound = [bytes(p) for p in shown.demux(audio=0) if p.size]
     with av.open(str(clip)) as source:

@@ -83,8 +83,8 @@ def test_a_damaged_remote_costs_a_recomputation_and_nothing_else(remote, tmp_pat
     flip(shared / "records" / "masks" / masks.key)
     pulled = remote.pull(other)
     assert (pulled.records, pulled.broken) == (6, 3)
-    told = edited(other, tmp_path)
-    assert [stage for stage, status in told.items() if status == "ran"] == ["frames", "optical_flow", "masks"]
+    result = edited(other, tmp_path)
+    assert [stage for stage, status in result.items() if status == "ran"] == ["frames", "optical_flow", "masks"]
     digests = [{r.key: r.artifact.digest for r in store.records()} for store in (one, other)]
     assert digests[0] == digests[1]
 

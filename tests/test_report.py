@@ -123,7 +123,7 @@ def test_every_object_has_its_colour_and_its_id() -> None:
 def test_a_label_hides_no_small_object_and_stays_in_the_picture() -> None:
     mask = np.zeros((100, 200), bool)
     mask[50:56, 90:96] = True
-    x, y = layers.label_place(mask, 14)
+    x, y = layers.label_position(mask, 14)
     assert 90 <= x < 96
     assert y == 50 - 14
     rgb = np.full((100, 200, 3), 100, np.uint8)
@@ -205,17 +205,17 @@ def test_a_mosaic_gives_every_tile_back() -> None:
     frame = next(mosaics())
     assert frame.shape == (192, 384, 3)
     for index, name in enumerate(NAMES):
-        assert np.array_equal(layers.cut_out(frame, index, TILE, 3), tile(name, 0))
+        assert np.array_equal(layers.tile_view(frame, index, TILE, 3), tile(name, 0))
     missing = layers.mosaic([tile("source", 1), None], TILE, 2)
-    assert (layers.cut_out(missing, 1, TILE, 2) == layers.BACKDROP).all()
+    assert (layers.tile_view(missing, 1, TILE, 2) == layers.BACKDROP).all()
     assert layers.tile_size(1280, 720) == (640, 360)
     assert layers.tile_size(720, 1280) == (360, 640)
     assert layers.tile_size(64, 64) == (64, 64)
 
 
 def test_a_contact_sheet_shows_first_last_and_evenly_between(tmp_path: Path) -> None:
-    assert sheet.pick(72, 6) == [0, 14, 28, 43, 57, 71]
-    assert sheet.pick(3, 6) == [0, 1, 2]
+    assert sheet.sample_indices(72, 6) == [0, 14, 28, 43, 57, 71]
+    assert sheet.sample_indices(3, 6) == [0, 1, 2]
     views = ([np.full((48, 64, 3), 10 * n, np.uint8), np.full((48, 64, 3), 255, np.uint8)] for n in range(20))
     image = sheet.contact_sheet(views, 20, ("source", "résultat 中\n"), columns=3, thumb=64, title="dog" * 200)
     written = cv2.imdecode(np.frombuffer(sheet.png(image), np.uint8), cv2.IMREAD_COLOR)
@@ -265,7 +265,7 @@ def test_the_stage_draws_depth_objects_and_a_region_of_its_own(wider: bool, tmp_
     store.copy_out(made_report["layers.mp4"], tmp_path / "layers.mp4")
     shown = [frame for _, frame in decode(tmp_path / "layers.mp4")]
     assert len(shown) == 6
-    tiles = {name: [layers.cut_out(f, i, (128, 96), 2) for f in shown] for i, name in enumerate(names)}
+    tiles = {name: [layers.tile_view(f, i, (128, 96), 2) for f in shown] for i, name in enumerate(names)}
     for x, identity in ((14, 3), (114, 5)):
         tint = [round(100 * 0.55 + c * 0.45) for c in layers.id_colour(identity)]
         assert near(tiles["mask"][4][22, x].tolist(), (tint[0], tint[1], tint[2]))
@@ -283,14 +283,14 @@ def test_the_stage_draws_depth_objects_and_a_region_of_its_own(wider: bool, tmp_
 
 
 def test_a_value_stands_beside_its_sources() -> None:
-    for name, told in {
+    for name, expected in {
         "flicker_source": ("flicker", "source"),
         "flicker_source_edit": ("flicker_edit", "source"),
         "flicker_edit_delta": ("flicker_edit", "delta"),
         "warp_error_full": ("warp_error_full", ""),
         "source_count": ("source_count", ""),
     }.items():
-        assert metric_rows.companion(name) == told
+        assert metric_rows.companion(name) == expected
     values = ("flicker", "flicker_source", "flicker_delta", "flicker_edit", "delta_of_nothing_delta")
     metrics = [edit_page.Metric(name, float(k), group="flicker") for k, name in enumerate(values)]
     curves: dict[str, object] = {name: [] for name in ("flicker", "flicker_source", "flicker_edit", "alone")}
@@ -303,8 +303,8 @@ def test_a_value_stands_beside_its_sources() -> None:
     assert (rows[0].curve, rows[0].floor) == ("flicker", "flicker_source")
     assert (rows[1].source, rows[1].curve, rows[1].floor) == (None, "flicker_edit", "")
     assert [row.metric.name for row in last.rows] == ["alone"]
-    told = [row.metric for row in rows] + [m for row in rows for m in (row.source, row.delta) if m]
-    assert sorted(m.name for m in told) == sorted(values)  # nothing is lost
+    shown = [row.metric for row in rows] + [m for row in rows for m in (row.source, row.delta) if m]
+    assert sorted(m.name for m in shown) == sorted(values)  # nothing is lost
 
 
 def test_one_reason_for_a_whole_metric_is_said_once() -> None:
@@ -340,14 +340,14 @@ def test_what_the_metrics_artifact_says_reaches_the_page(tmp_path: Path) -> None
         "reasons": {"psnr_unedited": "unavailable: why"},
     }
     rows, curves = scores_of(store, KINDS["metrics"](files, meta))
-    told = {row.name: (row.group, row.network, row.reason, row.higher_is_better) for row in rows}
-    assert told == {
+    groups = {row.name: (row.group, row.network, row.reason, row.higher_is_better) for row in rows}
+    assert groups == {
         "psnr_unedited": ("region", "", "unavailable: why", True),
         "flicker": ("flicker", "a net", "", True),
         "flicker_source": ("flicker", "", "", True),
         "of_another_day": ("", "", "", None),
     }
-    assert next(iter(told)) == "psnr_unedited"  # in the order of the metrics asked for
+    assert next(iter(groups)) == "psnr_unedited"  # in the order of the metrics asked for
     assert curves == {"flicker": [0.9, None]}
 
 

@@ -22,7 +22,7 @@ from helpers.small_sam2 import META, PROMPTS, SIZE, as_package, frames, params, 
 from flows.graph import STAGES  # noqa: E402
 from flows.runners import Chosen, recipe_of  # noqa: E402
 from retake.errors import ConfigError, MachineError, RetakeError  # noqa: E402
-from retake.networks.grounding_dino import Detected, GroundingDino, phrases, surest  # noqa: E402
+from retake.networks.grounding_dino import Detection, GroundingDino, phrases, select_detections  # noqa: E402
 from retake.priors.masks import sam2  # noqa: E402
 from retake.priors.masks.prompt import Correction, Moment, Prompt  # noqa: E402
 from retake.priors.masks.sam2 import package  # noqa: E402
@@ -60,7 +60,7 @@ def test_words_find_the_objects_that_are_followed(small, detector, clip):
     assert [one.score for one in detected] == sorted((one.score for one in detected), reverse=True)
     words = {word for one in detected for phrase in one.words.split(", ") for word in phrase.split()}
     assert "dog" in words <= {"a", "red", "ball", "dog"}
-    boxes = {i: Prompt(box=one.box) for i, one in enumerate(surest(detected, 0.2, 2), 1)}
+    boxes = {i: Prompt(box=one.box) for i, one in enumerate(select_detections(detected, 0.2, 2), 1)}
     by_box = sam2.tracker(params(small, "transformers"), SIZE, None, False).begin(Moment(3, clip[3]), boxes)
     for i in (1, 2):
         np.testing.assert_array_equal(found[i].mask, by_box[i].mask)
@@ -91,16 +91,16 @@ def test_a_correction_of_an_object_that_words_did_not_find(small, detector, clip
 
 def test_the_surest_of_overlapping_boxes_stays():
     boxes = [
-        Detected((0, 0, 10, 10), 0.9, "dog"),
-        Detected((1, 0, 11, 10), 0.8, "dog"),  # the same object
-        Detected((0, 0, 10, 10), 0.7, ""),  # nothing that was asked for
-        Detected((50, 0, 60, 10), 0.6, "ball"),
-        Detected((80, 0, 90, 10), 0.5, "ball"),
-        Detected((30, 0, 40, 10), 0.2, "ball"),
+        Detection((0, 0, 10, 10), 0.9, "dog"),
+        Detection((1, 0, 11, 10), 0.8, "dog"),  # the same object
+        Detection((0, 0, 10, 10), 0.7, ""),  # nothing that was asked for
+        Detection((50, 0, 60, 10), 0.6, "ball"),
+        Detection((80, 0, 90, 10), 0.5, "ball"),
+        Detection((30, 0, 40, 10), 0.2, "ball"),
     ]
-    assert surest(boxes, 0.3, 9) == [boxes[0], boxes[3], boxes[4]]
-    assert surest(boxes, 0.3, 2) == [boxes[0], boxes[3]]
-    assert surest(boxes, 0.95, 9) == []
+    assert select_detections(boxes, 0.3, 9) == [boxes[0], boxes[3], boxes[4]]
+    assert select_detections(boxes, 0.3, 2) == [boxes[0], boxes[3]]
+    assert select_detections(boxes, 0.95, 9) == []
     assert phrases(" A red  ball.. Dog. ") == ["a red ball", "dog"]
 
 
@@ -180,9 +180,9 @@ def test_weights_of_something_else(small, detector, tmp_path, case):
         path.with_suffix(".json").unlink()
     with pytest.raises(RetakeError, match="E262") as caught:
         sam2.tracker(sam2.Params(backend=backend, weights=str(path)), SIZE, None, False)
-    told = {"swapped": "backend=sam2", "folder": "backend=transformers", "lacking": "no_object_pointer"}
-    told |= {"class": "_target_", "baseless": "other keys"}
-    assert told.get(case, "") in caught.value.message
+    reasons = {"swapped": "backend=sam2", "folder": "backend=transformers", "lacking": "no_object_pointer"}
+    reasons |= {"class": "_target_", "baseless": "other keys"}
+    assert reasons.get(case, "") in caught.value.message
 
 
 EVIL = """

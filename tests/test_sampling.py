@@ -136,7 +136,9 @@ def test_one_window_is_diffusers_own_ddim(backbone, condition):
     z = noise(0, range(FRAMES), GRID)[None]
     for t in theirs.timesteps:
         with torch.no_grad():
-            both = [backbone.forward(z, t.expand(1, FRAMES), told) for told in (condition.negative, condition.positive)]
+            both = [
+                backbone.forward(z, t.expand(1, FRAMES), inputs) for inputs in (condition.negative, condition.positive)
+            ]
         z = theirs.step(both[0] + 2.0 * (both[1] - both[0]), int(t), z).prev_sample
     assert torch.allclose(denoised(backbone, condition), z[0], atol=1e-4)
 
@@ -180,7 +182,7 @@ def test_outside_the_mask_the_source_stays_at_every_level(backbone, condition):
     mask = torch.zeros(12, 1, 8, 8)
     mask[:, :, 2:5, 3:7] = 1
     source = forward(backbone.schedule, lambda frames: clean[frames.start : frames.stop], 5, seed=2)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     z = sample(
         backbone,
         source(3, range(12)).clone(),
@@ -190,12 +192,12 @@ def test_outside_the_mask_the_source_stays_at_every_level(backbone, condition):
         windows=windows,
         source=source,
         mask=lambda frames: mask[frames.start : frames.stop],
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: reported.append((done, total)),
     )
     outside = mask.expand_as(z) == 0
     assert torch.equal(z[outside], clean[outside])
     assert (z - clean)[~outside].abs().mean() > 0.1
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_steps_that_a_schedule_does_not_have_are_e275(backbone, condition):

@@ -40,13 +40,13 @@ def edit(shell, clip):
     return words, shell(*words).data
 
 
-def values_of(told: dict) -> dict:
-    return json.loads(Path(told["outputs"]["metrics"]).read_text())
+def values_of(result: dict) -> dict:
+    return json.loads(Path(result["outputs"]["metrics"]).read_text())
 
 
-def meta_of(shell: Shell, told: dict) -> dict:
+def meta_of(shell: Shell, result: dict) -> dict:
     """What the metrics artifact says beside its values."""
-    key = next(s["key"] for s in told["stages"] if s["stage"] == "metrics")
+    key = next(s["key"] for s in result["stages"] if s["stage"] == "metrics")
     record = Store(shell.home / "store" / "retake").find("metrics", key)
     assert record is not None
     return dict(record.artifact.meta)
@@ -87,7 +87,7 @@ def test_without_weights_a_value_says_what_to_get_and_once_they_are_there_it_is_
 
 def test_clip_compares_with_the_edits_own_reference_and_a_prompt(shell, edit, clip_folder, dino_folder):
     words, _ = edit
-    told = shell(
+    result = shell(
         *words,
         "metrics.names=[clip_score,consistency,temporal_consistency,dynamics]",
         f"metrics.clip_score.weights={clip_folder}",
@@ -96,14 +96,14 @@ def test_clip_compares_with_the_edits_own_reference_and_a_prompt(shell, edit, cl
         f"metrics.consistency.subject_weights={dino_folder}",
         HF_HOME=str(shell.home / "empty"),
     ).data
-    values, meta = values_of(told), meta_of(shell, told)
+    values, meta = values_of(result), meta_of(shell, result)
     for name in ("clip_i", "clip_t", "clip_t_edit", "subject_consistency", "tc_full", "tc_edit"):
         assert values[name] is not None, name
         assert meta["networks"][name]
     # One metric, two networks: what DINO sees is there, what CLIP should see is not.
     assert values["background_consistency"] is None
     assert "retake weights clip_vit_b_32" in meta["reasons"]["background_consistency"]
-    key = next(s["key"] for s in told["stages"] if s["stage"] == "metrics")
+    key = next(s["key"] for s in result["stages"] if s["stage"] == "metrics")
     record = Store(shell.home / "store" / "retake").find("metrics", key)
     assert record is not None
     assert record.recipe["weights"]["consistency.background"] == "absent"
@@ -119,21 +119,21 @@ def test_scoring_the_lossless_result_gives_the_edits_own_numbers(shell, clip, ed
     folder = shell.home / "export"
     shell("export", clip, *words[2:-1], "--what", "masks,result", "--out", folder, "--json").data  # noqa: B018
     masks = next((folder / "Annotations" / "480p").iterdir())
-    told = shell("metrics", clip, folder / "result", "--mask", masks, "metrics=default", "--json").data
+    result = shell("metrics", clip, folder / "result", "--mask", masks, "metrics=default", "--json").data
     ours = values_of(done)
-    assert set(told["values"]) == set(ours)
+    assert set(result["values"]) == set(ours)
     for name in ("psnr_unedited", "ssim_unedited", "l1_unedited", "warp_error_full", "warp_error_edit", "flicker_edit"):
-        assert told["values"][name] == pytest.approx(ours[name], rel=1e-9), name
-    assert Path(told["outputs"]["report"]).exists()
+        assert result["values"][name] == pytest.approx(ours[name], rel=1e-9), name
+    assert Path(result["outputs"]["report"]).exists()
 
 
 def test_without_a_mask_the_whole_frame_is_scored_and_the_rest_says_why(shell, clip, edit):
     view = edit[1]["outputs"]["video"]
-    told = shell("metrics", clip, view, "--json").data
-    assert told["values"]["warp_error_full"] is not None
-    assert told["values"]["motion_fidelity"] > 0.5
-    assert told["values"]["psnr_unedited"] is None
-    assert "region" in told["reasons"]["psnr_unedited"]
+    result = shell("metrics", clip, view, "--json").data
+    assert result["values"]["warp_error_full"] is not None
+    assert result["values"]["motion_fidelity"] > 0.5
+    assert result["values"]["psnr_unedited"] is None
+    assert "region" in result["reasons"]["psnr_unedited"]
     lines = shell("metrics", clip, view).out
     assert "warp_error_full" in lines
     assert "source" in lines
@@ -144,21 +144,21 @@ def test_without_a_mask_the_whole_frame_is_scored_and_the_rest_says_why(shell, c
 
 def test_videos_that_cannot_be_compared_are_refused(shell, clip, tmp_path):
     short = sprite_clip(tmp_path / "short.mp4", frames=7)
-    told = shell("metrics", clip, short, "--json")
-    assert (told.code, told.error["code"]) == (4, "E441")
-    assert "frames.last=6" in told.error["hint"]
+    result = shell("metrics", clip, short, "--json")
+    assert (result.code, result.error["code"]) == (4, "E441")
+    assert "frames.last=6" in result.error["hint"]
     assert shell("metrics", clip, short, "frames.last=6", "--json").code == 0
     wide = sprite_clip(tmp_path / "wide.mp4", frames=10, size=(200, 96))
     assert shell("metrics", clip, wide, "--json").error["code"] == "E441"
-    told = shell("metrics", clip, short, "tracks.queries=mask", "--json")
-    assert (told.code, told.error["code"]) == (2, "E229")
+    result = shell("metrics", clip, short, "tracks.queries=mask", "--json")
+    assert (result.code, result.error["code"]) == (2, "E229")
 
 
 def test_a_larger_result_of_the_same_shape_is_scored_at_working_size(shell, clip, tmp_path):
     large = tmp_path / "large.mp4"
     encode(large, (cv2.resize(rgb, (320, 192)) for _, rgb in decode(clip)), 24.0)
-    told = shell("metrics", clip, large, *BOX, "--json").data
-    assert told["values"]["psnr_unedited"] > 30
+    result = shell("metrics", clip, large, *BOX, "--json").data
+    assert result["values"]["psnr_unedited"] > 30
 
 
 # ---- numbers of a dataset ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from helpers import small_cogvideox
 from helpers import small_diffusion as small
 from helpers.command import Shell, reference
-from helpers.stages import Calls, StopAfter, Told, run, seen
+from helpers.stages import Calls, ProgressLog, StopAfter, run, seen
 
 from flows.settings.compose import settings
 from retake.diffusion.loading.load import load
@@ -153,7 +153,7 @@ def test_a_killed_edit_goes_on_with_its_denoising(painted, folder):
     calls.record("edit").unlink()
     with pytest.raises(KeyboardInterrupt):
         calls.again("edit", StopAfter(11))
-    seen = Told()
+    seen = ProgressLog()
     assert calls.again("edit", seen).digest == whole
     assert seen.steps[:2] == [(9, 16), (10, 16)]
 
@@ -233,8 +233,8 @@ def test_from_the_command_line(folder, tmp_path):
     few = ["frames.last=3", "inversion.steps=2", "inversion.iterations=0"]
     words = ["sprites:drift", *CLIP, *QUICK, *model, *PAINT, *few, "--until", "edit", "--json"]
     assert shell("plan", *words).statuses()["inversion"] == "may run"
-    told = shell("edit", *words)
-    assert told.ran() == ["frames", "optical_flow", "masks", "region", "latents", "inversion", "edit"]
+    result = shell("edit", *words)
+    assert result.ran() == ["frames", "optical_flow", "masks", "region", "latents", "inversion", "edit"]
     assert shell("edit", *words).ran() == []
     recipe = json.loads(next((tmp_path / "edits").rglob("recipe.json")).read_text())
     assert recipe["settings"]["model"]["height"] == small.SIZE

@@ -195,7 +195,7 @@ def test_what_cannot_change_the_result_runs_nothing(tmp_path):
 def test_another_file_with_the_same_frames_is_decoded_and_no_more(tmp_path):
     clip, follow = small_clip(tmp_path / "clip.mp4")
     first = run(tmp_path / "s", str(clip), settings(follow))
-    video.tag(clip, "the same frames, other bytes")
+    video.set_comment(clip, "the same frames, other bytes")
     again = run(tmp_path / "s", str(clip), settings(follow))
     assert again.ran == ["frames", "decode"]  # these two read the clip
     assert digests(again) == digests(first)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers.command import Child, Told, reference, sprite_clip
+from helpers.command import Child, CommandResult, reference, sprite_clip
 from helpers.small_disk import small_disk
 
 BOX = ("--box", "20,20,80,80")
@@ -31,9 +31,9 @@ def given(tmp_path_factory) -> Path:
 # ---- a disk that is full ---------------------------------------------------------------------------------------------
 
 
-def is_full(told: Told) -> bool:
-    told_so = "B free" in told.error["message"] and "run the same command" in told.error["hint"]
-    return (told.code, told.error["code"], told.out, told_so) == (5, "E503", "", True)
+def is_full(result: CommandResult) -> bool:
+    told_so = "B free" in result.error["message"] and "run the same command" in result.error["hint"]
+    return (result.code, result.error["code"], result.out, told_so) == (5, "E503", "", True)
 
 
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(given, tmp_path):
@@ -150,7 +150,7 @@ def test_ctrl_c_with_json_is_an_object_too(given, tmp_path):
     assert wait_for(lambda: list((tmp_path / "store" / "retake" / "records" / "frames").glob("*")))  # flow comes next
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=20)
-    assert Told(child.returncode, out, err).error["code"] == "E130"
+    assert CommandResult(child.returncode, out, err).error["code"] == "E130"
     assert (child.returncode, out) == (130, "")
 
 
@@ -184,13 +184,13 @@ def test_a_store_that_is_read_only_gives_what_it_has_and_refuses_the_rest(given,
         assert shell(*words).statuses() == {"frames": "ran"}
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "store")], check=True)
         assert shell(*words).statuses() == {"frames": "cached"}
-        told = shell(*words, "frames.last=3")
-        assert (told.code, told.error["code"]) == (5, "E502")
-        assert "RETAKE_STORE" in told.error["hint"]
+        result = shell(*words, "frames.last=3")
+        assert (result.code, result.error["code"]) == (5, "E502")
+        assert "RETAKE_STORE" in result.error["hint"]
 
 
 def test_without_the_prefect_server_that_is_named_the_edit_runs_here(given, tmp_path):
     shell = Child(tmp_path)
-    told = shell("edit", given / "good.mp4", "--until", "frames", PREFECT_API_URL="http://127.0.0.1:9/api")
-    assert told.code == 0
-    assert "no Prefect server answers" in told.err
+    result = shell("edit", given / "good.mp4", "--until", "frames", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert result.code == 0
+    assert "no Prefect server answers" in result.err

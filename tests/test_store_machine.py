@@ -191,7 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule()
     def push(self) -> None:
         self.remote.push(self.store)
-        listed = self.remote.listed("records")
+        listed = self.remote.list_files("records")
         assert {f"frames/{key}" for key in self.promised} <= listed
         self.sent |= {key for key in self.promised if not self.names(key) & self.spoilt}
 

@@ -43,9 +43,9 @@ def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):
     shell = Shell(tmp_path)
     clip, cat = sprite_clip(tmp_path / "clip.mp4", frames=4), reference(tmp_path / "cat.png")
     words = ("sweep", clip, f"edit.reference={cat}", "report.tile=64", "edit.strength=0.25,1")
-    told = shell(*words, "masks.box=[20,20,80,80],[0,0,4,4]", "--rank", "warp_error_edit", "--json")
-    assert told.code == 3
-    done = json.loads(told.out)
+    result = shell(*words, "masks.box=[20,20,80,80],[0,0,4,4]", "--rank", "warp_error_edit", "--json")
+    assert result.code == 3
+    done = json.loads(result.out)
     assert {one["code"] for one in done["failed"]} == {"E220"}
     assert [row["point"].split()[0] for row in done["table"]] == ["edit.strength=0.25", "edit.strength=1"]
     values = [row["values"]["warp_error_edit"]["mean"] for row in done["table"]]

@@ -301,8 +301,8 @@ def test_reference_pictures(kind):
 
 
 def test_a_scene_is_plain_data():
-    told = json.dumps(asdict(scene("cross", **SMALL)))
-    assert told == json.dumps(asdict(scene("cross", **SMALL)))
+    text = json.dumps(asdict(scene("cross", **SMALL)))
+    assert text == json.dumps(asdict(scene("cross", **SMALL)))
     assert isinstance(VERSION, int)
 
 

@@ -235,7 +235,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(cross, tmp_path, kind, chunks):
         params = Params(queries="points", points=picked(cross.world, 20), frame=20)
     whole = cross.made(params, **inputs)
     if kind == "given":
-        files.write_npz(tmp_path / "t.npz", files.of_series(whole))
+        files.write_npz(tmp_path / "t.npz", files.from_series(whole))
         params = given.Params(path=str(tmp_path / "t.npz"))
         whole = cross.made(params)
     for path in (cross.store.root / "records" / "tracks").rglob("*"):
@@ -420,7 +420,7 @@ def test_tracks_written_and_read_again_are_the_same_to_the_last_bit(cross, tmp_p
     first = cross.made(Params(frame=20, spacing=5), region=cross.region(20))
     write = {"npz": files.write_npz, "json": files.write_json}[kind]
     for name in ("a", "b"):
-        write(tmp_path / f"{name}.{kind}", files.of_series(first))
+        write(tmp_path / f"{name}.{kind}", files.from_series(first))
     assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
     again = cross.made(given.Params(path=str(tmp_path / f"a.{kind}")))
     assert len({len(first.chunk(index)["ids"]) for index in range(3)}) > 1
@@ -432,7 +432,7 @@ def test_tracks_written_and_read_again_are_the_same_to_the_last_bit(cross, tmp_p
 
 def test_written_files_are_what_the_page_says(cross, tmp_path):
     series = cross.made(Params(queries="grid", spacing=40))
-    tracks = files.of_series(series)
+    tracks = files.from_series(series)
     files.write_npz(tmp_path / "t.npz", tracks)
     files.write_json(tmp_path / "t.json", tracks)
     with np.load(tmp_path / "t.npz", allow_pickle=False) as found:

@@ -23,7 +23,7 @@ from retake.training.denoisers import Lesson
 from retake.training.embedded import SIZES, Workshop
 from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
 from retake.weights.catalogue import CATALOGUE
-from retake.weights.local import whole
+from retake.weights.local import is_complete
 
 FEW = Plan(3, 1e-3, warmup=1)
 LESSONS = (Lesson(0.5, 4, 2), Lesson(1.0, 16, 2))
@@ -186,24 +186,24 @@ def test_a_caption_is_true_of_what_it_does_not_contradict():
 def test_frames_stand_at_their_own_places_in_time(workshop):
     model = workshop.trained("transformer")
     z = torch.randn(1, 16, 8, 16, 16, generator=torch.Generator().manual_seed(0))
-    told, t = torch.zeros(1, 33, 64), torch.tensor([500])
-    whole = denoisers.spread(model, z, t, told, torch.arange(16))
-    assert torch.allclose(whole, model(z, told, t, return_dict=False)[0], atol=1e-5)
-    early = denoisers.spread(model, z[:, :4], t, told, torch.arange(4))
-    late = denoisers.spread(model, z[:, :4], t, told, torch.tensor([0, 4, 8, 12]))
-    assert torch.allclose(early, model(z[:, :4], told, t, return_dict=False)[0], atol=1e-5)
+    condition, t = torch.zeros(1, 33, 64), torch.tensor([500])
+    whole = denoisers.spread(model, z, t, condition, torch.arange(16))
+    assert torch.allclose(whole, model(z, condition, t, return_dict=False)[0], atol=1e-5)
+    early = denoisers.spread(model, z[:, :4], t, condition, torch.arange(4))
+    late = denoisers.spread(model, z[:, :4], t, condition, torch.tensor([0, 4, 8, 12]))
+    assert torch.allclose(early, model(z[:, :4], condition, t, return_dict=False)[0], atol=1e-5)
     assert not torch.allclose(early, late, atol=1e-3)
     # Attention knows of order only by positions: frames and their places exchanged together change nothing else.
-    swapped = denoisers.spread(model, z[:, [0, 2, 1, 3]], t, told, torch.tensor([0, 8, 4, 12]))
+    swapped = denoisers.spread(model, z[:, [0, 2, 1, 3]], t, condition, torch.tensor([0, 8, 4, 12]))
     assert torch.allclose(swapped[:, [0, 2, 1, 3]], late, atol=1e-5)
 
 
 def test_the_motion_modules_begin_as_the_image_model(workshop):
     unet, motion = workshop.trained("unet"), denoisers.motion(workshop.trained("unet")).eval()
     z = torch.randn(2, 4, 8, 16, 16, generator=torch.Generator().manual_seed(0))
-    told, t = torch.randn(2, 33, 64, generator=torch.Generator().manual_seed(1)), torch.tensor([500, 100])
-    clip = motion(z.transpose(1, 2), t, told.repeat_interleave(4, 0), return_dict=False)[0].transpose(1, 2)
-    frames = unet(z.flatten(0, 1), t.repeat_interleave(4), told.repeat_interleave(4, 0), return_dict=False)[0]
+    condition, t = torch.randn(2, 33, 64, generator=torch.Generator().manual_seed(1)), torch.tensor([500, 100])
+    clip = motion(z.transpose(1, 2), t, condition.repeat_interleave(4, 0), return_dict=False)[0].transpose(1, 2)
+    frames = unet(z.flatten(0, 1), t.repeat_interleave(4), condition.repeat_interleave(4, 0), return_dict=False)[0]
     assert torch.allclose(clip.flatten(0, 1), frames, atol=1e-5)
 
 
@@ -214,11 +214,11 @@ def test_frames_of_short_lessons_stand_at_their_own_places_for_motion_modules_to
         if name.endswith("proj_out.weight"):
             torch.nn.init.normal_(weight, std=0.1)
     z = torch.randn(1, 8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    told, t = torch.zeros(4, 33, 64), torch.tensor([500])
+    condition, t = torch.zeros(4, 33, 64), torch.tensor([500])
 
     def out(z, at=None):
         with torch.no_grad(), denoisers.placed(motion, torch.tensor(at)) if at else nullcontext():
-            return motion(z, t, told, return_dict=False)[0]
+            return motion(z, t, condition, return_dict=False)[0]
 
     assert torch.equal(out(z, [0, 1, 2, 3]), out(z))
     late = out(z, [0, 4, 8, 12])
@@ -242,7 +242,7 @@ def test_the_teacher_draws_the_same_for_the_same_step(workshop):
     assert all(torch.allclose(a[name].float(), b[name].float(), atol=1e-5) for name in a)
     assert not torch.equal(a["noise"], c["noise"])
     assert a["z"].shape == (2, 4, 8, 16, 16)
-    assert a["told"].shape == (2, 33, 64)
+    assert a["condition"].shape == (2, 33, 64)
     assert 0.5 < workshop.teacher(1).cache.latents.float().std() < 2
 
 
@@ -311,9 +311,9 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
 
     motion = workshop.trained("motion")
     z, t = torch.randn(1, 8, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([300])
-    told = torch.zeros(4, 33, 64)
+    condition = torch.zeros(4, 33, 64)
     with torch.inference_mode():
-        shipped, trained = (m(z, t, told, return_dict=False)[0] for m in (pipeline.unet, motion))
+        shipped, trained = (m(z, t, condition, return_dict=False)[0] for m in (pipeline.unet, motion))
     assert torch.allclose(shipped, trained, atol=2e-2)  # half precision
 
     dit = CogVideoXTransformer3DModel.from_pretrained(tmp_path / "embedded_dit" / "transformer")
@@ -333,11 +333,11 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
         assert not shipped.ships(part)
         export.export(workshop, part, weights)
         assert shipped.ships(part)
-    assert not whole(weights / "embedded")  # motion modules are wanting: nothing takes it for a model
+    assert not is_complete(weights / "embedded")  # motion modules are wanting: nothing takes it for a model
     export.export(workshop, "motion", weights)
     export.export(workshop, "transformer", weights)
-    assert whole(weights / "embedded")
-    assert whole(weights / "embedded_dit")
+    assert is_complete(weights / "embedded")
+    assert is_complete(weights / "embedded_dit")
 
     shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
     assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
@@ -360,11 +360,11 @@ def looks_like(trained, folder, tolerance=2e-2):
     """The metrics' CLIP makes of an exported folder what training made of the same pictures and captions."""
     network = clip.load(str(folder), "cpu")
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
-    told = ["a red disc", "a magenta striped star moving quickly up left over water", "a zebra"]
-    tokens = encoders.tokenizer()(told, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    captions = ["a red disc", "a magenta striped star moving quickly up left over water", "a zebra"]
+    tokens = encoders.tokenizer()(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
     with torch.inference_mode():
         out = trained.float()(input_ids=tokens, pixel_values=autoencoder.tensor(frames))
-    for ours, theirs in ((network.images(frames), out.image_embeds), (network.texts(told), out.text_embeds)):
+    for ours, theirs in ((network.images(frames), out.image_embeds), (network.texts(captions), out.text_embeds)):
         unit = ours / np.linalg.norm(ours, axis=1, keepdims=True)
         np.testing.assert_allclose(unit, theirs.numpy(), atol=tolerance)
     assert network.images(frames[:, :48, :40]).shape == (3, 64)  # any shape is resized to what it was trained on
@@ -380,8 +380,8 @@ def test_a_judge_that_is_exported_is_a_clip_that_metrics_load(tmp_path):
     looks_like(model, tmp_path / "judge", tolerance=1e-5)  # both are of half precision now
     size = sum(f.stat().st_size for f in (tmp_path / "judge").iterdir())
     assert size / 1e6 < CATALOGUE["judge"].megabytes
-    told = ["a red disc", "a blue star"]
-    found = [clip.load(str(tmp_path / "judge"), "cpu").texts([one])[0] for one in told]
+    captions = ["a red disc", "a blue star"]
+    found = [clip.load(str(tmp_path / "judge"), "cpu").texts([one])[0] for one in captions]
     assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
@@ -398,9 +398,9 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     shell = Shell(tmp_path)
     assert "E206" in shell("train", "nothing").err
     for words in (["--size", "huge"], ["--part", "arm"]):
-        told = shell("train", "embedded", "--folder", str(tmp_path), *words)
-        assert told.code == 2
-        assert "E247" in told.err
+        result = shell("train", "embedded", "--folder", str(tmp_path), *words)
+        assert result.code == 2
+        assert "E247" in result.err
     assert not list(tmp_path.glob("*/state*"))
     for part in ("motion", "latents", "transformer"):
         early = shell("train", "embedded", "--folder", str(tmp_path), "--part", part)

@@ -32,10 +32,12 @@ def backbone(saved: Path) -> Backbone:
 @pytest.mark.parametrize("t", [0, 500, 999])
 def test_one_step_is_diffusers(backbone: Backbone, saved: Path, t: int) -> None:
     theirs = UNet3DConditionModel.from_pretrained(saved / "unet").eval()
-    told, z = backbone.condition(["a", "b"]), latents()
+    condition, z = backbone.condition(["a", "b"]), latents()
     with torch.no_grad():
-        expected = theirs(z.transpose(1, 2), t, encoder_hidden_states=told.positive["states"]).sample.transpose(1, 2)
-        found = backbone.forward(z, torch.full((2, 8), t), told.positive)
+        expected = theirs(z.transpose(1, 2), t, encoder_hidden_states=condition.positive["states"]).sample.transpose(
+            1, 2
+        )
+        found = backbone.forward(z, torch.full((2, 8), t), condition.positive)
     assert (found - expected).abs().max() < 1e-5
     assert expected.abs().max() > 0.1
 
@@ -55,10 +57,10 @@ def test_a_whole_run_is_the_pipelines(backbone: Backbone) -> None:
         latents=z.transpose(1, 2),
         output_type="latent",
     ).frames.transpose(1, 2)
-    told = backbone.condition(["red ball"], negative="blur")
+    condition = backbone.condition(["red ball"], negative="blur")
     for t, to in backbone.schedule.step_pairs(10):
         with torch.no_grad():
-            z = backbone.schedule.step(*backbone.predict(z, t, told, 7.5), t, to)
+            z = backbone.schedule.step(*backbone.predict(z, t, condition, 7.5), t, to)
     assert (z - expected).abs().max() < 1e-4
     with torch.no_grad():
         pixels = pipeline.decode_latents(expected.transpose(1, 2)).transpose(1, 2).clamp(-1, 1)
@@ -66,11 +68,11 @@ def test_a_whole_run_is_the_pipelines(backbone: Backbone) -> None:
 
 
 def test_every_frame_has_its_own_timestep(backbone: Backbone) -> None:
-    told, z = backbone.condition(["a", "b"]), latents()
+    condition, z = backbone.condition(["a", "b"]), latents()
     with torch.no_grad():
-        whole = backbone.predict(z, 300, told)
-        assert torch.equal(backbone.predict(z, torch.full((2, 8), 300), told).eps, whole.eps)
-        mixed = backbone.predict(z, (torch.arange(8) * 120 + 20).expand(2, 8), told)
+        whole = backbone.predict(z, 300, condition)
+        assert torch.equal(backbone.predict(z, torch.full((2, 8), 300), condition).eps, whole.eps)
+        mixed = backbone.predict(z, (torch.arange(8) * 120 + 20).expand(2, 8), condition)
     assert (mixed.eps - whole.eps).abs().max() > 1e-3
 
 
@@ -82,24 +84,24 @@ def test_sites_have_the_shapes_that_features_give(backbone: Backbone) -> None:
         "mid_block.temp_attentions.0",
         "up_blocks.1",
     } <= sites.keys()
-    told, z = backbone.condition(["a", "b"]), latents().requires_grad_()
-    found = backbone.features(z, 400, told, list(sites))
+    condition, z = backbone.condition(["a", "b"]), latents().requires_grad_()
+    found = backbone.features(z, 400, condition, list(sites))
     assert {name: tuple(value.shape) for name, value in found.items()} == {
         name: (2, *grid) for name, grid in sites.items()
     }
-    (grad,) = torch.autograd.grad(backbone.features(z, 400, told, ["mid_block"])["mid_block"].square().mean(), z)
+    (grad,) = torch.autograd.grad(backbone.features(z, 400, condition, ["mid_block"])["mid_block"].square().mean(), z)
     assert (grad.flatten(2).abs().amax(-1) > 0).all()
     assert not any(module._forward_hooks for module in backbone.network.modules())
 
 
 def test_attention_is_replaced_and_restored(backbone: Backbone) -> None:
-    told, z = backbone.condition(["a", "b"]), latents()
+    condition, z = backbone.condition(["a", "b"]), latents()
     before = dict(backbone.network.attn_processors)
     with torch.no_grad():
-        plain = backbone.predict(z, 300, told).eps
+        plain = backbone.predict(z, 300, condition).eps
         with backbone.attention({"*.temp_attentions.*": lambda attn, states, *more, **named: torch.zeros_like(states)}):
-            assert not torch.equal(backbone.predict(z, 300, told).eps, plain)
-        assert torch.equal(backbone.predict(z, 300, told).eps, plain)
+            assert not torch.equal(backbone.predict(z, 300, condition).eps, plain)
+        assert torch.equal(backbone.predict(z, 300, condition).eps, plain)
     assert all(before[name] is processor for name, processor in backbone.network.attn_processors.items())
 
 

@@ -48,10 +48,10 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return load(Model(**small.settings(small.save_embedded_like(tmp_path_factory.mktemp("embedded")))))
 
 
-def sample(backbone: Backbone, z: torch.Tensor, told: Condition, steps: int, guidance: float) -> torch.Tensor:
+def sample(backbone: Backbone, z: torch.Tensor, condition: Condition, steps: int, guidance: float) -> torch.Tensor:
     for t, to in backbone.schedule.step_pairs(steps):
         with torch.no_grad():
-            x0, eps = backbone.predict(z, t, told, guidance)
+            x0, eps = backbone.predict(z, t, condition, guidance)
         z = backbone.schedule.step(x0, eps, t, to)
     return z
 
@@ -62,11 +62,11 @@ def sample(backbone: Backbone, z: torch.Tensor, told: Condition, steps: int, gui
 @pytest.mark.parametrize("t", [0, 17, 500, 999])
 def test_one_step_is_diffusers(plain: Backbone, saved: Path, t: int) -> None:
     theirs = UNetMotionModel.from_pretrained(saved / "unet").eval()
-    told, z = plain.condition(["a", "b"]), latents()
-    states = told.positive["states"].repeat_interleave(8, dim=0)
+    condition, z = plain.condition(["a", "b"]), latents()
+    states = condition.positive["states"].repeat_interleave(8, dim=0)
     with torch.no_grad():
         expected = theirs(z.transpose(1, 2), t, encoder_hidden_states=states).sample.transpose(1, 2)
-        found = plain.forward(z, torch.full((2, 8), t), told.positive)
+        found = plain.forward(z, torch.full((2, 8), t), condition.positive)
     assert (found - expected).abs().max() < 1e-5
     assert expected.abs().max() > 0.1
 
@@ -97,14 +97,14 @@ def test_a_whole_run_is_the_pipelines(tmp_path: Path, prediction: str) -> None:
 
 
 def test_equal_timesteps_are_the_ordinary_call_and_others_are_not(plain: Backbone) -> None:
-    told, z = plain.condition(["a", "b"]), latents()
+    condition, z = plain.condition(["a", "b"]), latents()
     with torch.no_grad():
-        whole = plain.predict(z, 300, told)
-        assert torch.equal(plain.predict(z, torch.tensor([300, 300]), told).eps, whole.eps)
-        assert torch.equal(plain.predict(z, torch.full((2, 8), 300), told).eps, whole.eps)
+        whole = plain.predict(z, 300, condition)
+        assert torch.equal(plain.predict(z, torch.tensor([300, 300]), condition).eps, whole.eps)
+        assert torch.equal(plain.predict(z, torch.full((2, 8), 300), condition).eps, whole.eps)
         slots = torch.arange(8) * 120 + 20
-        mixed = plain.predict(z, slots.expand(2, 8), told).eps
-        apart = plain.predict(z, torch.tensor([20, 860]), told).eps
+        mixed = plain.predict(z, slots.expand(2, 8), condition).eps
+        apart = plain.predict(z, torch.tensor([20, 860]), condition).eps
     assert (mixed - whole.eps).abs().max() > 1e-3
     assert (apart - whole.eps).abs().max() > 1e-3
 
@@ -117,45 +117,45 @@ def test_a_frames_timestep_reaches_its_own_time_embedding(saved: Path) -> None:
             for motion in module.motion_modules:
                 nn.init.zeros_(motion.proj_out.weight)
                 nn.init.zeros_(motion.proj_out.bias)
-    told, z, slots = (
+    condition, z, slots = (
         backbone.condition(["a", "b"]),
         latents(),
         torch.tensor([[0, 50, 999, 7, 300, 2, 640, 1]]).repeat(2, 1),
     )
     with torch.no_grad():
-        mixed = backbone.predict(z, slots, told).eps
+        mixed = backbone.predict(z, slots, condition).eps
         for frame, t in enumerate(slots[0].tolist()):
-            assert (mixed[:, frame] - backbone.predict(z, t, told).eps[:, frame]).abs().max() < 1e-5
+            assert (mixed[:, frame] - backbone.predict(z, t, condition).eps[:, frame]).abs().max() < 1e-5
 
 
 def test_guidance_goes_in_one_batch_and_equals_two(plain: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    told, z = plain.condition(["a", "b"], negative="c"), latents()
+    condition, z = plain.condition(["a", "b"], negative="c"), latents()
     batches = []
     forward = type(plain).forward
 
-    def counted(self, z, t, told):
+    def counted(self, z, t, condition):
         batches.append(len(z))
-        return forward(self, z, t, told)
+        return forward(self, z, t, condition)
 
     monkeypatch.setattr(type(plain), "forward", counted)
     with torch.no_grad():
-        both = plain.predict(z, 300, told, 7.5).eps
-        wanted = plain.predict(z, 300, told).eps
-        without = plain.predict(z, 300, Condition(told.negative)).eps
+        both = plain.predict(z, 300, condition, 7.5).eps
+        wanted = plain.predict(z, 300, condition).eps
+        without = plain.predict(z, 300, Condition(condition.negative)).eps
     assert batches == [4, 2, 2]
     assert (both - (without + 7.5 * (wanted - without))).abs().max() < 1e-4
     with pytest.raises(ConfigError) as refusal:
-        plain.predict(z, 300, Condition(told.positive), 2.0)
+        plain.predict(z, 300, Condition(condition.positive), 2.0)
     assert refusal.value.code == "E273"
 
 
 def test_uneven_sizes_are_diffusers(plain: Backbone, saved: Path) -> None:
     theirs = UNetMotionModel.from_pretrained(saved / "unet").eval()
-    told, z = plain.condition(["a"]), noise(0, 1, 3, 4, 7, 9)
+    condition, z = plain.condition(["a"]), noise(0, 1, 3, 4, 7, 9)
     with torch.no_grad():
-        states = told.positive["states"].repeat_interleave(3, dim=0)
+        states = condition.positive["states"].repeat_interleave(3, dim=0)
         expected = theirs(z.transpose(1, 2), 5, encoder_hidden_states=states).sample.transpose(1, 2)
-        assert (plain.forward(z, torch.full((1, 3), 5), told.positive) - expected).abs().max() < 1e-5
+        assert (plain.forward(z, torch.full((1, 3), 5), condition.positive) - expected).abs().max() < 1e-5
 
 
 def test_more_frames_than_motion_knows_are_refused(plain: Backbone) -> None:
@@ -164,23 +164,23 @@ def test_more_frames_than_motion_knows_are_refused(plain: Backbone) -> None:
     assert refusal.value.code == "E272"
 
 
-# ---- what it is told -----------------------------------------------------------------------------------------------
+# ---- conditioning -----------------------------------------------------------------------------------------------
 
 
 def test_text_image_and_both(joint: Backbone) -> None:
     image = noise(3, 2, 3, 32, 32).clamp(-1, 1)
     text, seen, both = joint.condition(["a", "b"]), joint.condition(image=image), joint.condition(["a", "b"], image)
     length = small.LENGTH
-    for told in (text, seen, both):
-        assert told.positive["states"].shape == told.negative["states"].shape == (2, length + 17, small.WIDTH)
-        assert not told.negative["states"][:, length:].any()
+    for condition in (text, seen, both):
+        assert condition.positive["states"].shape == condition.negative["states"].shape == (2, length + 17, small.WIDTH)
+        assert not condition.negative["states"][:, length:].any()
     assert not text.positive["states"][:, length:].any()
     assert torch.equal(both.positive["states"][:, :length], text.positive["states"][:, :length])
     assert torch.equal(both.positive["states"][:, length:], seen.positive["states"][:, length:])
     assert torch.equal(seen.positive["states"][:, :length], joint.condition(["", ""]).positive["states"][:, :length])
     z = latents()
     with torch.no_grad():
-        found = [joint.predict(z, 700, told).eps for told in (text, seen, both)]
+        found = [joint.predict(z, 700, condition).eps for condition in (text, seen, both)]
     assert min((a - b).abs().max() for a, b in [found[:2], found[1:], found[::2]]) > 1e-4
 
 
@@ -254,12 +254,12 @@ def test_shifted_and_folded_vaes() -> None:
 @pytest.mark.parametrize("part", ["vae", "network"])
 def test_overflow_is_an_error(saved: Path, part: str) -> None:
     backbone = load(Model(**small.settings(saved), dtype="float16"))
-    told = backbone.condition(["a", "b"])
+    condition = backbone.condition(["a", "b"])
     layer = backbone.parts.look(part).conv_out if part == "network" else backbone.parts.look(part).quant_conv
     layer.weight.data.fill_(6e4)
     ask = {
         "vae": lambda: backbone.encode(noise(0, 1, 2, 3, 32, 32)),
-        "network": lambda: backbone.predict(latents(), 300, told),
+        "network": lambda: backbone.predict(latents(), 300, condition),
     }
     with pytest.raises(ConfigError) as refusal:
         ask[part]()
@@ -288,14 +288,14 @@ def untouched(backbone: Backbone) -> Iterator[None]:
     network = backbone.network
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()]
     processors = {name: id(p) for name, p in network.attn_processors.items()}
-    told, z = backbone.condition(["a", "b"]), latents()
+    condition, z = backbone.condition(["a", "b"]), latents()
     with torch.no_grad():
-        before = backbone.predict(z, 400, told).eps
+        before = backbone.predict(z, 400, condition).eps
     yield
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()] == hooks
     assert {name: id(p) for name, p in network.attn_processors.items()} == processors
     with torch.no_grad():
-        assert torch.equal(backbone.predict(z, 400, told).eps, before)
+        assert torch.equal(backbone.predict(z, 400, condition).eps, before)
 
 
 def test_sites_have_the_shapes_that_features_give(plain: Backbone) -> None:
@@ -303,34 +303,34 @@ def test_sites_have_the_shapes_that_features_give(plain: Backbone) -> None:
     assert {"conv_in", "down_blocks.0", "mid_block", "up_blocks.1.motion_modules.1"} <= sites.keys()
     assert next(iter(sites)) == "conv_in"
     assert list(sites)[-1] == "up_blocks.1"
-    told = plain.condition(["a", "b"])
+    condition = plain.condition(["a", "b"])
     with torch.no_grad():
-        found = plain.features(latents(), 400, told, list(sites))
+        found = plain.features(latents(), 400, condition, list(sites))
     assert {name: tuple(value.shape) for name, value in found.items()} == {
         name: (2, *grid) for name, grid in sites.items()
     }
 
 
 def test_features_stop_early_and_leave_no_trace(plain: Backbone) -> None:
-    told, z, reached = plain.condition(["a", "b"]), latents(), []
+    condition, z, reached = plain.condition(["a", "b"]), latents(), []
     last = plain.network.conv_out.register_forward_hook(lambda *_: reached.append("conv_out"))
     late = plain.network.up_blocks[1].register_forward_hook(lambda *_: reached.append("up_blocks.1"))
     with torch.no_grad():
-        found = plain.features(z, 400, told, READ[:2])
+        found = plain.features(z, 400, condition, READ[:2])
     assert list(found) == list(READ[:2])
     assert reached == []
     last.remove()
     late.remove()
     with untouched(plain), torch.no_grad():
-        again = plain.features(z, 400, told, READ)
+        again = plain.features(z, 400, condition, READ)
     assert torch.equal(again[READ[0]], found[READ[0]])
-    assert plain.features(z, 400, told, []) == {}
+    assert plain.features(z, 400, condition, []) == {}
 
 
 def test_features_give_gradients_to_z(plain: Backbone) -> None:
-    told, z = plain.condition(["a", "b"]), latents().requires_grad_()
+    condition, z = plain.condition(["a", "b"]), latents().requires_grad_()
     with untouched(plain):
-        found = plain.features(z, torch.arange(8).expand(2, 8), told, READ[:1])[READ[0]]
+        found = plain.features(z, torch.arange(8).expand(2, 8), condition, READ[:1])[READ[0]]
         (grad,) = torch.autograd.grad(found.square().mean(), z)
     assert grad.shape == z.shape
     assert (grad.flatten(2).abs().amax(-1) > 0).all()
@@ -338,7 +338,7 @@ def test_features_give_gradients_to_z(plain: Backbone) -> None:
 
 
 def test_features_are_what_the_modules_give(plain: Backbone) -> None:
-    told, z, heard = plain.condition(["a", "b"]), latents(), {}
+    condition, z, heard = plain.condition(["a", "b"]), latents(), {}
     modules = dict(plain.network.named_modules())
     hooks = [
         modules[name].register_forward_hook(
@@ -347,10 +347,10 @@ def test_features_are_what_the_modules_give(plain: Backbone) -> None:
         for name in READ
     ]
     with torch.no_grad():
-        plain.predict(z, 400, told)
+        plain.predict(z, 400, condition)
         for hook in hooks:
             hook.remove()
-        found = plain.features(z, 400, told, READ)
+        found = plain.features(z, 400, condition, READ)
     assert all(torch.equal(found[name].flatten(0, 1), heard[name]) for name in READ)
 
 
@@ -362,9 +362,9 @@ def test_what_is_no_site_is_refused(plain: Backbone, name: str) -> None:
 
 
 def test_an_error_inside_leaves_no_trace(plain: Backbone) -> None:
-    told = plain.condition(["a", "b"])
+    condition = plain.condition(["a", "b"])
     with untouched(plain), pytest.raises(RuntimeError):
-        plain.features(latents(), 400, Condition({"states": told.positive["states"][..., :3]}), READ)
+        plain.features(latents(), 400, Condition({"states": condition.positive["states"][..., :3]}), READ)
 
 
 class Recorded(AttnProcessor2_0):
@@ -377,19 +377,19 @@ class Recorded(AttnProcessor2_0):
 
 
 def test_attention_is_replaced_by_pattern_and_restored(plain: Backbone) -> None:
-    told, z = plain.condition(["a", "b"]), latents()
+    condition, z = plain.condition(["a", "b"]), latents()
     recorded = Recorded()
     with torch.no_grad():
-        before = plain.predict(z, 400, told).eps
+        before = plain.predict(z, 400, condition).eps
     with untouched(plain):
         with plain.attention({"up_blocks.*.motion_modules.*": recorded}), torch.no_grad():
-            assert torch.equal(plain.predict(z, 400, told).eps, before)
+            assert torch.equal(plain.predict(z, 400, condition).eps, before)
         assert len(recorded.shapes) == 2 * 2 * 2  # blocks, layers, attentions of a motion module
         assert {shape[1] for shape in recorded.shapes} == {8}
 
 
 def test_attention_is_restored_after_an_error(plain: Backbone) -> None:
-    told, z = plain.condition(["a", "b"]), latents()
+    condition, z = plain.condition(["a", "b"]), latents()
 
     def silent(attn, hidden_states, *more, **named):
         return torch.zeros_like(hidden_states)
@@ -400,7 +400,7 @@ def test_attention_is_restored_after_an_error(plain: Backbone) -> None:
                 plain.network.attn_processors["down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor"]
                 is silent
             )
-            plain.predict(z, 400, told)
+            plain.predict(z, 400, condition)
             raise RuntimeError("on purpose")
 
     with untouched(plain), pytest.raises(RuntimeError, match="on purpose"):
@@ -420,8 +420,8 @@ def test_attention_is_restored_after_an_error(plain: Backbone) -> None:
 def test_a_network_alone_is_a_backbone_for_training() -> None:
     schedule = Schedule.from_config(dict(DDIMScheduler(**small.SCHEDULE).config))
     backbone = UNetMotion(Parts({"network": small.unet_motion()}), schedule, 8, 64, 64)
-    told = Condition({"states": noise(1, 2, 5, small.WIDTH)})
-    assert backbone.predict(latents(), 3, told).eps.shape == (2, 8, 4, 8, 8)
+    condition = Condition({"states": noise(1, 2, 5, small.WIDTH)})
+    assert backbone.predict(latents(), 3, condition).eps.shape == (2, 8, 4, 8, 8)
     assert len(backbone.sites()) > 20
     with pytest.raises(ConfigError) as refusal:
         backbone.encode(noise(0, 1, 8, 3, 64, 64))

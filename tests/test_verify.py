@@ -45,9 +45,9 @@ def hurt(shell: Shell, stage: str, record: bool = False) -> None:
 
 def test_a_store_that_is_well_says_so(edited):
     shell, _ = edited
-    told = shell("verify")
-    assert (told.code, told.err) == (0, "")
-    assert "all as it was stored" in told.out
+    result = shell("verify")
+    assert (result.code, result.err) == (0, "")
+    assert "all as it was stored" in result.out
     found = shell("verify", "--repair", "--json").data
     assert found["affected"] == [] == found["damaged"] == found["repair"]["left"]
 
@@ -56,11 +56,11 @@ def test_damage_is_named_set_aside_and_made_again_from_the_clip(edited):
     shell, clip = edited
     hurt(shell, "optical_flow")
     hurt(shell, "masks", record=True)
-    told = shell("verify")
-    assert told.code == 6
-    assert "concerns optical_flow" in told.out
-    assert "the record of masks" in told.out
-    assert "retake verify --repair" in told.out
+    result = shell("verify")
+    assert result.code == 6
+    assert "concerns optical_flow" in result.out
+    assert "the record of masks" in result.out
+    assert "retake verify --repair" in result.out
     mended = shell("verify", "--repair", "--json")
     assert mended.data["repair"] == {"fetched": 0, "made": 2, "left": []}  # the record was set aside by the first call
     assert shell("verify").code == 0
@@ -89,9 +89,9 @@ def test_repair_at_once_counts_objects_and_records(edited):
     for stage in ("frames", "optical_flow"):
         hurt(shell, stage)
     hurt(shell, "masks", record=True)
-    told = shell("verify", "--repair")
-    assert told.code == 0
-    assert "0 results fetched, 3 made again" in told.out
+    result = shell("verify", "--repair")
+    assert result.code == 0
+    assert "0 results fetched, 3 made again" in result.out
     assert shell("edit", clip, *WORDS).ran() == []
 
 
@@ -100,11 +100,11 @@ def test_what_neither_a_clip_nor_a_remote_brings_back_is_left_with_exit_6(edited
     hurt(shell, "frames")
     (recipe,) = (shell.home / "edits").glob("*/*/recipe.json")
     recipe.write_text(recipe.read_text().replace(clip.name, "gone.mp4"))
-    told = shell("verify", "--repair")
-    assert told.code == 6
-    assert "left     frames" in told.out
-    assert "E400" in told.err
-    assert "Traceback" not in told.err
+    result = shell("verify", "--repair")
+    assert result.code == 6
+    assert "left     frames" in result.out
+    assert "E400" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_repair_fetches_from_a_remote_where_the_clip_is_gone(tmp_path):

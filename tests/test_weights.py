@@ -24,8 +24,8 @@ from flows.terminal.console import Console
 from flows.upkeep import doctor
 from flows.upkeep import weights as weight_files
 from retake.errors import ConfigError, MachineError, RetakeError
-from retake.machine.disk import writing_explained
-from retake.networks.checkpoint import opened, pretrained, title
+from retake.machine.disk import explain_write_errors
+from retake.networks.checkpoint import display_name, load_local, load_pretrained
 from retake.store import Store
 from retake.weights import fetch, local
 from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
@@ -210,7 +210,7 @@ def test_a_reference_that_is_none_is_refused(reference: str) -> None:
 
 def test_a_near_miss_is_named() -> None:
     with pytest.raises(ConfigError, match="Did you mean raft_large"):
-        local.describe("raft_larg")
+        local.catalogue_entry("raft_larg")
 
 
 FETCHED = [name for name, entry in CATALOGUE.items() if not isinstance(entry.source, Shipped)]
@@ -244,7 +244,7 @@ def test_what_ships_is_a_folder_of_the_package_known_by_its_content(
     (tmp_path / source.file).mkdir()
     (tmp_path / source.file / "model.safetensors").write_bytes(b"weights")
     assert fetch.fetch("tiny") == local.require("tiny") == tmp_path / source.file
-    assert title("tiny", local.require("tiny")) == source.file
+    assert display_name("tiny", local.require("tiny")) == source.file
     store = Store(tmp_path / "store")
     before = local.identity("tiny", store.source_digest)
     assert before == local.identity(str(tmp_path / source.file), store.source_digest)
@@ -356,8 +356,8 @@ PIPELINE = {
 
 def test_of_a_pipeline_come_its_components_once_and_safe(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files = dict(PIPELINE)
-    told = fetched("org/tiny", publisher.url)
-    snapshot = Path(told["path"])
+    result = fetched("org/tiny", publisher.url)
+    snapshot = Path(result["path"])
     assert left(snapshot) == [
         "model_index.json",
         "scheduler/scheduler_config.json",
@@ -373,9 +373,9 @@ def test_of_a_pipeline_come_its_components_once_and_safe(publisher: Publisher, t
 def test_a_pipeline_with_pickles_alone_is_not_fetched(publisher: Publisher, tmp_path: Path) -> None:
     publisher.files = {name: data for name, data in PIPELINE.items() if not name.startswith("vae/diff")}
     publisher.files["vae/diffusion_pytorch_model.bin"] = b"pickled" * 99
-    told = fetched("org/tiny", publisher.url)
-    assert told["code"] == "E307"
-    assert "vae" in told["message"]
+    result = fetched("org/tiny", publisher.url)
+    assert result["code"] == "E307"
+    assert "vae" in result["message"]
     assert local.locate("org/tiny") is None
     assert left(tmp_path / "hf") == []
 
@@ -395,9 +395,9 @@ def test_no_commit_leads_out_of_the_cache(commit: str, tmp_path: Path) -> None:
 def test_a_revision_is_written_where_revisions_are(revision: str, tmp_path: Path) -> None:
     repo, written = tmp_path / "hf/hub/models--org--tiny", tmp_path / "written"
     with pytest.raises(ConfigError, match="E250"):
-        fetch.name_revision(repo, revision.format(written=written), COMMIT)
+        fetch.write_ref(repo, revision.format(written=written), COMMIT)
     assert left(tmp_path) == []
-    fetch.name_revision(repo, "refs/pr/1", COMMIT)
+    fetch.write_ref(repo, "refs/pr/1", COMMIT)
     assert left(tmp_path) == ["hf/hub/models--org--tiny/refs/refs/pr/1"]
 
 
@@ -409,7 +409,7 @@ def test_a_file_in_a_folder_of_a_repository_is_of_the_commit(tmp_path: Path, mon
     monkeypatch.setitem(CATALOGUE, "one", Weights("one", source, 1, "MIT", "a test"))
     assert local.locate("one") == held
     assert local.identity("one", Store(tmp_path / "store").source_digest) == f"org/tiny@{COMMIT}/nets/small/one.pt"
-    assert title("one", held) == f"org/tiny@{COMMIT[:8]}/nets/small/one.pt"
+    assert display_name("one", held) == f"org/tiny@{COMMIT[:8]}/nets/small/one.pt"
 
 
 @pytest.mark.parametrize(
@@ -424,8 +424,8 @@ def test_both_caches_are_where_their_owners_look(moved: dict[str, str], monkeypa
         monkeypatch.setenv(name, value)
     assert str(local.torch_cache()) == f"{torch.hub.get_dir()}/checkpoints"
     code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"  # read once, on import
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert str(local.hub_cache()) == told.stdout.strip()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert str(local.hub_cache()) == result.stdout.strip()
 
 
 # ---- the catalogue -------------------------------------------------------------------------------------------------
@@ -565,8 +565,8 @@ def test_what_fails_on_the_way_here_is_no_matter_of_this_disk(
 def test_what_fails_on_this_disk_is_no_matter_of_the_network(publisher: Publisher) -> None:
     publisher.files["net-00000000.pth"] = b"bytes" * 1_000_000
     url = f"{publisher.url}/a/b/c/files/net-00000000.pth"
-    with pytest.raises(MachineError, match="E503"), writing_explained(Path("/dev")):
-        fetch.stream(url, Path("/dev/full"), lambda *at: None, lambda text: None)
+    with pytest.raises(MachineError, match="E503"), explain_write_errors(Path("/dev")):
+        fetch.download(url, Path("/dev/full"), lambda *at: None, lambda text: None)
 
 
 @pytest.mark.parametrize("said", ["many", "-5", "", "1e3", "²"])
@@ -600,17 +600,17 @@ def test_a_full_disk_and_a_folder_that_is_none_are_said(publisher: Publisher, tm
 
 
 def test_a_repository_comes_without_its_code(publisher: Publisher, tmp_path: Path) -> None:
-    told = fetched("org/tiny", publisher.url)
-    folder = Path(told["path"])
+    result = fetched("org/tiny", publisher.url)
+    folder = Path(result["path"])
     assert local.locate("org/tiny") == folder
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "merges.txt", "model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == publisher.files["model.safetensors"]
-    assert "3 files, 102.4 kB, licence mit, commit 1234567890" in told["said"][0]
+    assert "3 files, 102.4 kB, licence mit, commit 1234567890" in result["said"][0]
     total = sum(len(publisher.files[p.name]) for p in folder.iterdir())
-    assert told["seen"][-1] == [total, total]
+    assert result["seen"][-1] == [total, total]
     assert local.identity("org/tiny", Store(tmp_path / "store").source_digest) == f"org/tiny@{COMMIT}"
     asked = len(publisher.asked)
-    assert fetched("org/tiny", publisher.url)["path"] == told["path"]
+    assert fetched("org/tiny", publisher.url)["path"] == result["path"]
     assert len(publisher.asked) == asked  # here already
 
     from huggingface_hub import snapshot_download
@@ -647,20 +647,20 @@ def test_two_entries_of_one_repository_stay_at_one_commit(
 
 def test_without_safetensors_the_pickle_comes_and_that_is_said(publisher: Publisher) -> None:
     del publisher.files["model.safetensors"]
-    told = fetched("org/tiny", publisher.url)
-    assert (Path(told["path"]) / "pytorch_model.bin").is_file()
-    assert "pickle" in told["said"][1]
-    assert local.locate("org/tiny") == Path(told["path"])
+    result = fetched("org/tiny", publisher.url)
+    assert (Path(result["path"]) / "pytorch_model.bin").is_file()
+    assert "pickle" in result["said"][1]
+    assert local.locate("org/tiny") == Path(result["path"])
 
 
 def test_failures_of_the_hub_have_codes_and_leave_nothing(publisher: Publisher, tmp_path: Path) -> None:
     for reference, code in (("gone/x", "E307"), ("gated/x", "E307"), ("ill/x", "E306")):
-        told = fetched(reference, publisher.url)
-        assert (told["code"], bool(told["hint"])) == (code, True)
+        result = fetched(reference, publisher.url)
+        assert (result["code"], bool(result["hint"])) == (code, True)
     assert fetched("org/tiny", "http://127.0.0.1:9")["code"] == "E306"
-    told = fetched("org/tiny", publisher.url, HF_HUB_OFFLINE="1")
-    assert told["code"] == "E306"
-    assert "HF_HUB_OFFLINE" in told["message"]
+    result = fetched("org/tiny", publisher.url, HF_HUB_OFFLINE="1")
+    assert result["code"] == "E306"
+    assert "HF_HUB_OFFLINE" in result["message"]
     publisher.commit = "../../../elsewhere"
     assert fetched("org/tiny", publisher.url)["code"] == "E307"
     publisher.commit = COMMIT
@@ -676,8 +676,8 @@ def test_a_repository_cut_off_half_way_is_not_there_and_comes_the_next_time(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     publisher.cut = {"model.safetensors"}
-    told = fetched("org/tiny", publisher.url)
-    assert told["code"] == "E308"
+    result = fetched("org/tiny", publisher.url)
+    assert result["code"] == "E308"
     assert local.locate("org/tiny") is local.locate(f"org/tiny@{COMMIT}") is None
     assert [name for name in left(tmp_path / "hf") if "snapshots" in name or "incomplete" in name] == []
     publisher.cut = set()
@@ -694,7 +694,7 @@ def test_a_folder_that_names_code_is_not_opened(where: str, clip_folder: Path, t
 
     folder = tmp_path / "clip"
     shutil.copytree(clip_folder, folder)
-    assert pretrained(CLIPModel, folder, "CLIP").config.model_type == "clip"
+    assert load_pretrained(CLIPModel, folder, "CLIP").config.model_type == "clip"
     file = folder / (where if where.endswith(".json") else "config.json")
     about = json.loads(file.read_text())
     code: Any = ["evil.Evil", None] if where == "a list" else {"AutoModel": "org/evil--evil.Evil"}
@@ -703,10 +703,10 @@ def test_a_folder_that_names_code_is_not_opened(where: str, clip_folder: Path, t
     file.write_text(text.replace("auto_map", "auto\\u005fmap") if where == "escaped" else text)
     for kind in (CLIPModel, CLIPTokenizer):
         with pytest.raises(ConfigError, match="E263") as refusal:
-            opened(kind, folder, "CLIP")
+            load_local(kind, folder, "CLIP")
         assert str(file) in refusal.value.message
     with pytest.raises(ConfigError, match="E263"):
-        pretrained(CLIPModel, folder, "CLIP")
+        load_pretrained(CLIPModel, folder, "CLIP")
 
 
 def test_a_word_of_a_vocabulary_names_no_code(clip_folder: Path, tmp_path: Path) -> None:
@@ -715,10 +715,10 @@ def test_a_word_of_a_vocabulary_names_no_code(clip_folder: Path, tmp_path: Path)
     folder = tmp_path / "clip"
     shutil.copytree(clip_folder, folder)
     (folder / "vocab.json").write_text(json.dumps({"auto": 0, "auto_map": 1}))
-    assert opened(CLIPModel, folder, "CLIP").config.model_type == "clip"
+    assert load_local(CLIPModel, folder, "CLIP").config.model_type == "clip"
     (folder / "vocab.json").write_text('{"auto": ')
     with pytest.raises(ConfigError, match="E262") as refusal:
-        opened(CLIPModel, folder, "CLIP")
+        load_local(CLIPModel, folder, "CLIP")
     assert "vocab.json" in refusal.value.message
 
 
@@ -785,8 +785,8 @@ def test_weights_are_got_by_name_and_listed(tmp_path: Path, monkeypatch: pytest.
         (True, len(data), "yours"),
     ]
     assert got[0]["path"] == str(local.locate("net"))
-    told = capsys.readouterr()
-    assert "net: 1 MB, MIT, for a test" in told.err
-    assert told.out == ""
+    result = capsys.readouterr()
+    assert "net: 1 MB, MIT, for a test" in result.err
+    assert result.out == ""
     with pytest.raises(ConfigError):
         weight_files.get(["net", "nonsense"], Console(quiet=True))

@@ -26,10 +26,10 @@ def run() -> list[dict[str, Any]]:
         return rows_of(watched(Path(folder)))
 
 
-def rows_of(told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of what came of every case."""
-    families = {family: [row for row in told if row["family"] == family] for family in LEAST}
-    return [*(summary(family, rows) for family, rows in families.items()), summary("all", told), *slowest(told)]
+    families = {family: [row for row in rows if row["family"] == family] for family in LEAST}
+    return [*(summary(family, rows) for family, rows in families.items()), summary("all", rows), *slowest(rows)]
 
 
 def summary(family: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -42,13 +42,13 @@ def row(forks: Any, many: int, rounds: int, kills: int) -> dict[str, Any]:
             for child in children:
                 child.join(60)
             left = [child for child in children if child.pid not in dead]
-            told = [json.loads(line.removeprefix("outcome ")) for line in lines(log) if line.startswith("outcome")]
+            outcomes = [json.loads(line.removeprefix("outcome ")) for line in lines(log) if line.startswith("outcome")]
             found["failed"] += sum(child.exitcode != 0 for child in left)
-            found["answers"] += len(told)
+            found["answers"] += len(outcomes)
             found["computed"] += len({line.split()[1] for line in lines(log) if line.startswith("computing")})
             commits = Counter(line for line in lines(log) if line.startswith("commit"))
             found["again"] += sum(times - 1 for times in commits.values())
-            found["digests"] += len({digest for _, digest in told} | {complete_frames(Path(folder) / "alone")}) - 1
+            found["digests"] += len({digest for _, digest in outcomes} | {complete_frames(Path(folder) / "alone")}) - 1
         print(f"crowd: {kills} kills, round {n}: {dict(found)}", file=sys.stderr, flush=True)
     return {
         "table": f"{many} processes on one key, {rounds} rounds",
@@ -65,8 +65,8 @@ def kill_who_computes(log: Path, dead: set[int]) -> float:
     """Kill the process that makes chunks now; seconds until another one makes one."""
 
     def others() -> list[int]:
-        told = [int(line.split()[1]) for line in lines(log) if line.startswith("computing")]
-        return [pid for pid in told if pid not in dead]
+        outcomes = [int(line.split()[1]) for line in lines(log) if line.startswith("computing")]
+        return [pid for pid in outcomes if pid not in dead]
 
     assert wait_for(lambda: bool(others()), 60)
     victim = others()[-1]

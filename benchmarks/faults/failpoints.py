@@ -217,11 +217,11 @@ def trial(work: Work, at: int, how: str, seed: int) -> Counter[str]:
     """What went wrong, by kind, when one step of a work did; `met` where that step was reached."""
     with home() as (root, aside):
         work.prepare(root, seed)
-        status, told, _ = child(root, lambda tell: work.do(root, seed, tell), at, how, seed, aside)
+        status, promises, _ = child(root, lambda tell: work.do(root, seed, tell), at, how, seed, aside)
         found = Counter(met=int(status != 0))
         found["unexplained"] += status == UNEXPLAINED
         found["bad"] += sum(1 for _ in bad(root, seed))
-        found["lost"] += sum(not kept(work, root, seed, promise) for promise in told)
+        found["lost"] += sum(not kept(work, root, seed, promise) for promise in promises)
         if status in (EXPLAINED, UNEXPLAINED):
             found["litter"] += sum(1 for _ in litter(root))
         again, _, _ = child(root, lambda tell: work.do(root, seed, tell))
@@ -257,8 +257,8 @@ def child(
             status = one(root, work, at, how, seed, aside, into)
         os._exit(status)
     os.close(into)
-    with open(out) as told:
-        lines = told.read().splitlines()
+    with open(out) as pipe:
+        lines = pipe.read().splitlines()
     _, ended = os.waitpid(pid, 0)
     steps = [line.removeprefix("step ") for line in lines if line.startswith("step ")]
     return os.waitstatus_to_exitcode(ended), [line for line in lines if not line.startswith("step ")], steps

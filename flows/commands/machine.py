@@ -21,7 +21,7 @@ def doctor(
         typer.Option("--fix", help="Create what the Prefect server needs: a work pool with a limit, and automations."),
     ] = False,
     notify: Annotated[
-        str | None, typer.Option(metavar="URL", help="With --fix: a webhook to which failed runs are reported.")
+        str | None, typer.Option(metavar="URL", help="With --fix: webhook that is notified of failed runs.")
     ] = None,
 ) -> None:
     """Check this machine: libraries, codecs, store, disk. Says what to type where something is wrong."""

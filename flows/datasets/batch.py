@@ -21,14 +21,14 @@ from flows.datasets.jobs import Job, Work, broken_rule
 from flows.datasets.states import BAD, GOOD, SETTLED, State, States
 from flows.editing import result_folder
 from flows.places import CHECKOUT, OUTS, datasets_home
-from flows.planning.table import duration
+from flows.planning.table import format_duration
 from flows.runners import Local
 from flows.terminal.console import Console
 from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import MachineError, RetakeError
-from retake.machine.disk import write_atomic, writing_explained
+from retake.machine.disk import explain_write_errors, write_atomic
 from retake.recipe import digest
 from retake.store import Store
 
@@ -163,7 +163,7 @@ class Batch:
         done, total = len(self.results), len(self.work.jobs)
         left = (time.monotonic() - self.began) / self.worked * (total - done)
         what = short_path(self.home / state.report) if state.state in GOOD else f"{state.code} {state.reason}".strip()
-        eta = f"; {duration(left)} left" if done < total else ""
+        eta = f"; {format_duration(left)} left" if done < total else ""
         self.console.say(f"{done}/{total}  {job.name}  {state.state}  {what}{eta}")
 
     def log(self, job: Job, error: Exception) -> None:
@@ -188,7 +188,7 @@ def home_of(work: Work) -> Path:
 def claim_home(work: Work, store: Store) -> Path:
     """The folder of a dataset, which is no other's from here on."""
     home = datasets_home() / work.name
-    with writing_explained(home), store.lock(digest(["dataset", str(home)])):
+    with explain_write_errors(home), store.lock(digest(["dataset", str(home)])):
         if not (home / OWNER).exists():
             home.mkdir(parents=True, exist_ok=True)
             write_atomic(home / OWNER, work.source + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 from flows.datasets.states import State
 from retake.artifact import Artifact
 from retake.formats import open_series
-from retake.machine.disk import write_atomic, writing_explained
+from retake.machine.disk import explain_write_errors, write_atomic
 from retake.report import gallery_page
 from retake.store import Store
 
@@ -22,7 +22,7 @@ def write_thumbnail(home: Path, job: str, store: Store, made: Mapping[str, Artif
     """The middle frame of the source and of the result. Raises DamagedError."""
     source, result = (open_series(store, made[stage]) for stage in ("frames", "decode"))
     path = home / picture_of(job)
-    with writing_explained(path):
+    with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(gallery_page.thumbnail(source[source.count // 2], result[result.count // 2]))
 
@@ -37,7 +37,7 @@ def write_page(home: Path, name: str, results: Mapping[str, State]) -> Path:
         cards.append(
             gallery_page.Card(clip, edit, state.state, reason, state.seconds, state.report, picture, state.scores or {})
         )
-    with writing_explained(home):
+    with explain_write_errors(home):
         home.mkdir(parents=True, exist_ok=True)
     write_atomic(home / "index.html", gallery_page.page(f"dataset {name}", cards))
     return home / "index.html"

@@ -147,7 +147,7 @@ def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def merge_common(problems: list[str], clips: int) -> list[str]:
-    """Problems that every clip has are those of the common settings: told once."""
+    """Report problems that every clip has once: they come from the common settings."""
     what = Counter(problem.partition(": ")[2] for problem in problems)
     common = [text for text, count in what.items() if count == clips > 1]
     rest = [problem for problem in problems if problem.partition(": ")[2] not in common]

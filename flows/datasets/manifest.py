@@ -71,7 +71,7 @@ class Row:
 
 def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     """The rows of a manifest that name a clip, and what is wrong with it, with lines. A row whose id is wrong stands
-    there as `line-N`, so that what else is wrong with it can be told as well.
+    there as `line-N`, so that its other problems are reported too.
 
     Raises ConfigError E297 for a file that cannot be read at all.
     """
@@ -128,7 +128,7 @@ def read_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, An
             if None in row:
                 problems.append(f"line {reader.line_num}: more cells than columns")
             else:
-                named = {} if "id" in columns else {"id": f"line-{reader.line_num}"}  # told once, not of every line
+                named = {} if "id" in columns else {"id": f"line-{reader.line_num}"}  # reported once, not of every line
                 yield reader.line_num, named | {key: cell or "" for key, cell in row.items()}
     except csv.Error as error:
         problems.append(f"line {reader.line_num}: {error}")

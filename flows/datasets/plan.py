@@ -15,13 +15,13 @@ from flows.datasets import outputs
 from flows.datasets.fingerprint import Marks
 from flows.datasets.jobs import Work, broken_rule
 from flows.datasets.states import GOOD, SETTLED, States
-from flows.planning.table import duration, operations
+from flows.planning.table import format_duration, format_flops
 from flows.runners import Plan, Planned
-from flows.terminal.console import alike
+from flows.terminal.console import group_by_reason
 from retake.errors import RetakeError
 from retake.machine.disk import format_bytes
 from retake.store import Store
-from retake.weights.local import command
+from retake.weights.local import fetch_command
 
 EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
 MAX_NAMES = 10  # files, and edits that would be set aside
@@ -129,19 +129,20 @@ def lines(found: Outlook) -> Iterator[str]:
             f"why {stage}: {why[:160]} ({count} of the first {found.explained} edits)" for why, count in often[:3]
         )
     yield " ".join(filter(None, totals(found)))
-    aside, more = alike(found.unreadable, MAX_NAMES)
+    aside, more = group_by_reason(found.unreadable, MAX_NAMES)
     yield from (f"would be set aside: {names}  {reason[:160]}" for reason, names in aside.items())
     if more:
         yield f"and {more} more"
     if found.lacks:
-        yield f"first: {command(' '.join(found.lacks))}"
+        yield f"first: {fetch_command(' '.join(found.lacks))}"
 
 
 def totals(found: Outlook) -> Iterator[str]:
+    unknown = nothing(found) if not runs(found) else "time not known"
     costs: Mapping[str, str] = {
-        "in all": duration(found.seconds) if found.seconds else nothing(found) if not runs(found) else "time not known",
-        "with the model": duration(found.device_seconds) if found.device_seconds else "",
-        "operations": f"up to {operations(found.flops)}" if found.flops else "",
+        "in all": format_duration(found.seconds) if found.seconds else unknown,
+        "with the model": format_duration(found.device_seconds) if found.device_seconds else "",
+        "operations": f"up to {format_flops(found.flops)}" if found.flops else "",
         "on disk": format_bytes(found.bytes) if found.bytes else "",
     }
     yield "; ".join(f"{what} {text}" for what, text in costs.items() if text)

@@ -21,7 +21,7 @@ from flows.datasets.states import BAD, GOOD, State, States
 from flows.places import CHECKOUT, OUTS, open_store
 from flows.runners import Local
 from flows.settings.compose import compose, read_params, validate
-from flows.terminal.console import Console, alike
+from flows.terminal.console import Console, group_by_reason
 from retake import dvc
 from retake.artifact import Artifact
 from retake.errors import ConfigError, did_you_mean
@@ -120,7 +120,7 @@ def final_lines(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
         yield "no edits: " + (f"again in {batch.work.dataset.settle:g} s" if batch.work.waiting else "no clips")
         return
     yield "\n" + ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    reasons, more = alike(
+    reasons, more = group_by_reason(
         {job: (one.state, f"{one.code} {one.reason}".strip(), one.hint) for job, one in bad}, MAX_REASONS
     )
     for (name, reason, hint), jobs in reasons.items():

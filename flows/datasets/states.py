@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from retake.machine.disk import writing_explained
+from retake.machine.disk import explain_write_errors
 
 GOOD, BAD = ("ok", "cached"), ("failed", "quarantined")
 SETTLED = (*GOOD, "skipped", "quarantined")  # while the mark holds
@@ -88,7 +88,7 @@ class States:
         """Append a state, durably."""
         state = State(**{**asdict(state), "time": round(time.time(), 3)})
         kept = {key: value for key, value in asdict(state).items() if value not in ("", None)}
-        with writing_explained(self.path):
+        with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o644)
             try:

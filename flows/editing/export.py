@@ -34,7 +34,7 @@ from retake.exchange import flow as flow_files
 from retake.exchange import manifest
 from retake.exchange import masks as mask_files
 from retake.exchange import tracks as track_files
-from retake.exchange.whole import files_of, whole, why_kept
+from retake.exchange.atomic_folder import atomic_folder, list_files, why_not_replaceable
 from retake.formats import open_series
 from retake.recipe import digest
 from retake.store import Store
@@ -242,7 +242,7 @@ def write_depth(w: Writing) -> dict[str, Any]:
 
 
 def write_tracks(w: Writing) -> dict[str, Any]:
-    kind, tracks = w.formats.tracks, track_files.of_series(w.series)
+    kind, tracks = w.formats.tracks, track_files.from_series(w.series)
     points, most = len(tracks.ids), MOST_PLACES[kind]
     if tracks.count * points > most or points > track_files.MAX_POINTS:
         raise ConfigError(
@@ -274,13 +274,13 @@ def written(
     """Write everything, the manifest last; returns what `export` does."""
     with store.lock(digest(["folder", str(folder)])):
         require_replaceable(folder, name, list(artifacts))
-        with whole(folder) as part:
+        with atomic_folder(folder) as part:
             parts = {
                 thing: WRITERS[thing](Writing(open_series(store, artifact), part, name, formats))
                 for thing, artifact in artifacts.items()
             }
             manifest.write(part, {**facts, "parts": parts})
-        files = files_of(folder)
+        files = list_files(folder)
         size = sum((folder / file).stat().st_size for file in files)
     places = {thing: str(folder / (entry.get("folder") or entry["file"])) for thing, entry in parts.items()}
     return {
@@ -295,5 +295,5 @@ def written(
 def require_replaceable(folder: Path, name: str, what: Sequence[str]) -> None:
     """Raises ConfigError E254 unless the folder is not there, is empty, or holds an export of this clip that has no
     more things than the new one, and whose files nobody added to or changed."""
-    if why := manifest.why_other(folder, name, what) or why_kept(folder):
+    if why := manifest.why_not_same_export(folder, name, what) or why_not_replaceable(folder):
         raise ConfigError("E254", f"{folder} is kept as it is: {why}", "Write elsewhere: --out FOLDER, or move it.")

@@ -14,7 +14,7 @@ from typing import Any
 from flows.settings.compose import Settings
 from retake.artifact import Artifact
 from retake.clip import Clip
-from retake.machine.disk import write_atomic, writing_explained
+from retake.machine.disk import explain_write_errors, write_atomic
 from retake.params import keyed_params
 from retake.recipe import digest, installed
 from retake.stage import Outcome
@@ -72,7 +72,7 @@ class Finished:
 def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
     """Write the folder of one edit; returns its outputs by name, as paths. One process at a time writes a folder.
     Raises DamagedError before it would copy anything that is not what was stored."""
-    with writing_explained(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     outputs: dict[str, str] = {}
     with store.lock(digest(["folder", str(folder.absolute())])):
@@ -83,9 +83,9 @@ def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
             view = folder / "result.mp4"
             store.copy_out(edit.made["decode"]["result.mp4"], view)
             if edit.settings.decode.recipe_tag:
-                from retake.video import tag
+                from retake.video import set_comment
 
-                tag(view, json.dumps({"retake": recipe}, sort_keys=True, ensure_ascii=False))
+                set_comment(view, json.dumps({"retake": recipe}, sort_keys=True, ensure_ascii=False))
             outputs["video"] = str(view)
         if "metrics" in edit.made:
             for name in ("metrics.json", "metrics.tsv"):

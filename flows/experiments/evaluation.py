@@ -3,7 +3,7 @@
     retake evaluate moca evaluation.first=12 evaluation.seeds=[0,1,2] evaluation.only=[sdedit,recommended]
 
 Pairs stand in a manifest (pairs.py), arms in params/evaluation/. Whatever two arms share, the store makes once. A pair
-that fails is told and left out; the others go on.
+that fails is reported and left out; the others go on.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from retake.clip import Clip, SpriteClip, open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.lookup import lookup
-from retake.machine.disk import write_atomic, writing_explained
+from retake.machine.disk import explain_write_errors, write_atomic
 from retake.metrics.common.crop import whole
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import evaluation_page, intervals
-from retake.report.contact_sheet import Sheet, boxed, png
+from retake.report.contact_sheet import Sheet, letterboxed, png
 from retake.store import Store
 from retake.video import read_image
 
@@ -106,7 +106,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
         among = {pair.id: pair.category for pair in pairs}
         done["table"] = intervals.table(found.values, among, arms, evaluation.values, evaluation.against)
         done["failed"] = found.failed
-        with writing_explained(folder):
+        with explain_write_errors(folder):
             done["outputs"] = write_folder(folder, done, found, pairs, arms, evaluation)
     return done
 
@@ -232,14 +232,14 @@ def measured(runner: Local, job: Job, clip: Clip) -> tuple[dict[str, float | Non
         values["mask_iou"] = overlap(store, made["region"], clip)
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):
-        pictures[REFERENCE] = boxed(whole(read_image(given)), SHOWN)
+        pictures[REFERENCE] = letterboxed(whole(read_image(given)), SHOWN)
     return values, made["metrics"].meta.get("networks", {}), pictures
 
 
 def middle(store: Store, frames: Artifact) -> np.ndarray:
     """The middle frame as the sheet shows it: those of all jobs are in memory at the end."""
     series = open_series(store, frames)
-    return boxed(series[series.count // 2], SHOWN)
+    return letterboxed(series[series.count // 2], SHOWN)
 
 
 def overlap(store: Store, region: Artifact, clip: SpriteClip) -> float | None:

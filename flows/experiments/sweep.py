@@ -29,7 +29,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
-from retake.machine.disk import write_atomic, writing_explained
+from retake.machine.disk import explain_write_errors, write_atomic
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery_page, intervals
@@ -70,7 +70,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     Everything is validated before anything runs. Raises ConfigError E218 where nothing is swept, or too much, or for a
     metric that there is not, and for what all points lack; MediaError E400 for a file that a point names and that is
     not there, E417 for another clip than frames.sha256 says; MachineError for what the machine lacks. A point that
-    fails is told and left out.
+    fails is reported and left out.
     """
     clip = open_clip(spec)
     points, swept = points_of(overrides)
@@ -175,7 +175,7 @@ def make(runner: Local, clip: Any, point: Point, home: Path, folder: Path, found
         source, result = (open_series(store, made[stage]) for stage in ("frames", "decode"))
         shown = result[result.count // 2]
         picture = folder / f"{identity}.jpg"
-        with writing_explained(folder):
+        with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             picture.write_bytes(gallery_page.thumbnail(source[source.count // 2], shown))
         scores = result_folder.scores_by_name(store, made["metrics"])
@@ -206,7 +206,7 @@ def ranked(found: Found, rank: str | None) -> list[dict[str, Any]]:
     for name in names:
         some = [scores for (of, _), scores in found.scores.items() if of == name]
         values = {
-            metric: intervals.interval([one[metric] for one in some if one.get(metric) is not None])  # type: ignore[misc]
+            metric: intervals.bootstrap_interval([one[metric] for one in some if one.get(metric) is not None])  # type: ignore[misc]
             for metric in some[0]
         }
         rows.append({"point": name, "seeds": len(some), "values": values})
@@ -230,7 +230,7 @@ def written(
     rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
     """index.html, grid.png, values.tsv; paths by what they are."""
-    with writing_explained(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     outputs = {"gallery": folder / "index.html", "table": folder / "values.tsv"}
     title = f"{clip}: {' × '.join(swept) or 'seeds'}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from retake.clip import Clip, pick
+from retake.clip import Clip, select_indices
 from retake.diffusion.cost.predict import Predicted, predicted, window
 from retake.diffusion.model import Modelled
 from retake.lookup import lookup
@@ -127,4 +127,4 @@ def frame_count(clip: Clip, params: Any) -> int:
     """Frames that the settings of `frames` pick from a clip, before it is decoded. Raises what is wrong with the clip
     or the selection, as far as the container tells."""
     info = clip.info(params.folder_fps)
-    return sum(1 for _ in pick(params.selection(), info.frames, info.fps))
+    return sum(1 for _ in select_indices(params.selection(), info.frames, info.fps))

@@ -1,4 +1,4 @@
-"""A plan for people: one line a stage, and what all of it comes to."""
+"""A plan as text: one line per stage, then the totals."""
 
 from __future__ import annotations
 
@@ -7,67 +7,67 @@ from collections.abc import Iterable, Iterator, Sequence
 from flows.planning.forecast import Forecast
 from flows.runners import Planned
 from retake.machine.disk import format_bytes
-from retake.weights.local import command, described
+from retake.weights.local import fetch_command, size_and_licence
 
 GIB = 1 << 30
 
 
 def table(planned: Sequence[Planned]) -> Iterator[str]:
-    """Lines of text: status, what it is likely to take, why; then the sum, and what to fetch first."""
+    """One line per stage (status, expected cost, reason), then the totals and the weights to fetch first."""
     for p in planned:
         if p.status == "cached":
             text = f"saves {p.seconds:.1f} s, {format_bytes(p.bytes or 0)}" if p.seconds is not None else ""
         else:
-            text = "; ".join(filter(None, (in_words(p.forecast), "needs weights" if p.lacks else "", p.why)))
+            text = "; ".join(filter(None, (format_forecast(p.forecast), "needs weights" if p.lacks else "", p.why)))
         yield f"{p.stage:13} {p.status:9} {text}".rstrip()
     if forecasts := [p.forecast for p in planned if p.forecast is not None]:
-        yield total(forecasts)
+        yield format_total(forecasts)
     if missing := list(dict.fromkeys(reference for p in planned for reference in p.lacks)):
-        yield f"{'first':13} {command(' '.join(missing))}   ({', '.join(map(described, missing))})"
+        yield f"{'first':13} {fetch_command(' '.join(missing))}   ({', '.join(map(size_and_licence, missing))})"
 
 
-def in_words(one: Forecast | None) -> str:
+def format_forecast(one: Forecast | None) -> str:
     """`about 3.2 min, up to 44 PFLOP, at most 5.9 GiB on the device`."""
     if one is None:
         return ""
     parts = [
-        duration(one.seconds) if one.seconds is not None else None,
-        f"up to {operations(one.flops)}" if one.flops else None,
-        f"at most {memory(one.memory)} on the device" if one.memory else None,
+        format_duration(one.seconds) if one.seconds is not None else None,
+        f"up to {format_flops(one.flops)}" if one.flops else None,
+        f"at most {format_device_memory(one.memory)} on the device" if one.memory else None,
     ]
     return ", ".join(filter(None, parts))
 
 
-def total(forecasts: Iterable[Forecast]) -> str:
-    """What everything that would run comes to, and of how many stages the time is not known."""
+def format_total(forecasts: Iterable[Forecast]) -> str:
+    """Total time, disk, operations and memory of all stages that would run, and how many have no known time."""
     some = list(forecasts)
     known = [one.seconds for one in some if one.seconds is not None]
-    parts = [duration(sum(known)) if known else ""]
+    parts = [format_duration(sum(known)) if known else ""]
     parts.append(f"{format_bytes(sum(one.bytes or 0 for one in some))} on disk" if known else "")
     if flops := sum(one.flops or 0 for one in some):
-        parts.append(f"up to {operations(flops)}")
+        parts.append(f"up to {format_flops(flops)}")
     if most := max(one.memory or 0 for one in some):
-        parts.append(f"at most {memory(most)} on the device")
+        parts.append(f"at most {format_device_memory(most)} on the device")
     text = ", ".join(part for part in parts if part) or "not known"
     if unknown := len(some) - len(known):
         text += f"; {unknown} of {len(some)} stages never ran here, so their time is not known"
     return f"{'in all':13} {text}"
 
 
-def duration(seconds: float) -> str:
-    """About so many seconds, minutes or hours."""
+def format_duration(seconds: float) -> str:
+    """`about 3.2 min`: seconds below 90 s, minutes below 90 min, else hours."""
     if seconds < 90:
         return f"about {seconds:.1f} s"
     return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def memory(count: int) -> str:
-    """Bytes on a device, as its makers count them."""
+def format_device_memory(count: int) -> str:
+    """`5.9 GiB`: device memory, in powers of 1024."""
     return f"{count / GIB:.1f} GiB" if count > GIB / 10 else f"{count / (1 << 20):.0f} MiB"
 
 
-def operations(flops: int) -> str:
-    """Floating-point operations, powers of 1000."""
+def format_flops(flops: int) -> str:
+    """`44 PFLOP`: floating-point operations, in powers of 1000."""
     value, units = flops / 1e9, ["GFLOP", "TFLOP", "PFLOP", "EFLOP"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]

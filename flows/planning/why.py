@@ -37,8 +37,8 @@ def in_words(stage: str, name: str, new: Any, old: Any) -> str:
     """`edit.strength: 0.5 -> 0.7`, as it would be typed; digests shortened; of corrections, which came or went."""
     if name == "params.corrections" and isinstance(new, list) and isinstance(old, list):
         came, went = [c["frame"] for c in new if c not in old], [c["frame"] for c in old if c not in new]
-        told = [f"a new correction on frame {t}" for t in came] + [f"none on frame {t} any more" for t in went]
-        return ", ".join(told) or "corrections in another order"
+        changes = [f"a new correction on frame {t}" for t in came] + [f"none on frame {t} any more" for t in went]
+        return ", ".join(changes) or "corrections in another order"
     if name.startswith("inputs.") and new and old:
         what = name.removeprefix("inputs.")
         return f"another {what} ({short(old)} -> {short(new)})"

@@ -32,7 +32,7 @@ class Choice:
 
     @property
     def call(self) -> dict[str, Any]:
-        """What a runner is told of it, beside the settings."""
+        """Keyword arguments for a runner, besides the settings."""
         return {"implementation": self.label, "weights": self.weights}
 
 

@@ -28,10 +28,10 @@ def stated(group: str, name: str) -> dict[str, Any]:
 
 def plain_file(path: Path) -> dict[str, Any]:
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return read_yaml(path)  # which says what is wrong
-    return _plain_file(path, told.st_mtime_ns, told.st_size)
+    return _plain_file(path, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=64)

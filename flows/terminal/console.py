@@ -13,7 +13,7 @@ Reason = TypeVar("Reason")
 
 
 class Console:
-    """Messages go to stderr; data, elsewhere, to stdout."""
+    """Progress and notes on stderr; stdout is left to the command's own output."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -41,21 +41,21 @@ class Console:
         self.say(f"{stage:13} another process is making it; waiting")
 
     def outcome(self, outcome: Outcome) -> None:
-        """One line a stage, and below it what a person should know of its result."""
+        """One line a stage, and below it the notes on its result."""
         self._close()
-        if outcome.stage == "correction":  # what it puts right is not to be complained of
+        if outcome.stage == "correction":  # the notes on the masks no longer hold
             self._notes.clear()
-        self.tell_notes()
+        self.print_notes()
         made = format_bytes(outcome.artifact.bytes)
         took = f"{outcome.seconds:7.1f} s" if outcome.status == "ran" else f"{'':9}"
         saved = f"saved {outcome.recorded_seconds:.1f} s" if outcome.status == "cached" else ""
         self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {made:>9}  {outcome.key[:10]}  {saved}".rstrip())
         self._notes += outcome.artifact.meta.get("notes", ())
         if outcome.stage not in ("masks", "correction"):
-            self.tell_notes()
+            self.print_notes()
 
-    def tell_notes(self) -> None:
-        """Say what is to be known about the masks, once it is clear that no correction follows."""
+    def print_notes(self) -> None:
+        """Print the notes on the masks, held back until it is clear that no correction follows."""
         for note in self._notes:
             self.say(f"{'':13} note: {note}")
         self._notes.clear()
@@ -70,11 +70,11 @@ class Console:
         self._bar, self._stage = None, ""
 
 
-def alike(reasons: Mapping[str, Reason], most: int) -> tuple[dict[Reason, str], int]:
-    """The first names of each reason, in a few words; of how many names the reasons are beyond the first `most`."""
+def group_by_reason(reasons: Mapping[str, Reason], most: int) -> tuple[dict[Reason, str], int]:
+    """For each of the first `most` reasons, its first three names and how many more; and how many names remain."""
     names: dict[Reason, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
-    told = list(names.items())
-    few = {why: ", ".join(of[:3]) + (f" and {len(of) - 3} more" if len(of) > 3 else "") for why, of in told[:most]}
-    return few, sum(len(of) for _, of in told[most:])
+    groups = list(names.items())
+    first = {why: ", ".join(of[:3]) + (f" and {len(of) - 3} more" if len(of) > 3 else "") for why, of in groups[:most]}
+    return first, sum(len(of) for _, of in groups[most:])

@@ -36,7 +36,7 @@ def make_room(budget: str, dry: bool) -> dict[str, Any]:
     return as_json(garbage.collect(store, bytes_of(budget), pinned(store), dry), dry)
 
 
-def as_json(done: garbage.Swept, dry: bool) -> dict[str, Any]:
+def as_json(done: garbage.Removal, dry: bool) -> dict[str, Any]:
     """What `--json` prints. results: how many by stage; seconds: what making them took."""
     return {
         "dry_run": dry,

@@ -24,9 +24,8 @@ MESSAGE = "{{ flow.name }} {{ flow_run.name }}: {{ flow_run.state.name }}. {{ fl
 def fix(notify: str | None = None) -> list[str]:
     """Make what is missing on the server of PREFECT_API_URL; a line for each thing done.
 
-    notify: where a failed run is told, by a POST of {"text": ...}, as Slack and Mattermost take it. Raises ConfigError
-    E219 where no server is set, MachineError E512 where it does not answer.
-    """
+    notify: the URL notified of a failed run, by a POST of {"text": ...}, as Slack and Mattermost take it. Raises
+    ConfigError E219 where no server is set, MachineError E512 where it does not answer."""
     if not os.environ.get("PREFECT_API_URL"):
         raise ConfigError(
             "E219",

@@ -12,7 +12,7 @@ TARGETS = ("embedded",)
 
 def run(target: str, size: str, part: str | None, minutes: float, folder: Path, on_shipped: bool) -> bool:
     """Train a target for at most so long; whether it is finished. Raises ConfigError E206 for a target that there is
-    not, E247 for a size or part, or a part that needs others first, KeyboardInterrupt where it was told to stop."""
+    not, E247 for a size or part, or a part that needs others first, KeyboardInterrupt when interrupted."""
     if target not in TARGETS:
         known = did_you_mean(target, list(TARGETS))
         raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)

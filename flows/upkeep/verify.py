@@ -35,7 +35,7 @@ def verify_store() -> dict[str, Any]:
     named: dict[str, list[Result]] = {}
     records, broken = 0, []
     for path in sorted((store.root / "records").glob("*/*")):
-        record = store.sealed_record(path, path.name)
+        record = store.read_record(path, path.name)
         records += record is not None
         if record is None:
             broken.append((path.parent.name, path.name))
@@ -88,7 +88,7 @@ def repair(affected: Iterable[Iterable[str]], remote: str | None, say: Callable[
     store = open_store()
     wanted = {(stage, key) for stage, key in affected}
     try:
-        fetched = dvc.remote(CHECKOUT, remote).mend(store, sorted(wanted)).records
+        fetched = dvc.remote(CHECKOUT, remote).repair(store, sorted(wanted)).records
     except ConfigError:
         if remote is not None:
             raise

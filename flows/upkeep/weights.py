@@ -14,7 +14,7 @@ from retake.weights.catalogue import CATALOGUE, Url, Weights
 def inventory() -> list[dict[str, Any]]:
     """One entry for each weights of the catalogue: name, present, path and bytes (None where missing), megabytes,
     licence, serves, command."""
-    return [entry_of(weights, local.locate(name), local.command(name)) for name, weights in CATALOGUE.items()]
+    return [entry_of(weights, local.locate(name), local.fetch_command(name)) for name, weights in CATALOGUE.items()]
 
 
 def entry_of(weights: Weights, path: Path | None, command: str) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def get(references: list[str], console: Console) -> list[dict[str, Any]]:
         for reference, path in here.items():
             if path is not None:
                 continue
-            entry, bar = local.describe(reference), bars.add_task(reference, total=None)
+            entry, bar = local.catalogue_entry(reference), bars.add_task(reference, total=None)
 
             def moved(done: int, total: int, bar: Any = bar) -> None:
                 bars.update(bar, completed=done, total=total or None)
@@ -66,14 +66,14 @@ def get(references: list[str], console: Console) -> list[dict[str, Any]]:
             if entry.megabytes:
                 console.say(f"{reference}: {entry.megabytes} MB, {entry.licence}, for {entry.serves}")
             here[reference] = fetch(reference, moved, console.say)
-    return [entry_of(described(reference), path, local.command(reference)) for reference, path in here.items()]
+    return [entry_of(described(reference), path, local.fetch_command(reference)) for reference, path in here.items()]
 
 
 def described(reference: str) -> Weights:
     """The catalogue's words, or none on a person's own file."""
-    if local.given(reference) is not None:
+    if local.local_path(reference) is not None:
         return Weights(reference, Url(reference), 0, "yours", "")
-    return local.describe(reference)
+    return local.catalogue_entry(reference)
 
 
 def bytes_in(path: Path) -> int:

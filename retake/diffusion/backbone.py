@@ -65,6 +65,12 @@ class Backbone(ABC):
 
     space: pixels a latent cell, per axis. time: frames a latent frame; with time > 1 clips have 1 + time * k frames and
     1 + k latent frames. frames, height, width: of the clips it was trained on, in pixels. channels: of a latent.
+
+    >>> backbone = load(Model(weights="embedded", height=64, width=64, frames=16))
+    >>> z = backbone.encode(torch.zeros(1, 16, 3, 64, 64))
+    >>> x0, eps = backbone.predict(z, 300, backbone.condition(["a red disc"]))
+    >>> backbone.decode(x0).shape
+    torch.Size([1, 16, 3, 64, 64])
     """
 
     schedule: Schedule

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from retake.lookup import lookup, names
 from retake.machine.device import INERT, Device, Dtype
-from retake.weights.local import given, locate
+from retake.weights.local import local_path, locate
 
 if TYPE_CHECKING:
     Family = str
@@ -117,7 +117,7 @@ def weights_of(model: Model) -> dict[str, str]:
     roles = ("weights", "parts", "motion", "image_adapter", "lora", "checkpoint")
     found = {role: reference for role in roles if (reference := getattr(model, role)) is not None}
     # The content of an adapter's file says nothing of the encoder that is read with it.
-    if model.image_adapter is not None and (path := given(model.image_adapter)) is not None:
+    if model.image_adapter is not None and (path := local_path(model.image_adapter)) is not None:
         encoder = image_encoder_of(path / "any" if path.is_dir() else path)
         found |= {} if encoder is None else {"image_encoder": str(encoder)}
     return found

@@ -43,7 +43,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """alphas_cumprod: float64 [T], the share of the clip's variance at each timestep (ᾱ). prediction: what the network
-    predicts. final: ᾱ at `END`. spacing, offset: how `step_pairs` picks timesteps."""
+    predicts. final: ᾱ at `END`. spacing, offset: how `step_pairs` picks timesteps.
+
+    >>> schedule = Schedule.from_config({"_class_name": "DDIMScheduler", "num_train_timesteps": 1000})
+    >>> schedule.step_pairs(4)
+    [(750.0, 500.0), (500.0, 250.0), (250.0, 0.0), (0.0, -1.0)]
+    >>> z = schedule.noised(x0, eps, 500)  # x0 and eps: latents and noise of one shape
+    """
 
     alphas_cumprod: Tensor
     prediction: Prediction = "epsilon"

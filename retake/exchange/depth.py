@@ -4,7 +4,7 @@
     .exr   float or half, exact (exr.py)
     .npy   one array [H, W]; .npz the same under `depth`, `inverse` or `arr_0`
 
-A map is float32 [H, W]. What its numbers mean (distance, or inverse depth) does not stand in these files.
+A map is float32 [H, W]. These files do not say whether it is distance or inverse depth.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHANNELS = ("Z", "Y", "V", "depth", "R")
 
 
 def read(path: str | Path, step: float = STEP) -> np.ndarray:
-    """float32 [H, W] of a file by the ending of its name; `step` is what one unit of a PNG stands for.
+    """Depth float32 [H, W] of a file, by its extension; `step` is the depth of one PNG level.
 
     Raises MediaError E400 (not there), E421 (too large), E432 (damaged, truncated, or another kind of file), E434 (a
     kind of EXR that is not read).
@@ -46,7 +46,7 @@ def read(path: str | Path, step: float = STEP) -> np.ndarray:
 
 
 def read_png(path: str | Path, step: float = STEP) -> np.ndarray:
-    """Values of a grey PNG of 16 bits times `step`."""
+    """float32 [H, W]: a 16-bit grey PNG times `step`. Raises MediaError E400, E421, E432."""
     values = read_png16(path)
     if values.ndim != 2:
         raise damaged(path, "it is a colour picture; depth is grey")
@@ -54,14 +54,14 @@ def read_png(path: str | Path, step: float = STEP) -> np.ndarray:
 
 
 def write_png(path: str | Path, depth: np.ndarray, step: float = STEP) -> None:
-    """Depth [H, W] to the nearest `step`, at most 65535 of them; NaN becomes 0."""
+    """Write depth [H, W] as a 16-bit PNG, to the nearest `step`, clipped to 0..65535 steps; NaN becomes 0."""
     with np.errstate(invalid="ignore"):
         steps = np.rint(np.nan_to_num(depth.astype(np.float64) / step, nan=0.0)).clip(0, 65535)
     write_png16(path, steps.astype(np.uint16))
 
 
 def read_exr(path: str | Path) -> np.ndarray:
-    """The one channel of an EXR, or of several Z, Y, V, depth or R (also as the last part of a layered name)."""
+    """float32 [H, W]: the only channel of an EXR, else Z, Y, V, depth or R (or the same in a layer)."""
 
     def depth_of(names: list[str]) -> list[str]:
         if len(names) == 1:
@@ -76,12 +76,12 @@ def read_exr(path: str | Path) -> np.ndarray:
 
 
 def write_exr(path: str | Path, depth: np.ndarray) -> None:
-    """Depth [H, W], exact: float16 as half, float32 as float, in the channel Y that every viewer shows as grey."""
+    """Write depth [H, W] losslessly: float16 as half, float32 as float, in channel Y, which viewers show as grey."""
     exr.write(path, depth)
 
 
 def write_npy(path: str | Path, depth: np.ndarray) -> None:
-    """Depth [H, W] as float32."""
+    """Write depth [H, W] as float32."""
     with open(path, "wb") as file:
         np.save(file, depth.astype(np.float32))
 

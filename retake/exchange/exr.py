@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from retake.errors import MediaError
-from retake.exchange.files import MAX_BYTES, check_size, content, damaged
+from retake.exchange.files import MAX_BYTES, check_size, damaged, read_bytes
 
 _MAGIC, _VERSION = 20000630, 2
 _TYPES = {0: np.dtype("<u4"), 1: np.dtype("<f2"), 2: np.dtype("<f4")}
@@ -36,13 +36,13 @@ class _Header(NamedTuple):
 
 
 def read(path: str | Path, choose: Callable[[list[str]], Collection[str]] = list) -> dict[str, np.ndarray]:
-    """Channels by name, [H, W] each in the type that the file holds: those that `choose` takes of all names, before
-    any pixel is unpacked.
+    """Channels by name, [H, W] each in the file's dtype. `choose` picks them from all names before any pixel is
+    unpacked.
 
     Raises MediaError E400 (not there), E421 (too large), E432 (damaged or truncated), E434 (a kind of EXR that is not
     read here).
     """
-    data = content(path)
+    data = read_bytes(path)
     try:
         head = _header(data, path)
         return _pixels(data, head, choose([name for name, _ in head.channels]), path)
@@ -51,8 +51,8 @@ def read(path: str | Path, choose: Callable[[list[str]], Collection[str]] = list
 
 
 def write(path: str | Path, values: np.ndarray, channel: str = "Y") -> None:
-    """One channel [H, W]: float16 is written as half, everything else as float. Exact; equal arrays give equal bytes
-    on one version of zlib."""
+    """Write one channel [H, W]: float16 as half, everything else as float32. Equal arrays give equal bytes with one
+    version of zlib. Raises ValueError for another shape."""
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"a map is [H, W], not {list(values.shape)}")
     kind = 1 if values.dtype == np.float16 else 2
@@ -91,12 +91,12 @@ def _header(data: bytes, path: str | Path) -> _Header:
     if magic != _MAGIC:
         raise damaged(path, "it is no EXR")
     if version & 0xFF != _VERSION or version & 0x1A00:  # tiles, deep pixels, several parts; long names are fine
-        raise _unread(path, "tiles, deep pixels or several parts")
+        raise _unsupported(path, "tiles, deep pixels or several parts")
     found: dict[str, bytes] = {}
     at = 8
     while data[at] != 0:
-        name, at = _text(data, at)
-        _, at = _text(data, at)
+        name, at = _read_string(data, at)
+        _, at = _read_string(data, at)
         (size,) = struct.unpack_from("<i", data, at)
         if size < 0 or at + 4 + size > len(data):
             raise damaged(path, "its header is damaged")
@@ -106,17 +106,17 @@ def _header(data: bytes, path: str | Path) -> _Header:
     compression = found["compression"][0]
     if compression not in _LINES:
         name = _NAMES[compression] if compression < len(_NAMES) else str(compression)
-        raise _unread(path, f"{name} compression")
+        raise _unsupported(path, f"{name} compression")
     return _Header(_channels(found["channels"], path), compression, x1 - x0 + 1, y1 - y0 + 1, y0, at + 1)
 
 
 def _channels(listed: bytes, path: str | Path) -> list[tuple[str, np.dtype]]:
     channels, at = [], 0
     while listed[at] != 0:
-        name, at = _text(listed, at)
+        name, at = _read_string(listed, at)
         kind, _, across, down = struct.unpack_from("<iB3xii", listed, at)
         if (across, down) != (1, 1):
-            raise _unread(path, f"channel {name} at a lower resolution")
+            raise _unsupported(path, f"channel {name} at a lower resolution")
         channels.append((name, _TYPES[kind]))
         at += 16
     if not 1 <= len(channels) <= 64:
@@ -130,7 +130,7 @@ def _pixels(data: bytes, head: _Header, wanted: Collection[str], path: str | Pat
     blocks = -(-height // per_block)
     # zlib shrinks to a thousandth at best, RLE to a fiftieth: a header that claims more is not believed.
     if line * height > 1100 * len(data):
-        raise damaged(path, f"{width}x{height} px cannot stand in {len(data)} bytes")
+        raise damaged(path, f"{width}x{height} px do not fit into {len(data)} bytes")
     if line * height > MAX_BYTES or line * min(per_block, height) > _MAX_BLOCK:
         raise MediaError(
             "E421",
@@ -145,7 +145,7 @@ def _pixels(data: bytes, head: _Header, wanted: Collection[str], path: str | Pat
         if not 0 <= y < height or y % per_block or size < 0 or start + 8 + size > len(data):
             raise damaged(path, "a block of lines lies outside the picture or the file")
         lines = min(per_block, height - y)
-        raw = _unpacked(data[start + 8 : start + 8 + size], lines * line, head.compression)
+        raw = _decompressed(data[start + 8 : start + 8 + size], lines * line, head.compression)
         rows, at = np.frombuffer(raw, np.uint8).reshape(lines, line), 0
         for name, of in head.channels:
             if name in wanted:
@@ -158,20 +158,20 @@ def _pixels(data: bytes, head: _Header, wanted: Collection[str], path: str | Pat
     return planes
 
 
-def _unpacked(body: bytes, size: int, compression: int) -> bytes:
-    """`size` bytes of a block. Raises ValueError where it holds another number."""
+def _decompressed(body: bytes, size: int, compression: int) -> bytes:
+    """The `size` decompressed bytes of a block. Raises ValueError for another length."""
     if len(body) == size or compression == 0:
         raw = body
     else:
-        raw = _unrun(body, size) if compression == 1 else zlib.decompressobj().decompress(body, size)
+        raw = _decode_rle(body, size) if compression == 1 else zlib.decompressobj().decompress(body, size)
         if len(raw) == size:
-            raw = _joined(np.frombuffer(raw, np.uint8))
+            raw = _undo_prediction(np.frombuffer(raw, np.uint8))
     if len(raw) != size:
         raise ValueError(f"a block holds {len(raw)} bytes instead of {size}")
     return raw
 
 
-def _unrun(body: bytes, size: int) -> bytes:
+def _decode_rle(body: bytes, size: int) -> bytes:
     raw, at = bytearray(), 0
     while at < len(body) and len(raw) <= size:
         count = body[at] - 256 if body[at] > 127 else body[at]
@@ -185,7 +185,7 @@ def _unrun(body: bytes, size: int) -> bytes:
 
 
 def _zip(raw: bytes) -> bytes:
-    """Bytes at even places first, then those at odd ones; of these the differences, plus 128; then zlib."""
+    """EXR's ZIP: even bytes first, then odd ones; differences plus 128; then zlib."""
     values = np.frombuffer(raw, np.uint8)
     apart = np.concatenate([values[::2], values[1::2]])
     steps = apart.copy()
@@ -193,7 +193,7 @@ def _zip(raw: bytes) -> bytes:
     return zlib.compress(steps.tobytes(), 4)
 
 
-def _joined(steps: np.ndarray) -> bytes:
+def _undo_prediction(steps: np.ndarray) -> bytes:
     """The inverse of what `_zip` does before zlib."""
     moved = steps.copy()
     moved[1:] -= np.uint8(128)
@@ -203,10 +203,10 @@ def _joined(steps: np.ndarray) -> bytes:
     return values.tobytes()
 
 
-def _text(data: bytes, at: int) -> tuple[str, int]:
+def _read_string(data: bytes, at: int) -> tuple[str, int]:
     end = data.index(b"\0", at, at + 256)
     return data[at:end].decode("utf-8"), end + 1
 
 
-def _unread(path: str | Path, what: str) -> MediaError:
+def _unsupported(path: str | Path, what: str) -> MediaError:
     return MediaError("E434", f"{path} is an EXR with {what}", "Write it as scan lines with ZIP compression.")

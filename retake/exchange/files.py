@@ -1,4 +1,4 @@
-"""Reading files of numbers without trusting them: sizes are checked before anything is decoded or allocated."""
+"""Reading untrusted arrays: sizes are checked before anything is decoded or allocated."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ ASPECT = 0.02  # working sizes are rounded to whole pixels, or to a model's mult
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
 _MAX_HEADER = 10_000  # bytes of a .npy header, as np.load has it
-_MAX_DEEP = 4  # values a pixel: a depth has one, a flow two, a picture three or four
+_MAX_CHANNELS = 4  # values a pixel: a depth has one, a flow two, a picture three or four
 
 
-def content(path: str | Path) -> bytes:
-    """All bytes of a file. Raises MediaError E400 where there is none, E421 where it is larger than any map can be."""
-    weigh(path)
+def read_bytes(path: str | Path) -> bytes:
+    """All bytes of a file. Raises MediaError E400 if it is missing, E421 for more than MAX_BYTES."""
+    checked_size(path)
     return Path(path).read_bytes()
 
 
-def weigh(path: str | Path) -> int:
-    """Bytes of a file that can be opened and is small enough. Raises MediaError E400 for anything but a plain file (a
-    pipe would be waited for), E421 for more than MAX_BYTES."""
+def checked_size(path: str | Path) -> int:
+    """The size in bytes of a regular, readable file. Raises MediaError E400 for anything else (reading a pipe could
+    block), E421 for more than MAX_BYTES."""
     try:
         status = Path(path).stat()
         if not stat.S_ISREG(status.st_mode):
@@ -52,7 +52,7 @@ def weigh(path: str | Path) -> int:
 
 
 def damaged(path: str | Path, why: str) -> MediaError:
-    """E432, to be raised: the file is not what its name says."""
+    """MediaError E432 for a damaged file, or one that is not what its name says."""
     return MediaError("E432", f"{path} cannot be read: {why}", "Write it again, or copy it again.")
 
 
@@ -69,7 +69,7 @@ def read_png16(path: str | Path) -> np.ndarray:
 
     Raises MediaError E400, E421, or E432 for any other file.
     """
-    data = content(path)
+    data = read_bytes(path)
     if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 33:
         raise damaged(path, "it is no PNG")
     width, height, bits, kind = struct.unpack(">IIBB", data[16:26])
@@ -97,21 +97,21 @@ def write_png16(path: str | Path, values: np.ndarray) -> None:
 
 def read_npy(path: str | Path) -> np.ndarray:
     """The array of a .npy file: numbers only, nothing unpickled. Raises MediaError E400, E421, E432."""
-    size = weigh(path)
+    size = checked_size(path)
     with open(path, "rb") as file:
         return _array(file, path, size)
 
 
 def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
-    """Those arrays of a .npz file whose names are wanted and there. Raises MediaError E400, E421, E432."""
-    weigh(path)
+    """The `wanted` arrays of a .npz file, by name, as far as it has them. Raises MediaError E400, E421, E432."""
+    checked_size(path)
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 if name in wanted:
-                    with archive.open(packing(entry)) as file:
+                    with archive.open(check_compression(entry)) as file:
                         found[name] = _array(file, path, entry.file_size)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
         raise damaged(path, f"it is no npz file: {error}") from error
@@ -119,10 +119,10 @@ def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, np.ndarray]
 
 
 def _array(file: IO[bytes], path: str | Path, size: int) -> np.ndarray:
-    """One array in NumPy's format out of `size` bytes, header first: a lie about the shape allocates nothing."""
+    """One array in NumPy's format out of `size` bytes, header first, so that a wrong shape allocates nothing."""
     try:
         shape, fortran, dtype = npy_header(file)
-        if dtype.kind not in "fiu" or not 2 <= len(shape) <= 3 or not all(1 <= k <= _MAX_DEEP for k in shape[2:]):
+        if dtype.kind not in "fiu" or not 2 <= len(shape) <= 3 or not all(1 <= k <= _MAX_CHANNELS for k in shape[2:]):
             raise damaged(path, f"it holds {dtype} {list(shape)}; numbers [H, W] or [H, W, 2] are needed")
         check_size(path, shape[1], shape[0])
         count = math.prod(shape)
@@ -135,16 +135,16 @@ def _array(file: IO[bytes], path: str | Path, size: int) -> np.ndarray:
     return values.reshape(shape, order="F" if fortran else "C")
 
 
-def packing(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """The entry, if it is packed as NumPy does it: stored or deflated. Raises BadZipFile for anything else (the
-    dictionary of LZMA alone may take gigabytes)."""
+def check_compression(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """The entry, if it is stored or deflated, as NumPy writes it. Raises BadZipFile otherwise (LZMA's dictionary alone
+    may take gigabytes)."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise zipfile.BadZipFile(f"{entry.filename[:80]} is neither stored nor deflated")
     return entry
 
 
 def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, Fortran order, dtype) at the start of an array in NumPy's format; `file` then stands at its numbers.
+    """(shape, Fortran order, dtype) at the start of an array in NumPy's format; leaves `file` at the data.
 
     A dimension may be 0 or negative here. Raises ValueError for a header that is damaged, too long, or of an unknown
     version, and what reading `file` raises.
@@ -164,9 +164,9 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise ValueError("its header is damaged") from error
 
 
-def numbered(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder with one of these endings, in the order of the numbers in their names; names that begin with a
-    dot are not seen, as they are in no key. Empty without folder."""
+def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
+    """Files of a folder with one of these endings, in the order of the numbers in their names; hidden files
+    are skipped, as they enter no key. Empty if there is no folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []
@@ -181,8 +181,8 @@ def check_shape(
     code: str = "E433",
     hint: str = "Give maps made from this clip, uncropped.",
 ) -> None:
-    """Raises MediaError `code` where what has the `shape` (H, W, ...) has not the proportions of `size` (width,
-    height), to 2 %."""
+    """Raises MediaError `code` unless the `shape` (H, W, ...) has the aspect ratio of `size` = (width, height), to
+    2 %."""
     height, width = shape[:2]
     if abs(width * size[1] - height * size[0]) > ASPECT * height * size[0]:
         raise MediaError(
@@ -192,7 +192,7 @@ def check_shape(
         )
 
 
-def nearest_known(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def fill_unknown(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     """`values` [H, W, ...] with every unknown pixel taking the value of the nearest known one (known bool [H, W], at
     least one True)."""
     if known.all():

@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from retake.exchange.files import check_size, content, damaged, read_npz, read_png16, write_png16
+from retake.exchange.files import check_size, damaged, read_bytes, read_npz, read_png16, write_png16
 
 SUFFIXES = (".flo", ".png", ".npz")
 
 _MAGIC = b"PIEH"  # the float32 202021.25, lowest byte first
-_UNKNOWN = 1e9  # Middlebury writes 1666666752 for unknown motion and tells it by this bound
+_UNKNOWN = 1e9  # Middlebury writes 1666666752 for unknown motion and readers test for this bound
 _KITTI_STEP, _KITTI_ZERO = 64.0, 1 << 15
 
 
@@ -36,7 +36,7 @@ class FlowFile(NamedTuple):
 
 
 def read(path: str | Path) -> FlowFile:
-    """A flow file by the ending of its name. Raises MediaError E400 (not there), E421 (too large), E432 (damaged,
+    """Read a flow file, by its extension. Raises MediaError E400 (not there), E421 (too large), E432 (damaged,
     truncated, or another kind of file)."""
     suffix = Path(path).suffix.lower()
     if suffix == ".flo":
@@ -49,8 +49,8 @@ def read(path: str | Path) -> FlowFile:
 
 
 def read_flo(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Middlebury: (flow float32 [H, W, 2], valid bool [H, W])."""
-    data = content(path)
+    """Read Middlebury .flo: (flow float32 [H, W, 2] in px, valid bool [H, W]). Raises MediaError E400, E421, E432."""
+    data = read_bytes(path)
     if data[:4] != _MAGIC or len(data) < 12:
         raise damaged(path, "it does not begin as a .flo file does")
     width, height = struct.unpack("<ii", data[4:12])
@@ -61,7 +61,7 @@ def read_flo(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_flo(path: str | Path, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """Middlebury, exact. Pixels that are not `valid` are written as unknown."""
+    """Write flow [H, W, 2] as .flo, losslessly. Pixels that are not `valid` (bool [H, W]) are written as unknown."""
     flow = _checked(flow).astype("<f4")
     if valid is not None:
         flow = np.where(valid[..., None], flow, np.float32(1666666752.0)).astype("<f4")
@@ -70,7 +70,7 @@ def write_flo(path: str | Path, flow: np.ndarray, valid: np.ndarray | None = Non
 
 
 def read_kitti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """KITTI: (flow float32 [H, W, 2], valid bool [H, W])."""
+    """Read KITTI PNG: (flow float32 [H, W, 2] in px, valid bool [H, W]). Raises MediaError E400, E421, E432."""
     values = read_png16(path)
     if values.ndim != 3:
         raise damaged(path, "it is grey; KITTI flow has the three channels u, v, valid")
@@ -80,7 +80,7 @@ def read_kitti(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_kitti(path: str | Path, flow: np.ndarray, valid: np.ndarray | None = None) -> None:
-    """KITTI, to the nearest 1/64 px. A motion that the format cannot hold is written as not valid."""
+    """Write flow [H, W, 2] as KITTI PNG, to the nearest 1/64 px. Motion out of the format's range is marked invalid."""
     flow = _checked(flow)
     steps = np.rint(flow.astype(np.float64) * _KITTI_STEP) + _KITTI_ZERO
     holds = np.logical_and.reduce(np.isfinite(steps) & (steps >= 0) & (steps <= 65535), axis=-1)
@@ -92,7 +92,7 @@ def write_kitti(path: str | Path, flow: np.ndarray, valid: np.ndarray | None = N
 
 
 def read_flow_npz(path: str | Path) -> FlowFile:
-    """npz with `forward` or `flow`, and optionally `backward`."""
+    """Read an npz with `forward` or `flow`, and optionally `backward`. Raises MediaError E400, E421, E432."""
     found = read_npz(path, ("forward", "flow", "backward"))
     forward = found.get("forward", found.get("flow"))
     if forward is None:
@@ -105,7 +105,7 @@ def read_flow_npz(path: str | Path) -> FlowFile:
 
 
 def write_npz(path: str | Path, forward: np.ndarray, backward: np.ndarray | None = None) -> None:
-    """npz with `forward` and, where given, `backward`: float32, exact, not compressed."""
+    """Write an npz with `forward` and, if given, `backward`: float32 [H, W, 2], uncompressed."""
     arrays = {"forward": _checked(forward).astype(np.float32)}
     if backward is not None:
         arrays["backward"] = _checked(backward).astype(np.float32)
@@ -114,7 +114,7 @@ def write_npz(path: str | Path, forward: np.ndarray, backward: np.ndarray | None
 
 
 def _split(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Known motion, with zeros elsewhere, and where it is known."""
+    """(flow with unknown pixels set to 0, valid bool [H, W])."""
     with np.errstate(over="ignore", invalid="ignore"):
         flow = values.astype(np.float32)
         valid = np.logical_and.reduce(np.abs(flow) < _UNKNOWN, axis=-1)  # NaN compares as False

@@ -1,4 +1,4 @@
-"""manifest.json of an export: what is in the folder and what made it; and how an export is told from other folders."""
+"""manifest.json of an export: what the folder holds, what made it, and that it is an export."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retake.exchange.whole import files_of
+from retake.exchange.atomic_folder import list_files
 
 NAME = "manifest.json"
 WRITTEN_BY = "retake export"
 
 
 def write(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write facts, among them `name` (of the clip) and `what` (the things exported), with the program that wrote it."""
+    """Write `facts`, which include `name` (of the clip) and `what` (the kinds of data exported), and `written_by`."""
     text = json.dumps({**facts, "written_by": WRITTEN_BY}, indent=1, sort_keys=True, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
@@ -32,11 +32,10 @@ def read(folder: Path) -> dict[str, Any] | None:
     return facts if isinstance(what, list) and all(isinstance(thing, str) for thing in what) else None
 
 
-def why_other(folder: Path, name: str, what: Sequence[str]) -> str:
-    """Why a folder with files is no export of that clip, or holds things beside `what`; empty where it is one that
-    holds no others, holds no file, or is no folder. A folder with sums of its own may be anybody's: only the manifest
-    says whose it is."""
-    if not folder.is_dir() or not files_of(folder):
+def why_not_same_export(folder: Path, name: str, what: Sequence[str]) -> str:
+    """Why a folder must not be overwritten: it is no export, one of another clip, or holds more than `what`. Empty
+    if it may be, has no files, or is no folder. SHA256SUMS alone does not say whose it is; the manifest does."""
+    if not folder.is_dir() or not list_files(folder):
         return ""
     earlier = read(folder)
     if earlier is None:

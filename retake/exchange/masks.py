@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retake.machine.disk import writing_explained
+from retake.machine.disk import explain_write_errors
 
 
 def palette() -> np.ndarray:
@@ -26,8 +26,8 @@ def palette() -> np.ndarray:
 
 
 def index_image(objects: Iterable[tuple[int, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W] of (id, bool [H, W]) pairs: 0 where nothing is, else the id. Where objects overlap, the later one
-    stands. Raises ValueError for an id outside 1..255."""
+    """uint8 [H, W] of (id, bool [H, W]) pairs: 0 is background. Where objects overlap, the
+    later one wins. Raises ValueError for an id outside 1..255."""
     index = np.zeros(shape, np.uint8)
     for id, mask in objects:
         if not 1 <= id <= 255:
@@ -44,5 +44,5 @@ def write_index_png(path: Path, index: np.ndarray) -> None:
         raise ValueError(f"an index image is uint8 [H, W], not {index.dtype} {index.shape}")
     image = Image.fromarray(index, mode="L")
     image.putpalette(palette().tobytes())  # turns it into a palette image; the values stay
-    with writing_explained(path):
+    with explain_write_errors(path):
         image.save(path, format="PNG")

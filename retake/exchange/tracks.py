@@ -1,4 +1,4 @@
-"""Point tracks as files that anybody can write: npz and JSON.
+"""Point tracks in simple files, npz and JSON.
 
     xy        [T, P, 2]  position of point p on frame t, (x, y) in pixels, (0, 0) the centre of the first pixel;
                          NaN (JSON: null in place of the pair) where it is not known
@@ -24,21 +24,21 @@ from typing import IO, Any
 import numpy as np
 
 from retake.errors import MediaError
-from retake.exchange.files import npy_header, packing
+from retake.exchange.files import check_compression, npy_header
 from retake.formats import CHUNK, TrackSeries
-from retake.machine.disk import writing_explained
+from retake.machine.disk import explain_write_errors
 
 MAX_POINTS = 1 << 18
 MAX_JSON = 1 << 28  # bytes
-FAR = 1e6  # px: no picture is that large
+MAX_XY = 1e6  # px: no picture is that large
 HINT = "See docs/formats.md: xy [T,P,2], visible [T,P], optional ids [P] and size [2]."
 Block = tuple[np.ndarray, np.ndarray]
-"""Some neighbouring frames: xy float32 [n, P, 2], NaN where it is not known, and visible bool [n, P]."""
+"""n consecutive frames: xy float32 [n, P, 2] in px, NaN where unknown, and visible bool [n, P]."""
 
 
 @dataclass(frozen=True)
 class PointTracks:
-    """Tracks that are read as they are asked for. `blocks()` starts from the first frame, 16 frames at a time."""
+    """Tracks read lazily: `blocks()` starts from the first frame, 16 frames at a time."""
 
     ids: np.ndarray
     """int64 [P]"""
@@ -49,8 +49,8 @@ class PointTracks:
     blocks: Callable[[], Iterator[Block]]
 
 
-def of_series(series: TrackSeries) -> PointTracks:
-    """Every point of an artifact. A point that a chunk does not list is not known there."""
+def from_series(series: TrackSeries) -> PointTracks:
+    """All points of an artifact; a point is unknown in chunks that do not list it."""
     chunks = range(series.chunks())
     known = [series.chunk(index)["ids"] for index in chunks]
     ids = np.unique(np.concatenate(known)) if known else np.zeros(0, np.int64)
@@ -68,7 +68,7 @@ def of_series(series: TrackSeries) -> PointTracks:
 
 
 def open_tracks(path: Path | str) -> PointTracks:
-    """The tracks of a file, by its ending, .npz or .json. Its positions are checked as they are read.
+    """The tracks of a file, .npz or .json. Positions are checked as they are read.
 
     Raises MediaError E400 (no such file) and E436 (not tracks: another ending, a missing or misshapen field, ids
     that repeat, a visible point without a position, a damaged file), here or from `blocks()`.
@@ -85,7 +85,7 @@ def open_tracks(path: Path | str) -> PointTracks:
 def write_npz(path: Path, tracks: PointTracks) -> None:
     """Write tracks as an npz, uncompressed. Equal tracks give equal bytes. Raises MachineError E502, E503."""
     points = len(tracks.ids)
-    with writing_explained(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with explain_write_errors(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         _write_array(archive, "ids", np.int64, (points,), iter([tracks.ids]))
         if tracks.size is not None:
             _write_array(archive, "size", np.int64, (2,), iter([np.array(tracks.size)]))
@@ -96,11 +96,11 @@ def write_npz(path: Path, tracks: PointTracks) -> None:
 def write_json(path: Path, tracks: PointTracks) -> None:
     """Write tracks as JSON, one frame a line; positions with as many digits as a float32 needs to come back the same.
     Equal tracks give equal bytes. Raises MachineError E502, E503."""
-    with writing_explained(path), path.open("w", encoding="utf-8", newline="\n") as file:
+    with explain_write_errors(path), path.open("w", encoding="utf-8", newline="\n") as file:
         file.write('{"ids": ' + json.dumps(tracks.ids.tolist()))
         if tracks.size is not None:
             file.write(f',\n"size": {json.dumps(list(tracks.size))}')
-        for name, part, line in (("visible", 1, _flags), ("xy", 0, _places)):
+        for name, part, line in (("visible", 1, _json_flags), ("xy", 0, _json_positions)):
             file.write(f',\n"{name}": [')
             rows = (row for block in tracks.blocks() for row in block[part])
             for t, row in enumerate(rows):
@@ -109,11 +109,11 @@ def write_json(path: Path, tracks: PointTracks) -> None:
         file.write("}\n")
 
 
-def _flags(seen: np.ndarray) -> str:
+def _json_flags(seen: np.ndarray) -> str:
     return "[" + ",".join("1" if one else "0" for one in seen) + "]"
 
 
-def _places(xy: np.ndarray) -> str:
+def _json_positions(xy: np.ndarray) -> str:
     return "[" + ",".join("null" if np.isnan(p).any() else f"[{_short(p[0])},{_short(p[1])}]" for p in xy) + "]"
 
 
@@ -153,7 +153,7 @@ def _open_npz(path: Path) -> PointTracks:
                 n = min(CHUNK, count - start)
                 yield _checked(path, xy.rows(n), visible.rows(n), start)
 
-    return _made(path, extra.get("ids"), extra.get("size"), (count, points), blocks)
+    return _point_tracks(path, extra.get("ids"), extra.get("size"), (count, points), blocks)
 
 
 def _open_json(path: Path) -> PointTracks:
@@ -182,12 +182,12 @@ def _open_json(path: Path) -> PointTracks:
         for start in range(0, len(xy), CHUNK):
             yield _checked(path, xy[start : start + CHUNK], visible[start : start + CHUNK], start)
 
-    return _made(path, extra.get("ids"), extra.get("size"), (xy.shape[0], xy.shape[1]), blocks)
+    return _point_tracks(path, extra.get("ids"), extra.get("size"), (xy.shape[0], xy.shape[1]), blocks)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """One .npy of an npz, read on from where it stands."""
+    """One .npy of an npz, read sequentially."""
 
     path: Path
     name: str
@@ -202,7 +202,7 @@ class _Member:
         try:
             data = self.file.read(wanted)
         except _UNREADABLE as error:
-            raise _refused(self.path, _told(error)) from error
+            raise _refused(self.path, _error_text(error)) from error
         if len(data) != wanted:
             raise _refused(self.path, f"{self.name} ends early")
         return np.frombuffer(data, self.dtype).reshape(shape)
@@ -214,10 +214,10 @@ def _member(path: Path, name: str) -> Iterator[_Member]:
     with contextlib.ExitStack() as opened:
         try:
             archive = opened.enter_context(zipfile.ZipFile(path))
-            file = opened.enter_context(archive.open(packing(archive.getinfo(f"{name}.npy"))))
+            file = opened.enter_context(archive.open(check_compression(archive.getinfo(f"{name}.npy"))))
             shape, fortran, dtype = npy_header(file)
         except _UNREADABLE as error:
-            raise _refused(path, _told(error)) from error
+            raise _refused(path, _error_text(error)) from error
         if fortran and len(shape) > 1:
             raise _refused(path, f"{name} is in Fortran order; save np.ascontiguousarray({name})")
         if dtype.kind not in "biuf":
@@ -228,7 +228,7 @@ def _member(path: Path, name: str) -> Iterator[_Member]:
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, RuntimeError, SyntaxError, OSError)
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return str(error.args[0]) if error.args else type(error).__name__
 
 
@@ -256,7 +256,7 @@ def _require_list(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype
         raise _refused(path, f"{name} is {dtype} {list(shape)}, not {length} whole numbers")
 
 
-def _made(
+def _point_tracks(
     path: Path,
     ids: np.ndarray | None,
     size: np.ndarray | None,
@@ -266,22 +266,23 @@ def _made(
     ids = np.arange(shape[1]) if ids is None else ids
     if (len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= 1 << 62)) or len(np.unique(ids)) != len(ids):
         raise _refused(path, "ids repeat, or are not whole numbers from 0")
-    if size is not None and not ((size >= 1) & (size <= FAR)).all():
+    if size is not None and not ((size >= 1) & (size <= MAX_XY)).all():
         raise _refused(path, f"size is {size.tolist()}, not (width, height)")
     grid = None if size is None else (int(size[0]), int(size[1]))
     return PointTracks(ids.astype(np.int64), shape[0], grid, blocks)
 
 
 def _checked(path: Path, xy: np.ndarray, visible: np.ndarray, start: int) -> Block:
-    """A block as `PointTracks` promises it: half a position is none."""
+    """A validated block; a position with one NaN is unknown. Raises MediaError E436."""
     seen = visible.astype(bool)
     with np.errstate(over="ignore"):
         xy = xy.astype(np.float32)
     known = np.logical_and.reduce(np.isfinite(xy), axis=-1)
     if not np.isin(visible, (0, 1)).all():
         raise _refused(path, f"visible holds other numbers than 0 and 1 from frame {start} on")
-    far = (np.abs(xy) > FAR).any(axis=2)
-    for wrong, what in ((seen & ~known, "is visible but has no position"), (known & far, f"lies over {FAR:g} px away")):
+    far = (np.abs(xy) > MAX_XY).any(axis=2)
+    far_away = f"lies over {MAX_XY:g} px away"
+    for wrong, what in ((seen & ~known, "is visible but has no position"), (known & far, far_away)):
         if wrong.any():
             t, point = np.argwhere(wrong)[0]
             raise _refused(path, f"point {point} of frame {start + t} {what}")

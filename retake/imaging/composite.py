@@ -27,14 +27,14 @@ def composite(
         fine_rgb, fine_alpha = rgb.astype(np.float32), alpha.astype(np.float32) / 255
     else:
         scale = width / working[0], height / working[1]
-        box, fine_rgb, fine_alpha = enlarged(rgb, alpha, (int(x0), int(y0)), scale, (width, height))
+        box, fine_rgb, fine_alpha = resample_crop(rgb, alpha, (int(x0), int(y0)), scale, (width, height))
     region = out[box[1] : box[3], box[0] : box[2]]
     blended = region + fine_alpha[..., None] * (fine_rgb - region)
     region[...] = np.where(fine_alpha[..., None] > 0, np.rint(blended).clip(0, 255).astype(np.uint8), region)
     return out
 
 
-def enlarged(
+def resample_crop(
     rgb: np.ndarray, alpha: np.ndarray, corner: tuple[int, int], scale: tuple[float, float], size: tuple[int, int]
 ) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
     """Resample a crop whose top left is `corner` (working pixels) by `scale`: its box in a frame of `size`, and its

@@ -1,4 +1,4 @@
-"""Pictures with transparency: read as colours and opacity, scaled without fringes."""
+"""Pictures with transparency: RGBA as floats, resized without colour fringes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def with_alpha(image: np.ndarray) -> np.ndarray:
 
 
 def premultiplied_resize(rgba: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """RGBA as `with_alpha` gives it at `size`, (width, height): transparent pixels lend no colour. Averaged over areas
-    where it shrinks, else interpolated."""
+    """Resize RGBA of `with_alpha` to `size` = (width, height), weighting colours by alpha so transparent pixels add
+    none. Area averaging when both sides shrink, else bilinear. Returns float32 [height, width, 4]."""
     product = np.dstack([rgba[..., :3] * rgba[..., 3:], rgba[..., 3]])
     grows = size[0] > rgba.shape[1] or size[1] > rgba.shape[0]
     made = cv2.resize(product, size, interpolation=cv2.INTER_LINEAR if grows else cv2.INTER_AREA)

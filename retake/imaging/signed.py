@@ -1,4 +1,4 @@
-"""Pixels as networks take them, -1..1, and as files hold them, uint8."""
+"""Conversion between uint8 pixels and the -1..1 floats that networks take."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def to_signed(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """The inverse: uint8 of float in -1..1, rounded, what is beyond cut off."""
+    """uint8 of float in -1..1, rounded and clamped: the inverse of `to_signed`."""
     return ((pixels + 1) * 127.5).round().clamp(0, 255).byte()

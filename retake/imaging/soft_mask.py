@@ -10,14 +10,15 @@ Box = tuple[int, int, int, int]
 
 
 def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:
-    """float32 [H,W] in 0..1: the mask with an edge `feather` px wide, moved outwards by `grow` px."""
+    """float32 [H, W] in 0..1 of bool [H, W]: the mask grown by `grow` px, with a smooth edge `feather` px wide."""
     inside, outside = distance(mask), distance(~mask)
     s = np.clip((np.where(mask, inside - 0.5, 0.5 - outside) + grow) / feather + 0.5, 0, 1)
     return (s * s * (3 - 2 * s)).astype(np.float32) if mask.any() else np.zeros(mask.shape, np.float32)
 
 
-def box_of(mask: np.ndarray, margin: int) -> Box | None:
-    """Bounding box of a mask, enlarged by a margin and cut to the frame; None when it is empty."""
+def bounding_box(mask: np.ndarray, margin: int) -> Box | None:
+    """Bounding box (x0, y0, x1, y1; x1, y1 exclusive) of bool [H, W], grown by `margin` px and clipped to the frame;
+    None if the mask is empty."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if len(rows) == 0:
         return None

@@ -15,7 +15,7 @@ INERT: dict[str, Any] = {"inert": "results of two devices agree within the state
 
 
 def device_of(name: str) -> torch.device:
-    """`auto` is the GPU where there is one. Raises MachineError E304 when a GPU is asked for and none is there."""
+    """The torch device of a setting; `auto` takes a GPU if there is one. MachineError E304: no GPU for cuda."""
     import torch
 
     there = torch.cuda.is_available()
@@ -25,6 +25,7 @@ def device_of(name: str) -> torch.device:
 
 
 def dtype_of(name: str) -> torch.dtype:
+    """The torch dtype of a setting, such as `bfloat16`."""
     import torch
 
     return getattr(torch, name)

@@ -1,4 +1,4 @@
-"""The disk: names that last, and its errors in words that a person can act on."""
+"""Atomic and durable files, and disk errors turned into messages that say what to do."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ REFUSED.add(errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
-def writing_explained(where: Path, wanted: int = 0) -> Iterator[None]:
-    """Turn an operating system error of writing into one that a person can act on. wanted: bytes that are written, as
-    far as that is known.
+def explain_write_errors(where: Path, wanted: int = 0) -> Iterator[None]:
+    """Turn an OSError of writing to `where` into an error with a hint. wanted: bytes to be written, if known.
 
-    Raises MachineError E503 (no space left, and its relatives), E502 (no permission, read-only, not a folder), E505
-    (the disk, or the network file system, fails).
+    Raises MachineError E503 (no space, quota or file size limit), E502 (no permission, read-only, not a folder), E505
+    (the disk or the network file system fails).
     """
     try:
         yield
@@ -36,13 +35,13 @@ def writing_explained(where: Path, wanted: int = 0) -> Iterator[None]:
                 f"cannot write to {where}: {error.strerror}",
                 "Check its permissions, or choose another folder: RETAKE_STORE for the store, RETAKE_EDITS for edits.",
             ) from error
-        with disk_explained(where, wanted):
+        with explain_disk_errors(where, wanted):
             raise
 
 
 @contextlib.contextmanager
-def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
-    """The part of `writing_explained` that is never the fault of a name: E503 and E505."""
+def explain_disk_errors(where: Path, wanted: int = 0) -> Iterator[None]:
+    """The part of `explain_write_errors` that does not depend on the path: MachineError E503 and E505."""
     try:
         yield
     except OSError as error:
@@ -66,9 +65,9 @@ def disk_explained(where: Path, wanted: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(target: Path, durable: bool = False) -> Iterator[Path]:
-    """Yields a hidden path beside `target` to write a file to; once the block is left, the file takes that name, so
-    nobody ever sees half of it. When anything fails it is removed, and what was there stays. durable: the file survives
-    a loss of power from then on. Raises OSError."""
+    """Yields a hidden path beside `target` to write to; when the block ends, it is renamed to `target` atomically. On
+    any error it is removed and the old `target` stays. durable: fsync, so that the file survives a power cut. Raises
+    OSError."""
     part = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield part
@@ -83,13 +82,13 @@ def atomic_path(target: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_atomic(target: Path, data: str | bytes) -> None:
-    """Write a file whole or not at all, text as UTF-8. Raises MachineError E502, E503, E505."""
-    with writing_explained(target.parent), atomic_path(target) as part:
+    """Write a file atomically, text as UTF-8. Raises MachineError E502, E503, E505."""
+    with explain_write_errors(target.parent), atomic_path(target) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def format_bytes(count: float) -> str:
-    """`21.4 MB`: powers of 1000."""
+    """`21.4 MB`: bytes in powers of 1000."""
     value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
     while value >= 1000 and len(units) > 1:
         value, units = value / 1000, units[1:]
@@ -97,8 +96,7 @@ def format_bytes(count: float) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, and sync the names of those that were not there: a file in it is durable only if
-    they are."""
+    """Make a folder and its missing parents durably (fsync): a file survives a power cut only if its folders do."""
     missing = list(itertools.takewhile(lambda one: not one.is_dir(), (folder, *folder.parents)))
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +105,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Make the bytes of a file, or the names in a folder, durable."""
+    """fsync a file, or the entries of a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

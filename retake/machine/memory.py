@@ -1,4 +1,4 @@
-"""Memory: how much was used, and where it ends: told apart from other failures, met once with half the batch."""
+"""Memory: recognising out-of-memory errors, halving the batch for a retry, freeing and measuring memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", 
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ended: of Python and numpy, of torch on the CPU and on a GPU, of OpenCV.
-    Errors of ours are explained already."""
+    """Whether an error of Python, NumPy, torch (CPU or GPU) or OpenCV means out of memory; never for a RetakeError."""
     if isinstance(error, RetakeError):
         return False
     return isinstance(error, MemoryError) or any(text in str(error).lower() for text in MESSAGES)
 
 
 def with_half_batch(params: BaseModel) -> BaseModel | None:
-    """The same settings with half of every `batch` in them, None where there is none above 1. A batch is in no key:
-    results agree to a network's rounding whatever it is."""
+    """The settings with every `batch` halved, None if none is above 1. A batch enters no key: results agree up to the
+    rounding of the network."""
     changed: dict[str, Any] = {}
     for name in type(params).model_fields:
         value = getattr(params, name)
@@ -38,8 +37,8 @@ def with_half_batch(params: BaseModel) -> BaseModel | None:
     return params.model_copy(update=changed) if changed else None
 
 
-def release() -> None:
-    """Give back what a failed attempt held, on a GPU too, where torch was loaded at all."""
+def free_memory() -> None:
+    """Collect garbage, and empty the GPU cache if torch is loaded."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -48,7 +47,7 @@ def release() -> None:
 
 @contextlib.contextmanager
 def peak_memory() -> Iterator[Callable[[], int]]:
-    """Peak resident bytes of this process within the block (0 where the system does not tell)."""
+    """Yields a function: the peak resident bytes of this process within the block, 0 where /proc does not report it."""
     status = Path(f"/proc/{os.getpid()}/status")
     with contextlib.suppress(OSError):
         Path(f"/proc/{os.getpid()}/clear_refs").write_text("5")  # resets the high-water mark

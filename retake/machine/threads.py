@@ -1,4 +1,4 @@
-"""OpenCV's own threads, switched off while ours run."""
+"""Switch OpenCV's own threads off while a stage runs threads of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _before = 1
 
 @contextmanager
 def single_threaded() -> Iterator[None]:
-    """Inside, OpenCV runs every call on the calling thread; the former setting returns with the last exit.
+    """Within the block OpenCV runs on the calling thread only; the last exit restores the former setting.
 
     The setting is one per process, so entries are counted: threads may enter side by side.
     """

@@ -12,7 +12,7 @@ import numpy as np
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import with_alpha
 from retake.imaging.signed import to_signed, to_uint8
-from retake.imaging.soft_mask import box_of, soft_mask
+from retake.imaging.soft_mask import bounding_box, soft_mask
 from retake.methods import Patch
 from retake.video import read_image, resize
 
@@ -125,7 +125,7 @@ def patch(pixels: Tensor, size: tuple[int, int], alpha: list[np.ndarray] | None)
     count, height, width = rgb.shape[:3]
     if alpha is None:
         return Patch((0, 0, width, height), rgb, np.full((count, height, width), 255, np.uint8))
-    box = box_of(np.logical_or.reduce([a > 0 for a in alpha]), 0)
+    box = bounding_box(np.logical_or.reduce([a > 0 for a in alpha]), 0)
     if box is None:
         return Patch((0, 0, 0, 0), np.zeros((count, 0, 0, 3), np.uint8), np.zeros((count, 0, 0), np.uint8))
     x0, y0, x1, y1 = box

@@ -1,1 +1,1 @@
-"""Networks that metrics and prompts look through: one file a family, each loaded from local weights."""
+"""Networks that metrics and prompts use: one file per family, each loaded from local weights."""

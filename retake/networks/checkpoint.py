@@ -1,4 +1,4 @@
-"""Files of weights: what they are called in a result, and how they are read without running anything in them."""
+"""Reading weights without running code that comes with them, and naming them in results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retake.errors import ConfigError
 from retake.weights.catalogue import Hub
-from retake.weights.local import commit_of, describe, given
+from retake.weights.local import catalogue_entry, commit_of, local_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 LARGEST = 1 << 27  # bytes of a JSON; the largest vocabularies have a fifth of that
 
 
-def title(reference: str, path: Path) -> str:
-    """How the weights stand beside a number: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or
-    the name of a local file or folder. `path` is where `require(reference)` found them."""
-    if given(reference) is not None:
+def display_name(reference: str, path: Path) -> str:
+    """The name of weights in results: `openai/clip-vit-base-patch32@3d74acf9`, `alexnet-owt-7be5be79.pth`, or the name
+    of a local file or folder. `path` is what `require(reference)` returned."""
+    if local_path(reference) is not None:
         return path.name
-    source = describe(reference).source
+    source = catalogue_entry(reference).source
     if isinstance(source, Hub):
         return f"{source.repo}@{commit_of(source, path)[:8]}" + (f"/{source.file}" if source.file else "")
     return source.file
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
     """Named tensors of a .pth, .pt or .safetensors file. Raises ConfigError E262 when it holds anything else.
 
-    Pickled files are read with weights_only: whatever is not a tensor or a plain container is refused, not run.
+    Pickled files are read with weights_only: anything but tensors and plain containers is refused, not run.
     """
     import torch
 
@@ -45,63 +45,63 @@ def tensors(path: Path) -> dict[str, Tensor]:
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the readers raise whatever the bytes lead them to
-        raise unfit(path, "a file of weights", str(error)) from error
+        raise wrong_weights(path, "a file of weights", str(error)) from error
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise unfit(path, "a file of weights", "it holds no table of tensors")
+        raise wrong_weights(path, "a file of weights", "it holds no table of tensors")
     return found
 
 
-def pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
+def load_pretrained(model: Any, path: Path, what: str, **settings: Any) -> Any:
     """A transformers model from a local folder, in float32, ready to infer.
 
-    model: the class. what: in words, for the error. Raises ConfigError E262 when the folder does not hold such a
-    model, or leaves some of its weights at random; E263 when it wants code of its own to run.
+    model: the class. what: a description for errors. Raises ConfigError E262 when the folder holds another
+    model or lacks some of its weights; E263 when it needs code of its own.
     """
     import torch
 
     kind = model_type(path, what)
     if kind != model.config_class.model_type:  # transformers would warn and go on at random, at full size
-        raise unfit(path, what, f"its config.json is that of {kind!r}")
-    loaded, info = opened(model, path, what, output_loading_info=True, dtype=torch.float32, **settings)
+        raise wrong_weights(path, what, f"its config.json is that of {kind!r}")
+    loaded, info = load_local(model, path, what, output_loading_info=True, dtype=torch.float32, **settings)
     if missing := sorted(info["missing_keys"]):
-        raise unfit(path, what, f"{len(missing)} weights are missing, {missing[0]} among them")
+        raise wrong_weights(path, what, f"{len(missing)} weights are missing, {missing[0]} among them")
     return loaded.eval().requires_grad_(False)
 
 
-def opened(kind: Any, path: Path, what: str, **settings: Any) -> Any:
-    """What `from_pretrained` of a transformers class makes of a local folder: the one place where such a folder is
-    read.
+def load_local(kind: Any, path: Path, what: str, **settings: Any) -> Any:
+    """`from_pretrained` of a transformers class on a local folder, offline and without remote code; no other function
+    reads such a folder.
 
-    Classes of models and processors pass parts of it on to transformers' Auto classes, which would run code that the
-    folder brings, or ask on the terminal whether to. Nothing of that happens here. Raises ConfigError E262 for a
+    Classes of models and processors pass parts of it on to transformers' Auto classes, which would run code from
+    the folder, or ask on the terminal whether to. Neither happens here. Raises ConfigError E262 for a
     folder of something else, E263 for one that names code.
     """
     from safetensors import safe_open
 
-    refuse_code(path, what)
+    refuse_remote_code(path, what)
     try:
         variant = settings.get("variant")
         for file in sorted(path.glob("*.safetensors")):
             if file.is_file() and (f".{variant}" in file.name if variant else file.name.count(".") == 1):
                 with safe_open(file, framework="pt"):
                     pass  # its header, which transformers reads only once the whole model stands
-        with without_bars():
+        with no_progress_bars():
             return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
-        raise unfit(path, what, str(error)) from error
+        raise wrong_weights(path, what, str(error)) from error
 
 
-def refuse_code(path: Path, what: str) -> None:
-    """Look through every JSON of a folder for `auto_map`, at any depth: it names classes in files of the folder or of
-    another repository. A model within a model may have one, where no trust_remote_code reaches.
+def refuse_remote_code(path: Path, what: str) -> None:
+    """Refuse a folder if any of its JSON files holds `auto_map`, at any depth: it names code to import, and in a nested
+    model trust_remote_code=False does not stop it.
 
-    Raises ConfigError E263 where there is one, E262 for a JSON that cannot be read.
+    Raises ConfigError E263 for an `auto_map`, E262 for a JSON that cannot be read.
     """
     for file in sorted(path.glob("*")):
         if file.exists() and not (file.is_file() or file.is_dir()):
-            raise unfit(path, what, f"{file.name} is a device or a pipe")
+            raise wrong_weights(path, what, f"{file.name} is a device or a pipe")
         if file.suffix.lower() != ".json" or not file.is_file():
             continue
         nodes: list[dict[str, Any]] = []
@@ -111,16 +111,16 @@ def refuse_code(path: Path, what: str) -> None:
             return node
 
         try:
-            json.loads(text_of(file), object_hook=remember)
+            json.loads(read_text(file), object_hook=remember)
         except (OSError, ValueError, RecursionError) as error:
-            raise unfit(path, what, f"{file.name} cannot be read: {error}") from error
+            raise wrong_weights(path, what, f"{file.name} cannot be read: {error}") from error
         # In a vocabulary auto_map may be a word: it has a number then.
         if any(isinstance(node.get("auto_map"), str | list | dict) for node in nodes):
-            raise own_code(file)
+            raise remote_code_error(file)
 
 
-def text_of(file: Path) -> str:
-    """The text of a plain file of moderate size. Raises OSError for anything else, ValueError where it is no UTF-8."""
+def read_text(file: Path) -> str:
+    """The text of a regular file of at most LARGEST bytes. Raises OSError for others, ValueError if it is not UTF-8."""
     if file.exists() and not file.is_file():
         raise OSError("it is no plain file")
     if file.stat().st_size > LARGEST:
@@ -129,8 +129,8 @@ def text_of(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def without_bars() -> Iterator[None]:
-    """transformers draws a progress bar on stderr for every model that it loads; inside, it does not."""
+def no_progress_bars() -> Iterator[None]:
+    """Within the block, transformers draws no progress bars on stderr."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -143,15 +143,15 @@ def without_bars() -> Iterator[None]:
 
 
 def model_type(path: Path, what: str) -> str:
-    """What config.json calls the model. Raises ConfigError E262 when there is none to read."""
+    """`model_type` in config.json. Raises ConfigError E262 if it cannot be read."""
     try:
-        return str(json.loads(text_of(path / "config.json")).get("model_type"))
+        return str(json.loads(read_text(path / "config.json")).get("model_type"))
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise unfit(path, what, f"config.json cannot be read: {error}") from error
+        raise wrong_weights(path, what, f"config.json cannot be read: {error}") from error
 
 
-def own_code(file: Path) -> ConfigError:
-    """The error for a folder that is not data alone."""
+def remote_code_error(file: Path) -> ConfigError:
+    """ConfigError E263 for a folder that needs its own code."""
     return ConfigError(
         "E263",
         f"{file} wants code to be run that comes with the weights (auto_map), and Retake runs none",
@@ -159,8 +159,8 @@ def own_code(file: Path) -> ConfigError:
     )
 
 
-def unfit(path: Path, what: str, why: str) -> ConfigError:
-    """The error for weights that are there and are not those of the network."""
+def wrong_weights(path: Path, what: str, why: str) -> ConfigError:
+    """ConfigError E262 for weights that exist but do not fit the network."""
     first = next(iter(why.strip().splitlines()), "")[:200]
     return ConfigError(
         "E262", f"{path} is not {what}: {first}", "Give a folder or file of that network, or leave the setting out."

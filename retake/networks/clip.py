@@ -1,4 +1,4 @@
-"""CLIP: pictures and words as vectors of one space.
+"""CLIP: embeddings of images and texts in one space.
 
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, in transformers'
 CLIPModel, with the processor that lies beside the weights.
@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.machine.device import device_of
-from retake.networks.checkpoint import opened, pretrained, title, unfit
+from retake.networks.checkpoint import display_name, load_local, load_pretrained, wrong_weights
 from retake.weights.local import require
 
 if TYPE_CHECKING:
     import torch
 
 Preparation = Literal["processor", "vbench"]
+WITH_TOKENIZER = "a folder of CLIP with its tokenizer"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -32,21 +33,21 @@ def load(reference: str, device: str = "auto", preparation: Preparation = "proce
     missing, E304 when the device is, ConfigError E262 when they are not CLIP's.
     """
     path = require(reference)
-    return Clip(path, title(reference, path), device_of(device), preparation)
+    return Clip(path, display_name(reference, path), device_of(device), preparation)
 
 
 class Clip:
-    """Both towers. `name` says which weights, and how frames were prepared where that is not the model's own way."""
+    """Image and text encoder. `name` gives the weights, and the preprocessing if it is not the model's own."""
 
-    def __init__(self, path: Path, called: str, device: torch.device, preparation: Preparation = "processor") -> None:
+    def __init__(self, path: Path, label: str, device: torch.device, preparation: Preparation = "processor") -> None:
         from transformers import CLIPImageProcessor, CLIPModel
 
-        self.name = f"CLIP {called}" + (", prepared as VBench does" if preparation == "vbench" else "")
+        self.name = f"CLIP {label}" + (", prepared as VBench does" if preparation == "vbench" else "")
         self.path, self.device, self.preparation = path, device, preparation
-        self.model: Any = pretrained(CLIPModel, path, "a folder of CLIP").to(device)
+        self.model: Any = load_pretrained(CLIPModel, path, "a folder of CLIP").to(device)
         self.processor: Any = None
         if preparation == "processor":
-            self.processor = opened(CLIPImageProcessor, path, "a folder of CLIP with its processor")
+            self.processor = load_local(CLIPImageProcessor, path, "a folder of CLIP with its processor")
         self._tokenizer: Any = None
 
     def images(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -58,7 +59,7 @@ class Clip:
         return found.pooler_output.float().cpu().numpy()
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Projected embeddings, not normalised: B texts -> float32 [B, D]. Longer ones are cut where CLIP's words end.
+        """Projected embeddings, not normalised: B texts -> float32 [B, D]. Longer texts are truncated.
 
         Raises ConfigError E262 when the folder has no tokenizer.
         """
@@ -78,9 +79,9 @@ class Clip:
         from transformers import CLIPTokenizer
 
         if not any((self.path / name).is_file() for name in ("tokenizer.json", "vocab.json")):
-            # transformers would go on with a vocabulary of three marks, and every text would read the same
-            raise unfit(self.path, "a folder of CLIP with its tokenizer", "tokenizer.json and vocab.json are missing")
-        return opened(CLIPTokenizer, self.path, "a folder of CLIP with its tokenizer")
+            # transformers would go on with a vocabulary of three tokens, and every text would read the same
+            raise wrong_weights(self.path, WITH_TOKENIZER, "tokenizer.json and vocab.json are missing")
+        return load_local(CLIPTokenizer, self.path, WITH_TOKENIZER)
 
     def _prepared(self, frames: NDArray[np.uint8]) -> Any:
         import torch

@@ -1,4 +1,4 @@
-"""DINO: a picture's class token, which tells objects apart without having learnt their names.
+"""DINO: self-supervised image features (the class token).
 
 Caron et al., Emerging Properties in Self-Supervised Vision Transformers, ICCV 2021, in transformers' ViTModel.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.machine.device import device_of
-from retake.networks.checkpoint import pretrained, title
+from retake.networks.checkpoint import display_name, load_pretrained
 from retake.weights.local import require
 
 if TYPE_CHECKING:
@@ -28,18 +28,18 @@ def load(reference: str, device: str = "auto") -> Dino:
     a ViT's.
     """
     path = require(reference)
-    return Dino(path, title(reference, path), device_of(device))
+    return Dino(path, display_name(reference, path), device_of(device))
 
 
 class Dino:
-    """Frames as VBench prepares them: short side to the network's own (224) without antialiasing, not cropped, so that
-    position embeddings are interpolated for the longer side; ImageNet's mean and deviation."""
+    """The ViT, with frames preprocessed as in VBench: short side to the network's own (224) without antialiasing, not
+    cropped, so that position embeddings are interpolated for the longer side; ImageNet's mean and deviation."""
 
-    def __init__(self, path: Path, called: str, device: torch.device) -> None:
+    def __init__(self, path: Path, label: str, device: torch.device) -> None:
         from transformers import ViTModel
 
-        self.name, self.device = f"DINO {called}", device
-        self.model: Any = pretrained(ViTModel, path, "a folder of a ViT", add_pooling_layer=False).to(device)
+        self.name, self.device = f"DINO {label}", device
+        self.model: Any = load_pretrained(ViTModel, path, "a folder of a ViT", add_pooling_layer=False).to(device)
 
     def images(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The last layer's class tokens, not normalised: uint8 RGB [B, H, W, 3] -> float32 [B, D]."""

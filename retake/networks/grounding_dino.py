@@ -1,4 +1,4 @@
-"""Grounding DINO: boxes of things named in words (Liu et al., "Grounding DINO: Marrying DINO with Grounded
+"""Grounding DINO: boxes of objects named by text (Liu et al., "Grounding DINO: Marrying DINO with Grounded
 Pre-Training for Open-Set Object Detection", ECCV 2024), through transformers."""
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retake.networks.checkpoint import opened, pretrained
+from retake.networks.checkpoint import load_local, load_pretrained
 
 if TYPE_CHECKING:
     import torch
 
 WHAT = "a folder of Grounding DINO"
-SAME = 0.5  # boxes that overlap by more (IoU) show one object
+OVERLAP = 0.5  # boxes that overlap by more (IoU) show one object
 
 
 @dataclass(frozen=True)
-class Detected:
-    """A box, px x0, y0, x1, y1 of the picture and inside it; how sure it is, 0..1; the words that name it, which may
-    be none."""
+class Detection:
+    """A box (x0, y0, x1, y1) in pixels, inside the picture; its score, 0..1; the prompt's words for it, or ""."""
 
     box: tuple[float, float, float, float]
     score: float
@@ -30,19 +29,19 @@ class Detected:
 
 
 class GroundingDino:
-    """The detector, in float32, from a local folder. Raises ConfigError E262 when that holds something else, E263 when
-    it wants code of its own to run."""
+    """The detector, in float32, from a local folder. Raises ConfigError E262 for another model, E263 if
+    it needs its own code."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor
 
         self.device = device
-        self.model = pretrained(GroundingDinoForObjectDetection, folder, WHAT, use_safetensors=True).to(device)
-        self.processor: Any = opened(GroundingDinoProcessor, folder, f"{WHAT} with its processor")
+        self.model = load_pretrained(GroundingDinoForObjectDetection, folder, WHAT, use_safetensors=True).to(device)
+        self.processor: Any = load_local(GroundingDinoProcessor, folder, f"{WHAT} with its processor")
 
-    def detect(self, rgb: np.ndarray, text: str, word_score: float = 0.25) -> list[Detected]:
-        """Everything that the network proposes in a picture (uint8 RGB [H, W, 3]) for the phrases of a text, surest
-        first, boxes of less than a pixel left out. A box is named by the words that score more than `word_score`."""
+    def detect(self, rgb: np.ndarray, text: str, word_score: float = 0.25) -> list[Detection]:
+        """All detections in a picture (uint8 RGB [H, W, 3]) for the phrases of a text, highest score first; none is
+        smaller than a pixel. A box is named by the words that score more than `word_score`."""
         import torch
 
         height, width = rgb.shape[:2]
@@ -56,7 +55,7 @@ class GroundingDino:
         )[0]
         corners = found["boxes"].cpu().numpy().clip(0, [width, height, width, height]).tolist()
         detected = [
-            Detected((x0, y0, x1, y1), score, self._words(label))
+            Detection((x0, y0, x1, y1), score, self._words(label))
             for (x0, y0, x1, y1), score, label in zip(
                 corners, found["scores"].tolist(), found["text_labels"], strict=True
             )
@@ -65,15 +64,15 @@ class GroundingDino:
         return sorted(detected, key=lambda one: -one.score)
 
     def _words(self, label: str) -> str:
-        """A label as transformers decodes it, without the marks of the text's ends and full stops."""
+        """A label decoded by transformers, without special tokens and full stops."""
         for mark in self.processor.tokenizer.all_special_tokens:
             label = label.replace(mark, " ")
         return ", ".join(phrases(label))
 
 
-def surest(detected: Sequence[Detected], threshold: float, most: int) -> list[Detected]:
-    """Those that score more than `threshold` and are named by a word, one of each group of boxes that overlap
-    (`SAME`), at most `most`, surest first."""
+def select_detections(detected: Sequence[Detection], threshold: float, most: int) -> list[Detection]:
+    """Named detections above `threshold` after non-maximum suppression (IoU `OVERLAP`): at most `most`, highest score
+    first."""
     import torch
     from torchvision.ops import nms
 
@@ -81,10 +80,10 @@ def surest(detected: Sequence[Detected], threshold: float, most: int) -> list[De
     if not named:
         return []
     boxes = torch.tensor([one.box for one in named], dtype=torch.float32)
-    kept = nms(boxes, torch.tensor([one.score for one in named]), SAME)
+    kept = nms(boxes, torch.tensor([one.score for one in named]), OVERLAP)
     return [named[k] for k in kept.tolist()][:most]
 
 
 def phrases(text: str) -> list[str]:
-    """What is looked for, as the network was trained: lower case, parted by full stops."""
+    """The phrases of a text, split at full stops and in lower case, as in training."""
     return [" ".join(part.split()) for part in text.lower().split(".") if part.strip()]

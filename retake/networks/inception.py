@@ -1,4 +1,4 @@
-"""Inception of 2015: the features that FID and KID are made of.
+"""Inception of 2015: the features behind FID and KID.
 
 Szegedy et al., Rethinking the Inception Architecture, CVPR 2016, with the weights of TensorFlow's release of December
 2015, in torch-fidelity's class: bilinear to 299 x 299 as TensorFlow 1 did, without antialiasing; the 2048 values after
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.machine.device import device_of
-from retake.networks.checkpoint import tensors, title, unfit
+from retake.networks.checkpoint import display_name, load_tensors, wrong_weights
 from retake.weights.local import require
 
 if TYPE_CHECKING:
@@ -31,25 +31,25 @@ def load(reference: str, device: str = "auto") -> Inception:
     torch-fidelity's Inception.
     """
     path = require(reference)
-    return Inception(path, title(reference, path), device_of(device))
+    return Inception(path, display_name(reference, path), device_of(device))
 
 
 class Inception:
-    """`name` says which weights."""
+    """The feature extractor; `name` gives its weights."""
 
-    def __init__(self, path: Path, called: str, device: torch.device) -> None:
+    def __init__(self, path: Path, label: str, device: torch.device) -> None:
         import torch
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-        self.name, self.device = f"Inception {called}, pool {LAYER}", device
-        # The class unpickles whatever its file holds. It gets tensors that were read safely, packed anew.
+        self.name, self.device = f"Inception {label}, pool {LAYER}", device
+        # The class unpickles its file without checks, so it gets tensors that were read safely and saved again.
         packed = io.BytesIO()
-        torch.save(tensors(path), packed)
+        torch.save(load_tensors(path), packed)
         packed.seek(0)
         try:
             model = FeatureExtractorInceptionV3("inception", [LAYER], feature_extractor_weights_path=packed)
         except RuntimeError as error:
-            raise unfit(path, "torch-fidelity's Inception of 2015", str(error)) from error
+            raise wrong_weights(path, "torch-fidelity's Inception of 2015", str(error)) from error
         self.model = model.to(device)
 
     def images(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
-"""The picture half way between two: what motion smoothness compares the dropped frames with.
+"""Interpolated midpoint frames, which motion smoothness compares the dropped frames with.
 
-amt_s    AMT-S, VBench's own: Li et al., AMT: All-Pairs Multi-Field Transforms, CVPR 2023. The network stands in the
-         package vbench only, whose pinned versions are not ours; its AMT part needs none of them.
+amt_s    AMT-S, VBench's own: Li et al., AMT: All-Pairs Multi-Field Transforms, CVPR 2023. The network is in the
+         package vbench only, whose pinned versions conflict with ours; its AMT part needs none of them.
 flow     both frames moved half way along DIS flow and averaged. A definition of its own, without weights.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from retake.errors import ConfigError
 from retake.machine.device import device_of
-from retake.networks.checkpoint import tensors, title, unfit
+from retake.networks.checkpoint import display_name, load_tensors, wrong_weights
 from retake.weights.local import require
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Frame = NDArray[np.uint8]
 MODULE = "vbench.third_party.amt.networks.AMT-S"
 STRIDE = 16  # px; frames are padded to a multiple of it, as VBench does where it does not shrink them
-SHORTEST = 128  # px; below it the coarsest correlations have one row, and AMT divides by zero
+MIN_SIDE = 128  # px; below it the coarsest correlations have one row, and AMT divides by zero
 
 
 def load_amt(reference: str, device: str = "auto") -> Amt:
@@ -37,11 +37,11 @@ def load_amt(reference: str, device: str = "auto") -> Amt:
     vbench is not installed, E262 when the weights are not AMT-S's.
     """
     path = require(reference)
-    return Amt(path, title(reference, path), device_of(device))
+    return Amt(path, display_name(reference, path), device_of(device))
 
 
 def amt_class() -> Any:
-    """The genuine network class of AMT-S. Raises ConfigError E261 when the package vbench is not there."""
+    """The original network class of AMT-S. Raises ConfigError E261 when the package vbench is missing."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
@@ -57,16 +57,16 @@ def amt_class() -> Any:
 
 
 class Amt:
-    """VBench's midpoints, at the frames' own size: VBench shrinks frames where a GPU's memory is short, which would
+    """Midpoints by AMT-S, at the frames' own size: VBench shrinks frames where a GPU's memory is short, which would
     make the number depend on the machine."""
 
-    def __init__(self, path: Path, called: str, device: torch.device) -> None:
-        self.name, self.device = f"AMT-S {called}", device
+    def __init__(self, path: Path, label: str, device: torch.device) -> None:
+        self.name, self.device = f"AMT-S {label}", device
         self.model = amt_class()()
         try:
-            self.model.load_state_dict(tensors(path))
+            self.model.load_state_dict(load_tensors(path))
         except RuntimeError as error:
-            raise unfit(path, "a file of AMT-S", str(error)) from error
+            raise wrong_weights(path, "a file of AMT-S", str(error)) from error
         self.model.eval().requires_grad_(False).to(device)
 
     def midpoint(self, first: Frame, second: Frame) -> Frame:
@@ -74,7 +74,7 @@ class Amt:
         import torch
 
         height, width = first.shape[:2]
-        down, across = (max(SHORTEST - side, -side % STRIDE) for side in (height, width))
+        down, across = (max(MIN_SIDE - side, -side % STRIDE) for side in (height, width))
         margin = across // 2, across - across // 2, down // 2, down - down // 2
 
         def prepared(frame: Frame) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look to a network fitted to people's judgements.
+"""LPIPS: perceptual distance of two images, by a network fitted to human judgements.
 
 Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, CVPR 2018, version 0.1, in
 torchmetrics' class and with the linear heads that torchmetrics ships. The trunk is torchvision's AlexNet, VGG-16 or
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from retake.imaging.signed import to_signed
 from retake.machine.device import device_of
-from retake.networks.checkpoint import tensors, title, unfit
+from retake.networks.checkpoint import display_name, load_tensors, wrong_weights
 from retake.weights.local import require
 
 if TYPE_CHECKING:
     import torch
 
 Trunk = Literal["alex", "vgg", "squeeze"]
-SHORTEST = 64  # px; the trunks shrink pictures by 8 to 32, and below 31 AlexNet has nothing left
+MIN_SIDE = 64  # px; the trunks shrink pictures by 8 to 32, and below 31 AlexNet has nothing left
 LAYER = re.compile(r"slices?\.?\d+\.(.+)")
 # A tensor that only one of the trunks has: its name and shape.
-MARKS: dict[Trunk, tuple[str, tuple[int, ...]]] = {
+TRUNK_TENSORS: dict[Trunk, tuple[str, tuple[int, ...]]] = {
     "alex": ("features.0.weight", (64, 3, 11, 11)),
     "vgg": ("features.28.weight", (512, 512, 3, 3)),
     "squeeze": ("features.3.squeeze.weight", (16, 64, 1, 1)),
@@ -40,24 +40,24 @@ def load(reference: str, device: str = "auto") -> Lpips:
     of the three trunks'.
     """
     path = require(reference)
-    return Lpips(path, title(reference, path), device_of(device))
+    return Lpips(path, display_name(reference, path), device_of(device))
 
 
 class Lpips:
-    """`name` says the trunk and its weights."""
+    """The metric; `name` gives the trunk and its weights."""
 
-    def __init__(self, path: Path, called: str, device: torch.device) -> None:
+    def __init__(self, path: Path, label: str, device: torch.device) -> None:
         from torchmetrics.functional.image.lpips import _LPIPS
 
-        found = tensors(path)
-        self.trunk = trunk_of(found, path)
-        self.name, self.device = f"LPIPS 0.1 {self.trunk}, trunk {called}", device
+        found = load_tensors(path)
+        self.trunk = identify_trunk(found, path)
+        self.name, self.device = f"LPIPS 0.1 {self.trunk}, trunk {label}", device
         # pnet_rand: the class would download a trunk otherwise; every tensor of it is replaced in the next lines
         network: Any = _LPIPS(pretrained=True, net=self.trunk, pnet_rand=True)
         try:
-            network.net.load_state_dict({key: found[f"features.{inside(key)}"] for key in network.net.state_dict()})
+            network.net.load_state_dict({key: found[torchvision_key(key)] for key in network.net.state_dict()})
         except (KeyError, RuntimeError) as error:
-            raise unfit(path, f"the trunk {self.trunk} of LPIPS", str(error)) from error
+            raise wrong_weights(path, f"the trunk {self.trunk} of LPIPS", str(error)) from error
         self.model = network.eval().to(device)
 
     def pairs(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -75,22 +75,22 @@ class Lpips:
         pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].to(self.device)
         pixels = to_signed(pixels)
         height, width = frame.shape[:2]
-        if min(height, width) < SHORTEST:
-            size = [max(SHORTEST, side * SHORTEST // min(height, width)) for side in (height, width)]
+        if min(height, width) < MIN_SIDE:
+            size = [max(MIN_SIDE, side * MIN_SIDE // min(height, width)) for side in (height, width)]
             pixels = torch.nn.functional.interpolate(pixels, size, mode="bilinear", align_corners=False)
         return pixels
 
 
-def inside(key: str) -> str:
-    """`slice2.3.weight` and `slices.1.3.weight` are torchvision's `features.3.weight`: returns `3.weight`."""
+def torchvision_key(key: str) -> str:
+    """`slice2.3.weight` and `slices.1.3.weight` become torchvision's `features.3.weight`."""
     match = LAYER.fullmatch(key)
     assert match, key
-    return match[1]
+    return f"features.{match[1]}"
 
 
-def trunk_of(found: dict[str, Any], path: Path) -> Trunk:
-    """Which trunk a table of tensors is. Raises ConfigError E262 when it is none."""
-    for trunk, (key, shape) in MARKS.items():
+def identify_trunk(found: dict[str, Any], path: Path) -> Trunk:
+    """The trunk that a state dict belongs to. Raises ConfigError E262 if none."""
+    for trunk, (key, shape) in TRUNK_TENSORS.items():
         if key in found and tuple(found[key].shape) == shape:
             return trunk
-    raise unfit(path, "torchvision's AlexNet, VGG-16 or SqueezeNet 1.1", "its tensors have other names or shapes")
+    raise wrong_weights(path, "torchvision's AlexNet, VGG-16 or SqueezeNet 1.1", "its tensors do not match")

@@ -13,5 +13,5 @@ import hashlib
 
 
 def csp_hash(text: str) -> str:
-    """What a page's content security policy calls one inline script or style by."""
+    """The hash of an inline script or style for the page's content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

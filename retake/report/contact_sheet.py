@@ -12,7 +12,7 @@ _GAP, _MARGIN, _HEAD, _CAPTION = 4, 12, 30, 20
 
 
 class Sheet:
-    """Collects a contact sheet while frames stream by; holds its thumbnails and nothing else.
+    """Collects a contact sheet while frames stream by; only thumbnails are kept in memory.
 
     rows: the views' names, from top to bottom. frames: how many frames the clip has. columns: how many of
     them to show, evenly spaced, first and last among them. thumb: longest side of a thumbnail in pixels.
@@ -20,14 +20,14 @@ class Sheet:
 
     def __init__(self, rows: Sequence[str], frames: int, columns: int = 6, thumb: int = 240, title: str = "") -> None:
         self.rows, self.title, self.thumb = tuple(rows), title, thumb
-        self.picks = pick(frames, columns)
+        self.picks = sample_indices(frames, columns)
         self._columns: dict[int, tuple[str, list[np.ndarray]]] = {}
 
     def add(
         self, index: int, views: Sequence[np.ndarray], seconds: float | None = None, caption: str | None = None
     ) -> None:
-        """Offers the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`; under them the
-        caption, else the frame's number and time."""
+        """Adds the views of frame `index`, uint8 [H, W, 3] each, in the order of `rows`, if it is among the picks;
+        below them the caption, else frame number and time."""
         if index in self.picks:
             label = f"frame {index}" + ("" if seconds is None else f"   {seconds:.2f} s")
             self._columns[index] = (
@@ -66,7 +66,7 @@ class Sheet:
         return paper
 
 
-def pick(frames: int, columns: int) -> list[int]:
+def sample_indices(frames: int, columns: int) -> list[int]:
     """At most `columns` frame indices of 0..frames-1, evenly spaced, the first and the last among them."""
     count = min(frames, columns)
     return [round(i * (frames - 1) / max(1, count - 1)) for i in range(count)]
@@ -101,7 +101,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def thumbnail(rgb: np.ndarray, longest: int) -> np.ndarray:
-    """A picture [H, W, 3] at another size: its longer side is `longest` pixels."""
+    """A picture, uint8 [H, W, 3], resized so that its longer side is `longest` pixels."""
     scale = longest / max(rgb.shape[:2])
     size = max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale))
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -129,8 +129,8 @@ def _write(
     cv2.putText(paper, text, (x, y), colour, cv2.FontFace("sans"), size, 400)
 
 
-def boxed(rgb: np.ndarray, side: int) -> np.ndarray:
-    """A picture [H, W, 3] in a square of `side` pixels, whatever its shape."""
+def letterboxed(rgb: np.ndarray, side: int) -> np.ndarray:
+    """A picture, uint8 [H, W, 3], fitted into a dark square of `side` pixels."""
     small = thumbnail(rgb, side)
     square = np.full((side, side, 3), _PAPER, np.uint8)
     top, left = (side - small.shape[0]) // 2, (side - small.shape[1]) // 2

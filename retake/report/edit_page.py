@@ -47,7 +47,7 @@ class Link:
 
 @dataclass(frozen=True)
 class ReportData:
-    """All that the page says. Equal data and equal frames give equal bytes: nothing else is looked up.
+    """Everything the page shows. Equal data and equal frames give equal bytes.
 
     fps: nominal rate, the speed of play; timestamps: seconds from the first frame, one per frame, or empty
         for n / fps. frames: how many. frame_size: (width, height) of the clip.
@@ -139,7 +139,7 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
     style = (_HERE / "page.css").read_text("utf-8")
     script = (_HERE / "page.js").read_text("utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(size=_size, seconds=_seconds, number=_number, signed=_signed, href=_href, breaks=_breaks)
+    environment.filters.update(size=_size, seconds=_seconds, number=_number, signed=_signed, href=_href, breaks=_wrap)
     return environment.from_string((_HERE / "page.html").read_text("utf-8")).render(
         data=data,
         source=source,
@@ -238,7 +238,7 @@ def _signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.4g}".replace("-", "−")
 
 
-def _breaks(name: str) -> Any:
+def _wrap(name: str) -> Any:
     """A dotted name that may be broken after its dots and underscores."""
     from markupsafe import Markup, escape
 

@@ -17,7 +17,7 @@ tbody tr:nth-child(even) { background: #1f1f1f; } small { color: #a0a0a0; displa
 """
 
 
-ENOUGH = 6  # pairs; the bootstrap of fewer says too little to colour a difference
+MIN_PAIRS = 6  # pairs; the bootstrap of fewer says too little to colour a difference
 
 
 def page(
@@ -28,14 +28,14 @@ def page(
     against: str | None,
     with_sheet: bool,
 ) -> str:
-    """HTML. table: rows of standings.table; about: value -> ((what it is, "higher" or "lower"), network);
+    """The page as HTML. table: rows of standings.table; about: value -> ((what it is, "higher" or "lower"), network);
     failed: pair, arm, seed and error; against: the arm that differences are to. The sheet is sheet.png beside it."""
     parts = [f"<!doctype html><meta charset=utf-8><title>{escape(name)}</title><style>{STYLE}</style>"]
     parts.append(f"<h1>{escape(name)}</h1>")
     base = f"; the difference to <b>{escape(against)}</b>, pair by pair, below it" if against else ""
     parts.append(
         f"<p>Means over pairs with their 95 % intervals (bootstrap over pairs){base}. A difference has a "
-        f"colour where its interval leaves out zero and it rests on {ENOUGH} pairs or more; "
+        f"colour where its interval leaves out zero and it rests on {MIN_PAIRS} pairs or more; "
         "where nothing differs, one in twenty has one all the same.</p>"
     )
     for category in dict.fromkeys(row["category"] for row in table):
@@ -69,7 +69,7 @@ def cell(value: Mapping[str, Any], direction: str) -> str:
     if difference and difference["mean"] is not None:
         low, high = difference["low"], difference["high"]
         sure = (low > 0) - (high < 0)
-        sure = sure if difference["pairs"] >= ENOUGH else 0
+        sure = sure if difference["pairs"] >= MIN_PAIRS else 0
         kind = {1: "better", -1: "worse"}.get(sure if direction == "higher" else -sure, "")
         below = f"<small class='{kind}'>{difference['mean']:+.3g} [{low:+.3g}, {high:+.3g}]</small>"
     return f"<td title='{value['pairs']} pairs'>{escape(format_cell(value))}{below}</td>"
@@ -79,7 +79,7 @@ def format_cell(value: Mapping[str, Any]) -> str:
     """`0.82 [0.80, 0.84]`, or a dash where nothing was measured; of few pairs, how many."""
     if value["mean"] is None:
         return "-"
-    few = "" if value["pairs"] >= ENOUGH else f" of {value['pairs']}"
+    few = "" if value["pairs"] >= MIN_PAIRS else f" of {value['pairs']}"
     return f"{value['mean']:.3g} [{value['low']:.3g}, {value['high']:.3g}]{few}"
 
 

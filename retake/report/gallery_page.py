@@ -1,7 +1,7 @@
 """The gallery of a dataset: one page over all edits, to filter, to sort by any metric, and to open reports from.
 
-It stands beside the thumbnails and reports that it shows and loads nothing else; a thumbnail is the middle frame of the
-source and of the result, side by side.
+The page lies beside its thumbnails and reports and loads nothing else; a thumbnail shows the middle frame of source and
+result side by side.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Card:
 
 
 def page(name: str, cards: Sequence[Card]) -> str:
-    """HTML. Equal cards give equal bytes."""
+    """The page as HTML. Equal cards give equal bytes."""
     style, script = ((HERE / f"gallery.{kind}").read_text() for kind in ("css", "js"))
     rows = [
-        asdict(card) | {"report": quote(card.report), "picture": quote(card.picture), "scores": numbers(card.scores)}
+        asdict(card) | {"report": quote(card.report), "picture": quote(card.picture), "scores": rounded(card.scores)}
         for card in cards
     ]
     metrics = list(dict.fromkeys(name for row in rows for name in row["scores"]))
@@ -57,16 +57,16 @@ def page(name: str, cards: Sequence[Card]) -> str:
     text = (HERE / "gallery.html").read_text()
     filled = {"title": escape(name), "policy": escape(policy), "style": style, "script": script}
     filled["data"] = data.replace("<", "\\u003c")  # no clip's name ends the script
-    return re.sub(r"\{\{ (\w+) \}\}", lambda gap: filled[gap[1]], text)  # once: a name may hold such a gap itself
+    return re.sub(r"\{\{ (\w+) \}\}", lambda match: filled[match[1]], text)  # one pass: a name may itself contain {{ }}
 
 
-def numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
-    """Metrics that have a value, rounded as far as anybody reads."""
+def rounded(scores: Mapping[str, float | None]) -> dict[str, float]:
+    """The metrics with a finite value, to five significant digits."""
     return {name: float(f"{value:.5g}") for name, value in scores.items() if value is not None and np.isfinite(value)}
 
 
 def thumbnail(source: np.ndarray, result: np.ndarray) -> bytes:
-    """A JPEG of two frames [H, W, 3] side by side, HEIGHT pixels high or less."""
+    """A JPEG of two frames, uint8 RGB [H, W, 3], side by side, at most HEIGHT pixels high. Raises MachineError E504."""
     import cv2
 
     height, width = source.shape[:2]

@@ -1,4 +1,4 @@
-"""Who stands where: values of many edits as means with intervals, and differences to one of them, pair by pair."""
+"""Means over many edits with bootstrap confidence intervals, and paired differences to one arm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def table(
     found: Values, categories: Mapping[str, str], arms: Sequence[str], values: Sequence[str], against: str | None
 ) -> list[dict[str, Any]]:
     """A row an arm, over all pairs and then, where there are several, by category: `{category, arm, values}`, a value
-    being an `interval` over pairs of the means over seeds, and with `against` the `difference` to that arm.
+    being a `bootstrap` over pairs of the means over seeds, and with `against` the `difference` to that arm.
 
     categories: by pair. A pair without a value is left out of it, and of the difference where either is wanting.
     """
@@ -28,21 +28,21 @@ def table(
         groups |= {one: [pair for pair, category in categories.items() if category == one] for one in several}
     rows = []
     for group, pairs in groups.items():
-        base = {value: means(found, pairs, against, value) for value in values} if against else {}
+        base = {value: mean_by_pair(found, pairs, against, value) for value in values} if against else {}
         for arm in arms:
             row: dict[str, Any] = {"category": group, "arm": arm, "values": {}}
             for value in values:
-                own = means(found, pairs, arm, value)
-                cell = interval(list(own.values()))
+                own = mean_by_pair(found, pairs, arm, value)
+                cell = bootstrap(list(own.values()))
                 if against and arm != against:
-                    cell["difference"] = interval([v - base[value][p] for p, v in own.items() if p in base[value]])
+                    cell["difference"] = bootstrap([v - base[value][p] for p, v in own.items() if p in base[value]])
                 row["values"][value] = cell
             rows.append(row)
     return rows
 
 
-def means(found: Values, pairs: Sequence[str], arm: str, value: str) -> dict[str, float]:
-    """By pair, over the seeds that have the value; pairs of which none has it are left out."""
+def mean_by_pair(found: Values, pairs: Sequence[str], arm: str, value: str) -> dict[str, float]:
+    """The mean of a value by pair, over the seeds that have it; pairs without it are left out."""
     wanted = set(pairs)
     of: dict[str, list[float]] = {}
     for (pair, by, _), measured in found.items():
@@ -51,7 +51,7 @@ def means(found: Values, pairs: Sequence[str], arm: str, value: str) -> dict[str
     return {pair: fmean(some) for pair, some in of.items()}
 
 
-def interval(values: Sequence[float], draws: int = 2000) -> dict[str, Any]:
+def bootstrap(values: Sequence[float], draws: int = 2000) -> dict[str, Any]:
     """`{mean, low, high, pairs}`: the mean, its 95 % interval by the percentile bootstrap (Efron 1979, "Bootstrap
     methods"), always with the same draws, and how many values there are; None where there are none."""
     if not values:

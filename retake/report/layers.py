@@ -63,11 +63,11 @@ def overlay_objects(rgb: np.ndarray, masks: Mapping[int, np.ndarray]) -> np.ndar
         picture = overlay_mask(picture, mask, id_colour(identity))
     for identity, mask in masks.items():  # after all tints, so that no label is tinted
         if mask.any():
-            write_at(picture, str(identity), label_place(mask, 10 + 4 * _stroke(rgb)), id_colour(identity))
+            draw_label(picture, str(identity), label_position(mask, 10 + 4 * _stroke(rgb)), id_colour(identity))
     return picture
 
 
-def label_place(mask: np.ndarray, room: int) -> tuple[int, int]:
+def label_position(mask: np.ndarray, room: int) -> tuple[int, int]:
     """(x, y) for the middle of a label: the pixel of a mask, bool [H, W], that lies farthest from its edge and the
     picture's; above the mask where that is less than `room` pixels from it, so that no label hides its object."""
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)
@@ -76,8 +76,8 @@ def label_place(mask: np.ndarray, room: int) -> tuple[int, int]:
     return (x, y) if depth[row, column] >= room else (x, int(np.flatnonzero(mask.any(axis=1))[0]) - room)
 
 
-def write_at(picture: np.ndarray, text: str, centre: tuple[int, int], colour: tuple[int, int, int]) -> None:
-    """Text on a dark plate about `centre`, moved to lie inside; writes into `picture`, uint8 [H, W, 3]."""
+def draw_label(picture: np.ndarray, text: str, centre: tuple[int, int], colour: tuple[int, int, int]) -> None:
+    """Draws text on a dark box around `centre`, moved inside the picture, in place into uint8 [H, W, 3]."""
     font, size, pad = cv2.FontFace("sans"), 10 + 4 * _stroke(picture), 3
     _, _, width, height = cv2.getTextSize((1, 1), text, (0, 0), font, size, 700)
     x, y = (
@@ -89,8 +89,8 @@ def write_at(picture: np.ndarray, text: str, centre: tuple[int, int], colour: tu
 
 
 def depth_peak(depth: np.ndarray) -> float:
-    """Nearness that all but a hundredth of a map's finite values stay below; its maximum over a clip is `nearest`
-    below. Every second pixel each way is looked at."""
+    """99th percentile of a depth map's finite values, on every second pixel; its maximum over a clip is `nearest` of
+    `depth_image`."""
     values = depth[::2, ::2]
     values = values[np.isfinite(values)]
     return float(np.percentile(values, 99)) if len(values) else 0.0
@@ -118,15 +118,15 @@ def depth_bar(width: int = 96, height: int = 16) -> np.ndarray:
 
 
 def flow_peak(flow: np.ndarray) -> float:
-    """Length in pixels that all but a hundredth of a field's finite vectors stay below; its maximum over a clip is
-    `max_px` below. The very longest vector is mostly an outlier at the border, and would leave the rest pale."""
+    """99th percentile of a field's vector lengths, in pixels; its maximum over a clip is `max_px` of `flow_image`. The
+    longest vector is mostly an outlier at the border, and would leave the rest pale."""
     length = np.hypot(flow[..., 0], flow[..., 1])
     length = length[np.isfinite(length)]
     return float(np.percentile(length, 99)) if len(length) else 0.0
 
 
 @cache
-def wheel() -> np.ndarray:
+def colour_wheel() -> np.ndarray:
     """HUES colours of the wheel, from its first to its last: float32 [HUES, 3]."""
     corners, colours = zip(*WHEEL, strict=True)
     place = np.linspace(0, corners[-1] - 1, HUES)
@@ -150,7 +150,7 @@ def flow_image(flow: np.ndarray, max_px: float) -> np.ndarray:
     right, down = np.moveaxis(np.where(unknown[..., None], 0, flow).astype(np.float32), -1, 0)
     length = np.minimum(np.hypot(right, down) / max(float(max_px), 1e-6), 1)
     turn = np.arctan2(-down, -right) * np.float32(0.5 / np.pi) + np.float32(0.5)  # 0 to 1
-    missing = (255 - wheel()).take((turn * (HUES - 1)).astype(np.intp), axis=0)
+    missing = (255 - colour_wheel()).take((turn * (HUES - 1)).astype(np.intp), axis=0)
     picture = (255 - length[..., None] * missing).astype(np.uint8)
     picture[unknown] = 0
     return picture
@@ -238,17 +238,17 @@ def mosaic(tiles: Sequence[np.ndarray | None], tile_size: tuple[int, int], colum
     canvas = np.full((rows * height, columns * width, 3), BACKDROP, np.uint8)
     for index, tile in enumerate(tiles):
         if tile is not None:
-            cut_out(canvas, index, tile_size, columns)[:] = fill(tile, tile_size)
+            tile_view(canvas, index, tile_size, columns)[:] = resize_to(tile, tile_size)
     return canvas
 
 
-def cut_out(mosaic: np.ndarray, index: int, tile_size: tuple[int, int], columns: int) -> np.ndarray:
+def tile_view(mosaic: np.ndarray, index: int, tile_size: tuple[int, int], columns: int) -> np.ndarray:
     """The view of tile `index` in a mosaic frame: uint8 [height, width, 3]."""
     (width, height), (row, column) = tile_size, divmod(index, columns)
     return mosaic[row * height : (row + 1) * height, column * width : (column + 1) * width]
 
 
-def fill(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_to(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A picture or field resampled to exactly `size` = (width, height); the same object when it has it already."""
     if (rgb.shape[1], rgb.shape[0]) == size:
         return rgb

@@ -41,12 +41,12 @@ class Row:
 
     @property
     def missing(self) -> bool:
-        """No value, and somebody said why."""
+        """Whether the value is missing for a stated reason."""
         return self.metric.value is None and bool(self.metric.reason)
 
     @property
     def state(self) -> str:
-        """What stands in the value's place: the reason's first word where it is one by itself ("unavailable: needs
+        """What is shown in place of the value: the reason's first word where it is one by itself ("unavailable: needs
         ..."), else "none"."""
         word, colon, _ = self.metric.reason.partition(": ")
         return word if colon and word.isalpha() else "none"

@@ -1,4 +1,4 @@
-"""Making room in a store: what was used least recently goes first; what is pinned, or named by DVC, stays.
+"""Garbage collection: least recently used results go first; results that are pinned or named by DVC stay.
 
 A record goes before its objects, so that a kill in between leaves objects that nobody names, which the next time takes.
 Chunks of a stage that is running, or was killed within the last week, stay, too; and so does any object younger than
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from retake.machine.disk import writing_explained
+from retake.machine.disk import explain_write_errors
 from retake.store import Record, Store
 
 GRACE = 3600.0  # seconds
@@ -24,33 +24,33 @@ STALE = 7 * 24 * 3600.0  # of unfinished stages and of what was set aside
 
 
 @dataclass
-class Swept:
-    """What was taken away, or would be. bytes: of objects; kept: what is left of them, after it."""
+class Removal:
+    """What was removed, or would be in a dry run. bytes: removed objects; kept: bytes of the objects that remain."""
 
     records: list[Record] = field(default_factory=list)
     objects: int = 0
     bytes: int = 0
     kept: int = 0
     pinned: int = 0
-    """Bytes that stay whatever the budget."""
+    """Bytes of pinned results, which no budget removes."""
 
 
 def collect(
     store: Store, budget: int, pinned: Callable[[Record], bool] = lambda record: False, dry: bool = False
-) -> Swept:
-    """Take away the least recently used results until objects come to at most `budget` bytes. What is pinned stays,
-    and with it every object that it shares with others."""
-    records = sorted(store.records(), key=lambda record: (store.used(record), record.key))
+) -> Removal:
+    """Remove the least recently used results until objects take at most `budget` bytes. Pinned results stay, with
+    every object they share with others."""
+    records = sorted(store.records(), key=lambda record: (store.last_used(record), record.key))
     if not dry:
-        tidy(store, time.time())
-    held = Counter(sha for record in records for sha in {file.sha256 for file in record.artifact.files})
-    held.update(set(store.unfinished()))
+        remove_leftovers(store, time.time())
+    references = Counter(sha for record in records for sha in {file.sha256 for file in record.artifact.files})
+    references.update(set(store.partial_objects()))
     sizes = dict(objects(store))
     total = sum(sizes.values())
     kept = {file.sha256 for record in records if pinned(record) for file in record.artifact.files}
-    done = Swept(pinned=sum(sizes.get(sha, 0) for sha in kept))
+    done = Removal(pinned=sum(sizes.get(sha, 0) for sha in kept))
     now = time.time()
-    gone = [sha for sha in sizes if sha not in held and not young(store.object_path(sha), now)]
+    gone = [sha for sha in sizes if sha not in references and not is_recent(store.object_path(sha), now)]
     left = total - sum(sizes[sha] for sha in gone)
     for record in records:
         if left <= budget:
@@ -59,8 +59,8 @@ def collect(
             continue
         done.records.append(record)
         for sha in {file.sha256 for file in record.artifact.files}:
-            held[sha] -= 1
-            if not held[sha] and sha in sizes:
+            references[sha] -= 1
+            if not references[sha] and sha in sizes:
                 gone.append(sha)
                 left -= sizes[sha]
     done.objects, done.bytes, done.kept = len(gone), total - left, left
@@ -69,9 +69,9 @@ def collect(
     return done
 
 
-def forget(store: Store, source: str, dry: bool = False) -> Swept:
-    """Take away every result that was made from a source, directly or through others, pinned or not, and what of them
-    was set aside as damaged. source: its content digest."""
+def forget(store: Store, source: str, dry: bool = False) -> Removal:
+    """Remove every result made from a source, directly or through other results, pinned or not, with its quarantined
+    files. source: its content digest."""
     rest, found, made = list(store.records()), [], {source}
     more = True
     while more:
@@ -84,7 +84,7 @@ def forget(store: Store, source: str, dry: bool = False) -> Swept:
                 made.add(record.artifact.digest)
                 more = True
         rest = stay
-    others = {file.sha256 for record in rest for file in record.artifact.files} | set(store.unfinished())
+    others = {file.sha256 for record in rest for file in record.artifact.files} | set(store.partial_objects())
     sizes = dict(objects(store))
     gone = {file.sha256 for record in found for file in record.artifact.files} & sizes.keys() - others
     total = sum(sizes.values())
@@ -96,7 +96,7 @@ def forget(store: Store, source: str, dry: bool = False) -> Swept:
         for path in (store.root / "quarantine").glob("*"):
             if path.name[:64] in theirs:
                 path.unlink(missing_ok=True)
-    return Swept(found, len(gone), freed, total - freed)
+    return Removal(found, len(gone), freed, total - freed)
 
 
 def objects(store: Store) -> Iterable[tuple[str, int]]:
@@ -106,8 +106,8 @@ def objects(store: Store) -> Iterable[tuple[str, int]]:
             yield path.name, path.stat().st_size
 
 
-def young(path: Path, now: float) -> bool:
-    """Whether an object was written, or found to be there by a stage that is writing, a moment ago."""
+def is_recent(path: Path, now: float) -> bool:
+    """Whether an object was written or reused within the last GRACE seconds."""
     try:
         status = path.stat()
     except OSError:
@@ -116,16 +116,16 @@ def young(path: Path, now: float) -> bool:
 
 
 def remove(store: Store, records: Iterable[Record], gone: Collection[str]) -> None:
-    """Records first. What is gone already is no error: two of these may run at once."""
-    with writing_explained(store.root):
+    """Delete records, then objects. Missing files are fine: two collections may run at once."""
+    with explain_write_errors(store.root):
         for record in records:
             store.record_path(str(record.recipe["stage"]), record.key).unlink(missing_ok=True)
         for sha in gone:
             store.object_path(sha).unlink(missing_ok=True)
 
 
-def tidy(store: Store, now: float) -> None:
-    """Clear what crashes left: unfinished stages and quarantined files of last week, work folders of yesterday."""
+def remove_leftovers(store: Store, now: float) -> None:
+    """Delete leftovers of crashes: partial results and quarantined files after a week, temporary files after a day."""
     for folder, age in (("partial", STALE), ("quarantine", STALE), ("tmp", 24 * 3600.0)):
         for path in (store.root / folder).glob("*"):
             with contextlib.suppress(OSError):

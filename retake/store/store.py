@@ -33,7 +33,7 @@ from typing import Any
 
 from retake.artifact import Artifact, File, from_json
 from retake.errors import DamagedError, MachineError, MediaError, did_you_mean
-from retake.machine.disk import atomic_path, disk_explained, make_folder, sync, writing_explained
+from retake.machine.disk import atomic_path, explain_disk_errors, explain_write_errors, make_folder, sync
 from retake.recipe import digest
 
 BLOCK = 4 << 20
@@ -41,7 +41,7 @@ BLOCK = 4 << 20
 
 @dataclass(frozen=True)
 class Record:
-    """What is remembered of one result: the ingredients behind its key, what came out, and what it cost."""
+    """The stored description of one result: the recipe behind its key, its files, the seconds it took and its cost."""
 
     key: str
     recipe: Mapping[str, Any]
@@ -60,12 +60,12 @@ class Record:
 
 
 def warn(message: str) -> None:
-    """One line to stderr."""
+    """Print one line to stderr."""
     print(f"retake: {message}", file=sys.stderr)
 
 
-def addresses(data: bytes | memoryview) -> tuple[str, str]:
-    """sha256 and md5, in hex. Large data is hashed side by side: md5 is three times slower and holds no lock."""
+def sha256_and_md5(data: bytes | memoryview) -> tuple[str, str]:
+    """(sha256, md5) of data, in hex. From 1 MiB on md5, three times slower, runs in a second thread."""
 
     def md5() -> str:
         return hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -78,12 +78,18 @@ def addresses(data: bytes | memoryview) -> tuple[str, str]:
 
 
 class Store:
-    """Content store rooted at `root` (made on first write)."""
+    """Content-addressed store in the folder `root`, created by the first write.
+
+    >>> store = Store("/tmp/store")
+    >>> file = store.put("notes.txt", b"hello")
+    >>> store.read(file)
+    b'hello'
+    """
 
     def __init__(self, root: Path | str, on_warning: Callable[[str], None] = warn) -> None:
         self.root = Path(root)
         self.warn = on_warning
-        self._told: set[str] = set()  # damaged objects that were warned of and not made again yet
+        self._warned: set[str] = set()  # damaged objects already warned about and not yet made again
 
     # ---- objects -----------------------------------------------------------------------------------------------
 
@@ -92,36 +98,36 @@ class Store:
 
     def put(self, name: str, data: bytes | memoryview) -> File:
         """Store bytes; returns their File. Durable before it returns. Raises MachineError E503 on a full disk."""
-        sha, md5 = addresses(data)
-        if self._stored(sha, len(data)):
-            self._spare(sha)
+        sha, md5 = sha256_and_md5(data)
+        if self._is_intact(sha, len(data)):
+            self._protect(sha)
         else:
             self._write(self.object_path(sha), data)
-            self._told.discard(sha)
+            self._warned.discard(sha)
         return File(name, sha, md5, len(data))
 
     def put_file(self, name: str, path: Path) -> File:
-        """Store a file that was written under `scratch()`; it is moved, not copied."""
+        """Store a file from `scratch()` by moving it. Durable on return. Raises MachineError E502, E503, E505."""
         sha, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-        with writing_explained(self.root), open(path, "rb+") as source:
+        with explain_write_errors(self.root), open(path, "rb+") as source:
             while block := source.read(BLOCK):
                 sha.update(block)
                 md5.update(block)
                 size += len(block)
             os.fsync(source.fileno())
         file = File(name, sha.hexdigest(), md5.hexdigest(), size)
-        if self._stored(file.sha256, size):
-            self._spare(file.sha256)
+        if self._is_intact(file.sha256, size):
+            self._protect(file.sha256)
             with contextlib.suppress(OSError):  # the folder it lies in goes anyway
                 path.unlink()
         else:
-            with writing_explained(self.root):
+            with explain_write_errors(self.root):
                 self._rename(path, self.object_path(file.sha256))
-            self._told.discard(file.sha256)
+            self._warned.discard(file.sha256)
         return file
 
     def read(self, file: File) -> bytes:
-        """The bytes of a stored file, hashed as they are read. Raises DamagedError (the object is set aside)."""
+        """The bytes of a stored file, checked by hash. Raises DamagedError, after quarantining the object."""
         path = self.object_path(file.sha256)
         try:
             data = path.read_bytes()
@@ -132,9 +138,9 @@ class Store:
         return data
 
     def copy_out(self, file: File, target: Path) -> Path:
-        """Hand a verified copy to a person. `target` appears whole or not at all."""
+        """Write a verified copy to `target`, atomically. Raises DamagedError, MachineError E502, E503, E505."""
         sha = hashlib.sha256()
-        with writing_explained(target.parent):
+        with explain_write_errors(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(target, durable=True) as part:
                 try:
@@ -150,10 +156,10 @@ class Store:
         return target
 
     def link_out(self, file: File, target: Path) -> Path:
-        """Hand out a tensor file without copying: hard link, or a verified copy where links cannot reach."""
+        """Hard-link a verified object to `target`, or copy it where links are impossible. Raises as `copy_out`."""
         source = self.object_path(file.sha256)
         self.verify(file)
-        with writing_explained(target.parent):
+        with explain_write_errors(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with atomic_path(target) as part:  # where both names already are one inode, the rename does nothing
@@ -165,7 +171,7 @@ class Store:
         return target
 
     def verify(self, file: File) -> None:
-        """Hash a stored object. Raises DamagedError (the object is set aside)."""
+        """Check a stored object by hash. Raises DamagedError, after quarantining the object."""
         sha = hashlib.sha256()
         try:
             with open(self.object_path(file.sha256), "rb") as source:
@@ -178,13 +184,13 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder in the store's own file system for a stage's work; removed afterwards."""
+        """A temporary folder on the store's file system, removed when the block ends."""
         folder = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
-        with writing_explained(self.root):
+        with explain_write_errors(self.root):
             make_folder(folder.parent)
             folder.mkdir()
         try:
-            with disk_explained(self.root):
+            with explain_disk_errors(self.root):
                 yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -195,9 +201,9 @@ class Store:
         return self.root / "records" / stage / key
 
     def find(self, stage: str, key: str) -> Record | None:
-        """The record of a key when all of it is there, else None. What is damaged is set aside with one warning."""
+        """The record of a key if every object exists, else None. Damaged files are quarantined, with one warning."""
         path = self.record_path(stage, key)
-        record = self.sealed_record(path, key)
+        record = self.read_record(path, key)
         if record is None:
             return None
         for file in record.artifact.files:
@@ -208,9 +214,9 @@ class Store:
             os.utime(path)
         return record
 
-    def sealed_record(self, path: Path, key: str) -> Record | None:
-        """The record in a file, None where there is none. One that is damaged, or of another key, is set aside."""
-        body = self._read_sealed(path)
+    def read_record(self, path: Path, key: str) -> Record | None:
+        """The record in a file, or None if missing. A damaged record, or one of another key, is quarantined."""
+        body = self._read_checksummed(path)
         if body is None:
             return None
         try:
@@ -224,31 +230,31 @@ class Store:
         return record
 
     def has(self, file: File) -> bool:
-        """Whether an object is there, by its size."""
+        """Whether an object exists with the right size; its bytes are not hashed."""
         return self._has(file.sha256, file.size)
 
-    def used(self, record: Record) -> float:
-        """When a record was last found, seconds since the epoch; 0 where it is gone."""
+    def last_used(self, record: Record) -> float:
+        """Time of the last cache hit, in seconds since the epoch; 0 if the record is gone."""
         try:
             return self.record_path(str(record.recipe["stage"]), record.key).stat().st_mtime
         except OSError:
             return 0.0
 
     def publish(self, record: Record) -> None:
-        """Write a record; its objects are there already. The last step, and the one that makes the artifact."""
-        self._write_sealed(self.record_path(str(record.recipe["stage"]), record.key), record.as_json())
-        with contextlib.suppress(OSError):  # what stays of the chunks' list is cleared a week later
+        """Write a record, after its objects: from now on its key is a cache hit."""
+        self._write_checksummed(self.record_path(str(record.recipe["stage"]), record.key), record.as_json())
+        with contextlib.suppress(OSError):  # a leftover list of chunks is removed a week later
             self.partial_path(record.key).unlink()
 
     def records(self, stage: str | None = None) -> Iterator[Record]:
-        """All readable records, of one stage or of all, what was made or found last first within a stage. Objects are
-        not checked."""
+        """All readable records of one stage, or of all; within a stage the most recently used first. Objects are not
+        checked."""
         folder = self.root / "records"
         stages = [stage] if stage else sorted(p.name for p in folder.glob("*") if p.is_dir())
         for name in stages:
             paths = [p for p in (folder / name).glob("*") if len(p.name) == 64]
             for path in sorted(paths, key=lambda p: (-p.stat().st_mtime_ns, p.name)):
-                body = self._read_sealed(path)
+                body = self._read_checksummed(path)
                 with contextlib.suppress(KeyError, TypeError):
                     if body is not None:
                         artifact = from_json(body["artifact"])
@@ -260,11 +266,11 @@ class Store:
         return self.root / "partial" / key
 
     def load_partial(self, key: str, mark: str = "") -> dict[str, Any] | None:
-        """What a killed run of this key had committed, if all of it is still there and its sources had this `mark`.
+        """The chunks and states that a killed run of this key committed, if all exist and its sources had this `mark`.
 
         Every object is hashed: a stage that goes on after its chunks does not read them again.
         """
-        body = self._read_sealed(self.partial_path(key))
+        body = self._read_checksummed(self.partial_path(key))
         if body is None or body.get("mark") != mark:
             return None
         try:
@@ -274,28 +280,28 @@ class Store:
             return None
         return body
 
-    def unfinished(self) -> Iterator[str]:
-        """sha256 of every object that an unfinished stage has committed, running or killed."""
+    def partial_objects(self) -> Iterator[str]:
+        """sha256 of every object committed by a stage that is still running or was killed."""
         for path in (self.root / "partial").glob("*"):
-            body = self._read_sealed(path) if len(path.name) == 64 else None
+            body = self._read_checksummed(path) if len(path.name) == 64 else None
             for file in [*body.get("files", ()), *body.get("states", ())] if body else ():
                 yield file["sha256"]
 
     def save_partial(self, key: str, files: list[File], states: list[File], mark: str = "") -> None:
         body = {"files": [f.as_json() for f in files], "states": [f.as_json() for f in states], "mark": mark}
-        self._write_sealed(self.partial_path(key), body)
+        self._write_checksummed(self.partial_path(key), body)
 
     # ---- locks -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def lock(self, key: str, on_wait: Callable[[], None] | None = None, wait: bool = True) -> Iterator[bool]:
-        """Hold the one lock of a key; gives True. Waits for another holder; `on_wait` is called once when it has to.
-        With `wait` false it gives False instead, and holds nothing."""
+        """Hold the lock of a key and yield True. If another process holds it, call `on_wait` once and wait; with
+        wait=False yield False at once, without the lock."""
         import filelock
 
         lock = filelock.FileLock(self.root / "locks" / f"{key}.lock")
         try:
-            with writing_explained(self.root):  # filelock.Timeout is an OSError, of no number
+            with explain_write_errors(self.root):  # filelock.Timeout is an OSError, of no number
                 make_folder(self.root / "locks")
                 lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -327,10 +333,10 @@ class Store:
         try:
             status = path.stat()
         except OSError as error:
-            raise MediaError("E400", f"cannot read {path}: {error.strerror}", near(path)) from error
+            raise MediaError("E400", f"cannot read {path}: {error.strerror}", path_hint(path)) from error
         identity = [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
         memo = self.root / "memo" / digest(["memo", str(path.absolute())])
-        known = self._read_sealed(memo)
+        known = self._read_checksummed(memo)
         if known is not None and known.get("identity") == identity:
             return known["sha256"]
         with open(path, "rb") as source:
@@ -338,7 +344,7 @@ class Store:
         # A file written within the clock's grain may change again and keep its times: not worth remembering yet.
         if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > 100_000_000:
             with contextlib.suppress(OSError, MachineError):  # of a store that is read-only, or full
-                self._write_sealed(memo, {"identity": identity, "sha256": sha}, durable=False)
+                self._write_checksummed(memo, {"identity": identity, "sha256": sha}, durable=False)
         return sha
 
     # ---- within ------------------------------------------------------------------------------------------------
@@ -350,8 +356,8 @@ class Store:
             return False
         return stat.S_ISREG(status.st_mode) and status.st_size == size
 
-    def _stored(self, sha256: str, size: int) -> bool:
-        """Whether an object is there, byte for byte: putting it again over damage that nobody has met yet heals it."""
+    def _is_intact(self, sha256: str, size: int) -> bool:
+        """Whether an object exists and its hash matches; if not, storing it again repairs it."""
         if not self._has(sha256, size):
             return False
         with contextlib.suppress(DamagedError):
@@ -359,8 +365,8 @@ class Store:
             return True
         return False
 
-    def _spare(self, sha256: str) -> None:
-        """Let garbage.py see that somebody is about to name an object. DVC goes by the time of writing: it stays."""
+    def _protect(self, sha256: str) -> None:
+        """Set the access time, so garbage.py keeps an object about to be used; the modification time is DVC's."""
         path = self.object_path(sha256)
         with contextlib.suppress(OSError):
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
@@ -368,7 +374,7 @@ class Store:
     def _write(self, target: Path, data: bytes | memoryview, durable: bool = True) -> None:
         part = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex[:12]}"
         try:
-            with writing_explained(self.root, len(data)):
+            with explain_write_errors(self.root, len(data)):
                 make_folder(part.parent)
                 with open(part, "wb") as sink:
                     sink.write(data)
@@ -387,12 +393,12 @@ class Store:
         if durable:
             sync(target.parent)
 
-    def _write_sealed(self, path: Path, body: Mapping[str, Any], durable: bool = True) -> None:
+    def _write_checksummed(self, path: Path, body: Mapping[str, Any], durable: bool = True) -> None:
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
         self._write(path, f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n".encode(), durable)
 
-    def _read_sealed(self, path: Path) -> dict[str, Any] | None:
-        """JSON written by `_write_sealed`; None when there is none, or when it was damaged and set aside."""
+    def _read_checksummed(self, path: Path) -> dict[str, Any] | None:
+        """JSON written by `_write_checksummed`; None if missing, or if damaged and so quarantined."""
         try:
             raw = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -410,9 +416,9 @@ class Store:
         path = self.object_path(sha256)
         if os.path.lexists(path):
             self._set_aside(path, reason)
-        elif sha256 not in self._told:
+        elif sha256 not in self._warned:
             self.warn(f"object {sha256[:12]} is gone ({reason}): it will be made again")
-        self._told.add(sha256)
+        self._warned.add(sha256)
         return DamagedError(sha256, reason)
 
     def _set_aside(self, path: Path, reason: str) -> None:
@@ -424,8 +430,8 @@ class Store:
             target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n", encoding="utf-8")
 
 
-def near(path: Path) -> str:
-    """What to type in place of a path at which nothing is."""
+def path_hint(path: Path) -> str:
+    """A hint for a path that does not exist: a similar name in its folder, if there is one."""
     folder = path.expanduser().absolute().parent
     try:
         hint = did_you_mean(path.name, sorted(os.listdir(folder))[:5000])

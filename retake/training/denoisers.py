@@ -56,7 +56,7 @@ SCHEDULE: dict[str, Any] = {
     "steps_offset": 0,
 }
 
-# Shares of clips told nothing, the caption alone, the reference picture alone, both.
+# Shares of clips conditioned on nothing, the caption alone, the reference picture alone, both.
 TOLD = (0.1, 0.55, 0.1, 0.25)
 
 
@@ -128,7 +128,7 @@ class Lesson:
 
 
 class Teacher:
-    """Draws noisy clips and what is told of them, by the number of the step."""
+    """Draws noisy clips and their conditions, by the number of the step."""
 
     def __init__(self, cache: Cache, encoder: Any, words: Any, seed: int, device: str, power: float) -> None:
         self.cache, self.seed, self.device, self.power = cache, seed, device, power
@@ -142,7 +142,7 @@ class Teacher:
         self.silent = place[""]
 
     def draw(self, step: int, lesson: Lesson) -> Mapping[str, Tensor]:
-        """x0, noise and z [B, f, C, h, w], t [B], told [B, L + P, D], at: the frames' numbers [f]."""
+        """x0, noise and z [B, f, C, h, w], t [B], condition [B, L + P, D], at: the frames' numbers [f]."""
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         count, stride = lesson.batch, FRAMES // lesson.frames
         picked = torch.randint(len(self.cache.captions), (count,), generator=random)
@@ -152,12 +152,12 @@ class Teacher:
         kind = torch.multinomial(torch.tensor(TOLD), count, True, generator=random)
         text = torch.where((kind == 1) | (kind == 3), self.caption[picked], self.silent)
         image = self.cache.references[picked].float() * (kind >= 2)[:, None, None]
-        told = torch.cat([self.states[text], image.to(self.device)], 1)
+        condition = torch.cat([self.states[text], image.to(self.device)], 1)
         u = torch.rand(count, generator=random) ** self.power
         t = (u * self.schedule.length).long().clamp(max=self.schedule.length - 1).to(self.device)
         noise = torch.randn(x0.shape, generator=random).to(self.device)
         z = self.schedule.noised(x0, noise, t)
-        return {"x0": x0, "noise": noise, "z": z, "t": t, "told": told, "at": at}
+        return {"x0": x0, "noise": noise, "z": z, "t": t, "condition": condition, "at": at}
 
     def loss(self, predicted: Tensor, drawn: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Squared error of v, and its mean over clips that are mostly noise (t of 700 and more)."""
@@ -185,7 +185,7 @@ def unet_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], steps: 
         t = (torch.rand(len(x0), generator=random) ** teacher.power * teacher.schedule.length).long()
         t = t.clamp(max=teacher.schedule.length - 1).to(x0.device)
         z = teacher.schedule.noised(x0, noise, t)
-        out = model(z, t, drawn["told"].repeat_interleave(repeats, 0), return_dict=False)[0]
+        out = model(z, t, drawn["condition"].repeat_interleave(repeats, 0), return_dict=False)[0]
         return teacher.loss(out, {"x0": x0, "noise": noise, "t": t})
 
     return of
@@ -196,9 +196,9 @@ def motion_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], steps
 
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         drawn = teacher.draw(step, lesson_of(lessons, step, steps))
-        told = drawn["told"].repeat_interleave(drawn["z"].shape[1], 0)
+        condition = drawn["condition"].repeat_interleave(drawn["z"].shape[1], 0)
         with placed(model, drawn["at"]):
-            out = model(drawn["z"].transpose(1, 2), drawn["t"], told, return_dict=False)[0]
+            out = model(drawn["z"].transpose(1, 2), drawn["t"], condition, return_dict=False)[0]
         return teacher.loss(out.transpose(1, 2), drawn)
 
     return of
@@ -227,15 +227,15 @@ def transformer_loss(model: Any, teacher: Teacher, lessons: tuple[Lesson, ...], 
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         drawn = teacher.draw(step, lesson_of(lessons, step, steps))
         with torch.autocast(teacher.device, torch.bfloat16, enabled=half):
-            out = spread(model, drawn["z"], drawn["t"], drawn["told"], drawn["at"])
+            out = spread(model, drawn["z"], drawn["t"], drawn["condition"], drawn["at"])
         return teacher.loss(out, drawn)
 
     return of
 
 
-def spread(model: Any, z: Tensor, t: Tensor, told: Tensor, at: Tensor) -> Tensor:
+def spread(model: Any, z: Tensor, t: Tensor, condition: Tensor, at: Tensor) -> Tensor:
     """The transformer's output for frames that stand at the places `at` [f] of its clip rather than at 0 .. f - 1."""
     whole = positions(model, FRAMES, SIDE, SIDE, z.device)
     assert isinstance(whole, Tensor), "the embedded transformer has sines for positions"
     places = whole.unflatten(1, (FRAMES, -1))[:, at].flatten(1, 2)
-    return evaluate(model, z, t[:, None].expand(z.shape[:2]), told, places)
+    return evaluate(model, z, t[:, None].expand(z.shape[:2]), condition, places)

@@ -116,11 +116,11 @@ def loss(model: Any, words: Any, data: Data, device: str) -> Callable[[int], tup
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng([data.seed, step, 15])
         picked = rng.integers(0, data.count, data.batch)
-        told = [thinned(subjects[n], rng) for n in picked]
-        tokens = words([str(s) for s in told], padding="max_length", truncation=True, return_tensors="pt")
+        captions = [thinned(subjects[n], rng) for n in picked]
+        tokens = words([str(s) for s in captions], padding="max_length", truncation=True, return_tensors="pt")
         out = model(input_ids=tokens.input_ids.to(device), pixel_values=tensor(images[picked], device))
         logits = out.logits_per_image
-        right = torch.from_numpy(true_of(codes(told), truths[picked])).T.to(device).float()
+        right = torch.from_numpy(true_of(codes(captions), truths[picked])).T.to(device).float()
         a = -(right / right.sum(1, keepdim=True) * F.log_softmax(logits, 1)).sum(1).mean()
         b = -(right / right.sum(0, keepdim=True) * F.log_softmax(logits, 0)).sum(0).mean()
         found = right.gather(1, logits.argmax(1, keepdim=True)).mean()

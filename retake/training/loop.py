@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Slice:
-    """One sitting: at most `minutes`, or until the process is told to stop."""
+    """One sitting: at most `minutes`, or until the process is asked to stop."""
 
     minutes: float = math.inf
     log_every: int = 20
@@ -75,8 +75,8 @@ def train(
     optimiser = torch.optim.AdamW(weights, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
     average = [p.detach().clone() for p in weights]
     step, spent = resume(folder, names, weights, average, optimiser)
-    begun, saved, told, sums, count, done = time.monotonic(), time.monotonic(), _Told(), {}, 0, 0
-    with told:
+    begun, saved, stop, sums, count, done = time.monotonic(), time.monotonic(), _StopSignal(), {}, 0, 0
+    with stop:
         while step < plan.steps:
             for group in optimiser.param_groups:
                 group["lr"] = plan.rate_at(step)
@@ -97,7 +97,7 @@ def train(
                 count += 1
             done += 1
             now = time.monotonic()
-            ends = told.asked or step == plan.steps or now - begun > 60 * sitting.minutes
+            ends = stop.asked or step == plan.steps or now - begun > 60 * sitting.minutes
             if done >= sitting.log_every or ends:
                 row = {"step": step, "minutes": round((spent + now - begun) / 60, 2)}
                 row |= {name: round(value / max(count, 1), 5) for name, value in sums.items()}
@@ -108,7 +108,7 @@ def train(
             if ends or now - saved > sitting.save_every:
                 save(folder, names, weights, average, optimiser, step, spent + now - begun)
                 saved = now
-            if told.asked:
+            if stop.asked:
                 raise Stopped
             if ends:
                 break
@@ -188,13 +188,13 @@ def trim(curve: Path, step: int) -> None:
     write_atomic(curve, "".join(kept))
 
 
-class _Told:
+class _StopSignal:
     """Whether the process was asked to end (SIGTERM, Ctrl-C), without losing the step it is at."""
 
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> _Told:
+    def __enter__(self) -> _StopSignal:
         self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
         return self
 

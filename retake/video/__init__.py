@@ -1,11 +1,11 @@
 """Clips and images in, frames out, clips back: everything that touches the bytes of a video.
 
-    probe(path)                       what a clip is, and why it is refused if it is
+    probe(path)                       properties of a clip, or the error that refuses it
     decode(path, selection, size)     frames, upright, square pixels, RGB, with their true times
     encode(target, frames, fps)       an MP4 for people: H.264, yuv420p, faststart, repeatable bytes
     read_image, write_png, resize     the same for still images
 
-Clips and images are hostile: all of them are parsed in a child process (`python -m retake.video.child`),
+Clips and images are untrusted: all of them are parsed in a child process (`python -m retake.video.child`),
 which has limits on memory, time and output and dies with its parent. Importing this package loads
 none of the codecs, so it costs nothing to a command that only plans.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends import backend_version, choose_backend
-    from .client import decode, encode, local_file, probe, read_image, tag
+    from .client import decode, encode, local_file, probe, read_image, set_comment
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
@@ -34,12 +34,12 @@ __all__ = [
     "probe",
     "read_image",
     "resize",
+    "set_comment",
     "shutdown",
-    "tag",
     "write_png",
 ]
 
-_ROOM = {
+_MODULES = {
     "EncodeInfo": "info",
     "Limits": "info",
     "Selection": "info",
@@ -53,7 +53,7 @@ _ROOM = {
     "read_image": "client",
     "resize": "pixels",
     "shutdown": "process",
-    "tag": "client",
+    "set_comment": "client",
     "write_png": "pixels",
 }
 
@@ -62,6 +62,6 @@ def __getattr__(name: str) -> Any:
     # Lazy, so that the child starts without the parent's half and the parent without OpenCV.
     from importlib import import_module
 
-    if name not in _ROOM:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Which decoder reads a clip. A rule over the probe's answer, so that a plan can know it beforehand."""
+"""Which decoder reads a clip: a rule on what `probe` found, so that a plan knows it beforehand."""
 
 from __future__ import annotations
 

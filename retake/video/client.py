@@ -1,4 +1,4 @@
-"""The parent's side of probing, decoding, encoding and reading images: ask the child, hand on its answers."""
+"""Probing, decoding, encoding and reading images from the parent process: requests to the child and its answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from retake.errors import MediaError, did_you_mean
-from retake.machine.disk import atomic_path, writing_explained
+from retake.machine.disk import atomic_path, explain_write_errors
 
 from . import wire
 from .info import EncodeInfo, Limits, Selection, VideoInfo, exact_rate
@@ -25,7 +25,7 @@ _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "s
 
 
 def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
-    """What the clip at `path` is. Demuxes the whole file and decodes its first frame.
+    """Properties of the clip at `path`. Demuxes the whole file and decodes its first frame.
 
     Raises MediaError (exit status 4): E400 missing, E401 empty, E402 unknown container, E403 playlist,
     E404 URL, E405 no index, E408 time, E409 no video, E410 nothing decodes, E411 too small or too narrow,
@@ -34,7 +34,7 @@ def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
     limits = limits or Limits()
     file = local_file(path)
     with borrow() as worker:
-        worker.begin(file, limits.stall, _patience(file, limits))
+        worker.begin(file, limits.stall, _time_limit(file, limits))
         worker.send({"op": "probe", "path": file, "limits": limits.as_json()})
         return VideoInfo.from_json(worker.receive()[0]["info"])
 
@@ -55,16 +55,16 @@ def decode(
     packet (E407), a cut file or a missing frame (E406) ends the clip; most codecs carry no checksum, so a
     flipped bit that decodes to other pixels is not always seen. With `conceal` what decodes is
     delivered, by PyAV. The consumer may stop at any time, and may take its time: only waiting for the
-    child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is told, after
-    the last frame, what should be recorded: frames that were lost or concealed, a decoder that was changed.
+    child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is called
+    after the last frame with what to record: frames lost or concealed, a change of decoder.
 
     Raises what `probe` raises, and MediaError E406, E407, E412 (the resolution changes); ConfigError E211
     when the selection leaves no frame; ValueError for an unknown `backend` or `on_damage`.
     """
     if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
         raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
-    tell = on_note or (lambda note: None)
-    return _decode(local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), tell)
+    notify = on_note or (lambda note: None)
+    return _decode(local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), notify)
 
 
 def _decode(
@@ -74,7 +74,7 @@ def _decode(
     backend: str,
     on_damage: str,
     limits: Limits,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Iterator[tuple[float, np.ndarray]]:
     request: dict[str, Any] = {"op": "decode", "path": file, "limits": limits.as_json()}
     request |= {"selection": selection.as_json(), "size": list(size) if size else None}
@@ -83,7 +83,7 @@ def _decode(
     while True:
         try:
             with borrow() as worker:
-                worker.begin(file, limits.stall, _patience(file, limits))
+                worker.begin(file, limits.stall, _time_limit(file, limits))
                 worker.send(request)
                 while True:
                     message, payload = worker.receive()
@@ -95,13 +95,13 @@ def _decode(
                         yield float(message["time"]), wire.as_frame(payload, message["shape"])
                     else:
                         for note in message.get("notes", []):
-                            tell(str(note))
+                            notify(str(note))
                         return
         except MediaError as error:
             # decord can hang or crash where PyAV does not; both give the same pixels, so go on from there.
             if not (backend == "auto" and used == "decord" and error.code in ("E408", "E416")):
                 raise
-            tell(f"decord failed at frame {sent} ({error.code}): PyAV went on from there")
+            notify(f"decord failed at frame {sent} ({error.code}): PyAV went on from there")
             backend = request["backend"] = used = "pyav"
             request["skip"] = sent
 
@@ -115,7 +115,7 @@ def read_image(path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limi
     limits = limits or Limits()
     file = local_file(path)
     with borrow() as worker:
-        worker.begin(file, limits.stall, _patience(file, limits))
+        worker.begin(file, limits.stall, _time_limit(file, limits))
         worker.send({"op": "image", "path": file, "max_pixels": max_pixels, "limits": limits.as_json()})
         message, payload = worker.receive()
         image = wire.as_frame(payload, message["shape"])
@@ -136,7 +136,7 @@ def encode(
     preset: str = "medium",
     limits: Limits | None = None,
 ) -> EncodeInfo:
-    """Write frames (uint8 RGB [H, W, 3], all of one size) as an MP4 that plays everywhere.
+    """Encode frames (uint8 RGB [H, W, 3], all of one size) as an MP4 that plays everywhere.
 
     H.264, yuv420p, BT.709 limited range (converted and tagged), index in front, two encoder threads, so
     that equal frames give equal bytes. An odd size is padded to even by repeating the edge. `timestamps`
@@ -163,7 +163,7 @@ def encode(
     }
     request |= {"audio": local_file(audio_from) if audio_from else None, "audio_start": audio_start}
     request |= {"limits": limits.as_json(), "timed": timestamps is not None}
-    with writing_explained(goal):
+    with explain_write_errors(goal):
         goal.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(goal, durable=True) as part, borrow() as worker:
             worker.begin(str(goal), limits.stall, limits.wall)
@@ -175,15 +175,15 @@ def encode(
     )
 
 
-def tag(path: PathLike, comment: str, limits: Limits | None = None) -> None:
+def set_comment(path: PathLike, comment: str, limits: Limits | None = None) -> None:
     """Set the comment tag of an MP4 in place, without encoding anything again; the file is replaced when the new one
     is complete. Raises MachineError E503 when the disk is full, E502 when it is not writable, what `probe` raises for
     a bad file."""
     limits = limits or Limits()
     file = local_file(path)
     goal = Path(file)
-    with writing_explained(goal), atomic_path(goal) as part, borrow() as worker:
-        worker.begin(file, limits.stall, _patience(file, limits))
+    with explain_write_errors(goal), atomic_path(goal) as part, borrow() as worker:
+        worker.begin(file, limits.stall, _time_limit(file, limits))
         request = {"op": "tag", "path": file, "part": str(part), "comment": comment}
         worker.send(request | {"limits": limits.as_json()})
         worker.receive()
@@ -221,7 +221,7 @@ def _checked_shape(frame: np.ndarray, shape: tuple[int, ...] | None, count: int)
     return frame.shape
 
 
-def _patience(file: str, limits: Limits) -> float:
+def _time_limit(file: str, limits: Limits) -> float:
     return limits.wall + os.path.getsize(file) / limits.wall_bytes_per_second
 
 

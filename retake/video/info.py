@@ -1,4 +1,4 @@
-"""The plain records that describe a clip, a wish and a limit. Nothing here opens a file."""
+"""Descriptions of a clip, a selection of frames, limits and an encoded file. Nothing here opens a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from retake.errors import ConfigError
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a clip is. Sizes in pixels, times in seconds, `rotation` in degrees clockwise."""
+    """Properties of a video file. Sizes in pixels, times in seconds, `rotation` in degrees clockwise."""
 
     container: str
     """Demuxer name, for example `mov,mp4,m4a,3gp,3g2,mj2`."""
@@ -34,7 +34,7 @@ class VideoInfo:
     frames: int
     """Frames that will be shown, counted over the packets of the whole file."""
     promised: int
-    """Samples that the header's index names (0 when the container keeps no index)."""
+    """Number of frames according to the container's index; 0 if it has none."""
     fps: float
     """Average rate from the true timestamps."""
     variable: bool
@@ -65,7 +65,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames are wanted. Everything is optional; the default is the whole clip.
+    """Which frames to decode; by default the whole clip.
 
     Times count from the clip's first frame. `start` is inclusive, `end` exclusive. `first` and `last`
     are indices of source frames, both inclusive. With `fps`, tick k lies at `begin + k / fps` and takes
@@ -89,11 +89,6 @@ class Selection:
             raise ConfigError("E210", f"frames selection: {problem}", "Give start < end and first <= last, from 0.")
 
     @property
-    def whole(self) -> bool:
-        """True when every frame of the clip is wanted, as it is."""
-        return self.start == 0 and self.end is None and not self.first and self.last is None and self.fps is None
-
-    @property
     def rate(self) -> Fraction | None:
         """`fps` as an exact fraction, so that ticks never drift."""
         return None if self.fps is None else exact_rate(self.fps)
@@ -105,7 +100,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one clip may cost. Everything beyond is refused or ended, with a code that says which."""
+    """Limits on time, memory and size for one clip. Exceeding one raises MediaError with the code given below."""
 
     stall: float = 30.0
     """Seconds without any sign of life from the child before it is killed (E408)."""
@@ -131,7 +126,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class EncodeInfo:
-    """What was written. `padded` is (right, bottom): columns and rows added to reach an even size."""
+    """Properties of the file written. `padded` is (right, bottom): columns and rows added to reach an even size."""
 
     path: str
     width: int
@@ -154,17 +149,17 @@ def exact_rate(fps: float | Fraction) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _contradiction(wish: Selection) -> str:
-    numbers = [getattr(wish, f.name) for f in fields(wish)]
+def _contradiction(selection: Selection) -> str:
+    numbers = [getattr(selection, f.name) for f in fields(selection)]
     if any(n is not None and not math.isfinite(n) for n in numbers):
         return "a value is not finite"
-    if wish.start < 0 or (wish.end is not None and wish.end <= wish.start):
-        return f"start {wish.start:g} s and end {wish.end} s leave nothing"
-    first = wish.first or 0
-    if first < 0 or (wish.last is not None and wish.last < first):
-        return f"first {wish.first} and last {wish.last} leave nothing"
-    if wish.fps is not None and not 0.001 <= wish.fps <= 1000:
-        return f"fps {wish.fps:g} is outside 0.001 to 1000"
-    if wish.max_frames is not None and wish.max_frames < 1:
-        return f"max_frames {wish.max_frames} is not positive"
+    if selection.start < 0 or (selection.end is not None and selection.end <= selection.start):
+        return f"start {selection.start:g} s and end {selection.end} s leave nothing"
+    first = selection.first or 0
+    if first < 0 or (selection.last is not None and selection.last < first):
+        return f"first {selection.first} and last {selection.last} leave nothing"
+    if selection.fps is not None and not 0.001 <= selection.fps <= 1000:
+        return f"fps {selection.fps:g} is outside 0.001 to 1000"
+    if selection.max_frames is not None and selection.max_frames < 1:
+        return f"max_frames {selection.max_frames} is not positive"
     return ""

@@ -1,4 +1,4 @@
-"""What happens to the pixels of one RGB frame, the same wherever it happens: resizing and PNG."""
+"""Resizing, rotating and writing one RGB frame, with the same pixels in the parent and in the child process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from retake.machine.disk import write_atomic, writing_explained
+from retake.machine.disk import explain_write_errors, write_atomic
 
 
 def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -55,6 +55,6 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     if not ok:
         raise ValueError(f"OpenCV cannot write a PNG of {image.shape}")
     target = Path(path)
-    with writing_explained(target):
+    with explain_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, data.tobytes())

@@ -1,4 +1,4 @@
-"""The parent's side of the child process: start, talk, watch the clock, kill, keep for the next clip."""
+"""The child processes seen from the parent: start, exchange messages, enforce time limits, kill, reuse."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Worker:
             _enlarge(pipe)
             os.set_blocking(pipe, False)
         self.pid = self._process.pid
-        self.idle, self._midway = True, False
+        self.idle, self._mid_message = True, False
         self.begin("", 30.0, 120.0)
 
     def begin(self, subject: str, stall: float, wall: float) -> None:
@@ -62,11 +62,11 @@ class Worker:
 
     def send(self, message: dict[str, Any], payload: memoryview | None = None) -> None:
         """Send one message. Raises MediaError E408 or E416 when the child does not take it."""
-        self.idle, self._midway = False, True
+        self.idle, self._mid_message = False, True
         self._write(memoryview(wire.pack(message, payload.nbytes if payload else 0)))
         if payload:
             self._write(payload)
-        self._midway = False
+        self._mid_message = False
 
     def receive(self) -> tuple[dict[str, Any], np.ndarray]:
         """The next message and its payload (uint8 [bytes]); `tick` messages are swallowed.
@@ -84,18 +84,18 @@ class Worker:
         return message, payload
 
     def has_message(self) -> bool:
-        """True when the child has something to say (or has died) already."""
+        """True if a message is waiting, or the child has died."""
         return bool(_poll(self._from, select.POLLIN, 0))
 
-    def stop(self, patience: float = 2.0) -> None:
-        """End the running request and leave the child idle; kill it when it does not react."""
+    def stop(self, timeout: float = 2.0) -> None:
+        """Stop the running request and leave the child idle; kill it if it does not answer within `timeout` seconds."""
         if self.idle or not self.alive:
             return
-        if self._midway:  # Ctrl-C inside a message: where the next one starts is not known any more
+        if self._mid_message:  # Ctrl-C inside a message: where the next one starts is not known any more
             self.kill()
             return
         try:
-            self.begin(self.subject, patience, patience)
+            self.begin(self.subject, timeout, timeout)
             self.send({"op": "stop"})
             while not self.idle:
                 message, _ = self._receive_one()
@@ -104,7 +104,7 @@ class Worker:
             self.kill()
 
     def kill(self) -> int:
-        """Kill the child and its group, reap it, and return its exit status."""
+        """Kill the child and its group, wait for it, and return its exit status."""
         if self._process.returncode is None:  # once it is reaped, its number may be someone else's
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -120,7 +120,7 @@ class Worker:
         return self._process.poll() is None
 
     def _receive_one(self) -> tuple[dict[str, Any], np.ndarray]:
-        self._midway = True
+        self._mid_message = True
         try:
             body_bytes, payload_bytes = wire.lengths(self._read(wire.HEAD.size))
             message = wire.unpack(self._read(body_bytes))
@@ -128,7 +128,7 @@ class Worker:
             self.kill()
             raise MediaError("E416", f"the decoder process sent nonsense on {self.subject}: {error}") from None
         payload = np.frombuffer(self._read(payload_bytes), np.uint8)
-        self._midway = False
+        self._mid_message = False
         return message, payload
 
     def _read(self, count: int) -> bytearray:
@@ -174,12 +174,12 @@ class Worker:
     def _crashed(self) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
-        said = _tail(self._log)
+        stderr = _tail(self._log)
         status = self.kill()
         cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
         raise MediaError(
             "E416",
-            f"{self.subject}: the decoder process ended by {cause}" + (f" ({said})" if said else ""),
+            f"{self.subject}: the decoder process ended by {cause}" + (f" ({stderr})" if stderr else ""),
             "Re-encode the file with a current ffmpeg and try again.",
         )
 
@@ -192,20 +192,20 @@ _owner = 0
 
 @contextlib.contextmanager
 def borrow() -> Iterator[Worker]:
-    """An idle child, started if there is none; given back on leaving, or killed if it is still busy.
+    """Yields an idle child, started if there is none; returned afterwards, or killed if it is still busy.
 
     Many threads may borrow at once; each gets its own.
     """
-    worker = _take()
+    worker = _take_worker()
     try:
         yield worker
     finally:
         worker.stop()
-        _give(worker)
+        _return_worker(worker)
 
 
 def shutdown() -> None:
-    """End the idle children. Called at exit; the next request starts a new one."""
+    """Kill the idle children. Called at exit; the next request starts a new one."""
     with _lock:
         workers, _idle[:] = list(_idle), []
     if _owner == os.getpid():
@@ -213,7 +213,7 @@ def shutdown() -> None:
             worker.kill()
 
 
-def _take() -> Worker:
+def _take_worker() -> Worker:
     global _spawner, _owner
     with _lock:
         if _owner != os.getpid():  # first use, or we are a fork: the parent's children are not ours
@@ -231,7 +231,7 @@ def _take() -> Worker:
     return spawner.submit(Worker).result()
 
 
-def _give(worker: Worker) -> None:
+def _return_worker(worker: Worker) -> None:
     with _lock:
         if worker.idle and worker.alive and len(_idle) < _IDLE and _owner == os.getpid():
             _idle.append(worker)
@@ -253,7 +253,7 @@ def _poll(pipe: int, what: int, seconds: float) -> list[tuple[int, int]]:
 def _enlarge(pipe: int) -> None:
     import fcntl
 
-    with contextlib.suppress(OSError, AttributeError):  # a Linux wish; an unprivileged cap may refuse it
+    with contextlib.suppress(OSError, AttributeError):  # Linux only; an unprivileged process may not be allowed to
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 

@@ -1,6 +1,6 @@
-"""One message between parent and child: two lengths, a JSON object, raw bytes.
+"""The wire format between parent and child: two lengths, a JSON object, raw bytes.
 
-Both ends check every length before they allocate, since the other end may have been taken over.
+Both ends check every length before they allocate, since the other end may be compromised.
 """
 
 from __future__ import annotations

@@ -1,2 +1,2 @@
-"""Weights of networks: which there are (catalogue.py), where they lie on this machine (local.py), how they are got
+"""Weights of networks: which there are (catalogue.py), where they are on this machine (local.py), how to download them
 (fetch.py). Nothing is downloaded unless `retake weights NAME` is asked to."""

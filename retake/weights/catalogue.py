@@ -24,7 +24,7 @@ class Hub:
 
 @dataclass(frozen=True)
 class Url:
-    """One file. Its name ends with the first digits of its sha256, which the download is checked against."""
+    """One file, whose name ends with the first digits of its sha256; downloads are checked against them."""
 
     url: str
 
@@ -39,7 +39,7 @@ class Url:
 
 @dataclass(frozen=True)
 class Shipped:
-    """A folder beside this file, which comes with Retake."""
+    """A folder next to this file, shipped with Retake."""
 
     file: str
 
@@ -50,7 +50,7 @@ class Shipped:
 
 @dataclass(frozen=True)
 class Weights:
-    """One entry: `retake weights NAME` gets it."""
+    """One entry, downloaded by `retake weights NAME`. serves: the settings that use it."""
 
     name: str
     source: Hub | Url | Shipped

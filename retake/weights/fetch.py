@@ -1,8 +1,8 @@
-"""Getting weights: from the Hugging Face hub into its own cache, single files into torch's. The only room that
-downloads, and only when `retake weights NAME` is typed.
+"""Downloading weights: from the Hugging Face hub into its cache, single files into torch's. The only module that
+downloads, and only for `retake weights NAME`.
 
-What `local.locate` finds is whole. A repository's weights come after everything else, the name of its revision is
-written last, and a single file is renamed into place when its bytes are what its name promises. Code of a repository
+What `local.locate` finds is complete. A repository's weights come after everything else, the ref of its revision is
+written last, and a single file is renamed into place once its hash matches its name. Code of a repository
 is never fetched. HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_TOKEN and the proxy variables are honoured.
 """
 
@@ -21,32 +21,32 @@ from pathlib import Path
 from typing import Any
 
 from retake.errors import ConfigError, MachineError
-from retake.machine.disk import atomic_path, format_bytes, write_atomic, writing_explained
+from retake.machine.disk import atomic_path, explain_write_errors, format_bytes, write_atomic
 from retake.weights import local
 from retake.weights.catalogue import Hub, Shipped, Url
 
 Progress = Callable[[int, int], None]
-"""(bytes that are here, bytes of all; 0 where the server does not say)"""
+"""(bytes downloaded, bytes in total or 0 if the server does not say)"""
 Say = Callable[[str], None]
 
-DESCRIBES = ("*.json", "*.txt", "*.model")  # settings, vocabularies and merges
-SAFE = ("*.safetensors",)
+CONFIG_FILES = ("*.json", "*.txt", "*.model")  # settings, vocabularies and merges
+SAFETENSORS = ("*.safetensors",)
 PICKLED = ("pytorch_model.bin", "pytorch_model-*.bin")
-WAIT = 30.0  # seconds without a byte
+TIMEOUT = 30.0  # seconds without a byte
 BLOCK = 1 << 20
 
 
 def fetch(reference: str, progress: Progress = lambda done, total: None, say: Say = lambda text: None) -> Path:
-    """Get what `reference` names, unless it is here, and return where it lies: what `local.locate` answers from now on.
+    """Download the weights of `reference` unless they are here, and return their path, as `local.locate` does.
 
-    `say` hears what is fetched and how large it is, before the first byte of it.
-    Raises ConfigError E250 for a reference that is none; MachineError E306 when the server cannot be reached, E307 when
-    it does not hand them out, E308 when the download broke off, E309 when the bytes are not those promised, E502 or
+    `say` is called with what is fetched and its size, before the first byte.
+    Raises ConfigError E250 for an unknown reference; MachineError E306 when the server cannot be reached, E307 when
+    it refuses them, E308 when the download broke off, E309 when the hash does not match, E502 or
     E503 when they cannot be written.
     """
     if (here := local.locate(reference)) is not None:
         return here
-    source = local.describe(reference).source
+    source = local.catalogue_entry(reference).source
     if isinstance(source, Shipped):
         return local.require(reference)  # nothing to fetch: it says what to do
     if isinstance(source, Url):
@@ -59,29 +59,29 @@ def fetch(reference: str, progress: Progress = lambda done, total: None, say: Sa
 
 
 def from_url(source: Url, folder: Path, progress: Progress, say: Say) -> Path:
-    """One file into `folder`, under its own name."""
+    """Download one file into `folder`, under its own name. Raises as `fetch`."""
     target = folder / source.file
-    with writing_explained(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as part:
-            sha256 = stream(source.url, part, progress, say)
+            sha256 = download(source.url, part, progress, say)
             if not sha256.startswith(source.sha256_prefix):
                 raise wrong_bytes(source.file, source.url, source.sha256_prefix, sha256)
     return target
 
 
-def stream(url: str, path: Path, progress: Progress, say: Say) -> str:
-    """Write what stands at `url` to `path` block by block; returns its sha256. Raises MachineError E306, E307, E308."""
+def download(url: str, path: Path, progress: Progress, say: Say) -> str:
+    """Download `url` to `path` block by block and return its sha256. Raises MachineError E306, E307, E308."""
     request = urllib.request.Request(url, headers={"User-Agent": "retake"})  # noqa: S310  addresses of the catalogue
     digest, done = hashlib.sha256(), 0
-    with answering(url):
-        answer = urllib.request.urlopen(request, timeout=WAIT)  # noqa: S310
+    with explain_http_errors(url):
+        answer = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
     with answer:
         length = str(answer.headers.get("Content-Length"))
         total = int(length) if length.isascii() and length.isdecimal() else 0
         say(f"{url.rpartition('/')[2]}: {format_bytes(total)} from {url}")
         with path.open("wb") as out:
-            for block in blocks(answer, url, total):
+            for block in read_blocks(answer, url, total):
                 out.write(block)
                 digest.update(block)
                 done += len(block)
@@ -91,22 +91,22 @@ def stream(url: str, path: Path, progress: Progress, say: Say) -> str:
     return digest.hexdigest()
 
 
-def blocks(answer: Any, url: str, total: int) -> Iterator[bytes]:
-    """What an answer brings. Whatever fails here failed while reading, not while writing: MachineError E308."""
+def read_blocks(answer: Any, url: str, total: int) -> Iterator[bytes]:
+    """The blocks of a response. Raises MachineError E308 when reading fails or ends early."""
     done = 0
     try:
         while block := answer.read(BLOCK):
             done += len(block)
             yield block
     except (http.client.HTTPException, OSError) as error:
-        raise broken_off(url, done, total, error) from error
+        raise interrupted(url, done, total, error) from error
     if done < total:
-        raise broken_off(url, done, total)
+        raise interrupted(url, done, total)
 
 
 @contextlib.contextmanager
-def answering(url: str) -> Iterator[None]:
-    """Turn what urllib says before the first byte into E306 or E307."""
+def explain_http_errors(url: str) -> Iterator[None]:
+    """Turn urllib's errors before the first byte into MachineError E306 or E307."""
     try:
         yield
     except urllib.error.HTTPError as error:
@@ -125,34 +125,34 @@ def answering(url: str) -> Iterator[None]:
 
 
 def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
-    """A repository's settings and weights, or one file of it, into the hub's cache in the layout that all its readers
-    share (https://huggingface.co/docs/hub/local-cache)."""
+    """Download a repository's settings and weights, or one file of it, into the hub's cache, in its standard layout
+    (https://huggingface.co/docs/hub/local-cache)."""
     from huggingface_hub import HfApi, constants, hf_hub_download
 
-    server, repo = constants.ENDPOINT, local.repository(source, cache)
-    with explained(source, server):
+    server, repo = constants.ENDPOINT, local.repository_folder(source, cache)
+    with explain_hub_errors(source, server):
         # What is here of the repository fixes the commit: two entries of one repository then stay together.
-        revision = local.named(repo, source.revision)
-        about = HfApi().model_info(source.repo, revision=revision, files_metadata=True, timeout=WAIT)
-    commit, wanted = str(about.sha), chosen(source, list(about.siblings or []), server)
+        revision = local.resolve_revision(repo, source.revision)
+        about = HfApi().model_info(source.repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+    commit, wanted = str(about.sha), select_files(source, list(about.siblings or []), server)
     if not local.NAME.fullmatch(commit):
         raise refused(f"{server}/{source.repo}", "the server names a commit that is none")
     total = sum(file.size or 0 for file in wanted)
-    say(f"{source.repo}: {len(wanted)} files, {format_bytes(total)}, {licence(about)}, commit {commit[:10]}")
+    say(f"{source.repo}: {len(wanted)} files, {format_bytes(total)}, {stated_licence(about)}, commit {commit[:10]}")
     if any(matches(file.rfilename, PICKLED) for file in wanted):
         say(f"{source.repo} has no safetensors: its weights are a pickle, which is only ever read with weights_only")
-    counted = counter(lambda done: progress(min(done, total), total))
+    counted = byte_counter(lambda done: progress(min(done, total), total))
     new: list[Path] = []
     try:
         for file in wanted:
             pointer = repo / "snapshots" / commit / file.rfilename
             if not pointer.exists():
                 new.append(pointer)
-            with explained(source, server), writing_explained(cache):
+            with explain_hub_errors(source, server), explain_write_errors(cache):
                 hf_hub_download(source.repo, file.rfilename, revision=commit, cache_dir=cache, tqdm_class=counted)
-            check(pointer, file, server)
-        with writing_explained(cache):
-            name_revision(repo, source.revision, commit)
+            verify_sha256(pointer, file, server)
+        with explain_write_errors(cache):
+            write_ref(repo, source.revision, commit)
     except BaseException:
         # What came whole stays in blobs/ under its hash, where the next try finds it; without its name in the
         # snapshot no reader takes the half for the whole.
@@ -161,7 +161,7 @@ def from_hub(source: Hub, cache: Path, progress: Progress, say: Say) -> None:
         raise
 
 
-def chosen(source: Hub, files: list[Any], server: str) -> list[Any]:
+def select_files(source: Hub, files: list[Any], server: str) -> list[Any]:
     """Which of a repository's files to fetch, the weights last. Raises MachineError E307 when there are none."""
     where = f"{server}/{source.repo}"
     if source.file:
@@ -170,15 +170,15 @@ def chosen(source: Hub, files: list[Any], server: str) -> list[Any]:
             raise refused(where, f"the repository has no file {source.file}")
         return one
     if any(file.rfilename == "model_index.json" for file in files):
-        return of_pipeline(where, files)
-    kinds = (SAFE, PICKLED)
+        return pipeline_files(where, files)
+    kinds = (SAFETENSORS, PICKLED)
     weights = next((w for kind in kinds if (w := [f for f in files if matches(f.rfilename, kind)])), [])
     if not weights:
         raise refused(where, "the repository holds no weights, neither safetensors nor pytorch_model.bin")
-    return [file for file in files if matches(file.rfilename, DESCRIBES)] + weights
+    return [file for file in files if matches(file.rfilename, CONFIG_FILES)] + weights
 
 
-def of_pipeline(where: str, files: list[Any]) -> list[Any]:
+def pipeline_files(where: str, files: list[Any]) -> list[Any]:
     """Files of a pipeline in diffusers' folder format, the weights last: its components, each once and in safetensors.
 
     Such repositories also hold single-file copies, half-precision and other variants, and networks that are not used
@@ -187,8 +187,8 @@ def of_pipeline(where: str, files: list[Any]) -> list[Any]:
     described, weights = [], []
     for role in (*local.ROLES, "tokenizer", "scheduler", "feature_extractor"):
         here = [file for file in files if file.rfilename.rpartition("/")[0] == role]
-        described += [file for file in here if matches(file.rfilename, DESCRIBES)]
-        found = [file for file in here if matches(file.rfilename, SAFE)]
+        described += [file for file in here if matches(file.rfilename, CONFIG_FILES)]
+        found = [file for file in here if matches(file.rfilename, SAFETENSORS)]
         # diffusion_pytorch_model.fp16.safetensors: a variant has one part more in its name.
         plain = [file for file in found if file.rfilename.count(".") == 1]
         plain = plain or [file for file in found if ".fp16." in file.rfilename]
@@ -203,8 +203,8 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
-def check(pointer: Path, file: Any, server: str) -> None:
-    """Large files come with their sha256: what does not match is removed. Raises MachineError E309."""
+def verify_sha256(pointer: Path, file: Any, server: str) -> None:
+    """Check a large file against the hub's sha256 and remove it if it differs. Raises MachineError E309."""
     if file.lfs is None:
         return
     with pointer.open("rb") as opened:
@@ -214,8 +214,8 @@ def check(pointer: Path, file: Any, server: str) -> None:
         raise wrong_bytes(file.rfilename, server, file.lfs.sha256, found)
 
 
-def name_revision(repo: Path, revision: str, commit: str) -> None:
-    """Say which commit a branch or tag stands for: from now on readers find it. Raises ConfigError E250 for none."""
+def write_ref(repo: Path, revision: str, commit: str) -> None:
+    """Write the ref of a branch or tag, by which readers find the commit. Raises ConfigError E250 for a bad name."""
     if not local.REVISION.fullmatch(revision) or ".." in revision:
         raise ConfigError("E250", f"{revision!r} is no revision", "Write a branch, a tag or a commit: org/repo@main.")
     if revision == commit:
@@ -225,14 +225,14 @@ def name_revision(repo: Path, revision: str, commit: str) -> None:
     write_atomic(ref, commit)
 
 
-def licence(about: Any) -> str:
-    """What the model card states."""
+def stated_licence(about: Any) -> str:
+    """The licence on the model card."""
     stated = getattr(about.card_data, "license", None) if about.card_data else None
     return f"licence {stated}" if stated else "no licence stated"
 
 
-def counter(report: Callable[[int], None]) -> Any:
-    """A progress bar of huggingface_hub's kind that draws nothing and adds up the bytes of all files."""
+def byte_counter(report: Callable[[int], None]) -> Any:
+    """A tqdm class for huggingface_hub that draws nothing and reports the bytes of all files together."""
     from tqdm.auto import tqdm
 
     done = 0
@@ -250,8 +250,8 @@ def counter(report: Callable[[int], None]) -> Any:
 
 
 @contextlib.contextmanager
-def explained(source: Hub, server: str) -> Iterator[None]:
-    """Turn what huggingface_hub raises into E306 to E308 and E250."""
+def explain_hub_errors(source: Hub, server: str) -> Iterator[None]:
+    """Turn errors of huggingface_hub into MachineError E306 to E308 or ConfigError E250."""
     from huggingface_hub import errors
 
     where = f"{server}/{source.repo}"
@@ -285,13 +285,13 @@ def explained(source: Hub, server: str) -> Iterator[None]:
         if kind in ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol", "PoolTimeout"):
             raise unreachable(where, first_line(error)) from error
         if kind in ("ReadTimeout", "ReadError", "RemoteProtocolError") or "Consistency check failed" in str(error):
-            raise MachineError("E308", f"the download from {where} broke off: {first_line(error)}", AGAIN) from error
+            raise MachineError("E308", f"the download from {where} broke off: {first_line(error)}", RETRY) from error
         raise
 
 
 # ---- what went wrong -----------------------------------------------------------------------------------------------
 
-AGAIN = "Run the same command again: nothing that is incomplete was kept."
+RETRY = "Run the same command again: nothing that is incomplete was kept."
 
 
 def unreachable(where: str, why: str) -> MachineError:
@@ -303,10 +303,10 @@ def refused(where: str, why: str) -> MachineError:
     return MachineError("E307", f"no weights from {where}: {why}", "See what exists: retake weights")
 
 
-def broken_off(url: str, done: int, total: int, why: BaseException | None = None) -> MachineError:
+def interrupted(url: str, done: int, total: int, why: BaseException | None = None) -> MachineError:
     of = f" of {format_bytes(total)}" if total else ""
     said = f": {first_line(why)}" if why else ""
-    return MachineError("E308", f"the download of {url} broke off after {format_bytes(done)}{of}{said}", AGAIN)
+    return MachineError("E308", f"the download of {url} broke off after {format_bytes(done)}{of}{said}", RETRY)
 
 
 def wrong_bytes(name: str, where: str, wanted: str, found: str) -> MachineError:

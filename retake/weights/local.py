@@ -1,9 +1,9 @@
-"""Where weights lie on this machine. Nothing here downloads, and nothing imports torch.
+"""Finding weights on this machine. Nothing here downloads, and nothing imports torch.
 
-A reference is what stands in the settings: a name of the catalogue (`raft_large`), a local file or folder
+A reference is the value in the settings: a name of the catalogue (`raft_large`), a local file or folder
 (`/models/sam2`), or a hub repository with an optional revision (`org/repo`, `org/repo@1a2b3c4`). Weights that other
 tools fetched are found: files in torch's cache (TORCH_HOME), repositories in the hub's (HF_HOME, HF_HUB_CACHE). Small
-models that come with Retake lie beside this file.
+models that ship with Retake are next to this file.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ LONGEST = 200  # characters of a hub reference: its parts name folders of the ca
 ABSENT = "absent"
 
 
-def describe(reference: str) -> Weights:
-    """The catalogue's entry, or one made up for a hub repository that it does not list.
+def catalogue_entry(reference: str) -> Weights:
+    """The catalogue's entry, or a made-up one for a hub repository that it does not list.
 
-    Raises ConfigError E250 for a text that is neither a name, a path that exists, nor org/repo.
+    Raises ConfigError E250 for anything but a name of the catalogue or org/repo.
     """
     if reference in CATALOGUE:
         return CATALOGUE[reference]
@@ -41,21 +41,21 @@ def describe(reference: str) -> Weights:
     )
 
 
-def given(reference: str) -> Path | None:
-    """The local file or folder that a reference is itself, else None. Names of the catalogue are never paths, whatever
-    lies in the working directory; a device or a pipe, which may have no end, is neither."""
+def local_path(reference: str) -> Path | None:
+    """The path of a reference that is a local file or folder, else None. Names of the catalogue are never paths, even
+    if the working directory has such a file; devices and pipes are excluded."""
     path = os.path.expanduser(reference)
     there = path and (os.path.isfile(path) or os.path.isdir(path))
     return Path(path) if reference not in CATALOGUE and there else None
 
 
 def locate(reference: str) -> Path | None:
-    """The file or folder of weights that are here, else None. Raises ConfigError E250 as `describe` does."""
-    if (path := given(reference)) is not None:
+    """The file or folder of complete weights on this machine, else None. Raises as `catalogue_entry`."""
+    if (path := local_path(reference)) is not None:
         return path
-    source = describe(reference).source
+    source = catalogue_entry(reference).source
     if isinstance(source, Shipped):
-        return source.path if whole(source.path) else None
+        return source.path if is_complete(source.path) else None
     if isinstance(source, Url):
         path = torch_cache() / source.file
         return path if path.is_file() else None
@@ -64,14 +64,14 @@ def locate(reference: str) -> Path | None:
         return None
     if source.file:
         return folder / source.file if (folder / source.file).is_file() else None
-    return folder if whole(folder) else None
+    return folder if is_complete(folder) else None
 
 
-def whole(folder: Path) -> bool:
-    """Whether a repository's folder holds weights, and every shard that its index names: an interrupted download of
-    another tool leaves some of them. In a pipeline (diffusers' model_index.json) that holds for every component."""
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds weights and every shard of their index (an interrupted download lacks some); in a
+    diffusers pipeline (model_index.json), whether every component does."""
     if (folder / "model_index.json").is_file():
-        return all(whole(folder / role) for role in components(folder))
+        return all(is_complete(folder / role) for role in components(folder))
     for kind in ("safetensors", "bin"):
         if any(file.is_file() for file in folder.glob(f"*.{kind}")):
             return all((folder / shard).is_file() for shard in shards(folder, kind))
@@ -79,7 +79,7 @@ def whole(folder: Path) -> bool:
 
 
 def components(folder: Path) -> list[str]:
-    """Roles of a pipeline's networks; the index's own name stands for an index that is none."""
+    """Folder names of a pipeline's networks; for an unreadable index, its own file name."""
     try:
         index = json.loads((folder / "model_index.json").read_text())
         return [role for role in ROLES if any(index.get(role) or ())]
@@ -88,7 +88,7 @@ def components(folder: Path) -> list[str]:
 
 
 def shards(folder: Path, kind: str) -> set[str]:
-    """Files that the index of a repository's weights names; its own name stands for an index that is none."""
+    """Shard files named by the index of a repository's weights; for an unreadable index, a name that does not exist."""
     found: set[str] = set()
     for index in folder.glob(f"*.{kind}.index.json"):
         try:
@@ -99,62 +99,62 @@ def shards(folder: Path, kind: str) -> set[str]:
 
 
 def require(reference: str) -> Path:
-    """Like `locate`, but raises MachineError E302 with the command that gets what is missing."""
+    """Like `locate`, but raises MachineError E302, with the command that downloads the weights, if they are missing."""
     if (path := locate(reference)) is not None:
         return path
-    raise MachineError("E302", missing(reference), f"Get it: {command(reference)}")
+    raise MachineError("E302", missing_message(reference), f"Get it: {fetch_command(reference)}")
 
 
-def missing(reference: str) -> str:
+def missing_message(reference: str) -> str:
     """`weights raft_large (21 MB, BSD-3-Clause) are not on this machine`."""
-    return f"the weights {described(reference)} are not on this machine"
+    return f"the weights {size_and_licence(reference)} are not on this machine"
 
 
-def described(reference: str) -> str:
+def size_and_licence(reference: str) -> str:
     """`raft_large (21 MB, BSD-3-Clause)`."""
-    entry = describe(reference)
+    entry = catalogue_entry(reference)
     size = f"{entry.megabytes:.0f} MB, " if entry.megabytes else ""
     return f"{reference} ({size}{entry.licence})"
 
 
-def command(reference: str) -> str:
-    """What to type to get them."""
+def fetch_command(reference: str) -> str:
+    """The command that gets the weights of a reference."""
     if reference in CATALOGUE and isinstance(CATALOGUE[reference].source, Shipped):
         return "git checkout -- retake/weights"
     return f"retake weights {reference}"
 
 
 def identity(reference: str, digest_of: Callable[[Path], str]) -> str:
-    """What stands in a key: `org/repo@commit`, or the content digest of a file or folder, which `digest_of` gives (as
+    """The part of a cache key: `org/repo@commit`, or the content digest of a file or folder by `digest_of` (as
     Store.source_digest does). Raises MachineError E302."""
     path = require(reference)
-    if given(reference) is None:
-        source = describe(reference).source
+    if local_path(reference) is None:
+        source = catalogue_entry(reference).source
         if isinstance(source, Hub):
             return f"{source.repo}@{commit_of(source, path)}" + (f"/{source.file}" if source.file else "")
     return f"sha256:{digest_of(path)}"
 
 
 def identity_or_absent(reference: str, digest_of: Callable[[Path], str]) -> str:
-    """`identity`, or "absent": for results that say what they lack instead of failing."""
+    """`identity`, or "absent" for weights that are not here, for stages that report this instead of failing."""
     return identity(reference, digest_of) if locate(reference) is not None else ABSENT
 
 
 def snapshot(source: Hub) -> Path | None:
-    """Folder of the commit that a revision stands for in the hub's cache, if it is there."""
-    repo = repository(source, hub_cache())
-    commit = named(repo, source.revision)
+    """The snapshot folder of a revision in the hub's cache, or None."""
+    repo = repository_folder(source, hub_cache())
+    commit = resolve_revision(repo, source.revision)
     folder = repo / "snapshots" / commit
     return folder if NAME.fullmatch(commit) and folder.is_dir() else None
 
 
-def repository(source: Hub, cache: Path) -> Path:
+def repository_folder(source: Hub, cache: Path) -> Path:
     """Folder of a repository in the hub's cache."""
     return cache / f"models--{source.repo.replace('/', '--')}"
 
 
-def named(repo: Path, revision: str) -> str:
-    """The commit that a revision stands for in a repository of the cache, else the revision itself."""
+def resolve_revision(repo: Path, revision: str) -> str:
+    """The commit that a branch or tag points to in the cache, else the revision itself."""
     ref = repo / "refs" / revision
     commit = ref.read_text(encoding="utf-8", errors="replace").strip() if ref.is_file() else ""
     return commit if NAME.fullmatch(commit) and len(commit) <= LONGEST else revision

@@ -28,16 +28,16 @@ def corpus() -> list[Case]:
 
 def watched(folder: Path) -> list[dict[str, Any]]:
     """What came of every case, in a process of its own that knows no weights but those that ship. `folder` is empty."""
-    checkout, told = Path(__file__).resolve().parents[2], folder / "told.jsonl"
+    checkout, log = Path(__file__).resolve().parents[2], folder / "told.jsonl"
     paths = os.pathsep.join(map(str, (checkout, checkout / "tests")))
     away = {name: str(folder / "none") for name in ("HF_HOME", "TORCH_HOME", "RETAKE_STORE", "RETAKE_EDITS")}
     settled = {"PYTHONPATH": paths, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, "-m", "attacks.watch", str(told)],
+        [sys.executable, "-m", "attacks.watch", str(log)],
         env={**os.environ, **away, **settled},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    return [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

@@ -33,7 +33,7 @@ def file_case(
     return Case(family, name, act, frozenset(expected), write)
 
 
-def told(text: object) -> str:
+def readable(text: object) -> str:
     """A short name for a case from its payload."""
     shown = ascii(text)[1:-1] if isinstance(text, str) else ascii(text)
     return shown if len(shown) <= 70 else f"{shown[:50]}... ({len(shown)})"

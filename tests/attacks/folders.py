@@ -17,17 +17,17 @@ from typing import Any
 def of_transformers(folder: Path) -> None:
     from transformers import CLIPModel
 
-    from retake.networks.checkpoint import pretrained
+    from retake.networks.checkpoint import load_pretrained
 
-    pretrained(CLIPModel, folder, "a CLIP model")
+    load_pretrained(CLIPModel, folder, "a CLIP model")
 
 
 def of_tokenizer(folder: Path) -> None:
     from transformers import CLIPTokenizer
 
-    from retake.networks.checkpoint import opened
+    from retake.networks.checkpoint import load_local
 
-    opened(CLIPTokenizer, folder, "a tokenizer")
+    load_local(CLIPTokenizer, folder, "a tokenizer")
 
 
 def of_pipeline(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .case import BAIT_NAME, HARMLESS, LOOKUP, Case, file_case, told
+from .case import BAIT_NAME, HARMLESS, LOOKUP, Case, file_case, readable
 from .names import ADDRESSES
 from .yamls import settings_given
 
@@ -136,8 +136,8 @@ def one(name: str, write: Any, *expected: str) -> Case:
 
 def cases() -> Iterator[Case]:
     for text in IDS:
-        yield one(f"id {told(text)} in a table", csv([text, CLIP]))
-        yield one(f"id {told(text)} in lines", lines({"id": text, "clip": CLIP}))
+        yield one(f"id {readable(text)} in a table", csv([text, CLIP]))
+        yield one(f"id {readable(text)} in lines", lines({"id": text, "clip": CLIP}))
     for text in ADDRESSES:
         yield one(f"clip {text}", csv(["a", text]))
     for text in (
@@ -153,18 +153,18 @@ def cases() -> Iterator[Case]:
         "-",
         "/dev/zero",
     ):
-        yield one(f"clip {told(text)}", lines({"id": "a", "clip": text}), "E297", HARMLESS)
+        yield one(f"clip {readable(text)}", lines({"id": "a", "clip": text}), "E297", HARMLESS)
     for text in CELLS:
         allowed = ("E297", HARMLESS) if text in ("null", "../../etc/passwd") else ("E297",)
         for key in ("edit.reference", "edit.strength", "masks.box", "edit.anchors"):
-            yield one(f"{key} is {told(text)}", csv(["a", CLIP, text], head=f"id,clip,{key}"), *allowed)
-            yield one(f"{key} is {told(text)} in lines", lines({"id": "a", "clip": CLIP, key: text}), *allowed)
+            yield one(f"{key} is {readable(text)}", csv(["a", CLIP, text], head=f"id,clip,{key}"), *allowed)
+            yield one(f"{key} is {readable(text)} in lines", lines({"id": "a", "clip": CLIP, key: text}), *allowed)
         yield one(
-            f"prompt {told(text)}", csv(["a", CLIP, "sdedit", text], head="id,clip,edit.name,edit.prompt"), "E297"
+            f"prompt {readable(text)}", csv(["a", CLIP, "sdedit", text], head="id,clip,edit.name,edit.prompt"), "E297"
         )
     for key in KEYS:
-        yield one(f"column {told(key)}", csv(["a", CLIP, "x"], head=f"id,clip,{key}"))
-        yield one(f"key {told(key)}", lines({"id": "a", "clip": CLIP, key: "x"}))
+        yield one(f"column {readable(key)}", csv(["a", CLIP, "x"], head=f"id,clip,{key}"))
+        yield one(f"key {readable(key)}", lines({"id": "a", "clip": CLIP, key: "x"}))
     yield from tables()
     yield from objects()
     yield from of_exports()
@@ -252,11 +252,11 @@ def objects() -> Iterator[Case]:
 
 def of_exports() -> Iterator[Case]:
     def told_of(folder: Path) -> None:
-        from retake.exchange.manifest import read, why_other
+        from retake.exchange.manifest import read, why_not_same_export
 
         found = read(folder)
         assert found is None or isinstance(found["name"], str)
-        assert why_other(folder, "mine", ["frames"])
+        assert why_not_same_export(folder, "mine", ["frames"])
 
     for name, text in {
         "nothing": "",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .case import HARMLESS, Case, file_case, told
+from .case import HARMLESS, Case, file_case, readable
 from .folders import (
     changed,
     clean,
@@ -84,7 +84,7 @@ def of_clip() -> Iterator[Case]:
         for text, content in {"deep": b"[" * 100_000, "text": b"{", "not text": b"\xff\xfe", "NUL": b"\0"}.items():
             yield clip(f"{file} is {text}", put(file, content), "E262")
     for content in (b"", b"[" * 100_000, b"[]", b"null", b"\xff", b'{"model_type": NaN}', b"9" * 5000):
-        yield clip(f"config.json is {told(content[:20])}", put("config.json", content), "E262")
+        yield clip(f"config.json is {readable(content[:20])}", put("config.json", content), "E262")
     yield clip(
         "a tokenizer of another class",
         changed("tokenizer_config.json", {"tokenizer_class": "os.system"}),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .case import HARMLESS, Case, file_case, somebody_else, told
+from .case import HARMLESS, Case, file_case, readable, somebody_else
 
 FAMILY = "names"
 SAFE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -115,7 +115,7 @@ def opened(spec: str) -> Any:
 
 
 def named(spec: str, *expected: str) -> Case:
-    return Case(FAMILY, told(spec), lambda _: opened(spec), frozenset(expected))
+    return Case(FAMILY, readable(spec), lambda _: opened(spec), frozenset(expected))
 
 
 def placed(name: str, write: Callable[[Path], Any], *expected: str) -> Case:
@@ -144,7 +144,7 @@ def cases() -> Iterator[Case]:
         "a\nb",
         "x" * 127 + ".y",
     ):
-        yield Case(FAMILY, f"slug {told(text)}", lambda _, text=text: slugged(text), frozenset({HARMLESS}))
+        yield Case(FAMILY, f"slug {readable(text)}", lambda _, text=text: slugged(text), frozenset({HARMLESS}))
     for name in (
         "con.mp4",
         "-x.mp4",
@@ -160,7 +160,7 @@ def cases() -> Iterator[Case]:
         "caf\udce9.mp4",
         "\x1b[31m",
     ):
-        yield placed(f"rubbish called {told(name)}", lambda folder, name=name: rubbish(folder / name), "E402")
+        yield placed(f"rubbish called {readable(name)}", lambda folder, name=name: rubbish(folder / name), "E402")
     for name, target in {"a link to itself": "self", "a link to nothing": "nothing"}.items():
         yield placed(name, lambda folder, target=target: link(folder / "self", folder / target), "E400")
     for device in (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .case import BAIT, BAIT_NAME, HARMLESS, LOOKUP, Case, told
+from .case import BAIT, BAIT_NAME, HARMLESS, LOOKUP, Case, readable
 from .payloads import CALLS, GROUPS, HYDRA, LOOKALIKES, LOOKUPS, PATHS, PLACED, PLACES, REFUSED, SPECIAL, TARGETS
 
 FAMILY = "overrides"
@@ -27,11 +27,11 @@ def sweep_of(text: str) -> None:
 
 
 def one(text: str, *expected: str) -> Case:
-    return Case(FAMILY, told(text), lambda _: settings_of(text), frozenset(expected or REFUSED))
+    return Case(FAMILY, readable(text), lambda _: settings_of(text), frozenset(expected or REFUSED))
 
 
 def swept(text: str) -> Case:
-    return Case(FAMILY, f"sweep {told(text)}", lambda _: sweep_of(text), frozenset({"E218", *REFUSED}))
+    return Case(FAMILY, f"sweep {readable(text)}", lambda _: sweep_of(text), frozenset({"E218", *REFUSED}))
 
 
 def cases() -> Iterator[Case]:

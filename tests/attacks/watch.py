@@ -122,7 +122,9 @@ def tried(case: Case, watch: Watch, home: Path) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - begun, time.process_time() - spent
     growth = sum(peak(pid) - was for pid, was in zip(children, resting, strict=True))
     if failure is not None:
-        shown = told(failure) if isinstance(failure, RetakeError) else "".join(traceback.format_exception(failure))
+        shown = (
+            error_text(failure) if isinstance(failure, RetakeError) else "".join(traceback.format_exception(failure))
+        )
     changed = [] if AIDED else [f"left {name}" for name in sorted(listing(home) ^ before)]
     AIDED.clear()
     shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +142,7 @@ def tried(case: Case, watch: Watch, home: Path) -> dict[str, Any]:
     }
 
 
-def told(error: Any) -> str:
+def error_text(error: Any) -> str:
     """What the command line says of an error."""
     from flows.terminal.exits import fail
 
@@ -208,7 +210,7 @@ def benign_settings() -> None:
         with contextlib.suppress(Exception):
             settings([text])
     validate(settings_given())
-    told(_some_error())
+    error_text(_some_error())
 
 
 def _some_error() -> Exception:

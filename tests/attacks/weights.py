@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .case import HARMLESS, LOOKUP, Case, file_case, told
+from .case import HARMLESS, LOOKUP, Case, file_case, readable
 from .folders import clip_with, of_transformers, only, put
 
 FAMILY = "weights"
@@ -157,9 +157,9 @@ def headers() -> dict[str, bytes]:
 
 
 def of_network(path: Path) -> None:
-    from retake.networks.checkpoint import tensors
+    from retake.networks.checkpoint import load_tensors
 
-    tensors(path)
+    load_tensors(path)
 
 
 def of_diffusion(path: Path) -> None:
@@ -186,7 +186,7 @@ def cases() -> Iterator[Case]:
     for text in REFERENCES:
         yield Case(
             FAMILY,
-            f"reference {told(text)}",
+            f"reference {readable(text)}",
             functools.partial(lambda t, _: of_reference(t), text),
             frozenset((*ABSENT, HARMLESS) if text == "." else ABSENT),
         )

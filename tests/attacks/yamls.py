@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .case import BAIT_NAME, HARMLESS, LOOKUP, Case, file_case, told
+from .case import BAIT_NAME, HARMLESS, LOOKUP, Case, file_case, readable
 
 FAMILY = "yaml"
 TAGS = [
@@ -226,11 +226,11 @@ def cases() -> Iterator[Case]:
             one(f"tag {tag} {place.format('')}", place.format(tag))
             for place in ("a: {}", "a: [{}]", "- {}", "? {}\n: x")
         )
-    yield from (one(f"twice {told(text)}", text) for text in TWICE)
-    yield from (one(f"merge {told(text)}", text) for text in MERGES)
-    yield from (one(f"broken {told(text)}", text) for text in BROKEN)
-    yield from (one(f"number {told(text)}", f"a: {text}") for text in NUMBERS)
-    yield from (one(f"number in a list {told(text)}", f"a: [{text}]") for text in NUMBERS)
+    yield from (one(f"twice {readable(text)}", text) for text in TWICE)
+    yield from (one(f"merge {readable(text)}", text) for text in MERGES)
+    yield from (one(f"broken {readable(text)}", text) for text in BROKEN)
+    yield from (one(f"number {readable(text)}", f"a: {text}") for text in NUMBERS)
+    yield from (one(f"number in a list {readable(text)}", f"a: [{text}]") for text in NUMBERS)
     for n in (33, 200, 2000, 100_000):
         yield from (one(f"deep {mark} {n}", f"a: {mark * n}") for mark in ("[", "{a: ", "[{a: ", "{? "))
         yield one(f"deep list {n}", "- " * n + "a")
@@ -263,7 +263,7 @@ def cases() -> Iterator[Case]:
             allowed = ("E205", "E206", HARMLESS) if group == "model" and value == {"name": "../x"} else ("E205", "E206")
             yield Case(
                 FAMILY,
-                f"{group} is {told(value)}",
+                f"{group} is {readable(value)}",
                 functools.partial(lambda g, v, _: with_values(g, v), group, value),
                 frozenset(allowed),
             )
@@ -284,7 +284,7 @@ def cases() -> Iterator[Case]:
     ):
         yield Case(
             FAMILY,
-            f"a group called {told(key)}",
+            f"a group called {readable(key)}",
             functools.partial(lambda k, _: with_values(k, {}), key),
             frozenset({"E205"}),
         )

@@ -44,10 +44,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = save_embedded_like(Path(folder) / "model")
         backbone = load(Model(weights=str(path), height=32, width=32, frames=4))
-        told = backbone.condition(text=["a red disc"])
+        condition = backbone.condition(text=["a red disc"])
         grid = backbone.grid(4, 32, 32)
-        z = sample(backbone, noise(0, range(4), (grid.channels, grid.height, grid.width)), told, steps=3, guidance=2.0)
-        levels = list(invert(backbone, z, told, steps=2))
+        z = sample(
+            backbone, noise(0, range(4), (grid.channels, grid.height, grid.width)), condition, steps=3, guidance=2.0
+        )
+        levels = list(invert(backbone, z, condition, steps=2))
         pixels = backbone.decode(z[None])
     assert torch.isfinite(pixels).all()
     assert len(levels) == 2

@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
-class Told:
+class CommandResult:
     """What a command said."""
 
     code: int
@@ -78,7 +78,7 @@ class Shell:
             preexec_fn=before,  # type: ignore[arg-type]
         )
 
-    def __call__(self, *words: object, **environment: str) -> Told:
+    def __call__(self, *words: object, **environment: str) -> CommandResult:
         """As a child would, in this process: the environment, the folder and the signals are put back afterwards."""
         from flows.__main__ import main
         from retake.checkout import enter
@@ -105,20 +105,20 @@ class Shell:
         finally:
             for number, handler in signals.items():
                 signal.signal(number, handler)
-        told = []
+        streams = []
         for stream in (out, err):
             stream.flush()
-            told.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
-        return Told(code or 0, *told)
+            streams.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        return CommandResult(code or 0, *streams)
 
 
 class Child(Shell):
     """The same, each call a Python of its own."""
 
-    def __call__(self, *words: object, before: Callable[[], object] | None = None, **environment: str) -> Told:
+    def __call__(self, *words: object, before: Callable[[], object] | None = None, **environment: str) -> CommandResult:
         child = self.start(*words, before=before, **environment)
         out, err = child.communicate(timeout=120)
-        return Told(child.returncode, out, err)
+        return CommandResult(child.returncode, out, err)
 
 
 def sprite_clip(path: Path, frames: int = 20, size: tuple[int, int] = (160, 96), scene: str = "drift") -> Path:

@@ -57,8 +57,8 @@ def diffusion_runs(root: Path) -> list[tuple[str, Calls, tuple[str, ...]]]:
     folder = small_diffusion.save_embedded_like(root / "model", scheduler=scheduler)
     model = [f"model.{name}={value}" for name, value in small_diffusion.settings(folder).items()]
     few = ["frames.last=17", "frames.short_side=48", "inversion.steps=9", "inversion.iterations=2"]
-    told = ["edit=sdedit", "edit.prompt=red ball", "edit.guidance=2", *DRIFT]
-    found = run(root / "retake", "sprites:drift", settings([*few, *model, *told]), "edit")
+    prompts = ["edit=sdedit", "edit.prompt=red ball", "edit.guidance=2", *DRIFT]
+    found = run(root / "retake", "sprites:drift", settings([*few, *model, *prompts]), "edit")
     return [("", found, ("latents", "inversion")), (" sdedit", found, ("edit",))]
 
 
@@ -85,17 +85,19 @@ def of_runs(runs: list[tuple[str, Calls, tuple[str, ...]]]) -> dict[str, dict[st
 def values(store: Store, artifact: Artifact) -> dict[str, str]:
     """Numbers that stand for what an artifact holds: of an array its shape, its range, its standard deviation and
     the means of its quarters in memory's order. An MP4 is a view and has none."""
-    told: dict[str, str] = {}
+    fingerprints: dict[str, str] = {}
     for file in artifact.files:
         data, stem = store.read(file), file.name.split(".")[0]
         if file.name.endswith(".safetensors"):
-            told |= {f"{stem.lstrip('0') or 0} {name}": of_array(array, name) for name, array in unpack(data).items()}
+            fingerprints |= {
+                f"{stem.lstrip('0') or 0} {name}": of_array(array, name) for name, array in unpack(data).items()
+            }
         elif file.name.endswith(".png"):
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-            told[stem] = of_array(np.asarray(picture))
+            fingerprints[stem] = of_array(np.asarray(picture))
         elif file.name.endswith(".json"):
-            told |= {name: f"{v:.6g}" for name, v in json.loads(data).items() if isinstance(v, int | float)}
-    return dict(sorted(told.items()))
+            fingerprints |= {name: f"{v:.6g}" for name, v in json.loads(data).items() if isinstance(v, int | float)}
+    return dict(sorted(fingerprints.items()))
 
 
 def of_array(array: np.ndarray, name: str = "") -> str:

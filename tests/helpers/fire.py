@@ -71,7 +71,7 @@ def tiny(world: World, frame: int, *changes: str) -> Settings:
 
 
 @dataclass
-class Told(Local):
+class RecordedRun(Local):
     """Local, telling when a stage begins and remembering how it was called."""
 
     tell: Callable[[str], None] = lambda line: None
@@ -98,7 +98,7 @@ def digests(made: dict[str, Artifact]) -> dict[str, str]:
 
 
 @contextmanager
-def commits_told(tell: Callable[[str], None]) -> Iterator[None]:
+def commits_reported(tell: Callable[[str], None]) -> Iterator[None]:
     """Within, every chunk that was committed durably is told, after the fact."""
     plain = Work.commit
 
@@ -123,11 +123,11 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def complete(store: Store, spec: str, p: Settings, log: Path | None = None) -> Told:
+def complete(store: Store, spec: str, p: Settings, log: Path | None = None) -> RecordedRun:
     """One undisturbed pass over the graph."""
     tell = appender(log) if log else (lambda line: None)
-    run = Told(store, tell=tell)
-    with commits_told(tell):
+    run = RecordedRun(store, tell=tell)
+    with commits_reported(tell):
         graph.edit_graph(run, open_clip(spec), p)
     return run
 
@@ -142,8 +142,8 @@ def prefork() -> Any:
 def edit_in_child(root: Path, spec: str, p: Settings, log: Path, commits: Path) -> None:
     """What is killed: a whole edit, in a process group of its own."""
     os.setpgid(0, 0)
-    with commits_told(appender(commits)):
-        graph.edit_graph(Told(quiet(root), tell=appender(log)), open_clip(spec), p)
+    with commits_reported(appender(commits)):
+        graph.edit_graph(RecordedRun(quiet(root), tell=appender(log)), open_clip(spec), p)
 
 
 @dataclass
@@ -177,8 +177,8 @@ class Front:
         assert found["damaged"] == [] == found["missing"]
         store = quiet(self.root)
         for partial in (self.root / "partial").glob("*"):
-            told = json.loads(partial.read_text().splitlines()[0])
-            assert store.load_partial(partial.name, told["mark"]) == told
+            body = json.loads(partial.read_text().splitlines()[0])
+            assert store.load_partial(partial.name, body["mark"]) == body
         for lock in (self.root / "locks").glob("*.lock"):
             # A child that was just being forked holds it until the kernel has buried it, too.
             with filelock.FileLock(lock, timeout=5):
@@ -198,8 +198,8 @@ def video_children(parent: int) -> list[int]:
     """Live processes `python -m retake.video.child PARENT`."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        told = process.info["cmdline"] or []
-        if told[-2:] == ["retake.video.child", str(parent)] and process.info["status"] != psutil.STATUS_ZOMBIE:
+        command = process.info["cmdline"] or []
+        if command[-2:] == ["retake.video.child", str(parent)] and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append(process.pid)
     return found
 
@@ -211,7 +211,7 @@ class Ward:
     root: Path
     spec: str
     p: Settings
-    well: Told
+    well: RecordedRun
     pristine: dict[str, bytes]  # by sha256
     heard: list[str]
     rng: random.Random
@@ -310,7 +310,7 @@ def one_of_many(root: Path, p: Settings, log: Path, many: int) -> None:
     tell("ready")
     assert wait_for(lambda: lines(log).count("ready") == many, 60)
     run = Local(quiet(root), Slowly(tell))
-    with commits_told(tell):
+    with commits_reported(tell):
         outcome = run.outcome(graph.STAGES["frames"], p.frames, Chosen(), {"clip": open_clip("sprites:drift")})
     tell("outcome " + json.dumps([outcome.status, outcome.artifact.digest]))
 

@@ -100,8 +100,8 @@ class Then(Silent):
             act()
 
 
-class Told(Silent):
-    """Remembers what it was told."""
+class ProgressLog(Silent):
+    """Keeps the progress reported."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from retake.errors import ConfigError
 from retake.lookup import lookup, names
-from retake.networks.checkpoint import opened, refuse_code, text_of, without_bars
+from retake.networks.checkpoint import load_local, no_progress_bars, read_text, refuse_remote_code
 
 TRANSFORMERS = ("text_encoder", "tokenizer", "image_encoder")  # roles whose classes come from that library
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -52,11 +52,11 @@ def read(role: str, folder: Path, dtype: torch.dtype = torch.float32, classes: t
         raise ConfigError("E280", f"{folder} holds a {name}", f"Here it must be {' or '.join(classes)}.")
     kind = getattr(importlib.import_module(known()[role][name]), name)
     if role == "tokenizer":
-        return opened(kind, folder, f"a {name}")
+        return load_local(kind, folder, f"a {name}")
     variant = safe(folder)
     if known()[role][name] == "transformers":
         more = {"variant": variant} if variant else {}
-        found, info = opened(
+        found, info = load_local(
             kind, folder, f"a {name}", output_loading_info=True, dtype=dtype, use_safetensors=True, **more
         )
     else:
@@ -72,7 +72,7 @@ def outline(role: str, folder: Path) -> Any:
     E280, E263 or E283 as `read`, E289 for a configuration of something else."""
     name = class_of(role, folder)
     kind = getattr(importlib.import_module(known()[role][name]), name)
-    refuse_code(folder, f"a {name}")
+    refuse_remote_code(folder, f"a {name}")
     try:
         with quiet(), torch.device("meta"):
             return kind.from_config(settings(folder / "config.json"))
@@ -81,7 +81,7 @@ def outline(role: str, folder: Path) -> Any:
 
 
 def _diffusers(kind: Any, folder: Path, dtype: torch.dtype, variant: str | None) -> tuple[Any, dict[str, Any]]:
-    refuse_code(folder, f"a {kind.__name__}")
+    refuse_remote_code(folder, f"a {kind.__name__}")
     try:
         with quiet():
             return kind.from_pretrained(
@@ -105,7 +105,7 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with without_bars():
+        with no_progress_bars():
             yield
     finally:
         logging.set_verbosity(level)
@@ -196,7 +196,7 @@ def tensors(path: Path, what: str) -> tuple[dict[str, Tensor], Path]:
 def settings(file: Path) -> dict[str, Any]:
     """A JSON object. Raises ConfigError E280 where there is none to read."""
     try:
-        found = json.loads(text_of(file))
+        found = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             "E280", f"{file.parent} is no folder in diffusers' format: {file.name}: {error}", "Give the folder of one."

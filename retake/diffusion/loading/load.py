@@ -21,7 +21,7 @@ from retake.diffusion.model import Model, Noise, family_of
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 from retake.machine.device import device_of, dtype_of
-from retake.networks.checkpoint import refuse_code
+from retake.networks.checkpoint import refuse_remote_code
 from retake.weights.local import require
 
 ENCODERS = ("vae", "text_encoder", "tokenizer", "image_encoder")
@@ -105,7 +105,7 @@ def vouch(folders: list[Path], roles: Iterable[str]) -> None:
     and E283."""
     for role in roles:
         if (folder := components.find(role, *folders)) is not None:
-            refuse_code(folder, f"a {components.class_of(role, folder)}")
+            refuse_remote_code(folder, f"a {components.class_of(role, folder)}")
 
 
 def encoders(folders: list[Path], dtype: torch.dtype) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from retake.diffusion.backbone import Backbone
 from retake.diffusion.sampling.ddim import Source
-from retake.diffusion.sampling.fifo_queue import Denoiser, Emitted, Pairs, Queue, Span, advance, cut, drawn
+from retake.diffusion.sampling.fifo_queue import Denoiser, FinishedFrame, Pairs, Queue, Span, advance, cut, drawn
 from retake.diffusion.schedule import END, Schedule, StepPair, undefined_x0
 from retake.errors import ConfigError
 
@@ -157,7 +157,7 @@ def run_queue(
     source: Source,
     count: int | None = None,
     between: Callable[[], None] = lambda: None,
-) -> Iterator[Emitted]:
+) -> Iterator[FinishedFrame]:
     """Frames as they are done, in order, each after one iteration of the queue, which is changed in place.
 
     denoiser: eta=1 as published. source: what enters, asked for its noisiest level alone. count: of the clip; nothing
@@ -185,7 +185,7 @@ def run_queue(
         between()
 
 
-def run_synchronous(denoiser: Denoiser, diagonal: Diagonal, source: Source, count: int) -> Iterator[Emitted]:
+def run_synchronous(denoiser: Denoiser, diagonal: Diagonal, source: Source, count: int) -> Iterator[FinishedFrame]:
     """What `run_queue` does with a clip, but synchronously: all frames stand at one level at a time, as in ordinary
     sampling, and come out together. For comparison, with the same methods: the whole clip is in memory, and windows are
     not blended."""

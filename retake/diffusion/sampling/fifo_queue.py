@@ -35,7 +35,7 @@ class Span(NamedTuple):
     writes: range
 
 
-class Emitted(NamedTuple):
+class FinishedFrame(NamedTuple):
     """A frame that is done: its number, latents float32 [C, h, w], and what methods kept about it, by name."""
 
     frame: int
@@ -93,10 +93,10 @@ class Queue:
         for name, rows in self.state.items():
             self.state[name] = torch.cat([rows, rows.new_zeros(len(z), *rows.shape[1:])])
 
-    def out(self, number: int) -> Emitted:
+    def out(self, number: int) -> FinishedFrame:
         """A frame with what is kept about it; it stays where it is."""
         at = number - self.first
-        return Emitted(number, self.z[at].clone(), {name: rows[at].clone() for name, rows in self.state.items()})
+        return FinishedFrame(number, self.z[at].clone(), {name: rows[at].clone() for name, rows in self.state.items()})
 
     def leave(self, before: int) -> None:
         """Frames with numbers below `before` are forgotten."""

@@ -69,6 +69,9 @@ class Windows:
     All are equally long and as evenly spread as whole frames allow, so that the last overlap is no wider than the
     others. A clip of at most `length` frames is one window of its own length. Raises ConfigError E290 unless
     0 <= overlap < length.
+
+    >>> Windows(count=40, length=16, overlap=4).spans
+    (range(0, 16), range(12, 28), range(24, 40))
     """
 
     count: int

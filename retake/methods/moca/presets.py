@@ -10,7 +10,7 @@ Preset = Literal["recommended", "paper", "code"]
 Masks = Literal["region", "segmenter", "attention"]
 Place = Literal["object", "frame"]
 
-TIMESTEPS = 1000  # the paper's; levels and weights are told in these, whatever the schedule's own length
+TIMESTEPS = 1000  # the paper's; levels and weights are given in these, whatever the schedule's own length
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from retake.formats import CHUNK, FrameSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import premultiplied_resize, with_alpha
 from retake.imaging.signed import to_signed
-from retake.imaging.soft_mask import box_of
+from retake.imaging.soft_mask import bounding_box
 from retake.methods.canvas import BEHIND
 from retake.video import resize
 
@@ -83,7 +83,7 @@ def filled(rgba: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def scaled_box(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """Bounding box of a mask bool [H, W] on a grid of (width, height) pixels, rounded outwards."""
-    if (box := box_of(mask, 0)) is None:
+    if (box := bounding_box(mask, 0)) is None:
         return None
     (x0, y0, x1, y1), (width, height), (rows, columns) = box, size, mask.shape
     return x0 * width // columns, y0 * height // rows, -(-x1 * width // columns), -(-y1 * height // rows)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retake.diffusion.sampling.ddim import Source
 from retake.diffusion.sampling.fifo import Diagonal, begin, run_queue, run_synchronous
-from retake.diffusion.sampling.fifo_queue import Denoiser, Emitted, Queue
+from retake.diffusion.sampling.fifo_queue import Denoiser, FinishedFrame, Queue
 from retake.diffusion.sampling.windows import Reel
 from retake.methods import Inputs
 
@@ -54,7 +54,7 @@ class Stream:
     def __setitem__(self, frames: slice, values: Tensor) -> None:
         self._reel[frames] = values
 
-    def _run(self) -> Iterator[Emitted]:
+    def _run(self) -> Iterator[FinishedFrame]:
         if not self.diagonally:
             return run_synchronous(self.denoiser, self.diagonal, self.source, self.shape[0])
         self._queue = self._queue or begin(self.diagonal, self.source)

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from retake.errors import ConfigError, MediaError
 from retake.formats import CHUNK, FrameSeries, RegionSeries
 from retake.imaging.rgba import premultiplied_resize, with_alpha
-from retake.imaging.soft_mask import Box, box_of, soft_mask
+from retake.imaging.soft_mask import Box, bounding_box, soft_mask
 from retake.machine.threads import single_threaded
 from retake.methods import Inputs, Patch
 from retake.methods.propagate.object_motion import ObjectMotion, apply
@@ -151,7 +151,7 @@ def render(
 ) -> tuple[Box, np.ndarray, np.ndarray] | None:
     """(box, rgb uint8 [h,w,3], alpha uint8 [h,w]) of one frame, or None when nothing of the edit is seen."""
     reach = edge_reach(p)
-    soft, inside = soft_mask(mask, p.feather, p.grow), box_of(mask, reach)
+    soft, inside = soft_mask(mask, p.feather, p.grow), bounding_box(mask, reach)
     painted = any(layer.free is not None for layer, _, _ in motions[t])
     box = free_box(t, motions[t], mask.shape, inside, reach) if painted else inside
     if box is None:
@@ -198,7 +198,7 @@ def assembled(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patc
 
 def reference_layer(masks: RegionSeries, frame: int, image: np.ndarray, fit: str) -> Layer:
     """Place an image, uint8 [h,w,3 or 4], over the object's box on `frame`. Raises ConfigError E233."""
-    box = box_of(masks[frame], 0)
+    box = bounding_box(masks[frame], 0)
     if box is None:
         raise ConfigError(
             "E233", f"the mask is empty on frame {frame}", "Choose another one: edit.frame=N, or another masks.box."
@@ -260,7 +260,7 @@ def free_box(
     """Box on frame t of everything that hand-edited layers paint, together with the object's own."""
     boxes = [inside] if inside else []
     for layer, motion, _ in spoken:
-        if (painted := box_of(layer.picture[..., 3] > 0.002, reach)) is None:
+        if (painted := bounding_box(layer.picture[..., 3] > 0.002, reach)) is None:
             continue
         corners = np.array([(x, y) for x in (painted[0], painted[2]) for y in (painted[1], painted[3])], np.float32)
         moved = apply(cv2.invertAffineTransform(motion.to_anchor[t]), corners)

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.machine.device import INERT, Device, Dtype, device_of, dtype_of
-from retake.networks.checkpoint import opened, pretrained
+from retake.networks.checkpoint import load_local, load_pretrained
 from retake.weights.local import require
 
 VERSION = 1
@@ -92,9 +92,9 @@ def load(path: Path) -> tuple[Any, Any]:
     """
     from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
 
-    network = pretrained(DepthAnythingForDepthEstimation, path, "Depth Anything")
+    network = load_pretrained(DepthAnythingForDepthEstimation, path, "Depth Anything")
     if (path / "preprocessor_config.json").is_file():
-        return network, opened(DPTImageProcessor, path, "Depth Anything with its processor")
+        return network, load_local(DPTImageProcessor, path, "Depth Anything with its processor")
     return network, DPTImageProcessor(
         size={"height": 518, "width": 518},
         keep_aspect_ratio=True,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
 from retake.exchange import depth as files
-from retake.exchange.files import check_shape, numbered
+from retake.exchange.files import check_shape, sorted_files
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ def _files(params: Params) -> list[Path]:
     folder = _path(params)
     if not Path(folder).is_dir():
         raise MediaError("E400", f"no folder at {folder}", "Check depth.path: a folder of depth files.")
-    return numbered(folder, files.SUFFIXES)
+    return sorted_files(folder, files.SUFFIXES)
 
 
 def _count(params: Params, found: int, wanted: int) -> MediaError:

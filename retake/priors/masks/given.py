@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
-from retake.exchange.files import MAX_PIXELS, check_shape, numbered, weigh
+from retake.exchange.files import MAX_PIXELS, check_shape, checked_size, sorted_files
 
 VERSION = 2
 NEEDS: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
     when a folder does not hold one mask a frame."""
     path = _require(params.path)
     if path.is_dir():
-        _check_count(path, len(numbered(path, _PNG)), frames["count"])
+        _check_count(path, len(sorted_files(path, _PNG)), frames["count"])
 
 
 def ids(path: str | Path | None, params: Params) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ def _path(path: str | Path | None) -> Path:
 
 
 def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:
-    files = numbered(path, _PNG)
+    files = sorted_files(path, _PNG)
     _check_count(path, len(files), count)
     wanted = _values(path, params)
     for file in files:
@@ -133,7 +133,7 @@ def _values(path: Path, params: Params) -> dict[int, int | None]:
         return {params.object: params.object}
     values: set[int] = set()
     white, drawn = True, False
-    for file in numbered(path, _PNG):
+    for file in sorted_files(path, _PNG):
         index, _ = _read_png(file, None)
         if index is None:
             drawn = True
@@ -156,7 +156,7 @@ def _read_png(file: Path, wanted: int | None) -> tuple[np.ndarray | None, np.nda
     """(index values [h, w] or None, mask bool [h, w]). Pillow, because OpenCV makes colours of a palette's indices."""
     from PIL import Image
 
-    weigh(file)
+    checked_size(file)
     try:
         with Image.open(file, formats=["PNG"]) as image:
             width, height = image.size

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
 from retake.exchange import flow as files
-from retake.exchange.files import check_shape, nearest_known, numbered
+from retake.exchange.files import check_shape, fill_unknown, sorted_files
 from retake.imaging.flow import resize_flow, warp
 
 VERSION = 1
@@ -105,7 +105,7 @@ def inverted(forward: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.n
     reached[places] = True
     if not reached.any():
         return np.zeros_like(forward)
-    return nearest_known(backward.reshape(height, width, 2), reached.reshape(height, width))
+    return fill_unknown(backward.reshape(height, width, 2), reached.reshape(height, width))
 
 
 def _folders(params: Params) -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def _folders(params: Params) -> list[tuple[str, str]]:
 def _files(path: str, setting: str, pairs: int | None = None) -> list[Path]:
     if not Path(path).is_dir():
         raise MediaError("E400", f"no folder at {path}", f"Check optical_flow.{setting}: a folder of flow files.")
-    found = numbered(path, files.SUFFIXES)
+    found = sorted_files(path, files.SUFFIXES)
     if pairs is not None and len(found) != pairs:
         raise _count(path, len(found), pairs)
     return found
@@ -145,4 +145,4 @@ def _fit(flow: np.ndarray, valid: np.ndarray, size: tuple[int, int], file: Path)
     check_shape(file, flow.shape, size)
     if not valid.any():
         raise MediaError("E432", f"{file} cannot be read: not one of its pixels is known", "Write it again.")
-    return resize_flow(nearest_known(flow, valid), size)
+    return resize_flow(fill_unknown(flow, valid), size)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from retake.imaging.flow import resize_flow
 from retake.imaging.signed import to_signed
 from retake.machine.device import INERT, Device, Dtype, device_of, dtype_of
-from retake.networks.checkpoint import tensors, unfit
+from retake.networks.checkpoint import load_tensors, wrong_weights
 from retake.weights.local import require
 
 if TYPE_CHECKING:
@@ -89,15 +89,15 @@ def load(path: Path) -> torch.nn.Module:
     """
     from torchvision.models.optical_flow import raft_large, raft_small
 
-    state = tensors(path)
+    state = load_tensors(path)
     first = state.get("feature_encoder.convnormrelu.0.weight")  # 64 channels in the large network, 32 in the small one
     if first is None:
-        raise unfit(path, "RAFT", "it holds other tensors")
+        raise wrong_weights(path, "RAFT", "it holds other tensors")
     network = (raft_large if len(first) == 64 else raft_small)(weights=None, progress=False)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise unfit(path, "RAFT", str(error)) from error
+        raise wrong_weights(path, "RAFT", str(error)) from error
     return network.eval()
 
 

@@ -1,4 +1,4 @@
-"""The child process: `python -m retake.video.child PARENT_PID`, started by process.py, of no use by hand.
+"""The child process: `python -m retake.video.child PARENT_PID`, started by process.py, not by hand.
 
 It reads requests from stdin and answers on stdout, one at a time, until stdin ends. It dies with its
 parent, keeps no core dump, and lives within the memory and output limits that each request names.
@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 def _probe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     from .probe import probe
 
-    return {"info": probe(request["path"], request["limits"], channel.alive).info.as_json()}
+    return {"info": probe(request["path"], request["limits"], channel.keep_alive).info.as_json()}
 
 
 def _decode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def _answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         room = request.get("limits", {}).get("data_bytes", 0) >> 20
         said = f"{request.get('path')}: reading it takes more than the {room} MiB of memory allowed"
         return {"error": {"kind": "media", "code": "E414", "message": said, "hint": "Scale the file down first."}}
-    except Exception as error:  # a hostile file may find anything; the parent gets a code, not a trace
+    except Exception as error:  # a hostile file may trigger anything; the parent gets a code, not a traceback
         import traceback
 
         traceback.print_exc()

@@ -1,4 +1,4 @@
-"""The sound of a clip, copied packet by packet beside a new picture. Runs in the child."""
+"""The audio of a clip, copied packet by packet into a new video. Runs in the child."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retake.errors import MediaError
 from .container import audio_stream, next_packet, open_container
 from .probe import probe
 
-_CARRIED = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
+_MP4_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 
 
 class Audio:
@@ -47,7 +47,7 @@ class Audio:
             target.mux(packet)
 
     def close(self) -> None:
-        """Close the clip that the sound comes from."""
+        """Close the source clip."""
         self._container.close()
 
     def _peek(self) -> Any | None:
@@ -66,27 +66,27 @@ class Audio:
 
 
 def open_audio(
-    path: str | None, start: float, limits: dict[str, Any], alive: Callable[[], None]
+    path: str | None, start: float, limits: dict[str, Any], keep_alive: Callable[[], None]
 ) -> tuple[Audio | None, list[str]]:
     """The sound of the clip at `path` from `start` seconds after its first frame, or None and the reason.
 
-    Raises MediaError for a file that is refused; one without pictures is taken, its clock starts at 0.
+    Raises MediaError for a file that is refused; an audio-only file is accepted, its clock starts at 0.
     """
     if path is None:
         return None, []
     container = open_container(path, limits)
     stream = audio_stream(container)
     codec = stream.codec_context.name if stream is not None and stream.codec_context else None
-    if stream is None or codec not in _CARRIED:
+    if stream is None or codec not in _MP4_CODECS:
         container.close()
         reason = "has no sound" if stream is None else f"has {codec or 'unknown'} sound, which MP4 players lack"
         return None, [f"{path} {reason}: none was copied"]
-    return Audio(container, stream, _zero(path, limits, alive), Fraction(start)), []
+    return Audio(container, stream, _first_frame_time(path, limits, keep_alive), Fraction(start)), []
 
 
-def _zero(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Fraction:
+def _first_frame_time(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> Fraction:
     try:
-        probed = probe(path, limits, alive)
+        probed = probe(path, limits, keep_alive)
     except MediaError as error:
         if error.code != "E409":
             raise

@@ -23,11 +23,11 @@ class Channel:
         self._from = 0
         self._to = os.dup(1)
         os.dup2(2, 1)  # a library that prints must not print into the protocol
-        self._told = time.monotonic()
+        self._last_sent = time.monotonic()
 
     def send(self, message: dict[str, Any], pixels: np.ndarray | None = None) -> None:
         """Send one message; `pixels` is sent as its bytes."""
-        self._told = time.monotonic()
+        self._last_sent = time.monotonic()
         view = np.ascontiguousarray(pixels).data.cast("B") if pixels is not None else memoryview(b"")
         for data in (memoryview(wire.pack(message, view.nbytes)), view):
             done = 0
@@ -41,12 +41,12 @@ class Channel:
         return message, np.frombuffer(self._read(payload), np.uint8)
 
     def tick(self) -> None:
-        """A sign of life, at most once a second."""
-        if time.monotonic() - self._told > 1.0:
+        """Send a sign of life, at most once a second."""
+        if time.monotonic() - self._last_sent > 1.0:
             self.send({"event": "tick"})
 
-    def alive(self) -> None:
-        """To be called often by anything long that takes no frames: `tick`, and Stopped when told to."""
+    def keep_alive(self) -> None:
+        """Tick, and raise Stopped if the parent asked to stop. Long loops that receive no frames call it often."""
         self.tick()
         poll = select.poll()
         poll.register(self._from, select.POLLIN)

@@ -1,4 +1,4 @@
-"""Opening a file that may be anything. Runs in the child.
+"""Opening an untrusted file. Runs in the child.
 
 Only regular local files and only the demuxers listed here are opened: a playlist is a program that
 names other files, so no text demuxer is among them.
@@ -44,7 +44,7 @@ def open_container(path: str, limits: dict[str, Any], **demuxer: str) -> Any:
 
 
 def video_stream(path: str, container: Any) -> Any:
-    """The stream to decode: the first that moves. Raises MediaError E409 or E413."""
+    """The stream to decode: the first that is not cover art. Raises MediaError E409 or E413."""
     moving = [s for s in container.streams.video if not s.disposition & _attached_picture()]
     if not moving:
         listed = ", ".join(_name(s) for s in container.streams) or "none"
@@ -75,9 +75,9 @@ def audio_stream(container: Any) -> Any | None:
 
 
 def check_memory(width: int, height: int) -> None:
-    """Raise MemoryError when not even a few frames' worth is free.
+    """Raise MemoryError if memory for a few frames cannot be allocated.
 
-    To be asked after a decoder failed: FFmpeg reports a failed allocation as invalid data.
+    Called after a decoder failed: FFmpeg reports a failed allocation as invalid data.
     """
     np.empty(16 * max(width, 256) * max(height, 256), np.uint8)
 

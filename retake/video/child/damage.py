@@ -1,7 +1,7 @@
-"""Signs of damage that FFmpeg does not raise. Runs in the child.
+"""Damage that FFmpeg logs but does not raise. Runs in the child.
 
-It says much in its log that it goes on after: a wrong checksum, an element longer than its parent, a picture whose
-codes run out. None of that was ever seen from a whole file.
+FFmpeg logs many errors and goes on: a wrong checksum, an element longer than its parent, a picture that ends early.
+None of these was ever seen with an intact file.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ import numpy as np
 
 
 @contextmanager
-def listening() -> Iterator[list[tuple[int, str, str]]]:
-    """The errors that FFmpeg logs meanwhile, as (level, who, what). To be emptied by whoever reads them."""
+def captured_errors() -> Iterator[list[tuple[int, str, str]]]:
+    """Yields the list of errors that FFmpeg logs meanwhile, (level, component, message). Readers empty it."""
     av.logging.set_skip_repeated(False)
     av.logging.set_level(av.logging.ERROR)
     try:
-        with av.logging.Capture(local=False) as said:  # a decoder may speak from a thread of its own
-            yield said
+        with av.logging.Capture(local=False) as logged:  # a decoder may speak from a thread of its own
+            yield logged
     finally:
         av.logging.set_level(None)
 
 
-def complaint(said: list[tuple[int, str, str]], container: Any, stream: Any) -> str:
-    """What the demuxer or the video's decoder complained of first, "" for nothing. Empties `said`."""
-    return _first(said, container.format.name, stream.codec_context.name)
+def first_error(logged: list[tuple[int, str, str]], container: Any, stream: Any) -> str:
+    """The first error logged by the demuxer or the video decoder, "" if none. Empties `logged`."""
+    return _first(logged, container.format.name, stream.codec_context.name)
 
 
-def opening_complaint(said: list[tuple[int, str, str]], container: Any) -> str:
-    """What was complained of while the file was opened, which reads some way into it. Empties `said`.
+def first_error_on_open(logged: list[tuple[int, str, str]], container: Any) -> str:
+    """The first error logged while the file was opened, "" if none. Empties `logged`.
 
-    An MP4 has its index read then, and what is odd in one is seldom damage; of Matroska and Ogg it is their pages.
+    For an MP4 that is its index, where oddities are seldom damage; for Matroska and Ogg the first pages.
     """
-    return _first(said, *(name for name in ("matroska,webm", "ogg") if name == container.format.name))
+    return _first(logged, *(name for name in ("matroska,webm", "ogg") if name == container.format.name))
 
 
-def _first(said: list[tuple[int, str, str]], *ours: str) -> str:
-    found = next((what.strip() for _, who, what in said if who in ours), "")
-    said.clear()
+def _first(logged: list[tuple[int, str, str]], *ours: str) -> str:
+    found = next((what.strip() for _, who, what in logged if who in ours), "")
+    logged.clear()
     return "".join(c for c in found if c.isprintable())[:120]
 
 

@@ -17,9 +17,9 @@ from retake.errors import ConfigError, MediaError
 from ..backends import choose_backend
 from ..info import Selection, VideoInfo
 from ..pixels import resize, upright
-from .beside import beside_decord
 from .container import check_memory, next_packet, open_container, video_stream
-from .damage import complaint, listening, only_second_fields, opening_complaint
+from .damage import captured_errors, first_error, first_error_on_open, only_second_fields
+from .decord_frames import decord_frames
 from .probe import Probed, probe
 
 _SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
@@ -32,8 +32,8 @@ Pixels = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The frames to deliver: `index` (int64, never falling) into the source frames, `time` of the k-th."""
+class SelectedFrames:
+    """The frames to deliver: `index` (int64, non-decreasing) into the source frames; `time`(k) in seconds."""
 
     index: np.ndarray
     time: Callable[[int], Fraction]
@@ -42,68 +42,68 @@ class Wanted:
 
 def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
     """Serve one decode request: an `info` message, then one `frame` message a frame. Returns the summary."""
-    path, wish = request["path"], Selection(**request["selection"])
-    probed = probe(path, request["limits"], channel.alive)
-    wanted = wanted_frames(probed, wish)
+    path, selection = request["path"], Selection(**request["selection"])
+    probed = probe(path, request["limits"], channel.keep_alive)
+    wanted = select_frames(probed, selection)
     strict = request["on_damage"] == "fail"
-    _refuse_beforehand(path, probed, wanted, wish, strict)
+    _check_selection(path, probed, wanted, selection, strict)
     backend = request["backend"]
     if backend == "auto":
-        backend, _ = choose_backend(probed.info, wish)
+        backend, _ = choose_backend(probed.info, selection)
     channel.send({"event": "info", "info": probed.info.as_json(), "backend": backend, "frames": len(wanted.index)})
 
     to_the_end = bool(wanted.index[-1] == probed.info.frames - 1)
-    source = Source(path, probed, request["limits"], strict, to_the_end, channel.alive)
+    source = FrameDecoder(path, probed, request["limits"], strict, to_the_end, channel.keep_alive)
     frames = source.frames()
     if backend == "decord" and strict:
-        frames = beside_decord(path, probed.info, frames, source.notes)
+        frames = decord_frames(path, probed.info, frames, source.notes)
     count = 0
-    for k, pixels in _select(frames, wanted):
-        channel.alive()
+    for k, pixels in _selected_pixels(frames, wanted):
+        channel.keep_alive()
         count += 1
         if count > request["skip"]:
-            rgb = finish(pixels(), probed.info, request["size"])
+            rgb = to_display(pixels(), probed.info, request["size"])
             channel.send({"event": "frame", "time": float(wanted.time(k)), "shape": list(rgb.shape)}, rgb)
     if to_the_end:  # damage behind the last frame that could be found may be why it is the last
         for _ in frames:
-            channel.alive()
-    source.refuse_if_short(count, len(wanted.index))
+            channel.keep_alive()
+    source.check_count(count, len(wanted.index))
     return {"frames": count, "backend": backend, "notes": source.all_notes(len(wanted.index) - count)}
 
 
-def finish(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.ndarray:
-    """A stored RGB frame made upright, square and, if wanted, `size` = (width, height)."""
+def to_display(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.ndarray:
+    """A stored RGB frame turned upright, with square pixels, and resized to `size` = (width, height) if given."""
     if info.rotation or info.mirrored:
         rgb = upright(rgb, info.rotation, info.mirrored)
     rgb = resize(rgb, (info.width, info.height))
     return resize(rgb, (size[0], size[1])) if size else rgb
 
 
-def wanted_frames(probed: Probed, wish: Selection) -> Wanted:
+def select_frames(probed: Probed, selection: Selection) -> SelectedFrames:
     """Which source frames a selection takes, from the packets' timestamps alone.
 
     Raises ConfigError E211 when nothing is left.
     """
     pts, unit = probed.pts - probed.pts[0], probed.unit
     stop = int(pts[-1]) + max(1, probed.last_length)
-    begin = Fraction(wish.start) / unit
-    end = Fraction(stop) if wish.end is None else min(Fraction(wish.end) / unit, Fraction(stop))
-    if wish.first is not None:
-        begin = max(begin, Fraction(int(pts[wish.first]) if wish.first < len(pts) else stop))
-    if wish.last is not None and wish.last + 1 < len(pts):
-        end = min(end, Fraction(int(pts[wish.last + 1])))
+    begin = Fraction(selection.start) / unit
+    end = Fraction(stop) if selection.end is None else min(Fraction(selection.end) / unit, Fraction(stop))
+    if selection.first is not None:
+        begin = max(begin, Fraction(int(pts[selection.first]) if selection.first < len(pts) else stop))
+    if selection.last is not None and selection.last + 1 < len(pts):
+        end = min(end, Fraction(int(pts[selection.last + 1])))
     # A timestamp is known to half a unit of the container's clock: a frame due at 41.67 ms is stored as 42.
-    rate = wish.rate
+    rate = selection.rate
     if rate is None:
         low, high = np.searchsorted(pts, [float(begin) - 0.5, float(end) - 0.5])
         index = np.arange(low, len(pts) if end >= stop else high)
-        wanted = Wanted(index, lambda k: int(pts[index[k]]) * unit, False)
+        wanted = SelectedFrames(index, lambda k: int(pts[index[k]]) * unit, False)
     else:
         step = 1 / (rate * unit)
         count = max(0, math.ceil((end - begin - Fraction(1, 2)) / step))
         ticks = float(begin) + np.arange(count) * float(step)
         index = np.maximum(np.searchsorted(pts, ticks + 0.501, side="right") - 1, 0)
-        wanted = Wanted(index, lambda k: begin * unit + k / rate, True)
+        wanted = SelectedFrames(index, lambda k: begin * unit + k / rate, True)
     if not len(wanted.index):
         raise ConfigError(
             "E211",
@@ -113,12 +113,12 @@ def wanted_frames(probed: Probed, wish: Selection) -> Wanted:
     return wanted
 
 
-def _refuse_beforehand(path: str, probed: Probed, wanted: Wanted, wish: Selection, strict: bool) -> None:
+def _check_selection(path: str, probed: Probed, wanted: SelectedFrames, selection: Selection, strict: bool) -> None:
     count, info = len(wanted.index), probed.info
-    if wish.max_frames is not None and count > wish.max_frames:
+    if selection.max_frames is not None and count > selection.max_frames:
         raise MediaError(
             "E414",
-            f"{path}: {count} frames are selected, at most {wish.max_frames} are allowed",
+            f"{path}: {count} frames are selected, at most {selection.max_frames} are allowed",
             "Take a part with frames.start and frames.end, lower frames.fps, or raise frames.max_frames.",
         )
     if strict and probed.truncated and wanted.index[-1] == info.frames - 1:
@@ -129,7 +129,7 @@ def _refuse_beforehand(path: str, probed: Probed, wanted: Wanted, wish: Selectio
         )
 
 
-class Source:
+class FrameDecoder:
     """The decoded frames of a clip as (index, function that makes its stored-size RGB)."""
 
     def __init__(
@@ -139,9 +139,9 @@ class Source:
         limits: dict[str, Any],
         strict: bool,
         to_the_end: bool,
-        alive: Callable[[], None],
+        keep_alive: Callable[[], None],
     ) -> None:
-        self.path, self.probed, self.limits, self.strict, self.alive = path, probed, limits, strict, alive
+        self.path, self.probed, self.limits, self.strict, self.keep_alive = path, probed, limits, strict, keep_alive
         self.decoded, self.interlaced, self.notes = 0, False, list[str]()
         self._to_the_end = to_the_end
         self._damage: list[int] = []
@@ -160,26 +160,27 @@ class Source:
 
     def frames(self) -> Iterator[tuple[int, Pixels]]:
         """In presentation order. Raises MediaError E406, E407 (strict) and E412."""
-        with listening() as said:
+        with captured_errors() as logged:
             container = open_container(self.path, self.limits)
-        early = opening_complaint(said, container)
-        with container, listening() as said:  # it ends before the decoder's threads do: they could wait for each other
+        early = first_error_on_open(logged, container)
+        # Capturing ends before the decoder's threads do: they could wait for each other.
+        with container, captured_errors() as logged:
             stream = video_stream(self.path, container)
             stream.thread_type = "NONE"
             stream.codec_context.options = _STRICT if self.strict else {"err_detect": "crccheck"}
             if self._to_the_end:  # a part may lie before what is damaged
-                self._heed(early, None)
+                self._note_error(early, None)
             index = -1
-            for frame in self._decoded(container, stream, said):
+            for frame in self._decoded(container, stream, logged):
                 index = self._index(frame, index)
                 if (frame.width, frame.height) != self._size:
-                    raise self._resized(frame, index)
+                    raise self._resolution_error(frame, index)
                 self.interlaced = self.interlaced or frame.interlaced_frame
                 self.decoded += 1
                 self._delivered.append(index)
                 yield index, lambda frame=frame: self._rgb(frame)
 
-    def refuse_if_short(self, count: int, promised: int) -> None:
+    def check_count(self, count: int, promised: int) -> None:
         """Raise MediaError E410 or E406 when fewer frames came than the packets promise."""
         if count == 0:
             raise MediaError("E410", f"{self.path}: no selected frame could be decoded", "Copy it again.")
@@ -194,53 +195,53 @@ class Source:
             )
 
     def all_notes(self, lost: int) -> list[str]:
-        """What should be recorded about the frames that were delivered."""
-        said = list(self.notes)
+        """Notes to record about the frames delivered."""
+        logged = list(self.notes)
         if self._damage and not self.strict:
-            said.append(f"damage at {len(self._damage)} places concealed, the first at frame {min(self._damage)}")
+            logged.append(f"damage at {len(self._damage)} places concealed, the first at frame {min(self._damage)}")
         if lost > 0:
-            said.append(f"{lost} of the selected frames could not be decoded and are left out")
-        return said
+            logged.append(f"{lost} of the selected frames could not be decoded and are left out")
+        return logged
 
-    def _decoded(self, container: Any, stream: Any, said: list[tuple[int, str, str]]) -> Iterator[Any]:
+    def _decoded(self, container: Any, stream: Any, logged: list[tuple[int, str, str]]) -> Iterator[Any]:
         packets = container.demux(stream)
         while True:
             packet = None
             try:
                 packet = next_packet(packets)
                 if packet is None:
-                    self._heed(complaint(said, container, stream), packet)
+                    self._note_error(first_error(logged, container, stream), packet)
                     return
-                self.alive()
+                self.keep_alive()
                 if self.strict and packet.is_corrupt:
-                    raise self._damaged(packet, "the packet is incomplete")
+                    raise self._damage_error(packet, "the packet is incomplete")
                 frames = packet.decode()
                 if not packet.is_discard:
-                    self._heed(complaint(said, container, stream), packet)
+                    self._note_error(first_error(logged, container, stream), packet)
             except MemoryError:
                 raise
             except FFmpegError as error:
                 check_memory(*self._size)
                 if self.strict:
-                    raise self._damaged(packet, error.strerror or type(error).__name__) from None
-                self._damage.append(self._rank(packet))
+                    raise self._damage_error(packet, error.strerror or type(error).__name__) from None
+                self._damage.append(self._frame_number(packet))
                 if packet is None:
                     return
                 continue
             for frame in frames:
                 if frame.is_corrupt and self.strict:
-                    raise self._damaged(packet, "the frame decodes with errors")
+                    raise self._damage_error(packet, "the frame decodes with errors")
                 if frame.is_corrupt:
-                    self._damage.append(self._rank(frame))
+                    self._damage.append(self._frame_number(frame))
                 yield frame
 
-    def _heed(self, complaint: str, packet: Any | None) -> None:
-        if complaint and self.strict and packet is None:
-            raise MediaError("E407", f"{self.path}: damaged: {complaint}", f"Copy it again; {_CONCEAL}")
-        if complaint and self.strict:
-            raise self._damaged(packet, complaint)
-        if complaint:
-            self._damage.append(self._rank(packet))
+    def _note_error(self, error: str, packet: Any | None) -> None:
+        if error and self.strict and packet is None:
+            raise MediaError("E407", f"{self.path}: damaged: {error}", f"Copy it again; {_CONCEAL}")
+        if error and self.strict:
+            raise self._damage_error(packet, error)
+        if error:
+            self._damage.append(self._frame_number(packet))
 
     def _index(self, frame: Any, previous: int) -> int:
         pts = self.probed.pts
@@ -251,8 +252,8 @@ class Source:
     def _rgb(self, frame: Any) -> np.ndarray:
         return self._reformat(frame, **self._colours).to_ndarray()
 
-    def _damaged(self, packet: Any | None, reason: str) -> MediaError:
-        pts, index = self.probed.pts, self._rank(packet)
+    def _damage_error(self, packet: Any | None, reason: str) -> MediaError:
+        pts, index = self.probed.pts, self._frame_number(packet)
         time = float(int(pts[min(index, len(pts) - 1)] - pts[0]) * self.probed.unit)
         return MediaError(
             "E407" if packet is not None else "E406",
@@ -260,11 +261,11 @@ class Source:
             f"Copy it again; {_CONCEAL}",
         )
 
-    def _rank(self, timed: Any | None) -> int:
+    def _frame_number(self, timed: Any | None) -> int:
         stamp = timed.pts if timed is not None else None
         return self.decoded if stamp is None else int(np.searchsorted(self.probed.pts, stamp))
 
-    def _resized(self, frame: Any, index: int) -> MediaError:
+    def _resolution_error(self, frame: Any, index: int) -> MediaError:
         was, now = "{}x{}".format(*self._size), f"{frame.width}x{frame.height}"
         return MediaError(
             "E412",
@@ -273,7 +274,7 @@ class Source:
         )
 
 
-def _select(frames: Iterator[tuple[int, Pixels]], wanted: Wanted) -> Iterator[tuple[int, Pixels]]:
+def _selected_pixels(frames: Iterator[tuple[int, Pixels]], wanted: SelectedFrames) -> Iterator[tuple[int, Pixels]]:
     """(k, pixels) for every wanted k. A lost frame is left out; when resampling, its predecessor stays."""
     k, count, shown = 0, len(wanted.index), None
     for index, pixels in frames:

@@ -43,7 +43,7 @@ def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    audio, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.alive)
+    audio, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.keep_alive)
     channel.send({"event": "ready"})
     frames = _frames(channel)
     first, time = next(frames)
@@ -158,7 +158,7 @@ def _sync(part: str) -> int:
 
 
 def disk_error(request: dict[str, Any], error: Exception) -> MachineError:
-    """What a person is told when `part` could not be written; the part is removed."""
+    """The error for a `part` that could not be written, after removing it: MachineError E503 (disk full) or E502."""
     part, code = request["part"], getattr(error, "errno", None)
     size = os.path.getsize(part) if os.path.exists(part) else 0
     with contextlib.suppress(OSError):

@@ -38,7 +38,7 @@ def read(path: str, max_pixels: int) -> np.ndarray:
             "Scale it down first.",
         )
     if data.startswith(_PNG):
-        data = _without_asides(path, data)
+        data = _without_ancillary_chunks(path, data)
     how = cv2.IMREAD_COLOR if data[:2] == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), how)
@@ -86,9 +86,9 @@ def _png(data: bytes) -> tuple[int, int]:
     return struct.unpack(">II", data[16:24])
 
 
-def _without_asides(path: str, data: bytes) -> bytes:
-    """A PNG with nothing but what its pixels are made of: texts, profiles and further frames may unpack to any size,
-    and memory is set aside for a chunk that claims to be longer than the file."""
+def _without_ancillary_chunks(path: str, data: bytes) -> bytes:
+    """The PNG with only the chunks its pixels need: texts, profiles and further frames may unpack to any size, and the
+    decoder would allocate memory for a chunk that claims to be longer than the file."""
     kept, kind, at, packed = [_PNG], b"", len(_PNG), 0
     for number in range(_MAX_CHUNKS):
         if at + 12 > len(data) or kind == b"IEND":

@@ -1,4 +1,4 @@
-"""What a clip is, found by demuxing all of it and decoding its first frame. Runs in the child."""
+"""Properties of a clip, from demuxing all of it and decoding its first frame. Runs in the child."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retake.errors import MediaError
 
 from ..info import VideoInfo
 from .container import audio_stream, check_memory, next_packet, open_container, video_stream
-from .whole import missing
+from .truncation import describe_truncation
 
 _MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 _TRANSFER = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "bt601", 8: "linear", 13: "srgb", 14: "bt2020", 15: "bt2020"}
@@ -31,8 +31,8 @@ _TO_SDR = (
 
 @dataclass(frozen=True)
 class Probed:
-    """The answer, and what only a decoder needs: shown pts (sorted, int64), their unit (s), the last's length,
-    whether decoded frames carry these pts, and what is missing at the end ("" for nothing)."""
+    """VideoInfo, and what only the decoder needs: pts of the frames shown (sorted, int64), their unit (s), the last
+    frame's duration, whether decoded frames carry these pts, and what is missing at the end ("" if nothing)."""
 
     info: VideoInfo
     pts: np.ndarray
@@ -51,34 +51,34 @@ class _Packets:
     stamped: bool
 
 
-_remembered: dict[tuple[Any, ...], Probed] = {}
+_cache: dict[tuple[Any, ...], Probed] = {}
 
 
-def probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Probed:
-    """Probe the file at `path`, an absolute name. `alive` is called once a packet.
+def probe(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> Probed:
+    """Probe the file at `path`, an absolute name. `keep_alive` is called once a packet.
 
     A file is demuxed once for as long as it is the same file (inode, size, times). Raises MediaError for
     everything that is refused before decoding: E402, E403, E405, E409 to E411, E413 to E415.
     """
     stat = os.stat(path)
     key = (path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, *sorted(limits.items()))
-    if key not in _remembered:
-        while len(_remembered) >= 4:
-            _remembered.pop(next(iter(_remembered)))
-        _remembered[key] = _probe(path, limits, alive)
-    return _remembered[key]
+    if key not in _cache:
+        while len(_cache) >= 4:
+            _cache.pop(next(iter(_cache)))
+        _cache[key] = _probe(path, limits, keep_alive)
+    return _cache[key]
 
 
-def _probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Probed:
+def _probe(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> Probed:
     with open_container(path, limits) as container:
         stream = video_stream(path, container)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height, limits)
-        packets = _count(path, container, stream, limits, alive)
+        packets = _count_packets(path, container, stream, limits, keep_alive)
         unit, promised = Fraction(stream.time_base), stream.frames
         rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
     with open_container(path, limits) as container:
         stream, audio = video_stream(path, container), audio_stream(container)
-        frame = _first_frame(path, container, stream, alive)
+        frame = _first_frame(path, container, stream, keep_alive)
         if frame is None or not len(packets.pts):
             raise MediaError(
                 "E410",
@@ -87,12 +87,14 @@ def _probe(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> Prob
             )
         _refuse_size(path, frame.width, frame.height, limits)
         promised = promised if container.format.name.startswith(("mov", "avi")) else 0
-        lacks = missing(path, limits, alive, promised, packets.total)
-        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates, lacks)
-    return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, lacks)
+        truncation = describe_truncation(path, limits, keep_alive, promised, packets.total)
+        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates, truncation)
+    return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, truncation)
 
 
-def _count(path: str, container: Any, stream: Any, limits: dict[str, Any], alive: Callable[[], None]) -> _Packets:
+def _count_packets(
+    path: str, container: Any, stream: Any, limits: dict[str, Any], keep_alive: Callable[[], None]
+) -> _Packets:
     stamps: list[tuple[int, int]] = []
     total, cut = 0, False
     stamped = container.format.name != "avi"  # there a frame's pts is a guess, in the order of decoding
@@ -106,7 +108,7 @@ def _count(path: str, container: Any, stream: Any, limits: dict[str, Any], alive
             break
         if packet is None:
             break
-        alive()
+        keep_alive()
         if packet.dts is None and packet.pts is None and not packet.size:
             continue  # the flush packet
         total += 1
@@ -130,7 +132,7 @@ def _count(path: str, container: Any, stream: Any, limits: dict[str, Any], alive
     return _Packets(pts, total, int(table[-1, 1]) or usual if len(pts) else 0, cut, stamped)
 
 
-def _first_frame(path: str, container: Any, stream: Any, alive: Callable[[], None]) -> Any | None:
+def _first_frame(path: str, container: Any, stream: Any, keep_alive: Callable[[], None]) -> Any | None:
     stream.thread_type = "NONE"
     packets = container.demux(stream)
     while True:
@@ -138,7 +140,7 @@ def _first_frame(path: str, container: Any, stream: Any, alive: Callable[[], Non
             packet = next_packet(packets)
             if packet is None:
                 return None
-            alive()
+            keep_alive()
             for frame in packet.decode():
                 return frame
         except DecoderNotFoundError:
@@ -186,7 +188,7 @@ def _describe(
     unit: Fraction,
     promised: int,
     rates: list[Fraction | None],
-    lacks: str,
+    truncation: str,
 ) -> VideoInfo:
     if int(frame.color_trc) in _HDR:
         kind = _HDR[int(frame.color_trc)]
@@ -226,10 +228,10 @@ def _describe(
         transfer=_TRANSFER.get(int(frame.color_trc), "untagged"),
         audio=audio.codec_context.name if audio is not None and audio.codec_context else None,
     )
-    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, lacks)})
+    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, truncation)})
 
 
-def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, lacks: str) -> tuple[str, ...]:
+def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, truncation: str) -> tuple[str, ...]:
     alpha = any(c.is_alpha for c in frame.format.components)
     said = [
         (
@@ -244,8 +246,8 @@ def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, lac
         (alpha, "its transparency is dropped"),
         (info.interlaced, "interlaced: fields are kept woven, not deinterlaced"),
         (info.variable, "frames are not evenly spaced; true timestamps are kept"),
-        (lacks, f"truncated: {lacks}"),
-        (packets.cut and not lacks, "reading stops at a damaged place before the end"),
+        (truncation, f"truncated: {truncation}"),
+        (packets.cut and not truncation, "reading stops at a damaged place before the end"),
     ]
     return tuple(text for true, text in said if true)
 

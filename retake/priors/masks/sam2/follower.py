@@ -14,8 +14,8 @@ import numpy as np
 
 from retake.errors import ConfigError, RetakeError
 from retake.machine.device import device_of, dtype_of
-from retake.networks.checkpoint import unfit
-from retake.networks.grounding_dino import GroundingDino, surest
+from retake.networks.checkpoint import wrong_weights
+from retake.networks.grounding_dino import GroundingDino, select_detections
 from retake.priors.masks.prompt import Box, Followed, Moment, Prompt
 from retake.priors.masks.sam2.memory import POSITIONS, Output, Outputs, Reach, Tensors, at, later, pack
 
@@ -130,7 +130,7 @@ class Follower(ABC):
     def _by_words(self, moment: Moment) -> dict[int, Prompt]:
         p = self.params
         detected = GroundingDino(self.paths["detector"], self.device).detect(moment.rgb, str(p.text), p.text_threshold)
-        boxes = surest(detected, p.box_threshold, p.max_objects)
+        boxes = select_detections(detected, p.box_threshold, p.max_objects)
         if not boxes:
             best = max((one.score for one in detected), default=0.0)
             near = best <= p.box_threshold
@@ -183,7 +183,7 @@ def fitting(path: Path, what: str) -> Iterator[None]:
     except RetakeError:
         raise
     except Exception as error:
-        raise unfit(path, what, str(error)) from error
+        raise wrong_weights(path, what, str(error)) from error
 
 
 def _not_followed(object: int, known: list[int]) -> ConfigError:

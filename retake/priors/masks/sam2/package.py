@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retake.networks.checkpoint import unfit
+from retake.networks.checkpoint import wrong_weights
 from retake.priors.masks.sam2.follower import fitting
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def predictor(path: Path, device: torch.device) -> Any:
     import torch
 
     if not path.is_file():
-        raise unfit(path, WHAT, "folders belong to masks.backend=transformers")
+        raise wrong_weights(path, WHAT, "folders belong to masks.backend=transformers")
     settings = configuration(path)
     with fitting(path, WHAT), hydra_left_alone():
         network = build(settings)
@@ -63,7 +63,7 @@ def configuration(path: Path) -> dict[str, Any]:
     own = beside(path)
     name = str(own["base"] if own else path.stem)
     if name not in CONFIGS:
-        raise unfit(path, WHAT, f"{name} is no configuration of the package, which has {', '.join(CONFIGS)}")
+        raise wrong_weights(path, WHAT, f"{name} is no configuration of the package, which has {', '.join(CONFIGS)}")
     return merged(merged(packaged(name), SETTINGS), own.get("model", {}))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retake.networks.checkpoint import model_type, opened, unfit
+from retake.networks.checkpoint import load_local, model_type, wrong_weights
 from retake.priors.masks.prompt import Moment, Prompt
 from retake.priors.masks.sam2.follower import Follower, pixels, shared
 from retake.priors.masks.sam2.memory import CONDITION, POSITIONS, RECENT, Output, Outputs, Reach, Tensors, at, unpack
@@ -127,14 +127,15 @@ class Loaded:
         from transformers import Sam2VideoModel, Sam2VideoProcessor
 
         if not folder.is_dir():
-            raise unfit(folder, WHAT, ".pt files belong to masks.backend=sam2")
+            raise wrong_weights(folder, WHAT, ".pt files belong to masks.backend=sam2")
         if (kind := model_type(folder, WHAT)) != "sam2_video":
-            raise unfit(folder, WHAT, f"its config.json is that of {kind!r}")
-        self.processor: Any = opened(Sam2VideoProcessor, folder, WHAT)
-        model, info = opened(Sam2VideoModel, folder, WHAT, use_safetensors=True, dtype=dtype, output_loading_info=True)
+            raise wrong_weights(folder, WHAT, f"its config.json is that of {kind!r}")
+        self.processor: Any = load_local(Sam2VideoProcessor, folder, WHAT)
+        options = {"use_safetensors": True, "dtype": dtype, "output_loading_info": True}
+        model, info = load_local(Sam2VideoModel, folder, WHAT, **options)
         missing = set(info["missing_keys"])
         if lost := missing - set(TWINS) or (missing if missing >= set(TWINS) else set()):
-            raise unfit(folder, WHAT, f"{len(lost)} tensors are missing, the first {min(lost)}")
+            raise wrong_weights(folder, WHAT, f"{len(lost)} tensors are missing, the first {min(lost)}")
         for name, other in (TWINS, TWINS[::-1]):
             if name in missing:
                 model.get_buffer(name).copy_(model.get_buffer(other))

@@ -1,4 +1,4 @@
-"""decord read in step with PyAV, which keeps the time and looks for damage. Runs in the child."""
+"""Frames decoded by decord, checked against PyAV for timestamps and damage. Runs in the child."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IN_STEP, _IN_STEP_PIXELS = 8, 1 << 25
 Pixels = Callable[[], np.ndarray]
 
 
-def beside_decord(
+def decord_frames(
     path: str, info: VideoInfo, frames: Iterator[tuple[int, Pixels]], notes: list[str]
 ) -> Iterator[tuple[int, Pixels]]:
-    """The same frames with decord's pixels, while PyAV keeps the time and looks for damage.
+    """The same frames with decord's pixels; PyAV decodes alongside for timestamps and damage.
 
     decord hides damage and can slip a frame, so it is read in step with the strict pass, a few frames at a
     time, of which the last has to equal PyAV's: a slip lasts, so it is seen before its frames are handed
@@ -28,9 +28,9 @@ def beside_decord(
     """
     reader, left = _decord_reader(path, info), info.frames
     few = max(1, min(_IN_STEP, _IN_STEP_PIXELS // (info.coded_width * info.coded_height)))
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as pool:
         while reader is not None and left > 0:
-            reading = beside.submit(_read_few, reader, min(few, left))
+            reading = pool.submit(_read_few, reader, min(few, left))
             ours = list(itertools.islice(frames, min(few, left)))
             theirs, left = reading.result(), left - few
             if len(theirs) < len(ours) or (ours and not np.array_equal(theirs[-1], ours[-1][1]())):

@@ -1,4 +1,4 @@
-"""Whether a file is all there, as far as its container says. Runs in the child."""
+"""Whether a file is truncated, as far as its container shows. Runs in the child."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from av.error import FFmpegError
 from .container import next_packet, open_container, video_stream
 
 
-def missing(path: str, limits: dict[str, Any], alive: Callable[[], None], promised: int, total: int) -> str:
-    """What is missing, "" for nothing. The index of an MP4 or an AVI promises `promised` packets, of which `total`
-    came; a Matroska, AVI or MPEG-TS file claims a size, a GIF or an Ogg has its end marked."""
+def describe_truncation(
+    path: str, limits: dict[str, Any], keep_alive: Callable[[], None], promised: int, total: int
+) -> str:
+    """What is missing, "" if the file is complete. MP4 and AVI: the index promises `promised` packets, of which `total`
+    came. Matroska, AVI, MPEG-TS: the claimed size. GIF, Ogg: the end marker."""
     if promised > total:
-        total = _stored(path, limits, alive)
+        total = _stored(path, limits, keep_alive)
     if promised > total:
         return f"its index promises {promised} frames, {total} are there"
     size = os.path.getsize(path)
@@ -30,7 +32,7 @@ def missing(path: str, limits: dict[str, Any], alive: Callable[[], None], promis
     return f"it should have {claimed} bytes, {size} are there" if claimed > size else ""
 
 
-def _stored(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> int:
+def _stored(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> int:
     """Packets, with those that an MP4's edit list leaves out: a trimmed clip is whole."""
     total = 0
     with open_container(path, limits, ignore_editlist="1") as container:
@@ -42,7 +44,7 @@ def _stored(path: str, limits: dict[str, Any], alive: Callable[[], None]) -> int
                 return total
             if packet is None:
                 return total
-            alive()
+            keep_alive()
             total += bool(packet.size)
 
 

@@ -1,4 +1,4 @@
-"""A folder of files that appears whole or not at all, and knows its files again by SHA256SUMS (`sha256sum -c`)."""
+"""Write a folder atomically, with a SHA256SUMS to check its files by (`sha256sum -c`)."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retake.errors import MachineError
-from retake.machine.disk import writing_explained
+from retake.machine.disk import explain_write_errors
 
 SUMS = "SHA256SUMS"
 
 
 @contextlib.contextmanager
-def whole(folder: Path) -> Iterator[Path]:
-    """Yields a hidden folder beside `folder`, of a name that nobody else has. Once the block is left it is sealed with
-    SHA256SUMS and takes the place of `folder`, whatever was there; when anything fails, what was there stays. Callers
-    see to it that one process at a time writes a folder, and ask `why_kept` first. A run that is killed leaves the
-    hidden folder behind: nothing here deletes what it did not make. Raises MachineError E502, E503."""
-    part = beside(folder, "part")
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yields a hidden folder with a unique name beside `folder`. When the block ends, SHA256SUMS is written into it and
+    it replaces `folder`; on any error the old `folder` stays. Callers make sure that one process at a time writes a
+    folder, and ask `why_not_replaceable` first. A killed run leaves the hidden folder behind: nothing here deletes what
+    it did not make. Raises MachineError E502, E503."""
+    part = hidden_sibling(folder, "part")
     try:
-        with writing_explained(folder):
+        with explain_write_errors(folder):
             part.mkdir(parents=True)
             yield part
-            lines = [f"{sha256(part / file)}  {file}\n" for file in files_of(part)]
+            lines = [f"{sha256(part / file)}  {file}\n" for file in list_files(part)]
             (part / SUMS).write_text("".join(lines), encoding="utf-8")
-            take_place(part, folder)
+            replace_folder(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def take_place(part: Path, folder: Path) -> None:
-    """Rename `part` to `folder` and delete what was there; where that fails, what was there is put back.
+def replace_folder(part: Path, folder: Path) -> None:
+    """Rename `part` to `folder` and delete the old `folder`; if that fails, the old one is put back.
 
-    Raises OSError, and MachineError E502 with the place of what was there if it cannot be put back either."""
-    old = beside(folder, "old")
+    Raises OSError, or MachineError E502 naming where the old folder is if it cannot be put back either."""
+    old = hidden_sibling(folder, "old")
     try:
         if folder.exists():
             os.rename(folder, old)
         os.rename(part, folder)
     except BaseException:
         if part.exists() and old.exists():
-            put_back(old, folder)
+            restore_folder(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def put_back(old: Path, folder: Path) -> None:
-    """Raises MachineError E502 where it cannot be done."""
+def restore_folder(old: Path, folder: Path) -> None:
+    """Rename `old` to `folder` again. Raises MachineError E502."""
     try:
         os.rename(old, folder)
     except OSError as error:
@@ -60,19 +60,19 @@ def put_back(old: Path, folder: Path) -> None:
         ) from error
 
 
-def beside(folder: Path, what: str) -> Path:
-    """A hidden name beside a folder that nothing has."""
+def hidden_sibling(folder: Path, what: str) -> Path:
+    """A unique hidden path beside `folder`."""
     return folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:12]}.{what}")
 
 
-def why_kept(folder: Path) -> str:
-    """Why a folder holds more than `whole` wrote there, and must be kept; empty where it is not there, holds no file,
-    or all its files are as they were written. Hashes them. Whose SHA256SUMS it is, the caller has to know."""
+def why_not_replaceable(folder: Path) -> str:
+    """Why a folder must not be replaced: it holds files that `atomic_folder` did not write, or that were changed since.
+    Empty when it is missing, has no files, or all match SHA256SUMS (all are hashed; the caller checks whose it is)."""
     if not folder.exists() and not folder.is_symlink():
         return ""
     if not folder.is_dir():
         return "it is no folder"
-    files = files_of(folder)
+    files = list_files(folder)
     if not files:
         return ""
     try:
@@ -84,21 +84,21 @@ def why_kept(folder: Path) -> str:
     sums = {file: known for known, _, file in (line.partition("  ") for line in lines)}
     if more := sorted(set(files) - sums.keys() - {SUMS}):
         return f"{more[0]} is not of the export"
-    if changed := [file for file in files if file != SUMS and not as_written(folder / file, sums[file])]:
+    if changed := [file for file in files if file != SUMS and not is_unchanged(folder / file, sums[file])]:
         return f"{changed[0]} was changed since it was written: perhaps you painted it"
     return ""
 
 
-def as_written(path: Path, known: str) -> bool:
-    """Whether a path is a plain file of that sha256; a link, a pipe and what cannot be read are not."""
+def is_unchanged(path: Path, known: str) -> bool:
+    """Whether a path is a regular, readable file with that sha256; False for links and pipes."""
     try:
         return path.is_file() and not path.is_symlink() and sha256(path) == known
     except OSError:
         return False
 
 
-def files_of(folder: Path) -> list[str]:
-    """Relative names of all files (and links) of a folder, sorted."""
+def list_files(folder: Path) -> list[str]:
+    """Relative paths of all files and links in a folder, recursively, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir() or p.is_symlink())
 
 
