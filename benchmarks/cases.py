@@ -96,7 +96,7 @@ def network(architecture: Architecture, device: torch.device) -> Any:
     import torch
 
     from retake.diffusion.cost.measure import configuration
-    from retake.diffusion.loading.load import ENCODERS, adapter_of
+    from retake.diffusion.loading.load import ENCODERS, assembled
 
     def made(role: str) -> Any:
         facts = configuration(architecture.parts[role])
@@ -104,7 +104,7 @@ def network(architecture: Architecture, device: torch.device) -> Any:
 
     with torch.device(device):
         parts = {role: made(role) for role in architecture.parts if role not in ENCODERS}
-        return adapter_of(architecture.family).assembled(parts)
+        return assembled(architecture.family, parts)
 
 
 def reading_noise(case: Case) -> Case:

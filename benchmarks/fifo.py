@@ -53,15 +53,16 @@ def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP) -> list[dict[s
 
 def asked(case: Case) -> Iterator[dict[str, Any]]:
     """A row for the published schedule, and one for an edit with each lookahead."""
+    from benchmarks.published_fifo import published
     from retake.diffusion.sampling.fifo import Diagonal
     from retake.methods.moca import STEPS, levels_below
     from retake.methods.moca.presets import RECOMMENDED
 
     b = case.backbone
-    published = Diagonal.published(b)
-    most = published.evaluations(CLIP, ready=b.length, repeat=True, guided=True)
+    whole = published(b)
+    most = whole.evaluations(CLIP, ready=b.length, repeat=True, guided=True)
     start = levels_below(b, STEPS, RECOMMENDED.enter)
-    ways: dict[str, tuple[Diagonal, int]] = {"published": (published, most)}
+    ways: dict[str, tuple[Diagonal, int]] = {"published": (whole, most)}
     for ahead in LOOKAHEADS:
         diagonal = Diagonal.of(b, STEPS, start, ahead)
         ways[f"edit=moca, edit.lookahead={ahead}"] = diagonal, diagonal.evaluations(CLIP, guided=True)
@@ -81,14 +82,14 @@ def asked(case: Case) -> Iterator[dict[str, Any]]:
 
 def generated(case: Case, frames: int) -> Iterator[dict[str, Any]]:
     """Two rows: a clip of so many frames by ours and by the published loop."""
+    from benchmarks.published_fifo import published
     from retake.diffusion.sampling.ddim import noise, sample
-    from retake.diffusion.sampling.fifo import Diagonal
 
     b = case.backbone
     grid = b.grid(b.frames, b.height, b.width)
     base = noise(SEED, range(grid.frames), grid[1:]).to(b.device)
     base = sample(b, base, case.condition, steps=20, guidance=GUIDANCE)[0 : grid.frames]
-    diagonal = Diagonal.published(b)
+    diagonal = published(b)
     made: dict[str, Any] = {}
     ways: dict[str, Callable[..., Any]] = {"retake": ours, "  published loop": published_loop}
     taken = {}
@@ -117,7 +118,8 @@ def ours(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: int) -> tor
     """Latents [n, C, h, w] of a generated clip."""
     import torch
 
-    from retake.diffusion.sampling.fifo import begin, generated, run_queue
+    from benchmarks.published_fifo import generated
+    from retake.diffusion.sampling.fifo import begin, run_queue
     from retake.diffusion.sampling.fifo_queue import Denoiser
 
     source = generated(case.backbone.schedule, diagonal.pairs, base, SEED)
@@ -132,7 +134,8 @@ def published_loop(case: Case, diagonal: Diagonal, base: torch.Tensor, frames: i
     noise, drawn for each slot, and the lookahead slots' timestep."""
     import torch
 
-    from retake.diffusion.sampling.fifo import begin, generated
+    from benchmarks.published_fifo import generated
+    from retake.diffusion.sampling.fifo import begin
     from retake.diffusion.sampling.fifo_queue import drawn
 
     b, half, window = case.backbone, diagonal.lookahead, diagonal.window
@@ -172,8 +175,8 @@ def on_a_gpu(frames: int = 4) -> Iterator[dict[str, Any]]:
     """What each step from the published loop to ours brings at real size: seconds a frame, memory, share of matmul."""
     import torch
 
+    from benchmarks.published_fifo import published
     from retake.diffusion.cost.measure import PUBLISHED as ARCHITECTURES
-    from retake.diffusion.sampling.fifo import Diagonal
 
     device = torch.device("cuda")
     steps: list[tuple[str, str, Callable[..., Any], bool]] = [
@@ -188,7 +191,7 @@ def on_a_gpu(frames: int = 4) -> Iterator[dict[str, Any]]:
         b = case.backbone
         if compiled:
             b.parts.use("network").compile(dynamic=False)  # type: ignore[attr-defined]
-        diagonal = Diagonal.published(b)
+        diagonal = published(b)
         base = torch.randn(b.grid(b.frames, b.height, b.width)).to(device)
         queue_warm = diagonal.levels - b.length  # iterations before the first frame
         way(case, diagonal, base, 1)

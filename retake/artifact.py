@@ -27,6 +27,9 @@ class File:
         return {"name": self.name, "sha256": self.sha256, "md5": self.md5, "size": self.size}
 
 
+KINDS: dict[str, type[Artifact]] = {}  # by the names of the classes below, in small letters
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A handle. `meta` is plain JSON that readers need before they open a file (size, count, fps, ...)."""
@@ -34,6 +37,10 @@ class Artifact:
     files: tuple[File, ...]
     meta: Mapping[str, Any]
     kind: ClassVar[str] = "artifact"
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = cls.__name__.lower()
+        KINDS[cls.kind] = cls
 
     @cached_property
     def digest(self) -> str:
@@ -60,81 +67,51 @@ class Artifact:
 class Frames(Artifact):
     """Pixels at working size. meta: count, width, height, fps, source_width, source_height, notes, ..."""
 
-    kind = "frames"
-
 
 class Flow(Artifact):
     """Optical flow both ways with occlusion, one entry per pair of neighbouring frames."""
-
-    kind = "flow"
 
 
 class Depth(Artifact):
     """Relative inverse depth, larger is nearer; one map a frame."""
 
-    kind = "depth"
-
 
 class Masks(Artifact):
     """One boolean mask a frame and object."""
-
-    kind = "masks"
 
 
 class Region(Artifact):
     """Where the edit happens: one boolean mask a frame, made of the objects' masks."""
 
-    kind = "region"
-
 
 class Tracks(Artifact):
     """Point tracks with visibility."""
-
-    kind = "tracks"
 
 
 class Latents(Artifact):
     """The clip as a diffusion model's autoencoder sees it. meta: count (latent frames), frames, channels, height and
     width (of a latent), pixels (height, width), time (frames a latent frame)."""
 
-    kind = "latents"
-
 
 class Inversion(Artifact):
     """Latents at every level of noise, from which sampling comes back to the clip. meta: steps, overlap, evaluations,
     notes, and of the latents' own count, frames, channels, height, width and time."""
 
-    kind = "inversion"
-
 
 class Edited(Artifact):
     """The edited region at working size, with its opacity, cropped to where it is."""
-
-    kind = "edited"
 
 
 class Result(Artifact):
     """The lossless result at the source's full size, and the MP4 view of it."""
 
-    kind = "result"
-
 
 class Metrics(Artifact):
     """metrics.json (flat) and metrics.tsv (one row a frame)."""
 
-    kind = "metrics"
-
 
 class Report(Artifact):
     """The layers video and contact sheet that the report page shows."""
-
-    kind = "report"
-
-
-KINDS: dict[str, type[Artifact]] = {
-    cls.kind: cls
-    for cls in (Frames, Flow, Depth, Masks, Region, Tracks, Latents, Inversion, Edited, Result, Metrics, Report)
-}
 
 
 def from_json(data: Mapping[str, Any]) -> Artifact:

@@ -274,6 +274,16 @@ def test_what_was_not_tallied_is_unknown(changes):
     assert predict.predicted(model(**changes), "edit", 49) is None
 
 
+def sentence(found: predict.Cost) -> str:
+    """The memory of an edit in words, as the files of params/model/ say it."""
+
+    def most(offload: str) -> float:
+        works: tuple[tuple[predict.Work, int], ...] = (("text", 1), ("encode", 1), ("evaluation", 2), ("decode", 1))
+        return max(found.memory(work, offload, clips) for work, clips in works) / 2**30
+
+    return f"{most('none'):.1f} GiB in {found.dtype}, {most('model'):.1f} with offload=model (predicted)."
+
+
 @pytest.mark.parametrize("file", sorted(MODELS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_models_of_the_settings_have_their_cost_and_say_it(file):
     text = file.read_text()
@@ -285,7 +295,7 @@ def test_models_of_the_settings_have_their_cost_and_say_it(file):
     assert (one.family, one.frames, one.height, one.width, one.dtype) == (
         chosen.family, chosen.frames, chosen.height, chosen.width, chosen.dtype
     )  # fmt: skip
-    assert measure.sentence(one) in " ".join(text.replace("\n#", "").split())
+    assert sentence(one) in " ".join(text.replace("\n#", "").split())
     for reference in (chosen.weights, chosen.motion):
         assert reference is None or f"retake weights {reference}" in text
 

@@ -40,10 +40,6 @@ class Adapter(UNet):
 
 def network(model, folders, found, dtype):
     return components.read("unet", components.find("unet", *folders), dtype)
-
-
-def assembled(found):
-    return found.pop("unet")
 """
 PRIOR = '''
 """How bright every pixel is."""

@@ -13,14 +13,14 @@ from helpers import small_cogvideox
 from helpers import small_diffusion as small
 from helpers.diagonal import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 
+from benchmarks.published_fifo import evenly, generated, published
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.families.cogvideox.adapter import CogVideoX
 from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.offload import Parts
-from retake.diffusion.sampling import fifo
 from retake.diffusion.sampling.ddim import noise, sample
-from retake.diffusion.sampling.fifo import Diagonal, begin, evenly, generated, run_queue, run_synchronous
-from retake.diffusion.sampling.fifo_queue import Denoiser, Queue, Span, cut, keep_outside
+from retake.diffusion.sampling.fifo import Diagonal, begin, run_queue, run_synchronous
+from retake.diffusion.sampling.fifo_queue import Denoiser, Queue, Span, cut, drawn, keep_outside
 from retake.diffusion.sampling.inversion import invert
 from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.schedule import END, Schedule
@@ -92,14 +92,14 @@ def test_too_many_levels_and_a_blind_top_are_refused():
 
 
 def test_the_published_queue_holds_the_base_clip_at_rising_noise(backbone):
-    base, diagonal = random(FRAMES, *GRID), Diagonal.published(backbone, 4)
+    base, diagonal = random(FRAMES, *GRID), published(backbone, 4)
     queue = begin(diagonal, generated(backbone.schedule, diagonal.pairs, base, 5), FRAMES, repeat=True)
     assert diagonal.levels == 32
     assert queue.levels == [0] * 4 + list(range(1, 33))
     assert queue.frames == range(-28, FRAMES)
     for slot, number in enumerate(queue.frames):
         t = diagonal.pairs[max(0, slot - 4)][0]
-        eps = fifo.drawn(5, [number], GRID)[0]
+        eps = drawn(5, [number], GRID)[0]
         assert torch.allclose(queue.z[slot], backbone.schedule.noised(base[max(0, number)], eps, t), atol=1e-6)
     assert not torch.equal(queue.z[0], queue.z[3])  # the same frame at the same level, with noise of its own
 
@@ -114,15 +114,13 @@ def loop(backbone, queue, pairs, condition, guidance, eta, seed, forwards=False)
         reads, kept = slice(r * half, r * half + FRAMES), slice(r * half + half, r * half + FRAMES)
         with torch.no_grad():
             x0, eps = backbone.predict(z[None, reads], t[None, reads], condition, guidance)
-        fresh = torch.cat(
-            [fifo.drawn(seed, [queue.first + k], GRID, stream=k - half + 1) for k in range(*kept.indices(99))]
-        )
+        fresh = torch.cat([drawn(seed, [queue.first + k], GRID, stream=k - half + 1) for k in range(*kept.indices(99))])
         z[kept] = backbone.schedule.step(x0[0, half:], eps[0, half:], t[kept], to[kept], eta, fresh)
     return z
 
 
 def test_windows_at_once_are_the_published_loop(backbone, condition):
-    base, diagonal = random(4, *GRID), Diagonal.published(backbone, 1)
+    base, diagonal = random(4, *GRID), published(backbone, 1)
     source = generated(backbone.schedule, diagonal.pairs, base, 5)
     options = {"guidance": 2.0, "eta": 1.0, "seed": 5}
     wanted, out = begin(diagonal, source, len(base), repeat=True), []
@@ -141,7 +139,7 @@ def test_windows_at_once_are_the_published_loop(backbone, condition):
 
 
 def test_written_forwards_in_place_it_would_be_another(backbone, condition):
-    base, diagonal = random(FRAMES, *GRID), Diagonal.published(backbone, 2)
+    base, diagonal = random(FRAMES, *GRID), published(backbone, 2)
     queue = begin(diagonal, generated(backbone.schedule, diagonal.pairs, base, 5), FRAMES, repeat=True)
     one, other = (loop(backbone, queue, diagonal.pairs, condition, 2.0, 1.0, 5, order) for order in (False, True))
     assert (one - other).abs().max() > 1e-3
@@ -342,7 +340,7 @@ def test_killed_and_resumed_is_bit_equal(backbone, condition, clip, killed, tmp_
 
 
 def test_memory_is_constant_in_length(backbone, condition):
-    base, diagonal = random(FRAMES, *GRID), Diagonal.published(backbone, 1)
+    base, diagonal = random(FRAMES, *GRID), published(backbone, 1)
     source = generated(backbone.schedule, diagonal.pairs, base, 5)
     queue = begin(diagonal, source, FRAMES)
     sizes, tensors = [], []
@@ -361,7 +359,7 @@ def test_memory_is_constant_in_length(backbone, condition):
 @pytest.mark.parametrize("partitions", [1, 3])
 @pytest.mark.parametrize("lookahead", [0, 4])
 def test_cost_of_generation_is_the_published(backbone, condition, partitions, lookahead):
-    diagonal = Diagonal.published(backbone, partitions, lookahead)
+    diagonal = published(backbone, partitions, lookahead)
     source = generated(backbone.schedule, diagonal.pairs, random(FRAMES, *GRID), 5)
     queue = begin(diagonal, source, FRAMES, repeat=True)
     running = run_queue(Denoiser(backbone, condition, guidance=2.0), queue, diagonal, source)

@@ -40,21 +40,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EncodeInfo": "info",
-    "Limits": "info",
-    "Selection": "info",
-    "VideoInfo": "info",
-    "backend_version": "backends",
-    "choose_backend": "backends",
-    "decode": "client",
-    "encode": "client",
-    "local_file": "client",
-    "probe": "client",
-    "read_image": "client",
-    "resize": "pixels",
-    "shutdown": "process",
-    "set_comment": "client",
-    "write_png": "pixels",
+    "backends": ("backend_version", "choose_backend"),
+    "client": ("decode", "encode", "local_file", "probe", "read_image", "set_comment"),
+    "info": ("EncodeInfo", "Limits", "Selection", "VideoInfo"),
+    "pixels": ("resize", "write_png"),
+    "process": ("shutdown",),
 }
 
 
@@ -62,6 +52,7 @@ def __getattr__(name: str) -> Any:
     # Lazy, so that the child starts without the parent's half and the parent without OpenCV.
     from importlib import import_module
 
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from retake.diffusion.backbone import Backbone, Condition
+from retake.diffusion.backbone import Condition
 from retake.diffusion.cost.meta_counter import tally
 from retake.diffusion.cost.predict import TABLE, WORKS, Cost, Tally, Work
-from retake.diffusion.loading.load import adapter_of
+from retake.diffusion.loading.load import adapter_of, assembled
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.schedule import Schedule
 from retake.lookup import lookup
@@ -105,8 +105,8 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
     networks: dict[str, nn.Module] = {role: backbone.parts.look(role) for role in roles}
     there = [tensor for one in networks.values() for tensor in (*one.parameters(), *one.buffers())]
     grid = backbone.grid(a.frames, a.height, a.width)
-    width = _text_width(backbone)
-    site = adapter_of(a.family).site(networks["network"].config)
+    adapter, config = adapter_of(a.family), networks["network"].config
+    width, site = adapter.text_width(config), adapter.site(config)
 
     def inputs() -> dict[str, torch.Tensor]:
         return {"states": torch.empty(1, a.states, width, device=META, dtype=backbone.dtype)}
@@ -154,21 +154,17 @@ def _own(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters(recurse=False))
 
 
-def _text_width(backbone: Backbone) -> int:
-    config = backbone.parts.look("text_encoder").config  # type: ignore[attr-defined]
-    return getattr(config, "d_model", None) or config.hidden_size
-
-
 def built(architecture: Architecture) -> Any:
     """The backbone of a model on the meta device: the adapter's own class, with shapes for weights."""
     a, dtype = architecture, getattr(torch, architecture.dtype)
     found: dict[str, Any] = {role: component(source) for role, source in a.parts.items()}
-    adapter = adapter_of(a.family)
     with META:
-        found["network"] = adapter.assembled(found)
+        found["network"] = assembled(a.family, found)
     for part in found.values():
         nn.Module.to(part, dtype=dtype)  # diffusers' own `to` warns
-    return adapter.Adapter(Parts(found, META, dtype), Schedule.from_config({}), a.frames, a.height, a.width)
+    return adapter_of(a.family).Adapter(
+        Parts(found, META, dtype), Schedule.from_config({}), a.frames, a.height, a.width
+    )
 
 
 def component(source: str | Path) -> nn.Module:
@@ -211,16 +207,6 @@ def write(path: Path = TABLE) -> None:
     """Work out every known model and write the table that plans read."""
     entries = {name: dataclasses.asdict(cost(one)) for name, one in known().items()}
     path.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-
-
-def sentence(found: Cost) -> str:
-    """The memory of an edit in words, as the files of params/model/ say it."""
-
-    def most(offload: str) -> float:
-        works: tuple[tuple[Work, int], ...] = (("text", 1), ("encode", 1), ("evaluation", 2), ("decode", 1))
-        return max(found.memory(work, offload, clips) for work, clips in works) / 2**30
-
-    return f"{most('none'):.1f} GiB in {found.dtype}, {most('model'):.1f} with offload=model (predicted)."
 
 
 def show() -> None:

@@ -10,7 +10,8 @@ Its `adapter.py` runs it:
     Adapter(parts, schedule, frames, height, width): a Backbone over diffusers' own classes; sizes in pixels
     network(model, folders, found, dtype): the denoiser that the settings describe, read from `folders`; `found` holds
               the encoders by role
-    assembled(found): the denoiser out of components by role, which are taken from `found`; also on the meta device
+    assembled(found): only where the denoiser is made of several components: the denoiser out of components by role,
+              which are taken from `found`; also on the meta device
     text_width(config): D of the text states [B, L, D] that a denoiser of this configuration attends to
     site(config): the site whose features [B, f, C', h', w'] are read with gradients
 

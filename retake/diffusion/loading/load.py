@@ -20,6 +20,7 @@ from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model, Noise, family_of
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
+from retake.lookup import lookup
 from retake.machine.device import device_of, dtype_of
 from retake.networks.checkpoint import refuse_remote_code
 from retake.weights.local import require
@@ -75,6 +76,13 @@ def load_coder(model: Model) -> Backbone:
 def adapter_of(family: str) -> Any:
     """The module that runs a family: see families/__init__.py."""
     return import_module(f"retake.diffusion.families.{family}.adapter")
+
+
+def assembled(family: str, found: dict[str, Any]) -> Any:
+    """The denoiser of a family out of components by role, which are taken from `found`."""
+    one = lookup("diffusion.families", family, "NETWORK").NETWORK
+    make = getattr(adapter_of(family), "assembled", None)
+    return make(found) if make else found.pop(one)
 
 
 def size_of(model: Model) -> tuple[int, int, int]:

@@ -62,22 +62,8 @@ PAPER = Rule(
 )
 # The newest published revision, its order of things included: see mixing.code.
 CODE = replace(PAPER, masks="attention", iou=0.0, weight=0.8, falling=False, drift=0.05)
-RECOMMENDED = Rule(
-    below=300,
-    enter=300,
-    masks="region",
-    iou=0.5,
-    weight=1.0,
-    falling=True,
-    beta=0.9,
-    kappa=0.1,
-    drift=0.05,
-    gamma=0.3,
-    place="object",
-    hold=True,
-    look=True,
-    eta=1.0,
-    guidance=7.5,
+RECOMMENDED = replace(
+    PAPER, enter=300, masks="region", drift=0.05, gamma=0.3, place="object", hold=True, look=True, guidance=7.5
 )
 # One in so many frames of a window is only looked at. Half of them is FIFO-Diffusion's; with a quarter the network is
 # asked about a third fewer frames, and nothing that was measured is lost (docs/benchmarks.md, moca).

@@ -207,11 +207,6 @@ def network(model: Model, folders: list[Path], found: Mapping[str, Any], dtype: 
     return denoiser
 
 
-def assembled(found: dict[str, Any]) -> Any:
-    """The transformer is one component."""
-    return found.pop("transformer")
-
-
 def text_width(config: Any) -> int:
     """Width of the text states that the transformer attends to."""
     return config.text_embed_dim

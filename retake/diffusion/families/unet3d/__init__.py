@@ -1,10 +1,7 @@
 """ModelScope and ZeroScope: text to video in one 3-D U-Net."""
 
+from retake.diffusion.families.common import CLIP
+
 NETWORK = "unet"
-CLASSES = {
-    "unet": ("UNet3DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-}
+CLASSES = CLIP | {"unet": ("UNet3DConditionModel",)}
 SETTINGS = ()

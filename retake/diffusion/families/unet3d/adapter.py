@@ -43,10 +43,5 @@ def network(model: Model, folders: list[Path], found: dict[str, Any], dtype: tor
     return unet
 
 
-def assembled(found: dict[str, Any]) -> Any:
-    """The 3-D U-Net is one component."""
-    return found.pop("unet")
-
-
 Adapter = UNet3D
-__all__ = ["Adapter", "assembled", "network", "site", "text_width"]
+__all__ = ["Adapter", "network", "site", "text_width"]

@@ -1,12 +1,7 @@
 """AnimateDiff: an image model whose U-Net was given motion modules."""
 
+from retake.diffusion.families.common import CLIP
+
 NETWORK = "unet"
-CLASSES = {
-    "unet": ("UNetMotionModel", "UNet2DConditionModel"),
-    "motion_adapter": ("MotionAdapter",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "image_encoder": ("CLIPVisionModel", "CLIPVisionModelWithProjection"),
-}
+CLASSES = CLIP | {"unet": ("UNetMotionModel", "UNet2DConditionModel"), "motion_adapter": ("MotionAdapter",)}
 SETTINGS = ("motion", "image_adapter")
