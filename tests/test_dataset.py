@@ -240,6 +240,17 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     assert not (tmp_path / "datasets").exists()
 
 
+def test_a_picture_is_found_from_the_folder_where_it_is_typed(given, tmp_path, monkeypatch):
+    (tmp_path / "clips.csv").write_text(f"id,category,clip\na,sprites,{given / 'clips' / 'a.mp4'}\n")
+    shutil.copy(given / "cat.png", tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "store", lambda message: None)
+    words = ["dataset=manifest", f"dataset.manifest={tmp_path / 'clips.csv'}", "edit.reference=picture.png", *SMALL]
+    assert dataset.plan(store, Console(quiet=True), words).as_json()
+    with pytest.raises(ConfigError, match=r"no such file: pictures\.png"):
+        dataset.plan(store, Console(quiet=True), [*words, "edit.reference=pictures.png"])
+
+
 def test_what_only_some_clips_lack_sets_these_aside(given, tmp_path):
     path = tmp_path / "some.csv"
     rows = [f'{name},{given}/clips/{name}.mp4,"{box}"' for name, box in (("a", "[20,20,80,80]"), ("b", ""))]

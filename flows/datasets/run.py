@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from flows import graph
@@ -16,6 +17,7 @@ from flows.datasets import gallery, outputs
 from flows.datasets.batch import Batch, folder_of, home_of, make_and_write, short_path
 from flows.datasets.fingerprint import Marks
 from flows.datasets.jobs import Job, work_of
+from flows.datasets.manifest import PATHS, beside
 from flows.datasets.plan import Outlook, outlook
 from flows.datasets.states import BAD, GOOD, State, States
 from flows.places import CHECKOUT, OUTS, open_store
@@ -141,11 +143,19 @@ def settings_of(console: Console, overrides: list[str], record: bool) -> dict[st
         dvc.compose(CHECKOUT, overrides)
         console.say("params.yaml now holds these settings, for DVC; `retake params` puts it back")
     if overrides and not record:
-        return compose(overrides)
+        return {
+            group: {key: from_here(key, value) for key, value in keys.items()}
+            for group, keys in compose(overrides).items()
+        }
     common = read_params()
     if not overrides and common != compose([]):
         console.say("note: params.yaml is not what params/ composes to (retake params writes it anew)")
     return common
+
+
+def from_here(key: str, value: Any) -> Any:
+    """A path that was typed means what lies in the folder where it was typed, as in `retake edit`."""
+    return beside(value, Path.cwd()) if key in PATHS and isinstance(value, str) else value
 
 
 def finish(batch: Batch) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from retake.errors import ConfigError
 
@@ -88,8 +87,3 @@ def vocabulary() -> Sequence[str]:
     """Every word of the grammar, in a fixed order."""
     words = ["a", "moving", "resting", "over", *HUES, *SHAPES, *TEXTURES, "right", "down", "left", "up"]
     return [*words, "slowly", "quickly", *GROUNDS]
-
-
-def corpus() -> Sequence[str]:
-    """Captions that use every pair of hue, shape and direction."""
-    return [str(Subject(s, h, "", d)) for s, h, d in product(SHAPES, HUES, (*DIRECTIONS, "resting"))]
