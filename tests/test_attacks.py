@@ -17,6 +17,7 @@ from attacks import HARMLESS, LEAST, corpus, pictures, watched
 from helpers.command import CHECKOUT
 from helpers.hydra import composed_by_hydra
 
+from benchmarks.faults import attacks as benchmark
 from flows.settings.compose import compose
 from retake.video import read_image
 
@@ -69,6 +70,12 @@ def test_every_attack_is_refused_with_its_code_or_comes_to_nothing(rows):
 
 def test_nothing_is_written_called_started_or_imported(rows):
     assert [(row["name"], row["events"]) for row in rows if row["events"]] == []
+
+
+def test_the_benchmark_makes_its_tables_of_them(told):
+    rows = benchmark.rows_of(told)
+    assert {row["table"] for row in rows} >= {"By family", f"{len(told)} attacks"}
+    assert sum(row["cases"] for row in rows if row["table"] == "By family") == len(told)
 
 
 def test_a_refusal_is_short_and_says_what_to_do_next(refused):

@@ -9,12 +9,15 @@ import json
 from typing import Any
 
 import pytest
+from helpers import small_diffusion as small
 
 from benchmarks.table import markdown
+from retake.diffusion.model import Model
 from retake.errors import MachineError
 
 # The whole corpus of attacks runs once, in test_attacks.py, where the benchmark makes its rows of what came of it.
 HERE = ("depth", "stages", "lengths", "memory", "store", "sprites", "gallery")  # the others have not run at SMOKE yet
+ON_A_MODEL = ("diffusion",)
 
 
 def in_this_process(module: str, order: list[str]) -> dict[str, float]:
@@ -41,4 +44,14 @@ def test_it_runs_and_makes_its_tables(name, monkeypatch):
         return  # weights that do not ship, and it says which
     assert rows
     assert all(row["table"] for row in rows)
+    assert markdown(rows)
+
+
+@pytest.mark.parametrize("name", ON_A_MODEL)
+def test_it_makes_its_tables_of_a_tiny_model(name, tmp_path):
+    module: Any = importlib.import_module(f"benchmarks.{name}")
+    weights = small.save_embedded_like(tmp_path / "model")
+    model = Model(name="tiny", **small.settings(weights, frames=16))
+    rows = module.run(**module.SMOKE | {"models": {"tiny": model}})
+    assert {row["model"] for row in rows} == {"tiny"}
     assert markdown(rows)

@@ -1,7 +1,7 @@
 """The one interface to a video diffusion model. Methods use it and never look behind it.
 
 Everything is laid out with frames before channels: pixels [B, F, 3, H, W] in -1..1, latents [B, F, C, h, w], timesteps
-[B, F]. Adapters (unet_motion.py, unet3d.py, cogvideox.py) permute to what diffusers' class wants.
+[B, F]. Adapters (families/) permute to what diffusers' class wants.
 """
 
 from __future__ import annotations
