@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from helpers.publisher import Publisher
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
@@ -144,6 +149,34 @@ def small_raft(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("raft") / "weights.pth"
     torch.save(raft_small(weights=None).state_dict(), path)
     return path
+
+
+# ---- weights to fetch ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def publisher() -> Iterator[Publisher]:
+    from helpers.publisher import publishing
+
+    with publishing() as server:
+        yield server
+
+
+@pytest.fixture
+def own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of this machine's caches is seen, and nothing leaves it."""
+    for name in (
+        "HF_HUB_CACHE",
+        "HF_ENDPOINT",
+        "HF_HUB_OFFLINE",
+        "XDG_CACHE_HOME",
+        "HF_TOKEN",
+        "HTTP_PROXY",
+        "http_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
 # ---- a real browser --------------------------------------------------------------------------------------------------

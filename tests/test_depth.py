@@ -15,7 +15,7 @@ from retake.exchange import depth as files
 from retake.imaging.flow import in_bounds, occlusion
 from retake.priors.depth import depth_anything, given
 from retake.priors.depth import parallax as prior
-from retake.priors.depth.camera_motion import estimate, in_front, likelier, parallax
+from retake.priors.depth.camera_motion import Travel, estimate, in_front, likelier, parallax
 from retake.priors.optical_flow import dis
 from retake.synthetic import TRAVELS, World, scene
 
@@ -91,6 +91,9 @@ def test_a_body_that_moves_by_itself_deceives_parallax():
     assert "move by themselves" in prior.notes(prior.Params())[0]
 
 
+TRAVELLED: dict[tuple[bytes, bytes], Travel | None] = {}
+
+
 @cache
 def exact(count: int):
     """Small frames, out and back again every 46, with the world's own flow."""
@@ -99,6 +102,19 @@ def exact(count: int):
     frames, moves = [world.frame(t) for t in range(24)], {pair: world.flow(*pair) for pair in set(pairwise(order))}
     moves |= {pair[::-1]: world.flow(*pair[::-1]) for pair in moves}
     return [frames[t] for t in order], Flow((moves[a, b], moves[b, a]) for a, b in pairwise(order))
+
+
+@pytest.fixture
+def remembered(monkeypatch):
+    """Travel is estimated once for the same motion: these clips show the same again and again."""
+
+    def once(flow, hidden):
+        seen = flow.tobytes(), hidden.tobytes()
+        if seen not in TRAVELLED:
+            TRAVELLED[seen] = estimate(flow, hidden)
+        return TRAVELLED[seen]
+
+    monkeypatch.setattr(prior, "estimate", once)
 
 
 def test_a_map_depends_on_its_neighbourhood_and_not_on_where_it_began(monkeypatch):
@@ -113,7 +129,7 @@ def test_a_map_depends_on_its_neighbourhood_and_not_on_where_it_began(monkeypatc
     assert np.array_equal(next(prior.maps(frames, far, params)), whole[0])
 
 
-def test_a_long_clip_is_read_once_and_kept_in_bounds():
+def test_a_long_clip_is_read_once_and_kept_in_bounds(remembered):
     frames, flow = exact(170)
     flow.read.clear()
     state = prior._Clip(frames, flow, prior.Params(reach=4))
@@ -200,7 +216,7 @@ def test_signs_decide_together_as_over_all_rows_of_signs():
             assert likelier(at, own, next_[:-1], second[:-1]) == pytest.approx(np.log(odds[0] / odds[1]) / 2)
 
 
-def test_one_anchor_that_contradicts_follows_and_all_that_know_nothing_fade():
+def test_one_anchor_that_contradicts_follows_and_all_that_know_nothing_fade(remembered):
     frames, flow = exact(40)
     params = prior.Params(reach=2)
     whole = list(prior.maps(frames, flow, params))
@@ -219,7 +235,7 @@ def test_one_anchor_that_contradicts_follows_and_all_that_know_nothing_fade():
     assert all(np.ptp(a) < 0.5 * np.ptp(b) + 1e-6 for a, b in zip(weak, whole, strict=True))
 
 
-def test_parallax_that_flickers_stays_faint():
+def test_parallax_that_flickers_stays_faint(remembered):
     frames, flow = exact(40)
     state = prior._Clip(frames, flow, prior.Params(reach=2))
     for t in range(0, 40, 4):

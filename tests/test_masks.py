@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,16 +54,30 @@ def ran(runner: Local) -> list[str]:
     return [o.stage for o in runner.outcomes if o.status == "ran" and o.stage != "report"]
 
 
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory) -> Path:
+    """A store in which the far disc is followed, with no correction."""
+    root = tmp_path_factory.mktemp("followed") / "store"
+    made(root, cross())
+    return root
+
+
+def copied(store: Path, to: Path) -> Path:
+    """A store with the same content; what is written later is its own."""
+    return shutil.copytree(store, to, copy_function=os.link)
+
+
 # ---- corrections -------------------------------------------------------------------------------------------------
 
 
-def test_a_correction_finds_a_lost_object_and_leaves_earlier_frames_alone(tmp_path):
+def test_a_correction_finds_a_lost_object_and_leaves_earlier_frames_alone(tmp_path, followed):
+    store = copied(followed, tmp_path / "store")
     truth = [CROSS.mask(t, 0) for t in range(CROSS.frames)]
-    _, first, before = made(tmp_path, cross())
+    _, first, before = made(store, cross())
     lost = next(t for t in range(CROSS.frames) if truth[t].sum() > 900 and iou(before[t], truth[t]) < 0.5)
     late = next(t for t in range(lost, CROSS.frames) if truth[t].sum() > 0.95 * truth[0].sum())
     fix = f"masks.corrections=[{{frame:{late},box:{box_around(truth[late])}}}]"
-    runner, second, after = made(tmp_path, cross(fix))
+    runner, second, after = made(store, cross(fix))
 
     assert ran(runner) == ["correction"]  # masks themselves are in the store
     assert all(np.array_equal(before[t], after[t]) for t in range(late))
@@ -72,20 +88,20 @@ def test_a_correction_finds_a_lost_object_and_leaves_earlier_frames_alone(tmp_pa
     assert all(first["masks"][chunk_name(i)] == second["masks"][chunk_name(i)] for i in kept)  # the very same objects
 
 
-def test_only_frames_from_the_corrections_chunk_on_are_stepped_through(tmp_path, monkeypatch):
-    made(tmp_path, cross())
+def test_only_frames_from_the_corrections_chunk_on_are_stepped_through(tmp_path, followed, monkeypatch):
+    store = copied(followed, tmp_path / "store")
     seen: list[int] = []
     step = grabcut.Tracker.step
     monkeypatch.setattr(grabcut.Tracker, "step", lambda self, moment: seen.append(moment.t) or step(self, moment))
     point = middle_of(CROSS.mask(34, 0))
-    made(tmp_path, cross(f"masks.corrections=[{{frame:34,points:[{point}]}}]"))
+    made(store, cross(f"masks.corrections=[{{frame:34,points:[{point}]}}]"))
     assert seen == list(range(32, CROSS.frames))
     seen.clear()
-    made(tmp_path, cross(f"masks.corrections=[{{frame:34,points:[{point}]}}, {{frame:46,points:[{point}]}}]"))
+    made(store, cross(f"masks.corrections=[{{frame:34,points:[{point}]}}, {{frame:46,points:[{point}]}}]"))
     assert seen == [32 + k for k in range(CROSS.frames - 32)]  # frame 34's stage is in the store
 
 
-def test_corrections_chain_however_they_are_ordered_and_in_both_directions(tmp_path):
+def test_corrections_chain_however_they_are_ordered_and_in_both_directions(tmp_path, followed):
     base = [f"masks.box={box_around(CROSS.mask(24, 1))}", "masks.frame=24", "masks.support=0"]
     boxes = {t: box_around(CROSS.mask(t, 1)) for t in (5, 20, 30, 33, 40)}
     one = [{"frame": t, "box": boxes[t]} for t in (33, 5, 40, 20, 30)]
@@ -94,8 +110,8 @@ def test_corrections_chain_however_they_are_ordered_and_in_both_directions(tmp_p
         text = ",".join(f"{{frame:{c['frame']},box:{c['box']}}}" for c in given)
         return settings([*base, f"masks.corrections=[{text}]"])
 
-    runner, _, forth = made(tmp_path / "a", p(one))
-    _, _, back = made(tmp_path / "b", p(one[::-1]))
+    runner, _, forth = made(copied(followed, tmp_path / "a"), p(one))
+    _, _, back = made(copied(followed, tmp_path / "b"), p(one[::-1]))
     assert [o.stage for o in runner.outcomes].count("correction") == 5
     assert all(np.array_equal(forth[t], back[t]) for t in range(len(forth)))
     # Corrections within one chunk (30, and 20 on the other side; 33 and 40 in the next) must all still hold.
@@ -103,9 +119,9 @@ def test_corrections_chain_however_they_are_ordered_and_in_both_directions(tmp_p
         assert iou(forth[t], CROSS.mask(t, 1)) > 0.9, t
 
 
-def test_a_killed_correction_goes_on_and_gives_the_same(tmp_path):
+def test_a_killed_correction_goes_on_and_gives_the_same(tmp_path, followed):
     fix = f"masks.corrections=[{{frame:18,points:[{middle_of(CROSS.mask(18, 0))}]}}]"
-    _, _, whole = made(tmp_path / "a", cross(fix))
+    _, _, whole = made(copied(followed, tmp_path / "a"), cross(fix))
 
     class Stopped(Exception):
         pass
@@ -117,7 +133,7 @@ def test_a_killed_correction_goes_on_and_gives_the_same(tmp_path):
 
         def waiting(self, stage: str) -> None: ...
 
-    store = Store(tmp_path / "b", lambda line: None)
+    store = Store(copied(followed, tmp_path / "b"), lambda line: None)
     with pytest.raises(Stopped):
         graph.edit_graph(Local(store, StopsAfterAChunk()), open_clip("sprites:cross"), cross(fix), "masks")
     _, _, again = made(tmp_path / "b", cross(fix))
@@ -193,9 +209,9 @@ def test_points_of_one_kind_only_add_or_only_take_away(tmp_path):
         assert after[18][point[1], point[0]] == grows
 
 
-def test_a_note_counts_empty_frames_chunk_by_chunk_and_object_by_object(tmp_path):
+def test_a_note_counts_empty_frames_chunk_by_chunk_and_object_by_object(tmp_path, followed):
     objects = f"masks.objects={{1:{{box:{box_around(CROSS.mask(0, 0))}}},2:{{box:{box_around(CROSS.mask(0, 1))}}}}}"
-    _, found, series = made(tmp_path, settings([objects]))
+    _, found, series = made(copied(followed, tmp_path / "store"), settings([objects]))
     empty = {i: [t for t in range(len(series)) if not series.object(t, i).any()] for i in (1, 2)}
     assert empty[1]
     assert not empty[2]

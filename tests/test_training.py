@@ -25,16 +25,16 @@ from retake.training.loop import Plan, Slice, Stopped, averaged, progress, train
 from retake.weights.catalogue import CATALOGUE
 from retake.weights.local import is_complete
 
-FEW = Plan(3, 1e-3, warmup=1)
-LESSONS = (Lesson(0.5, 4, 2), Lesson(1.0, 16, 2))
+FEW = Plan(2, 1e-3, warmup=1)
+LESSONS = (Lesson(0.5, 4, 2), Lesson(1.0, 16, 1))
 TINY = replace(
     SIZES["cpu"],
-    pictures=48,
-    clips=12,
+    pictures=24,
+    clips=6,
     vae=FEW,
     vae_batch=4,
     clip=FEW,
-    clip_batch=8,
+    clip_batch=4,
     unet=FEW,
     unet_lessons=LESSONS[:1],
     motion=FEW,
@@ -51,7 +51,7 @@ def quiet(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    """A whole training of three steps a part."""
+    """A whole training of two steps a part."""
     shop = Workshop(tmp_path_factory.mktemp("training"), TINY, "cpu", say=quiet)
     for part in embedded.PARTS:
         assert not shop.finished(part)
@@ -263,7 +263,7 @@ def test_latents_that_are_there_are_not_rendered_again(workshop):
 
 
 def test_latents_are_those_of_the_clips(workshop):
-    cache = latents.read(workshop.folder / "latents", 12)
+    cache = latents.read(workshop.folder / "latents", TINY.clips)
     vae, limits = workshop.vae(), clips.Limits()
     scene, _, caption = clips.draw(embedded.CLIPS_FROM + 3, limits)
     assert cache.captions[3] == caption
@@ -276,7 +276,7 @@ def test_latents_are_those_of_the_clips(workshop):
 
 
 def test_the_world_itself_scores_full_marks():
-    subjects = scores.asked(32, 0)
+    subjects = scores.asked(16, 0)
     found = scores.score(scores.rendered(subjects, 5, clips.Limits()), subjects)
     assert (found.hue, found.direction, found.present) == (1.0, 1.0, 1.0)
     assert found.shape >= 0.9
@@ -322,8 +322,8 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     looks_like(workshop.trained("judge"), tmp_path / "judge")
     card = json.loads((tmp_path / "embedded.training.json").read_text())
     assert card.keys() == {"vae", "clip", "unet", "motion"}
-    assert card["vae"]["step"] == 3
-    assert card["vae"]["curve"][-1]["step"] == 3
+    assert card["vae"]["step"] == 2
+    assert card["vae"]["curve"][-1]["step"] == 2
 
 
 def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):

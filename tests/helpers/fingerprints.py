@@ -55,7 +55,7 @@ def diffusion_runs(root: Path) -> list[tuple[str, Calls, tuple[str, ...]]]:
     """The same clip through a tiny diffusion model with random weights: 18 frames in windows of 8."""
     scheduler = DDIMScheduler(**small_diffusion.SCHEDULE, prediction_type="v_prediction")
     folder = small_diffusion.save_embedded_like(root / "model", scheduler=scheduler)
-    model = [f"model.{name}={value}" for name, value in small_diffusion.settings(folder).items()]
+    model = [f"model.{name}={value}" for name, value in small_diffusion.settings(folder, batch=1).items()]
     few = ["frames.last=17", "frames.short_side=48", "inversion.steps=9", "inversion.iterations=2"]
     prompts = ["edit=sdedit", "edit.prompt=red ball", "edit.guidance=2", *DRIFT]
     found = run(root / "retake", "sprites:drift", settings([*few, *model, *prompts]), "edit")

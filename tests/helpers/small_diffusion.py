@@ -211,5 +211,7 @@ def save_modelscope(path: Path) -> Path:
 
 
 def settings(weights: Path, **more: Any) -> dict[str, Any]:
-    """Fields of `Model` for the folders saved here."""
-    return {"weights": str(weights), "height": SIZE, "width": SIZE, "frames": FRAMES, "device": "cpu"} | more
+    """Fields of `Model` for the folders saved here. Windows go through the network together: it is so small that most
+    of what a window costs is Python's."""
+    sizes = {"height": SIZE, "width": SIZE, "frames": FRAMES}
+    return {"weights": str(weights), "device": "cpu", "batch": 8} | sizes | more
