@@ -72,10 +72,10 @@ def test_nothing_is_written_called_started_or_imported(rows):
     assert [(row["name"], row["events"]) for row in rows if row["events"]] == []
 
 
-def test_the_benchmark_makes_its_tables_of_them(told):
-    rows = benchmark.rows_of(told)
-    assert {row["table"] for row in rows} >= {"By family", f"{len(told)} attacks"}
-    assert sum(row["cases"] for row in rows if row["table"] == "By family") == len(told)
+def test_the_benchmark_makes_its_tables_of_them(rows):
+    tables = benchmark.rows_of(rows)
+    assert "By family" in {row["table"] for row in tables}
+    assert sum(row["cases"] for row in tables if row["table"] == "By family") == len(rows)
 
 
 def test_a_refusal_is_short_and_says_what_to_do_next(refused):

@@ -206,7 +206,7 @@ def ranked(found: Found, rank: str | None) -> list[dict[str, Any]]:
     for name in names:
         some = [scores for (of, _), scores in found.scores.items() if of == name]
         values = {
-            metric: intervals.bootstrap_interval([one[metric] for one in some if one.get(metric) is not None])  # type: ignore[misc]
+            metric: intervals.bootstrap([one[metric] for one in some if one.get(metric) is not None])  # type: ignore[misc]
             for metric in some[0]
         }
         rows.append({"point": name, "seeds": len(some), "values": values})
