@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command import CHECKOUT, Child, Shell, sprite_clip
+from helpers.checkouts import copied
+from helpers.command import Child, Shell, sprite_clip
 
 METRIC = """
 from typing import Literal
@@ -54,10 +54,7 @@ class Metric:
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    folder = tmp_path / "checkout"
-    for part in ("retake", "flows", "tasks", "params"):
-        shutil.copytree(CHECKOUT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "weights"))
-    return folder
+    return copied(tmp_path / "checkout")
 
 
 def test_a_metric_is_one_module_and_one_entry_in_the_settings(tmp_path, checkout):

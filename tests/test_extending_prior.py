@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import yaml
+from helpers.checkouts import copied
 from helpers.command import CHECKOUT, Child, sprite_clip
 
 PARAMS = """
@@ -83,9 +82,7 @@ def test_a_prior_is_one_module_and_one_settings_file(tmp_path, kind):
     from retake.formats import open_series
     from retake.store import Store
 
-    checkout = tmp_path / "checkout"
-    for part in ("retake", "flows", "tasks", "params"):
-        shutil.copytree(CHECKOUT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    checkout = copied(tmp_path / "checkout")
     (checkout / f"retake/priors/{kind}/dummy.py").write_text(PARAMS + MODULES[kind])
     (checkout / f"params/{kind}/dummy.yaml").write_text("name: dummy\nvalue: 1.0\n")
 

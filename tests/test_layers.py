@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from helpers.checkouts import copied
 from helpers.command import CHECKOUT, Child, sprite_clip
 
 from flows.settings.choice import CHOICES
@@ -44,13 +45,19 @@ def edit(latents, backbone, priors, inputs, params, rng):
 '''
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def modules(layer: str) -> Iterator[tuple[str, ast.Module]]:
     """(path in the checkout, syntax tree) of every module of a layer."""
     for path in sorted((CHECKOUT / layer).rglob("*.py")):
-        yield str(path.relative_to(CHECKOUT)), ast.parse(path.read_text(encoding="utf-8"))
+        yield str(path.relative_to(CHECKOUT)), parsed(path)
 
 
-def imports(tree: ast.Module) -> set[str]:
+@cache
+def imports(tree: ast.Module) -> frozenset[str]:
     """Dotted names of everything that a module imports, at its top or inside a function."""
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -58,7 +65,7 @@ def imports(tree: ast.Module) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def packages(tree: ast.Module) -> set[str]:
@@ -102,6 +109,7 @@ def dotted(path: str) -> str:
     return ".".join(Path(path).with_suffix("").parts).removesuffix(".__init__")
 
 
+@cache
 def arrows() -> dict[str, set[str]]:
     """Module -> modules of ours that it imports: at its top, inside functions, and for types only."""
     trees = {dotted(path): tree for layer in ("flows", "tasks", "retake") for path, tree in modules(layer)}
@@ -116,7 +124,7 @@ def arrows() -> dict[str, set[str]]:
 
 
 def test_imports_make_no_circle():
-    left = arrows()
+    left = dict(arrows())
     while free := [module for module, targets in left.items() if not targets & left.keys()]:
         for module in free:
             del left[module]
@@ -206,9 +214,7 @@ def test_a_sixth_method_is_one_file_and_one_settings_file(tmp_path):
     from retake.formats import open_series
     from retake.store import Store
 
-    checkout = tmp_path / "checkout"
-    for part in ("retake", "flows", "tasks", "params"):
-        shutil.copytree(CHECKOUT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    checkout = copied(tmp_path / "checkout")
     (checkout / "retake/methods/inverted.py").write_text(METHOD)
     (checkout / "params/edit/inverted.yaml").write_text("name: inverted\nstrength: 1.0\n")
 
