@@ -53,5 +53,6 @@ def test_it_makes_its_tables_of_a_tiny_model(name, tmp_path):
     weights = small.save_embedded_like(tmp_path / "model")
     model = Model(name="tiny", **small.settings(weights, frames=16))
     rows = module.run(**module.SMOKE | {"models": {"tiny": model}})
+    assert rows
     assert all(row["model"].startswith("tiny") for row in rows)
     assert markdown(rows)

@@ -221,7 +221,9 @@ def test_a_prompt_is_as_long_as_the_configurations_say(tmp_path):
 
 @pytest.mark.parametrize("name", measure.PUBLISHED)
 def test_the_published_prompts_are_those_of_the_configurations(name):
-    assert measure.PUBLISHED[name].states == measure.prompt_states(measure.PUBLISHED[name].parts)
+    assert measure.PUBLISHED[name].states == measure.prompt_states(
+        measure.PUBLISHED[name].family, measure.PUBLISHED[name].parts
+    )
 
 
 # ---- what stages take ------------------------------------------------------------------------------------------------

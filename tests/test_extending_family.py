@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 from helpers import small_diffusion as small
-from helpers.command import CHECKOUT, Child, sprite_clip
+from helpers.checkouts import copied
+from helpers.command import Child, sprite_clip
+
+from retake.diffusion.model import Model
+from retake.errors import ConfigError
 
 FAMILY = '''
 """An image model that paints every frame by itself."""
 
 NETWORK = "unet"
 CLASSES = {
-    "unet": ("UNet2DModel", "UNet2DConditionModel"),
+    "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel",),
     "tokenizer": ("CLIPTokenizer",),
@@ -22,7 +26,6 @@ CLASSES = {
 SETTINGS = ()
 '''
 ADAPTER = """
-import torch
 from diffusers import UNet2DConditionModel
 
 from retake.diffusion.families.common.unet import UNet, blank, site, text_width
@@ -90,9 +93,7 @@ def colours(name: str) -> None:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     """A copy of the checkout with a family, a command and a group of priors more."""
-    folder = tmp_path_factory.mktemp("extended") / "checkout"
-    for part in ("retake", "flows", "tasks", "params"):
-        shutil.copytree(CHECKOUT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    folder = copied(tmp_path_factory.mktemp("extended") / "checkout")
 
     def write(path: str, text: str) -> None:
         (folder / path).parent.mkdir(exist_ok=True)
@@ -133,10 +134,12 @@ def checkout(tmp_path_factory) -> Path:
 
 
 def test_a_family_of_models_is_one_package(tmp_path, checkout):
+    from retake.diffusion.loading.load import load
     from retake.formats import open_series
     from retake.store import Store
 
     folder = small.save_embedded_like(tmp_path / "model", joint=False)
+    shutil.rmtree(folder / "motion_adapter")  # without which no family that ships takes this folder
     clip = sprite_clip(tmp_path / "clip.mp4", frames=4)
     shell = Child(tmp_path, checkout)
     size = [f"model.{side}=32" for side in ("height", "width")]
@@ -149,6 +152,8 @@ def test_a_family_of_models_is_one_package(tmp_path, checkout):
     assert record is not None
     assert len(open_series(store, record.artifact)) == 4
 
+    with pytest.raises(ConfigError, match="without a motion adapter"):
+        load(Model(family="unet_motion", weights=str(folder), height=32, width=32, frames=4))
     assert "Did you mean frames?" in shell("plan", *words, "model.family=frame").err
     assert "take no motion" in shell("plan", *words, "model.family=frames", f"model.motion={folder}").err
 
@@ -160,8 +165,17 @@ def test_a_command_is_one_function(tmp_path, checkout):
 
 
 def test_a_new_group_of_priors_is_the_lines_that_the_page_lists(tmp_path, checkout):
+    from retake.formats import open_series
+    from retake.store import Store
+
     shell, clip = Child(tmp_path, checkout), sprite_clip(tmp_path / "clip.mp4", frames=18)
     words = ("edit", clip, "--until", "brightness", "--json")
-    assert shell(*words, "brightness.gain=0.5").statuses() == {"frames": "ran", "brightness": "ran", "report": "ran"}
+    made = shell(*words, "brightness.gain=0.5")
+    assert made.statuses() == {"frames": "ran", "brightness": "ran", "report": "ran"}
+    store, keys = Store(tmp_path / "store" / "retake"), {stage["stage"]: stage["key"] for stage in made.data["stages"]}
+    records = {name: record for name, key in keys.items() if (record := store.find(name, key))}
+    frames, maps = (open_series(store, records[name].artifact) for name in ("frames", "brightness"))
+    for t in (0, 17):
+        assert maps[t] == pytest.approx(frames[t].mean(axis=-1) / 510, abs=1e-3)
     assert shell(*words, "brightness.gain=0.5").ran() == []
     assert "brightness.gain" in shell(*words, "brightness.gain=-1").err

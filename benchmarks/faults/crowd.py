@@ -65,8 +65,8 @@ def kill_who_computes(log: Path, dead: set[int]) -> float:
     """Kill the process that makes chunks now; seconds until another one makes one."""
 
     def others() -> list[int]:
-        outcomes = [int(line.split()[1]) for line in lines(log) if line.startswith("computing")]
-        return [pid for pid in outcomes if pid not in dead]
+        pids = [int(line.split()[1]) for line in lines(log) if line.startswith("computing")]
+        return [pid for pid in pids if pid not in dead]
 
     assert wait_for(lambda: bool(others()), 60)
     victim = others()[-1]

@@ -94,14 +94,14 @@ class Model(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _fits(self) -> Model:
         for name in ("motion", "image_adapter"):
-            if getattr(self, name) is not None and name not in family_of(self).SETTINGS:
+            if getattr(self, name) is not None and name not in family_of(self.family).SETTINGS:
                 raise ValueError(f"models of family={self.family} take no {name}")
         return self
 
 
-def family_of(model: Model) -> ModuleType:
-    """What the model's family says of itself: see families/__init__.py."""
-    return lookup("diffusion.families", model.family, "NETWORK")
+def family_of(name: str) -> ModuleType:
+    """What a family says of itself: see families/__init__.py."""
+    return lookup("diffusion.families", name, "NETWORK")
 
 
 class Modelled(BaseModel, frozen=True):

@@ -80,7 +80,7 @@ def sha256_and_md5(data: bytes | memoryview) -> tuple[str, str]:
 class Store:
     """Content-addressed store in the folder `root`, created by the first write.
 
-    >>> store = Store("/tmp/store")
+    >>> store = Store("store")
     >>> file = store.put("notes.txt", b"hello")
     >>> store.read(file)
     b'hello'

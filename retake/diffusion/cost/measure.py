@@ -27,8 +27,8 @@ from retake.diffusion.cost.meta_counter import tally
 from retake.diffusion.cost.predict import TABLE, WORKS, Cost, Tally, Work
 from retake.diffusion.loading.load import adapter_of, assembled
 from retake.diffusion.loading.offload import Parts
+from retake.diffusion.model import family_of
 from retake.diffusion.schedule import Schedule
-from retake.lookup import lookup
 
 CONFIGURATIONS = Path(__file__).with_name("configurations")
 META = torch.device("meta")
@@ -78,22 +78,22 @@ PUBLISHED: dict[str, Architecture] = {
 
 def of_folder(family: str, *folders: Path, frames: int, height: int, width: int, dtype: str) -> Architecture:
     """The architecture of a model in diffusers' folder format; a later folder has what the first lacks."""
-    classes, parts = lookup("diffusion.families", family, "NETWORK").CLASSES, {}
+    classes, parts = family_of(family).CLASSES, {}
     for folder in reversed(folders):
         parts |= {role: folder / role for role in classes if (folder / role / "config.json").is_file()}
-    states = prompt_states(parts)
+    states = prompt_states(family, parts)
     if "image_encoder" in parts:
         shown = configuration(parts["image_encoder"])["config"]
         states += (shown["image_size"] // shown["patch_size"]) ** 2 + 1
     return Architecture(family, parts, states, frames, height, width, dtype)
 
 
-def prompt_states(parts: Mapping[str, str | Path]) -> int:
+def prompt_states(family: str, parts: Mapping[str, str | Path]) -> int:
     """States of a prompt: as many as the text encoder has positions for (T5 has no limit), and no more than a video
     transformer reads (diffusers' own default where no configuration says)."""
-    settings = {name: value for part in parts.values() for name, value in configuration(part)["config"].items()}
-    reads = settings.get("max_text_seq_length", LONGEST)
-    return min(configuration(parts["text_encoder"])["config"].get("max_position_embeddings") or reads, reads)
+    denoiser, text = (configuration(parts[role])["config"] for role in (family_of(family).NETWORK, "text_encoder"))
+    reads = denoiser.get("max_text_seq_length", LONGEST)
+    return min(text.get("max_position_embeddings") or reads, reads)
 
 
 def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:

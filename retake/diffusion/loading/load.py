@@ -20,7 +20,6 @@ from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model, Noise, family_of
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
-from retake.lookup import lookup
 from retake.machine.device import device_of, dtype_of
 from retake.networks.checkpoint import refuse_remote_code
 from retake.weights.local import require
@@ -38,7 +37,7 @@ def load(model: Model) -> Backbone:
     cannot take, E276 for its schedule.
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
-    adapter, role = adapter_of(model.family), family_of(model).NETWORK
+    adapter, role = adapter_of(model.family), family_of(model.family).NETWORK
     folders = sources(model)
     schedule = schedule_of(folders, model.schedule)
     vouch(folders, (*ENCODERS, role))
@@ -59,7 +58,7 @@ def load_coder(model: Model) -> Backbone:
     Raises MachineError E302, E304, ConfigError E263, E272, E276, E280 to E284 and E289, as `load`.
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
-    folders, role = sources(model), family_of(model).NETWORK
+    folders, role = sources(model), family_of(model.family).NETWORK
     schedule = schedule_of(folders, model.schedule)
     vouch(folders, ("vae", role))
     found = {
@@ -80,9 +79,8 @@ def adapter_of(family: str) -> Any:
 
 def assembled(family: str, found: dict[str, Any]) -> Any:
     """The denoiser of a family out of components by role, which are taken from `found`."""
-    one = lookup("diffusion.families", family, "NETWORK").NETWORK
     make = getattr(adapter_of(family), "assembled", None)
-    return make(found) if make else found.pop(one)
+    return make(found) if make else found.pop(family_of(family).NETWORK)
 
 
 def size_of(model: Model) -> tuple[int, int, int]:
@@ -98,7 +96,7 @@ def sources(model: Model) -> list[Path]:
         if not folder.is_dir():
             raise ConfigError("E280", f"{folder} is no folder", "Give the folder of a pipeline in diffusers' format.")
         components.check_index(folder)
-    role = family_of(model).NETWORK
+    role = family_of(model.family).NETWORK
     if components.find(role, *folders) is None:
         raise ConfigError(
             "E280",
