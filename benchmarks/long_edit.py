@@ -29,15 +29,14 @@ EDIT = (
     "masks.box=[20,21,74,76]",  # around the disc of sprites:drift at this size
 )
 SEED, KILLS = 3, 3
-SMOKE = {"frames": (2, 8), "kills": 1}
 
 
-def run(frames: tuple[int, int] = FRAMES, kills: int = KILLS) -> list[dict[str, Any]]:
+def run(frames: tuple[int, int] = FRAMES) -> list[dict[str, Any]]:
     """Rows of two tables: memory and time of an edit, and what a kill costs."""
-    return list(edited(frames, kills))
+    return list(edited(frames))
 
 
-def edited(frames: tuple[int, int], kills: int) -> Iterator[dict[str, Any]]:
+def edited(frames: tuple[int, int]) -> Iterator[dict[str, Any]]:
     """Rows of two tables: memory and time of an edit, and what a kill costs."""
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
         clip, found = Path(folder) / "clip.mp4", {}
@@ -46,7 +45,7 @@ def edited(frames: tuple[int, int], kills: int) -> Iterator[dict[str, Any]]:
             order = prepared(Path(folder) / f"store-{count}", clip, count)
             found[count] = watched("benchmarks.stages", ["measure", *order])
         times = measure(prepared(Path(folder) / "store-watched", clip, frames[1]))
-        rows = list(killed(prepared(Path(folder) / "store-killed", clip, frames[1]), frames[1], kills))
+        rows = list(killed(prepared(Path(folder) / "store-killed", clip, frames[1]), frames[1]))
     short, long = (found[count] for count in frames)
     quarter = frames[1] // 4
     yield {
@@ -77,9 +76,9 @@ def measure(order: list[str]) -> dict[int, float]:
     return times
 
 
-def killed(order: list[str], count: int, kills: int) -> Iterator[dict[str, Any]]:
+def killed(order: list[str], count: int) -> Iterator[dict[str, Any]]:
     """Kill the edit at frames drawn at random, each time going on in a store of what the one before left behind."""
-    chosen, keep = sorted(random.Random(SEED).sample(range(1, count), kills)), 16
+    chosen, keep = sorted(random.Random(SEED).sample(range(1, count), KILLS)), 16
     reached = None
     for at in [*chosen, 0]:  # the last only shows where it goes on
         process = subprocess.Popen(
