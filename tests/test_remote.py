@@ -14,6 +14,7 @@ from flows.runners import Local
 from retake import dvc
 from retake.artifact import KINDS, File
 from retake.errors import ConfigError
+from retake.recipe import Recipe
 from retake.store import Record, Store
 from retake.store.remote import Remote
 
@@ -66,6 +67,19 @@ def test_a_second_store_computes_nothing_after_a_pull(remote, tmp_path):
     assert remote.push(other).records == 4
     assert remote.pull(one).records == 4
     assert set(edited(one, tmp_path, "edit.strength=0.5").values()) == {"cached"}
+
+
+def test_files_of_one_content_are_fetched_once(remote, tmp_path):
+    """Two downloads of one object would take each other's file away."""
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    recipe = Recipe("frames", 1, params={})
+    files = tuple(one.put(f"{n:05d}.safetensors", b"the same") for n in range(4))
+    one.publish(Record(recipe.key, recipe.ingredients(), KINDS["frames"](files, {}), 1.0, {}))
+    assert remote.push(one).objects == 1
+    assert remote.pull(other).as_json() == {"records": 1, "objects": 1, "bytes": len(b"the same"), "broken": 0}
+    record = other.find("frames", recipe.key)
+    assert record is not None
+    assert [other.read(file) for file in record.artifact.files] == [b"the same"] * 4
 
 
 def test_a_damaged_remote_costs_a_recomputation_and_nothing_else(remote, tmp_path):

@@ -91,7 +91,7 @@ class Remote:
                 if record is None or not is_safe(record, stage):
                     moved.broken += 1
                     continue
-                missing = [f for f in record.artifact.files if not store.has(f)]
+                missing = {f.sha256: f for f in record.artifact.files if not store.has(f)}.values()
                 fetched = list(pool.map(lambda file: self.pull_object(store, file, scratch), missing))
                 if not all(fetched):
                     moved.broken += 1
