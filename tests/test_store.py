@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults.disk import Disk
 from retake.artifact import Frames
 from retake.errors import DamagedError, MachineError, MediaError
 from retake.machine.disk import atomic_path, write_atomic
@@ -285,3 +286,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert (target.read_text(), list(tmp_path.iterdir())) == ("after", [target])
     with pytest.raises(MachineError, match="E502"):
         write_atomic(tmp_path / "nowhere" / "x", b"")
+
+
+def test_a_disk_that_fails_while_damage_is_set_aside_says_so(tmp_path):
+    store = Store(tmp_path / "store", lambda message: None)
+    path = store.object_path(store.put("a", b"right").sha256)
+    os.chmod(path, 0o644)
+    path.write_bytes(b"wrong")
+    with Disk(store.root, 1, "EIO"), pytest.raises(MachineError, match="E505"):
+        store.put("a", b"right")
+    file = store.put("a", b"right")
+    assert store.read(file) == b"right"

@@ -424,7 +424,7 @@ class Store:
     def _set_aside(self, path: Path, reason: str) -> None:
         self.warn(f"{path.parent.name}/{path.name[:12]}: {reason}; set aside, will be made again")
         target = self.root / "quarantine" / f"{path.name[:80]}-{uuid.uuid4().hex[:8]}"
-        with contextlib.suppress(FileNotFoundError):
+        with explain_write_errors(self.root), contextlib.suppress(FileNotFoundError):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
             target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n", encoding="utf-8")
