@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers.command import Child, CommandResult, reference, sprite_clip
+from helpers.command import Child, CommandResult, Shell, reference, sprite_clip
 from helpers.small_disk import small_disk
 
 BOX = ("--box", "20,20,80,80")
@@ -171,7 +171,7 @@ def test_a_second_ctrl_c_ends_it_now_and_harms_nothing(hows, pause, given, tmp_p
     assert err.count("E130") in (1, 2)  # the first may have told it already
     assert "Traceback" not in err
     assert wait_for(lambda: not children_of(child.pid), 5)
-    assert shell("verify").code == 0
+    assert Shell(tmp_path)("verify").code == 0
 
 
 # ---- a store that may only be read, and a server that is gone --------------------------------------------------------
