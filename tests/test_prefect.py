@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,26 @@ def server():
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="module")
+def made(server, tmp_path_factory) -> tuple[Path, dict[str, Any], dict[str, str]]:
+    """A store that an edit's flow has filled, what the flow said, and how its tasks ended."""
+    from flows.edit import edit_clip
+
+    home = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETAKE_STORE", str(home / "store"))
+        patch.setenv("RETAKE_EDITS", str(home / "edits"))
+        told = edit_clip("sprites:drift", SETTINGS)
+        return home / "store", told, states_of_last_run()
+
+
+@pytest.fixture
+def first(made, own_store) -> dict[str, Any]:
+    """What the flow said that filled the store which the test starts with, a copy."""
+    shutil.copytree(made[0], own_store.parent)
+    return made[1]
 
 
 def states_of_last_run() -> dict[str, str]:
@@ -48,13 +71,12 @@ def artifact_keys() -> set[str]:
         return {a["key"] for a in client.request("POST", "/artifacts/filter", json={}).json()}
 
 
-def test_stages_are_tasks_and_hits_are_cached(server, own_store, tmp_path, monkeypatch):
+def test_stages_are_tasks_and_hits_are_cached(made, first):
     from flows.edit import edit_clip
     from flows.editing import edit
 
-    first = edit_clip("sprites:drift", SETTINGS)
     assert [s["status"] for s in first["stages"]] == ["ran"] * len(MADE)
-    assert states_of_last_run() == dict.fromkeys(MADE, "Completed")
+    assert made[2] == dict.fromkeys(MADE, "Completed")
 
     again = edit_clip("sprites:drift", SETTINGS)
     assert [s["status"] for s in again["stages"]] == ["cached"] * len(MADE)
@@ -72,10 +94,9 @@ def test_stages_are_tasks_and_hits_are_cached(server, own_store, tmp_path, monke
     assert "retake-optical-flow" in keys
 
 
-def test_a_changed_parameter_runs_only_what_depends_on_it(server, own_store):
+def test_a_changed_parameter_runs_only_what_depends_on_it(first):
     from flows.edit import edit_clip
 
-    edit_clip("sprites:drift", SETTINGS)
     edit_clip("sprites:drift", [*SETTINGS, "edit.strength=0.5"])
     states = states_of_last_run()
     assert {name for name, state in states.items() if state == "Completed"} == {"edit", "decode", "metrics", "report"}
@@ -91,13 +112,12 @@ def test_a_refused_clip_fails_the_run_with_its_code(server, own_store, tmp_path)
         edit_clip(str(empty), SETTINGS)
 
 
-def test_damage_is_healed_inside_a_flow(server, own_store):
+def test_damage_is_healed_inside_a_flow(first, own_store):
     import os
 
     from flows.edit import edit_clip
     from retake.store import Store
 
-    first = edit_clip("sprites:drift", SETTINGS)
     store = Store(own_store, lambda _: None)
     frames = next(iter(store.records("frames"))).artifact
     path = store.object_path(frames.files[0].sha256)
