@@ -19,6 +19,7 @@ WIDTH, HEIGHT, FRAMES = 96, 64, 20
 SIZE = (WIDTH, HEIGHT)
 PROMPTS = {1: Prompt(box=(20, 20, 50, 50)), 2: Prompt(points=((70, 30, 1), (10, 10, 0)))}
 CORRECTED = 9  # frames after the prompt
+STOPS = {0, 1, 5, 6, CORRECTED - 1, CORRECTED, 14, 15, 16}  # where a memory begins, is corrected, and is full
 CLICK = Prompt(points=((60, 40, 1),))
 META = {"count": FRAMES, "width": WIDTH, "height": HEIGHT, "source_width": WIDTH, "source_height": HEIGHT}
 
@@ -222,8 +223,8 @@ def params(small, backend, **others):
 
 
 def followed(p, clip, reverse, correct=True, stops=False):
-    """Masks bool [T, 2, H, W] from the prompt on, and the network's logits. With `stops` every frame has a tracker of
-    its own, made from the state after the one before, by way of the bytes that a store would keep."""
+    """Masks bool [T, 2, H, W] from the prompt on, and the network's logits. With `stops` another tracker
+    goes on behind each of STOPS, made from the state by way of the bytes that a store would keep."""
     tracker, masks, logits = sam2.tracker(p, SIZE, None, reverse), [], []
     for k, t in enumerate(times_of(clip, reverse)):
         moment = Moment(t, clip[t])
@@ -232,6 +233,6 @@ def followed(p, clip, reverse, correct=True, stops=False):
             found[1] = tracker.correct(moment, 1, CLICK)
         masks.append(np.stack([found[i].mask for i in (1, 2)]))
         logits.append(np.stack([memory.at(tracker.outputs[i], t)["pred_masks"].float()[0, 0].numpy() for i in (1, 2)]))
-        if stops:
+        if stops and k in STOPS:
             tracker = sam2.tracker(p, SIZE, unpack(pack(tracker.state())), reverse)
     return np.stack(masks), np.stack(logits)
