@@ -42,7 +42,7 @@ HERE = Path(__file__).resolve().parents[1]
 SHEETS = HERE / "artifacts" / "sheets"
 REAL = HERE.parent / "shared" / "clips"
 SPEEDS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, np.inf)  # bins, pixels a frame
-SMOKE = {"clips": 1, "steps": 2}
+SMOKE = {"clips": 1, "steps": 2, "coded": 1}
 
 
 def run(
@@ -51,8 +51,9 @@ def run(
     steps: int = STEPS,
     guidance: float = GUIDANCE,
     sheets: Path = SHEETS,
+    coded: int = 32,
 ) -> list[dict[str, Any]]:
-    """Rows of three tables: captions, speeds, and what the autoencoder loses."""
+    """Rows of three tables: captions, speeds, and what the autoencoder loses. coded: sprite clips of the last."""
     from retake.diffusion.loading.load import load
     from retake.synthetic.clips import Limits
     from retake.training import scores
@@ -70,7 +71,7 @@ def run(
         write(sheets, name.replace(", ", "_").replace(" ", "_"), shown, subjects)
     title = f"Captions: {clips} clips, {steps} steps, guidance {guidance:g}"
     rows = [attributes(title, name, shown, subjects, seconds) for name, (shown, seconds) in made.items()]
-    return [*rows, *speeds({name: shown for name, (shown, _) in made.items()}), *reconstructions(first)]
+    return [*rows, *speeds({name: shown for name, (shown, _) in made.items()}), *reconstructions(first, coded)]
 
 
 def attributes(title: str, name: str, made: np.ndarray, subjects: Sequence[Subject], seconds: float) -> dict[str, Any]:
@@ -136,12 +137,12 @@ def write(folder: Path, name: str, made: np.ndarray, subjects: Sequence[Subject]
     (folder / "captions.txt").write_text("".join(f"{n:02d} {subject}\n" for n, subject in enumerate(subjects)))
 
 
-def reconstructions(backbone: Backbone) -> Iterator[dict[str, Any]]:
+def reconstructions(backbone: Backbone, count: int) -> Iterator[dict[str, Any]]:
     """What the autoencoder loses on sprite clips, and on real clips where they are there."""
     from retake.synthetic import clips
 
-    made = np.stack([clips.render(clips.draw(4_000 + n).scene) for n in range(32)])
-    shown = {"32 sprite clips": made}
+    made = np.stack([clips.render(clips.draw(4_000 + n).scene) for n in range(count)])
+    shown = {f"{count} sprite clips": made}
     shown |= {path.stem: every_fifth(path, backbone)[None] for path in sorted(REAL.glob("*.mp4"))}
     for name, frames in shown.items():
         error = np.square(through(backbone, frames).astype(float) - frames).mean()

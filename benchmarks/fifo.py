@@ -17,7 +17,7 @@ that lead from the published loop to ours one by one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +33,17 @@ if TYPE_CHECKING:
 
 CLIP = 100
 LOOKAHEADS = 8, 4, 0
-SMOKE = {"models": {"embedded": Model()}, "frames": 1}
+SMOKE = {"frames": 1, "lookaheads": (4,)}
 
 
-def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP) -> list[dict[str, Any]]:
+def run(
+    models: Mapping[str, Model] = MODELS, frames: int = CLIP, lookaheads: Sequence[int] = LOOKAHEADS
+) -> list[dict[str, Any]]:
     """Rows of the tables, in the order above."""
     import torch
 
     cases = [shipped(model) for model in models.values()]
-    rows = [row for case in cases for row in asked(case)]
+    rows = [row for case in cases for row in asked(case, lookaheads)]
     rows += [row for case in cases for row in generated(case, frames)]
     if torch.cuda.is_available():
         rows += on_a_gpu()
@@ -51,7 +53,7 @@ def run(models: Mapping[str, Model] = MODELS, frames: int = CLIP) -> list[dict[s
 # ---- frames asked --------------------------------------------------------------------------------------------------
 
 
-def asked(case: Case) -> Iterator[dict[str, Any]]:
+def asked(case: Case, lookaheads: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A row for the published schedule, and one for an edit with each lookahead."""
     from benchmarks.published_fifo import published
     from retake.diffusion.sampling.fifo import Diagonal
@@ -63,7 +65,7 @@ def asked(case: Case) -> Iterator[dict[str, Any]]:
     most = whole.evaluations(CLIP, ready=b.length, repeat=True, guided=True)
     start = levels_below(b, STEPS, RECOMMENDED.enter)
     ways: dict[str, tuple[Diagonal, int]] = {"published": (whole, most)}
-    for ahead in LOOKAHEADS:
+    for ahead in lookaheads:
         diagonal = Diagonal.of(b, STEPS, start, ahead)
         ways[f"edit=moca, edit.lookahead={ahead}"] = diagonal, diagonal.evaluations(CLIP, guided=True)
     for way, (diagonal, count) in ways.items():

@@ -8,12 +8,13 @@ came out of the queue. The edit is also killed by the system (SIGKILL) at frames
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,50 +22,53 @@ from benchmarks.stages import passed
 from benchmarks.watched import watched
 
 FRAMES = 75, 300
+MODEL = ("model=embedded_dit",)
 EDIT = (
     "edit=moca",
-    "model=embedded_dit",
     "edit.reference=params/dataset/ball.png",
     "edit.source_prompt=a red disc moves right",
     "masks.box=[20,21,74,76]",  # around the disc of sprites:drift at this size
 )
 SEED, KILLS = 3, 3
+SMOKE = {"frames": (4, 8), "kills": 1}
 
 
-def run(frames: tuple[int, int] = FRAMES) -> list[dict[str, Any]]:
-    """Rows of two tables: memory and time of an edit, and what a kill costs."""
-    return list(edited(frames))
-
-
-def edited(frames: tuple[int, int]) -> Iterator[dict[str, Any]]:
-    """Rows of two tables: memory and time of an edit, and what a kill costs."""
+def run(frames: tuple[int, int] = FRAMES, kills: int = KILLS, model: Sequence[str] = MODEL) -> list[dict[str, Any]]:
+    """Rows of two tables: memory and time of an edit, and what a kill costs. model: what is typed to choose it."""
+    short, long = frames
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
-        clip, found = Path(folder) / "clip.mp4", {}
-        watched(__name__, ["write_clip", str(clip), str(frames[1])])
-        for count in frames:
-            order = prepared(Path(folder) / f"store-{count}", clip, count)
-            found[count] = watched("benchmarks.stages", ["measure", *order])
-        times = measure(prepared(Path(folder) / "store-watched", clip, frames[1]))
-        rows = list(killed(prepared(Path(folder) / "store-killed", clip, frames[1]), frames[1]))
-    short, long = (found[count] for count in frames)
-    quarter = frames[1] // 4
-    yield {
-        "table": f"edit=moca on a clip of {frames[1]} frames, against {frames[0]}",
-        "frames": frames[1],
+        clip = Path(folder) / "clip.mp4"
+        watched(__name__, ["write_clip", str(clip), str(long)])
+        orders = {count: prepared(Path(folder) / f"store-{count}", clip, count, model) for count in frames}
+        fresh = [other_store(orders[long], Path(folder) / name) for name in ("watched", "killed")]
+        peaks = {count: watched("benchmarks.stages", ["measure", *order])["both"] for count, order in orders.items()}
+        times = measure(fresh[0])
+        rows = list(killed(fresh[1], long, kills))
+    quarter = long // 4
+    whole = {
+        "table": f"edit=moca on a clip of {long} frames, against {short}",
+        "frames": long,
         "ms a frame, second quarter": 1000 * (times[2 * quarter] - times[quarter]) / quarter,
         "last quarter": 1000 * (times[4 * quarter] - times[3 * quarter]) / quarter,
-        "peak, MB": long["both"] / 1e6,
-        f"peak on {frames[0]} frames, MB": short["both"] / 1e6,
-        "ratio": long["both"] / short["both"],
+        "peak, MB": peaks[long] / 1e6,
+        f"peak on {short} frames, MB": peaks[short] / 1e6,
+        "ratio": peaks[long] / peaks[short],
     }
-    yield from rows
+    return [whole, *rows]
 
 
-def prepared(store: Path, clip: Path, count: int) -> list[str]:
+def prepared(store: Path, clip: Path, count: int, model: Sequence[str]) -> list[str]:
     """Everything before the edit in a store of its own; what stages.py is told to run it."""
-    order = ["edit", str(clip), str(store), str(count), *EDIT]
+    order = ["edit", str(clip), str(store), str(count), *model, *EDIT]
     watched("benchmarks.stages", ["prepare", *order])
     return order
+
+
+def other_store(order: list[str], store: Path) -> list[str]:
+    """The same order on a copy of its store."""
+    stage, clip, of, *rest = order
+    shutil.copytree(of, store)
+    return [stage, clip, str(store), *rest]
 
 
 def measure(order: list[str]) -> dict[int, float]:
@@ -76,9 +80,9 @@ def measure(order: list[str]) -> dict[int, float]:
     return times
 
 
-def killed(order: list[str], count: int) -> Iterator[dict[str, Any]]:
+def killed(order: list[str], count: int, kills: int) -> Iterator[dict[str, Any]]:
     """Kill the edit at frames drawn at random, each time going on in a store of what the one before left behind."""
-    chosen, keep = sorted(random.Random(SEED).sample(range(1, count), KILLS)), 16
+    chosen, keep = sorted(random.Random(SEED).sample(range(1, count), kills)), 16
     reached = None
     for at in [*chosen, 0]:  # the last only shows where it goes on
         process = subprocess.Popen(

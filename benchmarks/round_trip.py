@@ -32,25 +32,40 @@ CLIPS = 4
 FIRST = 4_000  # seed of the first sprite clip; training began at a million
 LONG = 48
 BAR = 0.5  # dB
+SMOKE = {"clips": 1, "long": 12, "steps": 2}
 EXACT = {"precision": "float32", "tolerance": 1e-5, "iterations": 50}
 
 
-def run(models: Mapping[str, Model] = MODELS, clips: int = CLIPS, long: int = LONG) -> list[dict[str, Any]]:
-    """Rows of three tables: clips of the model's length, a long clip, long clips from noise."""
+def run(
+    models: Mapping[str, Model] = MODELS, clips: int = CLIPS, long: int = LONG, steps: int | None = None
+) -> list[dict[str, Any]]:
+    """Rows of three tables: clips of the model's length, a long clip, long clips from noise. steps: of the inversion,
+    the stage's own by default."""
     from retake.diffusion.loading.load import load
 
     backbones = {name: load(model) for name, model in models.items()}
-    rows = [row for name, backbone in backbones.items() for row in short_clips(name, backbone, clips)]
-    rows += [long_clip(name, backbone, long) for name, backbone in backbones.items()]
-    return rows + [row for name, backbone in backbones.items() for row in from_noise(name, backbone, long)]
+    settings = inversion(steps)
+    rows = [row for name, backbone in backbones.items() for row in short_clips(name, backbone, clips, settings)]
+    rows += [long_clip(name, backbone, long, settings) for name, backbone in backbones.items()]
+    for name, backbone in backbones.items():
+        rows += from_noise(name, backbone, long, min(20, settings.steps), settings.overlap)
+    return rows
 
 
-def short_clips(name: str, backbone: Backbone, clips: int) -> Iterator[dict[str, Any]]:
-    """A row for each clip: inversion by default and as exact as it gets, and plain DDIM inversion beside them."""
+def inversion(steps: int | None) -> Params:
+    """The inversion stage's settings, of so many steps."""
     from tasks.inversion import Params
 
-    settings = Params()  # type: ignore[call-arg]
-    kinds = {"": settings, "exact: ": Params(**EXACT), "plain: ": Params(iterations=0)}  # type: ignore[arg-type,call-arg]
+    return Params(**{} if steps is None else {"steps": steps})  # type: ignore[arg-type]
+
+
+def short_clips(name: str, backbone: Backbone, clips: int, settings: Params) -> Iterator[dict[str, Any]]:
+    """A row for each clip: inversion by default and as exact as it gets, and plain DDIM inversion beside them."""
+    kinds = {
+        "": settings,
+        "exact: ": settings.model_copy(update=EXACT),
+        "plain: ": settings.model_copy(update={"iterations": 0}),
+    }
     for clip, frames in sources(backbone, clips):
         row: dict[str, Any] = {
             "table": f"Round trip, {backbone.frames} frames, {settings.steps} steps",
@@ -74,13 +89,11 @@ def short_clips(name: str, backbone: Backbone, clips: int) -> Iterator[dict[str,
         yield row
 
 
-def long_clip(name: str, backbone: Backbone, frames: int) -> dict[str, Any]:
+def long_clip(name: str, backbone: Backbone, frames: int, settings: Params) -> dict[str, Any]:
     """A row on a sprite clip that takes several windows."""
     from retake.diffusion.sampling.windows import Windows
     from retake.synthetic import clips
-    from tasks.inversion import Params
 
-    settings = Params()  # type: ignore[call-arg]
     scene = clips.draw(FIRST, clips.Limits(size=backbone.height, frames=frames)).scene
     source = clips.render(scene)
     z = backbone.encode(tensor(source[None], backbone.device))[0]
@@ -102,22 +115,21 @@ def long_clip(name: str, backbone: Backbone, frames: int) -> dict[str, Any]:
     }
 
 
-def from_noise(name: str, backbone: Backbone, frames: int, steps: int = 20) -> Iterator[dict[str, Any]]:
+def from_noise(name: str, backbone: Backbone, frames: int, steps: int, overlap: int) -> Iterator[dict[str, Any]]:
     """Rows on a clip made from noise, with windows that overlap and with windows that do not."""
     from retake.diffusion.sampling.ddim import noise, sample
     from retake.diffusion.sampling.windows import Windows
-    from tasks.inversion import Params
 
     grid = backbone.grid(frames, backbone.height, backbone.width)
-    for overlap in Params().overlap, 0:  # type: ignore[call-arg]
-        windows = Windows.of(backbone, grid.frames, overlap)
+    for shared in overlap, 0:
+        windows = Windows.of(backbone, grid.frames, shared)
         z = noise(FIRST, range(grid.frames), grid[1:]).to(backbone.device)
         condition = backbone.condition(text=["a red disc moving left"])
         sample(backbone, z, condition, steps=steps, guidance=4.0, windows=windows, batch=len(windows.spans))
         yield {
             "table": f"{frames} frames from noise, {steps} steps, guidance 4",
             "model": name,
-            "overlap": overlap,
+            "overlap": shared,
             "windows": len(windows.spans),
             "seam": seam(decoded(backbone, z), windows),
         }

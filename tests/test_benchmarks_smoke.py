@@ -9,15 +9,18 @@ import json
 from typing import Any
 
 import pytest
+from helpers import small_cogvideox
 from helpers import small_diffusion as small
 
+from benchmarks import NAMES, long_edit
 from benchmarks.table import markdown
 from retake.diffusion.model import Model
 from retake.errors import MachineError
 
 # The whole corpus of attacks runs once, in test_attacks.py, where the benchmark makes its rows of what came of it.
-HERE = ("depth", "stages", "lengths", "memory", "store", "sprites", "gallery")  # the others have not run at SMOKE yet
-ON_A_MODEL = ("diffusion",)
+ELSEWHERE = ("faults.attacks",)
+ON_A_MODEL = ("embedded", "round_trip", "diffusion", "fifo")
+HERE = [name for name in NAMES if name not in (*ELSEWHERE, *ON_A_MODEL, "long_edit")]
 
 
 def in_this_process(module: str, order: list[str]) -> dict[str, float]:
@@ -48,11 +51,27 @@ def test_it_runs_and_makes_its_tables(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ON_A_MODEL)
-def test_it_makes_its_tables_of_a_tiny_model(name, tmp_path):
+def test_it_makes_its_tables_of_a_tiny_model(name, tmp_path, monkeypatch):
     module: Any = importlib.import_module(f"benchmarks.{name}")
+    monkeypatch.setattr(module, "REAL", tmp_path / "none", raising=False)
+    sizes: dict[str, int] = {}
+    chosen: dict[str, Any] = {}
+    if name == "embedded":  # captions are drawn for clips of this size, whatever the model's
+        sizes, chosen = {"frames": 16, "width": 128, "height": 128}, {"sheets": tmp_path / "sheets"}
     weights = small.save_embedded_like(tmp_path / "model")
-    model = Model(name="tiny", **small.settings(weights, frames=16))
-    rows = module.run(**module.SMOKE | {"models": {"tiny": model}})
+    chosen["models"] = {"tiny": Model(name="tiny", **small.settings(weights, **sizes))}
+    rows = module.run(**module.SMOKE | chosen)
     assert rows
-    assert all(row["model"].startswith("tiny") for row in rows)
+    assert all(row["table"] for row in rows)
+    assert markdown(rows)
+
+
+def test_a_long_edit_is_measured_and_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(long_edit, "watched", in_this_process)
+    weights, parts = small_cogvideox.save_embedded(tmp_path)
+    words = ["family=cogvideox", f"weights={weights}", f"parts={parts}", "width=64", "height=64", "frames=16"]
+    rows = long_edit.run(**long_edit.SMOKE, model=[f"model.{word}" for word in words])
+    whole, killed = rows
+    assert whole["last quarter"] > 0
+    assert killed["killed behind frame"] >= killed["went on behind frame"] >= 0
     assert markdown(rows)
