@@ -219,7 +219,7 @@ def open_clip(spec: str) -> Clip:
     try:
         return _file_clip(spec)
     except (OSError, ValueError, RuntimeError) as error:  # too long, not text, unknown home folder
-        why = f"{spec[:80]!r} is no name of a file: {error.strerror if isinstance(error, OSError) else error}"
+        why = f"{spec[:80]!r} is not a file name: {error.strerror if isinstance(error, OSError) else error}"
         raise MediaError("E400", why[:300], "Give the path of a video, for example clip.mp4") from error
 
 
@@ -233,7 +233,7 @@ def _file_clip(spec: str) -> Clip:
     if not path.exists() and root not in PROTOCOLS and re.fullmatch(r"[\w./~-]+:[A-Za-z0-9][\w.-]*", spec):
         raise MediaError(
             "E400",
-            f"{root} is no DAVIS tree: there is no folder {Path(root) / 'JPEGImages'}",
+            f"{root} is not a DAVIS tree: there is not a folder {Path(root) / 'JPEGImages'}",
             "Write DAVIS_ROOT:sequence, as in /data/DAVIS:bear",
         )
     local_file(os.path.expanduser(spec))

@@ -19,6 +19,7 @@ sys.path.insert(0, str(CHECKOUT))
 # Before torch is imported, here and in child processes: networks as small as the tests' are slower on several threads,
 # much slower while the machine is busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # child processes use what the first of them compiled
 
 
 # Files that take minutes, of which the first mostly waits for servers: begun at the end, they would run on alone.

@@ -57,9 +57,7 @@ class Site:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        # Every run is a Python of its own; they use what the first has compiled.
-        away = ("PREFECT_", "RETAKE_", "PYTHONDONTWRITEBYTECODE")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(away)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RETAKE_"))}
         self.environment = kept | {
             "PREFECT_HOME": str(home / "prefect"),
             "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",

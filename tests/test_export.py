@@ -344,10 +344,10 @@ def test_it_takes_the_place_of_its_own_and_of_nothing_else(home, tmp_path):
     assert again(("masks", "region")) == ""
     assert painted.read_bytes() == known
     (out / "SHA256SUMS").unlink()
-    assert "no export" in again(("masks", "region"))
+    assert "not an export" in again(("masks", "region"))
     out = tmp_path / "file"
     out.write_text("mine")
-    assert "no folder" in again()
+    assert "not a folder" in again()
 
 
 @pytest.mark.parametrize(

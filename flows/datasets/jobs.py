@@ -162,7 +162,7 @@ def clips_of(dataset: Dataset, common: Mapping[str, Any]) -> tuple[list[tuple[st
         return clips, [], problems
     rows, waiting, wrong = rows_of(dataset.manifest, dataset.settle)
     own = {clip.id.lower() for _, clip in clips}
-    problems += [*wrong, *(f"the id {row.id!r} stands in dataset.clips, too" for row in rows if row.id.lower() in own)]
+    problems += [*wrong, *(f"the id {row.id!r} is also in dataset.clips" for row in rows if row.id.lower() in own)]
     for row in rows:
         given = entry(row)
         if not row.line:  # what a tree holds beside its clips is taken where the settings ask for it

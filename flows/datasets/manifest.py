@@ -46,7 +46,7 @@ class ManifestError(ConfigError):
         problems = sorted(problems, key=line_of)
         more = f"; and {len(problems) - MOST} more" if len(problems) > MOST else ""
         message = f"{path}: {'; '.join(problems[:MOST])}{more}"
-        super().__init__("E297", message, "Mend this; nothing has run.")
+        super().__init__("E297", message, "Fix this; nothing has run.")
         self.problems = tuple(problems)
 
     def as_json(self) -> dict[str, Any]:

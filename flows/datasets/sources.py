@@ -49,7 +49,7 @@ def no_clip(spec: str) -> str | None:
     except RetakeError as error:
         return error.message if error.code != "E401" else None  # an empty file is a bad clip, not a bad line
     except (OSError, RuntimeError) as error:
-        return f"{spec[:40]!r} is no clip: {error}"[:200]
+        return f"{spec[:40]!r} is not a clip: {error}"[:200]
     return None
 
 

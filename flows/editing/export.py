@@ -143,7 +143,7 @@ def opened(clip_or_edit: str, overrides: Sequence[str]) -> tuple[Clip, Settings]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError("E255", f"{folder}/recipe.json cannot be read: {error}", "Give the clip.") from error
         if method == "comparison":  # its settings would make an edit that nobody asked for
-            raise ConfigError("E255", f"{folder} compares two clips and is no edit", f"Give the clip: {spec}")
+            raise ConfigError("E255", f"{folder} compares two clips and is not an edit", f"Give the clip: {spec}")
         return open_clip(spec), validate({**compose([]), **chosen})
     return open_clip(clip_or_edit), settings(list(overrides))
 

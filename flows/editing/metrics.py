@@ -107,7 +107,7 @@ def check(overrides: Sequence[str], mask: str | None) -> None:
         if group in ("edit", "decode", "dataset"):
             raise ConfigError(
                 "E205",
-                f"{override} has no say here: the result is there already",
+                f"{override} does not apply: the result already exists",
                 "Drop it; see retake metrics --help.",
             )
 

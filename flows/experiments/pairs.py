@@ -25,7 +25,7 @@ def read_pairs(path: Path) -> list[Row]:
         except RetakeError as error:
             problems.append(f"line {row.line}: {error.message}")
         except (OSError, RuntimeError) as error:  # a name too long, a home that nobody has
-            problems.append(f"line {row.line}: {row.clip[:40]!r} is no clip: {error}"[:200])
+            problems.append(f"line {row.line}: {row.clip[:40]!r} is not a clip: {error}"[:200])
     if not problems and not rows:
         problems.append("line 2: no pair")
     if problems:

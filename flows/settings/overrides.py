@@ -98,7 +98,7 @@ def refuse_long(key: str, text: str) -> None:
     if len(text) > LONGEST:
         raise ConfigError(
             "E205",
-            f"{key!r} stands in a setting of {len(text)} characters, more than {LONGEST}",
+            f"{key!r} is in a setting of {len(text)} characters, more than {LONGEST}",
             "Write a short plain value; many belong in a file.",
         )
 

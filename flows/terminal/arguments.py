@@ -16,7 +16,7 @@ def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     if box is None:
         return rest
     if any(text.startswith("masks.box=") for text in rest):
-        raise ConfigError("E221", "the box stands there twice: --box and masks.box", "Leave one of them out.")
+        raise ConfigError("E221", "the box is given twice: --box and masks.box", "Leave one of them out.")
     try:
         corners = [float(part) for part in box.split(",")]
     except ValueError:

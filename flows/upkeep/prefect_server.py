@@ -29,7 +29,7 @@ def fix(notify: str | None = None) -> list[str]:
     if not os.environ.get("PREFECT_API_URL"):
         raise ConfigError(
             "E219",
-            "no Prefect server is set, and nothing else is mended here",
+            "no Prefect server is set, and nothing else can be fixed here",
             "Set its address: export PREFECT_API_URL=http://127.0.0.1:4200/api",
         )
     import httpx

@@ -200,7 +200,7 @@ def check_numbers(config: Mapping[str, Any]) -> None:
             raise ConfigError("E276", where, f"It is a number from {least} to {most}.")
     given = config.get("trained_betas")
     if given is not None and not (isinstance(given, list) and given and all(isinstance(b, float) for b in given)):
-        raise ConfigError("E276", "trained_betas of a scheduler_config.json is no list of fractions", "Leave it out.")
+        raise ConfigError("E276", "trained_betas of scheduler_config.json is not a list of fractions", "Leave it out.")
 
 
 def betas(config: Mapping[str, Any]) -> Tensor:

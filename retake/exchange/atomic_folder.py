@@ -71,7 +71,7 @@ def why_not_replaceable(folder: Path) -> str:
     if not folder.exists() and not folder.is_symlink():
         return ""
     if not folder.is_dir():
-        return "it is no folder"
+        return "it is not a folder"
     files = list_files(folder)
     if not files:
         return ""
@@ -80,7 +80,7 @@ def why_not_replaceable(folder: Path) -> str:
     except (OSError, ValueError):
         lines = None
     if lines is None:
-        return "it holds files, and is no export"
+        return "it holds files, and is not an export"
     sums = {file: known for known, _, file in (line.partition("  ") for line in lines)}
     if more := sorted(set(files) - sums.keys() - {SUMS}):
         return f"{more[0]} is not of the export"

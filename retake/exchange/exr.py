@@ -89,7 +89,7 @@ def _attribute(name: str, of: str, content: bytes) -> bytes:
 def _header(data: bytes, path: str | Path) -> _Header:
     magic, version = struct.unpack_from("<II", data)
     if magic != _MAGIC:
-        raise damaged(path, "it is no EXR")
+        raise damaged(path, "it is not an EXR")
     if version & 0xFF != _VERSION or version & 0x1A00:  # tiles, deep pixels, several parts; long names are fine
         raise _unsupported(path, "tiles, deep pixels or several parts")
     found: dict[str, bytes] = {}

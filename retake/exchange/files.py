@@ -71,7 +71,7 @@ def read_png16(path: str | Path) -> np.ndarray:
     """
     data = read_bytes(path)
     if data[:8] != _PNG or data[12:16] != b"IHDR" or len(data) < 33:
-        raise damaged(path, "it is no PNG")
+        raise damaged(path, "it is not a PNG")
     width, height, bits, kind = struct.unpack(">IIBB", data[16:26])
     check_size(path, width, height)
     if bits != 16 or kind not in (_GREY, _RGB):
@@ -114,7 +114,7 @@ def read_npz(path: str | Path, wanted: Collection[str]) -> dict[str, np.ndarray]
                     with archive.open(check_compression(entry)) as file:
                         found[name] = _array(file, path, entry.file_size)
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise damaged(path, f"it is no npz file: {error}") from error
+        raise damaged(path, f"it is not an npz file: {error}") from error
     return found
 
 
@@ -166,7 +166,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     """Files of a folder with one of these endings, in the order of the numbers in their names; hidden files
-    are skipped, as they enter no key. Empty if there is no folder."""
+    are skipped, as they enter no key. Empty if there is not a folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []

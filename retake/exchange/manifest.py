@@ -34,12 +34,12 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 def why_not_same_export(folder: Path, name: str, what: Sequence[str]) -> str:
     """Why a folder must not be overwritten: it is no export, one of another clip, or holds more than `what`. Empty
-    if it may be, has no files, or is no folder. SHA256SUMS alone does not say whose it is; the manifest does."""
+    if it may be, has no files, or is not a folder. SHA256SUMS alone does not say whose it is; the manifest does."""
     if not folder.is_dir() or not list_files(folder):
         return ""
     earlier = read(folder)
     if earlier is None:
-        return "it holds files, and is no export"
+        return "it holds files, and is not an export"
     if earlier["name"] != name:
         return f"it is an export of another clip, {earlier['name']}"
     if lost := sorted(set(earlier["what"]) - set(what)):

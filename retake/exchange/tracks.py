@@ -78,7 +78,7 @@ def open_tracks(path: Path | str) -> PointTracks:
         raise MediaError("E400", f"there is no file {path}", "Give an .npz or .json file of tracks.")
     reader = {".npz": _open_npz, ".json": _open_json}.get(path.suffix.lower())
     if reader is None:
-        raise _refused(path, f"{path.suffix or 'a name without an ending'} is no format of tracks (.npz, .json)")
+        raise _refused(path, f"{path.suffix or 'a name without an ending'} is not a format of tracks (.npz, .json)")
     return reader(path)
 
 
@@ -162,7 +162,7 @@ def _open_json(path: Path) -> PointTracks:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or not {"xy", "visible"} <= data.keys():
-            raise ValueError("it is no object with xy and visible")
+            raise ValueError("it is not an object with xy and visible")
         visible = np.array(data["visible"])
         rows = [[[np.nan, np.nan] if place is None else place for place in row] for row in data["xy"]]
         xy = np.array(rows, np.float64).reshape(*visible.shape, 2) if visible.size == 0 else np.array(rows, np.float64)

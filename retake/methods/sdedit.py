@@ -86,7 +86,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
             if getattr(params, name) is not None:
                 raise ConfigError(
                     "E292",
-                    f"edit.{name} stands beside an inversion, which has its own",
+                    f"edit.{name} does not apply beside an inversion, which has its own",
                     f"Set inversion.{name}={getattr(params, name)}, or edit.source=noise.",
                 )
     steps = beside["inversion"].steps if params.source == "inversion" else params.steps or STEPS

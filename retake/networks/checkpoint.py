@@ -122,7 +122,7 @@ def refuse_remote_code(path: Path, what: str) -> None:
 def read_text(file: Path) -> str:
     """The text of a regular file of at most LARGEST bytes. Raises OSError for others, ValueError if it is not UTF-8."""
     if file.exists() and not file.is_file():
-        raise OSError("it is no plain file")
+        raise OSError("it is not a plain file")
     if file.stat().st_size > LARGEST:
         raise OSError(f"it is larger than {LARGEST} bytes")
     return file.read_text(encoding="utf-8")

@@ -49,7 +49,7 @@ def amt_class() -> Any:
     except ImportError as error:
         raise ConfigError(
             "E261",
-            f"AMT-S stands in the package vbench, which cannot be imported here ({error})",
+            f"AMT-S is part of the package vbench, which cannot be imported here ({error})",
             "pip install --no-deps vbench, or metrics.smoothness.interpolator=flow (not VBench's numbers)",
         ) from error
     finally:  # importing vbench sets up logging for the whole process

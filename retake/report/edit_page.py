@@ -120,7 +120,7 @@ def check(data: ReportData) -> None:
     }
     for fault, present in faults.items():
         if present:
-            raise ConfigError("E270", f"report of {data.clip!r}: {fault}", "Mend the ReportData that was given.")
+            raise ConfigError("E270", f"report of {data.clip!r}: {fault}", "Fix the ReportData that was given.")
     for link in data.links:
         parts = link.href.split("/")
         if not link.href or "" in parts or ".." in parts or "\\" in link.href or ":" in parts[0]:

@@ -126,7 +126,7 @@ class Remote:
             raise MachineError(
                 "E511",
                 f"cannot write to the remote {self.root}: {error.strerror or error}",
-                "Mend that, and run the same command again: it goes on with what is missing there.",
+                "Fix that, and run the same command again: it goes on with what is missing there.",
             ) from error
 
     def has_object(self, file: File, there: set[str]) -> bool:

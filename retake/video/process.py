@@ -126,7 +126,7 @@ class Worker:
             message = wire.unpack(self._read(body_bytes))
         except ValueError as error:
             self.kill()
-            raise MediaError("E416", f"the decoder process sent nonsense on {self.subject}: {error}") from None
+            raise MediaError("E416", f"garbled answer of the decoder process on {self.subject}: {error}") from None
         payload = np.frombuffer(self._read(payload_bytes), np.uint8)
         self._mid_message = False
         return message, payload

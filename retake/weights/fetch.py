@@ -217,7 +217,7 @@ def verify_sha256(pointer: Path, file: Any, server: str) -> None:
 def write_ref(repo: Path, revision: str, commit: str) -> None:
     """Write the ref of a branch or tag, by which readers find the commit. Raises ConfigError E250 for a bad name."""
     if not local.REVISION.fullmatch(revision) or ".." in revision:
-        raise ConfigError("E250", f"{revision!r} is no revision", "Write a branch, a tag or a commit: org/repo@main.")
+        raise ConfigError("E250", f"{revision!r} is not a revision", "Write a branch, tag or commit: org/repo@main.")
     if revision == commit:
         return
     ref = repo / "refs" / revision
@@ -258,12 +258,12 @@ def explain_hub_errors(source: Hub, server: str) -> Iterator[None]:
     try:
         yield
     except errors.HFValidationError as error:
-        raise ConfigError("E250", f"{source.repo!r} is no repository's name", "Write org/repo.") from error
+        raise ConfigError("E250", f"{source.repo!r} is not a repository's name", "Write org/repo.") from error
     except errors.OfflineModeIsEnabled as error:
         raise unreachable(where, "HF_HUB_OFFLINE is set") from error
     except errors.GatedRepoError as error:
         hint = f"Accept its terms at {where}, then set HF_TOKEN to a token of yours."
-        raise MachineError("E307", f"{where} asks for consent before it hands out weights", hint) from error
+        raise MachineError("E307", f"{where} asks for consent before it gives out weights", hint) from error
     except errors.RepositoryNotFoundError as error:
         raise refused(where, "there is no such repository, or it is private and HF_TOKEN is not set") from error
     except errors.RevisionNotFoundError as error:
@@ -312,8 +312,8 @@ def interrupted(url: str, done: int, total: int, why: BaseException | None = Non
 def wrong_bytes(name: str, where: str, wanted: str, found: str) -> MachineError:
     return MachineError(
         "E309",
-        f"{shlex.quote(name)} from {where} is not what was promised: sha256 {found[:16]}..., expected {wanted[:16]}",
-        "It was thrown away. Try again; if it stays so, a proxy or a mirror changes what it passes on.",
+        f"{shlex.quote(name)} from {where} does not match its checksum: sha256 {found[:16]}..., expected {wanted[:16]}",
+        "It was deleted. Try again; if it stays so, a proxy or a mirror changes what it passes on.",
     )
 
 

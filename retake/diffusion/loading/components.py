@@ -199,7 +199,7 @@ def settings(file: Path) -> dict[str, Any]:
         found = json.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
-            "E280", f"{file.parent} is no folder in diffusers' format: {file.name}: {error}", "Give the folder of one."
+            "E280", f"{file.parent} is not in diffusers' format: {file.name}: {error}", "Give a folder that is."
         ) from error
     if not isinstance(found, dict):
         raise ConfigError("E280", f"{file} holds no settings", "Give a folder that diffusers saved.")

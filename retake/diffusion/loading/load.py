@@ -94,13 +94,13 @@ def sources(model: Model) -> list[Path]:
     folders = [require(reference) for reference in references]
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError("E280", f"{folder} is no folder", "Give the folder of a pipeline in diffusers' format.")
+            raise ConfigError("E280", f"{folder} is not a folder", "Give a folder in diffusers' format.")
         components.check_index(folder)
     role = family_of(model.family).NETWORK
     if components.find(role, *folders) is None:
         raise ConfigError(
             "E280",
-            f"{folders[0]} is no model of the family {model.family}: it has no folder {role}",
+            f"{folders[0]} is not a model of the family {model.family}: it has no folder {role}",
             "Choose the family that it belongs to (model.family), or give another folder (model.weights).",
         )
     return folders

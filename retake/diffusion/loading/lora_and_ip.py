@@ -88,7 +88,7 @@ def add_image_adapter(pipeline: Any, path: Path) -> Path | None:
     for name, value in state.items():
         head, _, rest = name.partition(".")
         if head not in parts:
-            raise ConfigError("E288", f"{file} is no IP-Adapter: it holds {name}", "Give the file of one.")
+            raise ConfigError("E288", f"{file} is not an IP-Adapter: it holds {name}", "Give the file of one.")
         parts[head][rest] = value
     try:
         with components.quiet():

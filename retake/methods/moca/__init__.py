@@ -125,7 +125,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     if params.source == "inversion" and params.steps is not None:
         raise ConfigError(
             "E292",
-            "edit.steps stands beside an inversion, which has its own",
+            "edit.steps does not apply beside an inversion, which has its own",
             f"Set inversion.steps={params.steps}, or edit.source=noise.",
         )
     if params.lookahead is not None and params.lookahead >= beside["model"].frames:
@@ -138,7 +138,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     if rule.masks == "attention" and not (params.object and within(params.object, params.source_prompt)):
         raise ConfigError(
             "E294",
-            "masks by attention need the object's words, and they must stand in edit.source_prompt",
+            "masks by attention need the object's words, and they must be in edit.source_prompt",
             'Give edit.source_prompt="a red disc moves right" edit.object="disc", or edit.masks=region.',
         )
     if params.reference and params.look and not takes_images(beside["model"]):

@@ -97,7 +97,7 @@ def edit(
         if any(layer.frame == frame for layer in layers):
             raise ConfigError(
                 "E234",
-                f"both edit.reference and an anchor stand on frame {frame}",
+                f"both edit.reference and an anchor are on frame {frame}",
                 "Leave one of them out, or place the reference elsewhere: edit.frame=N",
             )
         layers.append(reference_layer(masks, frame, read_image(params.reference), params.fit))

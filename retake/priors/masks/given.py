@@ -57,7 +57,7 @@ def ids(path: str | Path | None, params: Params) -> tuple[int, ...]:
     """Ids of the objects, ascending: the values that stand in any index image of the folder, `params.object` alone
     where it is set, else 1. Reads every image of a folder, one at a time.
 
-    Raises ConfigError E223 (no path), MediaError E400 (nothing at `path`, or an image that is no plain file), E420 and
+    Raises ConfigError E223 (no path), MediaError E400 (nothing at `path`, or an image that is not a file), E420 and
     E421 (an image that is unreadable or too large), E438 (a value above 255, or more than 64 different ones).
     """
     path = _require(path)
@@ -166,7 +166,7 @@ def _read_png(file: Path, wanted: int | None) -> tuple[np.ndarray | None, np.nda
     except Image.DecompressionBombError as error:
         raise MediaError("E421", f"{file} is too large: {error}", f"Give at most {MAX_PIXELS} px.") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise MediaError("E420", f"{file} is no readable PNG: {error}", "Write it again as PNG.") from error
+        raise MediaError("E420", f"{file} is not a readable PNG: {error}", "Write it again as PNG.") from error
     if values.ndim == 2:  # palette, grey of 8 or 16 bits, or one bit
         return values, values > 0
     if wanted is not None:

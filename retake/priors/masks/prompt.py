@@ -116,7 +116,7 @@ def check_prompts(params: Prompted, name: str, text: bool = False) -> None:
     prompts = params.prompts()
     if params.objects and (params.box is not None or params.points):
         raise ConfigError(
-            "E224", "masks.objects stands beside masks.box or masks.points", "Give each object its own box and points."
+            "E224", "masks.objects excludes masks.box and masks.points", "Give each object its own box and points."
         )
     if strange := [i for i in params.objects or {} if not 1 <= i <= 255]:
         raise ConfigError("E224", f"masks.objects has the id {strange[0]}", "Ids are 1 to 255, as in DAVIS palettes.")
@@ -140,7 +140,7 @@ def check_prompts(params: Prompted, name: str, text: bool = False) -> None:
         if correction.frame == params.frame:
             raise ConfigError(
                 "E224",
-                f"a correction stands on frame {params.frame}, where the prompt is",
+                f"a correction is on frame {params.frame}, where the prompt is",
                 "Put its box or points into the prompt itself.",
             )
         if correction.box is None and not correction.points:

@@ -190,7 +190,7 @@ class FrameDecoder:
         if count < promised and self.strict and not woven:
             raise MediaError(
                 "E406",
-                f"{self.path}: promised {promised} frames, decoded {count}",
+                f"{self.path}: announced {promised} frames, decoded {count}",
                 f"Copy it again; {_CONCEAL}",
             )
 

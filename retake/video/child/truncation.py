@@ -21,7 +21,7 @@ def describe_truncation(
     if promised > total:
         total = _stored(path, limits, keep_alive)
     if promised > total:
-        return f"its index promises {promised} frames, {total} are there"
+        return f"its index lists {promised} frames, {total} are there"
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         head = file.read(4096)

@@ -59,7 +59,7 @@ def tokens_of(tokenizer: Any, prompt: str, part: str) -> list[int]:
     for first in range(len(whole) - len(some) + 1):
         if some and whole[first : first + len(some)] == some:
             return list(range(first, first + len(some)))
-    raise ConfigError("E294", f"{part!r} does not stand in the prompt {prompt!r}", "Give words of the prompt.")
+    raise ConfigError("E294", f"{part!r} is not in the prompt {prompt!r}", "Give words of the prompt.")
 
 
 def image_states(encoder: Any, pixels: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def check_settings(params: Params) -> None:
         if params.prompts():
             raise ConfigError(
                 "E225",
-                "masks.text stands beside masks.box, masks.points or masks.objects",
+                "masks.text cannot be combined with masks.box, masks.points or masks.objects",
                 "Words find the objects by themselves: give one or the other.",
             )
         if not phrases(params.text):

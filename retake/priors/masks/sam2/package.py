@@ -63,7 +63,7 @@ def configuration(path: Path) -> dict[str, Any]:
     own = beside(path)
     name = str(own["base"] if own else path.stem)
     if name not in CONFIGS:
-        raise wrong_weights(path, WHAT, f"{name} is no configuration of the package, which has {', '.join(CONFIGS)}")
+        raise wrong_weights(path, WHAT, f"{name} is not a configuration of the package, which has {', '.join(CONFIGS)}")
     return merged(merged(packaged(name), SETTINGS), own.get("model", {}))
 
 
@@ -84,7 +84,7 @@ def beside(path: Path) -> dict[str, Any]:
         if not isinstance(own, dict) or not {"base"} <= own.keys() <= {"base", "model"}:
             raise ValueError("it has other keys")
         if not isinstance(own.get("model", {}), dict):
-            raise ValueError("its model is no mapping")
+            raise ValueError("its model is not a mapping")
         if strange := next((key for key in keys(own) if key.startswith("_")), None):
             raise ValueError(f"the key {strange} is not allowed")
     return own
