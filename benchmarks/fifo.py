@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CLIP = 100
 LOOKAHEADS = 8, 4, 0
-SMOKE = {"frames": 1, "lookaheads": (4,)}
+SMOKE = {"frames": 1, "lookaheads": (2,)}
 
 
 def run(

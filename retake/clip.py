@@ -25,7 +25,7 @@ import numpy as np
 from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.recipe import digest
 from retake.store import Store
-from retake.video import Selection, VideoInfo, decode, local_file, probe, read_image, resize
+from retake.video import Selection, VideoInfo, decode, local_file, probe, read_image, resize, selection_end
 
 PROTOCOLS = {"concat", "crypto", "data", "file", "ftp", "http", "https", "pipe", "rtmp", "rtsp", "srt", "tcp", "udp"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -80,6 +80,10 @@ class Clip:
         """Size, count, rate. `folder_fps` is the rate of clips without times. Raises MediaError."""
         raise NotImplementedError
 
+    def end(self, selection: Selection) -> float | None:
+        """When the last selected frame is over, seconds from the clip's first frame; None: a step after it began."""
+        return None
+
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
@@ -121,6 +125,9 @@ class VideoClip(Clip):
     def info(self, folder_fps: float) -> ClipInfo:
         v = self._probed
         return ClipInfo(v.width, v.height, v.frames, v.fps, v.audio, v.notes)
+
+    def end(self, selection: Selection) -> float | None:
+        return selection_end(self.spec, selection)
 
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any

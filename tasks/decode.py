@@ -65,8 +65,8 @@ def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited:
     options: dict[str, Any] = {"crf": params.crf, "preset": params.preset}
     if params.audio and (sound := clip.audio) is not None:
         options |= {"audio_from": sound, "audio_start": series.seconds(0)}
-    if meta["variable"]:  # else pictures and sound would drift apart
-        options |= {"timestamps": iter(series.times)}
+    if meta["variable"] or "last_length" in meta:  # else pictures and sound would drift apart
+        options |= {"timestamps": iter(series.times), "last_length": meta.get("last_length")}
     with single_threaded():
         info = encode(view, composed(), meta["fps"], **options)
     work.add("result.mp4", Path(view))

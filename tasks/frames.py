@@ -13,6 +13,8 @@ from retake.formats import CHUNK, TIMES, pack
 from retake.stage import Work, stage
 from retake.video import Selection
 
+ROUNDING = 0.0025  # seconds that a clock may be off
+
 
 class Params(BaseModel, frozen=True, extra="forbid"):
     """Which frames, at which size."""
@@ -48,12 +50,24 @@ def working_size(width: int, height: int, short_side: int | None) -> tuple[int, 
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
-def uneven(times: list[float]) -> bool:
-    """Whether frames are not evenly spaced, beyond the rounding of a container's clock (1 ms in Matroska)."""
-    return len(times) > 2 and float(np.ptp(np.diff(times))) > 0.0025
+def uneven(times: list[float], fps: float) -> bool:
+    """Whether some frame lies off the even course of `fps`, beyond the rounding of a container's clock (1 ms in
+    Matroska)."""
+    off = np.array(times) - times[0] - np.arange(len(times)) / fps
+    return float(np.abs(off).max()) > ROUNDING
 
 
-@stage("frames", version=1, makes="frames", backends=("av", "decord", "opencv-python-headless"))
+def unusual_length(times: list[float], end: float | None, fps: float, variable: bool) -> dict[str, float]:
+    """`last_length`, seconds, where the last frame is not shown for as long as the one before it (of an even clip: as
+    all others)."""
+    if end is None or not times:
+        return {}
+    usual = times[-1] - times[-2] if variable and len(times) > 1 else 1 / fps
+    length = end - times[-1]
+    return {"last_length": length} if abs(length - usual) > ROUNDING else {}
+
+
+@stage("frames", version=2, makes="frames", backends=("av", "decord", "opencv-python-headless"))
 def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     """Decode in a child process, in chunks; timestamps are the source's own."""
     info = clip.info(params.folder_fps)
@@ -79,14 +93,17 @@ def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     if rgb:
         commit()
     work.add(TIMES, pack({"seconds": np.array(times)}))
+    fps = params.fps or info.fps
+    variable = uneven(times, fps)
     return work.finish(
         count=len(times),
         width=size[0],
         height=size[1],
-        fps=params.fps or info.fps,
+        fps=fps,
         source_width=info.width,
         source_height=info.height,
-        variable=uneven(times),
+        variable=variable,
+        **unusual_length(times, clip.end(params.selection()), fps, variable),
         selection=params.selection().as_json() | {"max_frames": None},
         folder_fps=params.folder_fps,
         decoder=params.decoder,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .backends import backend_version, choose_backend
-    from .client import decode, encode, local_file, probe, read_image, set_comment
+    from .client import decode, encode, local_file, probe, read_image, selection_end, set_comment
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
@@ -34,6 +34,7 @@ __all__ = [
     "probe",
     "read_image",
     "resize",
+    "selection_end",
     "set_comment",
     "shutdown",
     "write_png",
@@ -41,7 +42,7 @@ __all__ = [
 
 _MODULES = {
     "backends": ("backend_version", "choose_backend"),
-    "client": ("decode", "encode", "local_file", "probe", "read_image", "set_comment"),
+    "client": ("decode", "encode", "local_file", "probe", "read_image", "selection_end", "set_comment"),
     "info": ("EncodeInfo", "Limits", "Selection", "VideoInfo"),
     "pixels": ("resize", "write_png"),
     "process": ("shutdown",),

@@ -39,6 +39,20 @@ def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
         return VideoInfo.from_json(worker.receive()[0]["info"])
 
 
+def selection_end(path: PathLike, selection: Selection, limits: Limits | None = None) -> float:
+    """When the last selected frame of the clip at `path` is over, in seconds from the clip's first frame.
+
+    Raises what `probe` raises, and ConfigError E211 when the selection leaves no frame.
+    """
+    limits = limits or Limits()
+    file = local_file(path)
+    with borrow() as worker:
+        worker.begin(file, limits.stall, _time_limit(file, limits))
+        request = {"op": "probe", "path": file, "limits": limits.as_json(), "selection": selection.as_json()}
+        worker.send(request)
+        return float(worker.receive()[0]["end"])
+
+
 def decode(
     path: PathLike,
     selection: Selection | None = None,
@@ -128,6 +142,7 @@ def encode(
     frames: Iterable[np.ndarray],
     fps: float | Fraction,
     timestamps: Iterable[float] | None = None,
+    last_length: float | None = None,
     audio_from: PathLike | None = None,
     audio_start: float = 0.0,
     comment: str | None = None,
@@ -140,7 +155,8 @@ def encode(
 
     H.264, yuv420p, BT.709 limited range (converted and tagged), index in front, two encoder threads, so
     that equal frames give equal bytes. An odd size is padded to even by repeating the edge. `timestamps`
-    (seconds, rising, one a frame) make a variable rate; the first becomes 0. `audio_from` is a clip whose
+    (seconds, rising, one a frame) make a variable rate; the first becomes 0. `last_length` is how long the last frame
+    stays, seconds; by default as long as the one before it. `audio_from` is a clip whose
     first audio stream is copied, from `audio_start` seconds after that clip's first frame for as long as
     the video lasts; a codec that MP4 does not carry is left out, with a note. `comment` is the MP4 comment
     tag, `crf` 0 (finest) to 51, `preset` one of x264's speeds, `keyint` the longest distance of key frames in frames.
@@ -162,7 +178,7 @@ def encode(
         "preset": preset,
     }
     request |= {"audio": local_file(audio_from) if audio_from else None, "audio_start": audio_start}
-    request |= {"limits": limits.as_json(), "timed": timestamps is not None}
+    request |= {"limits": limits.as_json(), "timed": timestamps is not None, "last_length": last_length}
     with explain_write_errors(goal):
         goal.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(goal, durable=True) as part, borrow() as worker:

@@ -24,7 +24,12 @@ _PR_SET_PDEATHSIG = 1
 def _probe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     from .probe import probe
 
-    return {"info": probe(request["path"], request["limits"], channel.keep_alive).info.as_json()}
+    found = probe(request["path"], request["limits"], channel.keep_alive)
+    if "selection" not in request:
+        return {"info": found.info.as_json()}
+    from .decode import Selection, select_frames
+
+    return {"info": found.info.as_json(), "end": float(select_frames(found, Selection(**request["selection"])).end)}
 
 
 def _decode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from av.error import FFmpegError
 from retake.errors import MediaError
 
 from .container import audio_stream, next_packet, open_container
+from .packets import LEAP
 from .probe import probe
 
 _MP4_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
@@ -19,11 +20,14 @@ _MP4_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
 class Audio:
     """The first audio stream of a clip, on the clock of its first frame. Packets are never re-encoded."""
 
-    def __init__(self, container: Any, stream: Any, zero: Fraction, start: Fraction) -> None:
+    def __init__(self, container: Any, stream: Any, zero: Fraction, start: Fraction, clocks: list[Fraction]) -> None:
         self.codec: str = stream.codec_context.name
         self._container, self._stream = container, stream
         self._begin, self._whole = zero + start, start == 0
         self._packets, self._next = container.demux(stream), None
+        self._clocks, self._offset = clocks, Fraction(0)  # what the parts of a joined file add to their times
+        self._last: Fraction | None = None  # time as the file says it
+        self._written: int | None = None  # dts
         self.notes: list[str] = []
 
     def attach(self, target: Any) -> None:
@@ -34,15 +38,18 @@ class Audio:
         """Copy the packets that start before `end`, in seconds of the new video."""
         while (packet := self._peek()) is not None:
             unit = Fraction(packet.time_base)
-            time = packet.pts * unit - self._begin
+            time = packet.pts * unit + self._offset - self._begin
             if time >= end:
                 return
             self._next = None
             if time < 0 and not self._whole:
                 continue  # a whole copy keeps what lies before 0: it is the priming of the audio's encoder
-            shift = round(self._begin / unit)
+            shift = round((self._begin - self._offset) / unit)
             packet.dts = (packet.pts if packet.dts is None else packet.dts) - shift
             packet.pts -= shift
+            if self._written is not None and packet.dts <= self._written:
+                continue  # the end of one part and the beginning of the next may overlap
+            self._written = packet.dts
             packet.stream = self._out
             target.mux(packet)
 
@@ -62,6 +69,10 @@ class Audio:
                 return None
             if packet.size and packet.pts is not None:
                 self._next = packet
+                time = packet.pts * Fraction(packet.time_base)
+                if self._clocks and self._last is not None and not -0.1 < time - self._last < LEAP:
+                    self._offset = self._clocks.pop(0)
+                self._last = time
         return self._next
 
 
@@ -81,14 +92,11 @@ def open_audio(
         container.close()
         reason = "has no sound" if stream is None else f"has {codec or 'unknown'} sound, which MP4 players lack"
         return None, [f"{path} {reason}: none was copied"]
-    return Audio(container, stream, _first_frame_time(path, limits, keep_alive), Fraction(start)), []
-
-
-def _first_frame_time(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> Fraction:
     try:
-        probed = probe(path, limits, keep_alive)
+        packets = probe(path, limits, keep_alive).packets
     except MediaError as error:
         if error.code != "E409":
             raise
-        return Fraction(0)
-    return int(probed.pts[0]) * probed.unit
+        return Audio(container, stream, Fraction(0), Fraction(start), []), []
+    clocks = [offset for _, offset in packets.joins]
+    return Audio(container, stream, int(packets.pts[0]) * packets.unit, Fraction(start), clocks), []

@@ -20,6 +20,7 @@ from ..pixels import resize, upright
 from .container import check_memory, next_packet, open_container, video_stream
 from .damage import captured_errors, first_error, first_error_on_open, only_second_fields
 from .decord_frames import decord_frames
+from .packets import numbered
 from .probe import Probed, probe
 
 _SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
@@ -33,10 +34,12 @@ Pixels = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class SelectedFrames:
-    """The frames to deliver: `index` (int64, non-decreasing) into the source frames; `time`(k) in seconds."""
+    """The frames to deliver: `index` (int64, non-decreasing) into the source frames; `time`(k) in seconds, and `end`,
+    when the last one is over."""
 
     index: np.ndarray
     time: Callable[[int], Fraction]
+    end: Fraction
     resampled: bool
 
 
@@ -84,8 +87,9 @@ def select_frames(probed: Probed, selection: Selection) -> SelectedFrames:
 
     Raises ConfigError E211 when nothing is left.
     """
-    pts, unit = probed.pts - probed.pts[0], probed.unit
-    stop = int(pts[-1]) + max(1, probed.last_length)
+    packets = probed.packets
+    pts, unit = packets.pts - packets.pts[0], packets.unit
+    stop = int(pts[-1]) + max(1, packets.last_length)
     begin = Fraction(selection.start) / unit
     end = Fraction(stop) if selection.end is None else min(Fraction(selection.end) / unit, Fraction(stop))
     if selection.first is not None:
@@ -96,14 +100,16 @@ def select_frames(probed: Probed, selection: Selection) -> SelectedFrames:
     rate = selection.rate
     if rate is None:
         low, high = np.searchsorted(pts, [float(begin) - 0.5, float(end) - 0.5])
-        index = np.arange(low, len(pts) if end >= stop else high)
-        wanted = SelectedFrames(index, lambda k: int(pts[index[k]]) * unit, False)
+        high = len(pts) if end >= stop else high
+        index = np.arange(low, high)
+        ends = min(end, int(pts[high])) if high < len(pts) else end
+        wanted = SelectedFrames(index, lambda k: int(pts[index[k]]) * unit, ends * unit, False)
     else:
         step = 1 / (rate * unit)
         count = max(0, math.ceil((end - begin - Fraction(1, 2)) / step))
         ticks = float(begin) + np.arange(count) * float(step)
         index = np.maximum(np.searchsorted(pts, ticks + 0.501, side="right") - 1, 0)
-        wanted = SelectedFrames(index, lambda k: begin * unit + k / rate, True)
+        wanted = SelectedFrames(index, lambda k: begin * unit + k / rate, begin * unit + count / rate, True)
     if not len(wanted.index):
         raise ConfigError(
             "E211",
@@ -141,7 +147,8 @@ class FrameDecoder:
         to_the_end: bool,
         keep_alive: Callable[[], None],
     ) -> None:
-        self.path, self.probed, self.limits, self.strict, self.keep_alive = path, probed, limits, strict, keep_alive
+        self.path, self.limits, self.strict, self.keep_alive = path, limits, strict, keep_alive
+        self.packets = probed.packets
         self.decoded, self.interlaced, self.notes = 0, False, list[str]()
         self._to_the_end = to_the_end
         self._damage: list[int] = []
@@ -185,8 +192,8 @@ class FrameDecoder:
         if count == 0:
             raise MediaError("E410", f"{self.path}: no selected frame could be decoded", "Copy it again.")
         woven = self.interlaced and 2 * count >= promised  # two field packets made one frame
-        if woven and self.probed.stamped and promised == len(self.probed.pts):
-            woven = only_second_fields(self._delivered, self.probed.pts)
+        if woven and self.packets.stamped and promised == len(self.packets.pts):
+            woven = only_second_fields(self._delivered, self.packets.pts)
         if count < promised and self.strict and not woven:
             raise MediaError(
                 "E406",
@@ -204,7 +211,7 @@ class FrameDecoder:
         return logged
 
     def _decoded(self, container: Any, stream: Any, logged: list[tuple[int, str, str]]) -> Iterator[Any]:
-        packets = container.demux(stream)
+        packets = numbered(container, stream)
         while True:
             packet = None
             try:
@@ -213,7 +220,10 @@ class FrameDecoder:
                     self._note_error(first_error(logged, container, stream), packet)
                     return
                 self.keep_alive()
-                if self.strict and packet.is_corrupt:
+                if packet.opaque in self.packets.left_out:
+                    logged.clear()
+                    continue
+                if self.strict and packet.is_corrupt and not self.packets.at_a_join(packet.opaque):
                     raise self._damage_error(packet, "the packet is incomplete")
                 frames = packet.decode()
                 if not packet.is_discard:
@@ -244,26 +254,25 @@ class FrameDecoder:
             self._damage.append(self._frame_number(packet))
 
     def _index(self, frame: Any, previous: int) -> int:
-        pts = self.probed.pts
-        if frame.pts is None or not self.probed.stamped:
-            return previous + 1
-        return max(previous + 1, int(np.searchsorted(pts, frame.pts)))
+        known = self.packets.index_of(frame.opaque) if self.packets.stamped else None
+        return previous + 1 if known is None else max(previous + 1, known)
 
     def _rgb(self, frame: Any) -> np.ndarray:
         return self._reformat(frame, **self._colours).to_ndarray()
 
     def _damage_error(self, packet: Any | None, reason: str) -> MediaError:
-        pts, index = self.probed.pts, self._frame_number(packet)
-        time = float(int(pts[min(index, len(pts) - 1)] - pts[0]) * self.probed.unit)
+        pts, index = self.packets.pts, self._frame_number(packet)
+        time = float(int(pts[min(index, len(pts) - 1)] - pts[0]) * self.packets.unit)
         return MediaError(
             "E407" if packet is not None else "E406",
             f"{self.path}: damaged at frame {index} of {len(pts)} ({time:.3f} s): {reason}",
             f"Copy it again; {_CONCEAL}",
         )
 
-    def _frame_number(self, timed: Any | None) -> int:
-        stamp = timed.pts if timed is not None else None
-        return self.decoded if stamp is None else int(np.searchsorted(self.probed.pts, stamp))
+    def _frame_number(self, numbered: Any | None) -> int:
+        """The frame of a packet, or of a frame; else how many have come."""
+        known = self.packets.index_of(numbered.opaque) if numbered is not None else None
+        return self.decoded if known is None else known
 
     def _resolution_error(self, frame: Any, index: int) -> MediaError:
         was, now = "{}x{}".format(*self._size), f"{frame.width}x{frame.height}"

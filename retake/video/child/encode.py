@@ -59,15 +59,23 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             audio.attach(container)
         unit = Fraction(stream.codec_context.time_base)
         reformat = VideoReformatter().reformat
-        count, at, step = 0, Fraction(0), 1 / rate
+        count, at, step, begun = 0, Fraction(0), 1 / rate, None
         for at, step, rgb in _timed(itertools.chain([(first, time)], frames), rate):
             picture = _yuv(reformat, rgb, padded)
             picture.pts, picture.time_base = round(at / unit), unit
-            container.mux(stream.encode(picture))
+            for packet in stream.encode(picture):
+                begun = packet.dts if begun is None else begun
+                container.mux(packet)
             count += 1
             if audio is not None:
                 audio.copy_until(container, at + step)
-        for packet in stream.encode_lazy(None):
+        last = stream.encode_lazy(None)
+        if request["last_length"]:
+            usual, step = round(step / unit), Fraction(request["last_length"])
+            last = _ending(last, begun, round((at + step) / unit), usual)
+            if audio is not None:
+                audio.copy_until(container, at + step)
+        for packet in last:
             container.mux(packet)
             channel.tick()
     except BaseException:
@@ -105,6 +113,28 @@ def _timed(
             before, at = at, round((time - zero) / _VFR_UNIT) * _VFR_UNIT
             step = at - before
         yield at, step, rgb
+
+
+def _ending(packets: Iterable[Any], begun: int | None, end: int, usual: int) -> Iterator[Any]:
+    """The encoder's last packets, in units of its clock, with the frame shown last lasting until `end`.
+
+    MP4 keeps lengths in the order of writing, and the frame shown last need not be written last. Readers take the
+    lesser of two ends: the sum of all lengths, and the latest that a packet says of itself. begun: the first dts.
+    usual: how long the frame before it lasts.
+    """
+    held: list[Any] = []  # from the one shown last on
+    for packet in packets:
+        begun = packet.dts if begun is None else begun
+        if held and packet.pts > held[0].pts:
+            yield from held
+            held = []
+        held.append(packet)
+    if held and begun is not None:
+        shown, written = held[0], held[-1]
+        longer = end - shown.pts > usual
+        shown.duration = end - shown.pts
+        written.duration = max(1, end - (written.pts if longer else written.dts - begun))
+    yield from held
 
 
 def _yuv(reformat: Any, rgb: np.ndarray, padded: tuple[int, int]) -> Any:

@@ -18,6 +18,7 @@ from retake.errors import MediaError
 
 from ..info import VideoInfo
 from .container import audio_stream, check_memory, next_packet, open_container, video_stream
+from .packets import Packets, numbered, read_packets
 from .truncation import describe_truncation
 
 _MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
@@ -31,24 +32,11 @@ _TO_SDR = (
 
 @dataclass(frozen=True)
 class Probed:
-    """VideoInfo, and what only the decoder needs: pts of the frames shown (sorted, int64), their unit (s), the last
-    frame's duration, whether decoded frames carry these pts, and what is missing at the end ("" if nothing)."""
+    """VideoInfo, and what only the decoder needs: the packets, and what is missing at the end ("" if nothing)."""
 
     info: VideoInfo
-    pts: np.ndarray
-    unit: Fraction
-    last_length: int
-    stamped: bool
+    packets: Packets
     truncated: str
-
-
-@dataclass(frozen=True)
-class _Packets:
-    pts: np.ndarray
-    total: int
-    last_length: int
-    cut: bool
-    stamped: bool
 
 
 _cache: dict[tuple[Any, ...], Probed] = {}
@@ -73,12 +61,13 @@ def _probe(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) ->
     with open_container(path, limits) as container:
         stream = video_stream(path, container)
         _refuse_size(path, stream.codec_context.width, stream.codec_context.height, limits)
-        packets = _count_packets(path, container, stream, limits, keep_alive)
-        unit, promised = Fraction(stream.time_base), stream.frames
+        packets = read_packets(path, container, stream, limits, keep_alive)
+        promised = stream.frames
         rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
     with open_container(path, limits) as container:
         stream, audio = video_stream(path, container), audio_stream(container)
         frame = _first_frame(path, container, stream, keep_alive)
+        packets = packets.beginning_with(frame.opaque if frame is not None else None)
         if frame is None or not len(packets.pts):
             raise MediaError(
                 "E410",
@@ -88,53 +77,14 @@ def _probe(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) ->
         _refuse_size(path, frame.width, frame.height, limits)
         promised = promised if container.format.name.startswith(("mov", "avi")) else 0
         truncation = describe_truncation(path, limits, keep_alive, promised, packets.total)
-        info = _describe(path, container, stream, audio, frame, packets, unit, promised, rates, truncation)
-    return Probed(info, packets.pts, unit, packets.last_length, packets.stamped, truncation)
-
-
-def _count_packets(
-    path: str, container: Any, stream: Any, limits: dict[str, Any], keep_alive: Callable[[], None]
-) -> _Packets:
-    stamps: list[tuple[int, int]] = []
-    total, cut = 0, False
-    stamped = container.format.name != "avi"  # there a frame's pts is a guess, in the order of decoding
-    hides = stream.codec_context.name == "vp8"
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next_packet(packets)
-        except FFmpegError:  # the end of what can be read; decoding says what that means
-            cut = True
-            break
-        if packet is None:
-            break
-        keep_alive()
-        if packet.dts is None and packet.pts is None and not packet.size:
-            continue  # the flush packet
-        total += 1
-        cut = cut or packet.is_corrupt
-        hidden = hides and packet.size and not bytes(memoryview(packet)[:1])[0] & 16  # VP8: show_frame bit
-        if packet.is_discard or hidden or not packet.size:
-            continue
-        stamped = stamped and packet.pts is not None
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        stamps.append((stamp if stamp is not None else len(stamps), packet.duration or 0))
-        if len(stamps) > limits["max_frames"]:
-            raise MediaError(
-                "E414",
-                f"{path} has more than {limits['max_frames']} frames",
-                "Cut it into parts, or raise max_frames.",
-            )
-    table = np.array(stamps, np.int64).reshape(-1, 2)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    pts = table[:, 0]
-    usual = int(np.median(np.diff(pts))) if len(pts) > 1 else 0
-    return _Packets(pts, total, int(table[-1, 1]) or usual if len(pts) else 0, cut, stamped)
+        info = _describe(path, container, stream, audio, frame, packets, promised, rates, truncation)
+    return Probed(info, packets, truncation)
 
 
 def _first_frame(path: str, container: Any, stream: Any, keep_alive: Callable[[], None]) -> Any | None:
+    """The first that comes, with its packet's number as `opaque`."""
     stream.thread_type = "NONE"
-    packets = container.demux(stream)
+    packets = numbered(container, stream)
     while True:
         try:
             packet = next_packet(packets)
@@ -184,8 +134,7 @@ def _describe(
     stream: Any,
     audio: Any,
     frame: Any,
-    packets: _Packets,
-    unit: Fraction,
+    packets: Packets,
     promised: int,
     rates: list[Fraction | None],
     truncation: str,
@@ -200,7 +149,7 @@ def _describe(
     width, height = round(frame.width * aspect), frame.height
     if rotation % 180:
         width, height = height, width
-    fps, variable = _rate(packets, unit, rates)
+    fps, variable = _rate(packets, rates)
     span = int(packets.pts[-1] - packets.pts[0]) + packets.last_length
     full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
     depth = max(c.bits for c in frame.format.components)
@@ -220,7 +169,7 @@ def _describe(
         promised=promised,
         fps=float(fps),
         variable=variable,
-        duration=float(span * unit) or 1 / float(fps),
+        duration=float(span * packets.unit) or 1 / float(fps),
         interlaced=bool(frame.interlaced_frame),
         color_matrix=matrix,
         color_range="full" if full or matrix == "rgb" else "limited",
@@ -231,7 +180,7 @@ def _describe(
     return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, truncation)})
 
 
-def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, truncation: str) -> tuple[str, ...]:
+def _notes(info: VideoInfo, frame: Any, packets: Packets, odd_angle: float, truncation: str) -> tuple[str, ...]:
     alpha = any(c.is_alpha for c in frame.format.components)
     said = [
         (
@@ -246,6 +195,7 @@ def _notes(info: VideoInfo, frame: Any, packets: _Packets, odd_angle: float, tru
         (alpha, "its transparency is dropped"),
         (info.interlaced, "interlaced: fields are kept woven, not deinterlaced"),
         (info.variable, "frames are not evenly spaced; true timestamps are kept"),
+        *((True, note) for note in packets.notes),
         (truncation, f"truncated: {truncation}"),
         (packets.cut and not truncation, "reading stops at a damaged place before the end"),
     ]
@@ -261,9 +211,9 @@ def _matrix(frame: Any) -> tuple[str, bool]:
     return ("bt709" if frame.height >= 720 else "bt601"), True
 
 
-def _rate(packets: _Packets, unit: Fraction, declared: list[Fraction | None]) -> tuple[Fraction, bool]:
+def _rate(packets: Packets, declared: list[Fraction | None]) -> tuple[Fraction, bool]:
     """Average frames a second, and whether the frames leave the even grid by more than the clock's rounding."""
-    pts = packets.pts - packets.pts[0]
+    pts, unit = packets.pts - packets.pts[0], packets.unit
     usable = [Fraction(r) for r in declared if r and 0 < r <= 1000]
     if len(pts) < 2 or not pts[-1]:
         length = packets.last_length * unit
