@@ -34,7 +34,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-@stage("decode", version=1, makes="result", backends=("av", "decord", "opencv-python-headless"))
+@stage("decode", version=2, makes="result", backends=("av", "decord", "opencv-python-headless"))
 def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited: Edited) -> Result:
     """Lossless chunks at full size, every pixel outside the edit the source's bit for bit, and result.mp4 of them."""
     edits: EditedSeries = work.open(edited)

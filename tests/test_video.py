@@ -434,20 +434,11 @@ def test_sound_starts_where_it_is_told(tmp_path, plain):
     assert len(copied) * 1024 / 44100 == pytest.approx(0.25, abs=1024 / 44100)
 
 
-def test_sound_that_mp4_does_not_carry_is_left_out_with_a_note(tmp_path):
-    import av
-
+def test_a_clip_without_sound_leaves_a_note(tmp_path):
     silent = zoo.make_clip(tmp_path / "silent.mp4", 3)
     made = video.encode(tmp_path / "a.mp4", [zoo.picture(0, (64, 48))] * 3, 24, audio_from=silent)
     assert made.audio is None
     assert "no sound" in made.notes[0]
-    with av.open(str(tmp_path / "pcm.mkv"), "w") as container:
-        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-    made = video.encode(tmp_path / "b.mp4", [zoo.picture(0, (64, 48))] * 3, 24, audio_from=tmp_path / "pcm.mkv")
-    assert "pcm_s16le" in made.notes[0]
 
 
 def test_equal_frames_give_equal_bytes(tmp_path, plain):

@@ -156,10 +156,10 @@ def encode(
     H.264, yuv420p, BT.709 limited range (converted and tagged), index in front, two encoder threads, so
     that equal frames give equal bytes. An odd size is padded to even by repeating the edge. `timestamps`
     (seconds, rising, one a frame) make a variable rate; the first becomes 0. `last_length` is how long the last frame
-    stays, seconds; by default as long as the one before it. `audio_from` is a clip whose
-    first audio stream is copied, from `audio_start` seconds after that clip's first frame for as long as
-    the video lasts; a codec that MP4 does not carry is left out, with a note. `comment` is the MP4 comment
-    tag, `crf` 0 (finest) to 51, `preset` one of x264's speeds, `keyint` the longest distance of key frames in frames.
+    stays, seconds; by default as long as the one before it. `audio_from` is a clip whose sound tracks are copied, from
+    `audio_start` seconds after that clip's first frame for as long as the video lasts, the default one first; one in a
+    codec that MP4 does not carry is encoded as AAC, with a note. `comment` is the MP4 comment tag, `crf` 0 (finest) to
+    51, `preset` one of x264's speeds, `keyint` the longest distance of key frames in frames.
 
     The file appears under its name when it is complete. Raises MachineError E503 when the disk is full,
     E502 when it is not writable, ValueError for frames or settings that do not fit, what `probe` raises for

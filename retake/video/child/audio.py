@@ -1,61 +1,80 @@
-"""The audio of a clip, copied packet by packet into a new video. Runs in the child."""
+"""The sound of a clip in a new video: every track, copied packet by packet where MP4 carries its codec, else encoded as
+AAC. Runs in the child."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from retake.errors import MediaError
 
-from .container import audio_stream, next_packet, open_container
+from .container import next_packet, open_container
 from .packets import LEAP
 from .probe import probe
 
 _MP4_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
+_AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
+_BITS_A_CHANNEL = 96_000
 
 
-class Audio:
-    """The first audio stream of a clip, on the clock of its first frame. Packets are never re-encoded."""
+class Track:
+    """One sound track, on the clock of the clip's first frame. Its packets are read in a container of their own, since
+    tracks need not lie side by side in the file."""
 
-    def __init__(self, container: Any, stream: Any, zero: Fraction, start: Fraction, clocks: list[Fraction]) -> None:
-        self.codec: str = stream.codec_context.name
+    def __init__(self, container: Any, stream: Any, begin: Fraction, whole: bool, clocks: list[Fraction]) -> None:
+        self.codec: str = stream.codec_context.codec.canonical_name  # the format's; `name` is the decoder's, mp3float
+        self.notes: list[str] = []
         self._container, self._stream = container, stream
-        self._begin, self._whole = zero + start, start == 0
+        self._out: Any = None
+        self._begin, self._whole = begin, whole
         self._packets, self._next = container.demux(stream), None
-        self._clocks, self._offset = clocks, Fraction(0)  # what the parts of a joined file add to their times
+        self._clocks, self._offset = list(clocks), Fraction(0)  # what the parts of a joined file add to their times
         self._last: Fraction | None = None  # time as the file says it
         self._written: int | None = None  # dts
-        self.notes: list[str] = []
 
     def attach(self, target: Any) -> None:
-        """Add the stream to the MP4 container `target`, before anything is written to it."""
-        self._out = target.add_stream_from_template(self._stream)
+        """Add the track to the MP4 container `target`, before anything is written to it."""
+        self._out = self._added(target)
+        for name in ("language", "title"):
+            if (value := self._stream.metadata.get(name, "und")) != "und":
+                self._out.metadata[name] = value
+        self._out.disposition = self._stream.disposition & Disposition.default
 
-    def copy_until(self, target: Any, end: Fraction) -> None:
-        """Copy the packets that start before `end`, in seconds of the new video."""
+    def write_until(self, target: Any, end: Fraction) -> None:
+        """Write what starts before `end`, in seconds of the new video."""
         while (packet := self._peek()) is not None:
-            unit = Fraction(packet.time_base)
-            time = packet.pts * unit + self._offset - self._begin
-            if time >= end:
+            if self._time(packet) >= end:
                 return
             self._next = None
-            if time < 0 and not self._whole:
-                continue  # a whole copy keeps what lies before 0: it is the priming of the audio's encoder
-            shift = round((self._begin - self._offset) / unit)
-            packet.dts = (packet.pts if packet.dts is None else packet.dts) - shift
-            packet.pts -= shift
-            if self._written is not None and packet.dts <= self._written:
-                continue  # the end of one part and the beginning of the next may overlap
-            self._written = packet.dts
-            packet.stream = self._out
-            target.mux(packet)
+            for one in self._made_of(packet):
+                if self._written is None or one.dts > self._written:  # joined parts may overlap
+                    self._written = one.dts
+                    one.stream = self._out
+                    target.mux(one)
 
-    def close(self) -> None:
-        """Close the source clip."""
+    def finish(self, target: Any) -> None:
+        """Write what an encoder still holds, and close the source."""
         self._container.close()
+
+    def _added(self, target: Any) -> Any:
+        return target.add_stream_from_template(self._stream)
+
+    def _made_of(self, packet: Any) -> Iterator[Any]:
+        """The packet, on the new clock."""
+        if self._time(packet) < 0 and not self._whole:
+            return  # a whole copy keeps what lies before 0: it is the priming of the audio's encoder
+        shift = round((self._begin - self._offset) / Fraction(packet.time_base))
+        packet.dts = (packet.pts if packet.dts is None else packet.dts) - shift
+        packet.pts -= shift
+        yield packet
+
+    def _time(self, packet: Any) -> Fraction:
+        return packet.pts * Fraction(packet.time_base) + self._offset - self._begin
 
     def _peek(self) -> Any | None:
         while self._next is None:
@@ -76,27 +95,69 @@ class Audio:
         return self._next
 
 
+class EncodedTrack(Track):
+    """A track in a codec that MP4 players do not know, as AAC."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.notes.append(f"{self.codec} sound, which MP4 players lack, is written as AAC")
+        self.codec = "aac"
+
+    def finish(self, target: Any) -> None:
+        for packet in self._out.encode(None) if self._written is not None else ():
+            target.mux(packet)
+        super().finish(target)
+
+    def _added(self, target: Any) -> Any:
+        source = self._stream.codec_context
+        rate = next((rate for rate in _AAC_RATES if rate <= source.sample_rate), _AAC_RATES[-1])
+        layout = _AAC_LAYOUTS.get(source.channels, "stereo")
+        added = target.add_stream("aac", rate=rate, layout=layout)
+        added.bit_rate = _BITS_A_CHANNEL * added.codec_context.channels
+        return added
+
+    def _made_of(self, packet: Any) -> Iterator[Any]:
+        offset = self._offset - self._begin
+        try:
+            frames = packet.decode()
+        except FFmpegError:
+            self.notes += ["damaged sound is left out"] * ("damaged sound is left out" not in self.notes)
+            return
+        for frame in frames:
+            start = frame.pts * Fraction(frame.time_base) + offset if frame.pts is not None else self._time(packet)
+            if start < 0:
+                continue
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(start * frame.sample_rate)
+            yield from self._out.encode(frame)
+
+
 def open_audio(
     path: str | None, start: float, limits: dict[str, Any], keep_alive: Callable[[], None]
-) -> tuple[Audio | None, list[str]]:
-    """The sound of the clip at `path` from `start` seconds after its first frame, or None and the reason.
+) -> tuple[list[Track], list[str]]:
+    """The sound tracks of the clip at `path` from `start` seconds after its first frame, the default one first, and
+    notes on those that are left out.
 
     Raises MediaError for a file that is refused; an audio-only file is accepted, its clock starts at 0.
     """
     if path is None:
-        return None, []
-    container = open_container(path, limits)
-    stream = audio_stream(container)
-    codec = stream.codec_context.name if stream is not None and stream.codec_context else None
-    if stream is None or codec not in _MP4_CODECS:
-        container.close()
-        reason = "has no sound" if stream is None else f"has {codec or 'unknown'} sound, which MP4 players lack"
-        return None, [f"{path} {reason}: none was copied"]
+        return [], []
     try:
         packets = probe(path, limits, keep_alive).packets
+        zero, clocks = int(packets.pts[0]) * packets.unit, [offset for _, offset in packets.joins]
     except MediaError as error:
         if error.code != "E409":
             raise
-        return Audio(container, stream, Fraction(0), Fraction(start), []), []
-    clocks = [offset for _, offset in packets.joins]
-    return Audio(container, stream, int(packets.pts[0]) * packets.unit, Fraction(start), clocks), []
+        zero, clocks = Fraction(0), []
+    with open_container(path, limits) as container:
+        streams = sorted(container.streams.audio, key=lambda s: not s.disposition & Disposition.default)
+        indices = [s.index for s in streams if s.codec_context is not None]
+        notes = [f"{path} has no sound: none was copied"] * (not streams)
+        notes += ["a sound track of an unknown codec is left out"] * (len(streams) - len(indices))
+    tracks = []
+    for index in indices:
+        container = open_container(path, limits)
+        stream = container.streams[index]
+        kind = Track if stream.codec_context.codec.canonical_name in _MP4_CODECS else EncodedTrack
+        tracks.append(kind(container, stream, zero + Fraction(start), start == 0, clocks))
+    return tracks, notes

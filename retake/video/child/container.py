@@ -14,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from retake.errors import MediaError
 
@@ -43,14 +44,15 @@ def open_container(path: str, limits: dict[str, Any], **demuxer: str) -> Any:
 
 
 def video_stream(path: str, container: Any) -> Any:
-    """The stream to decode: the first that is not cover art. Raises MediaError E409 or E413."""
-    moving = [s for s in container.streams.video if not s.disposition & _attached_picture()]
+    """The stream to decode: the default one, else the first, of those that are no cover art. Raises MediaError E409 or
+    E413."""
+    moving = moving_pictures(container)
     if not moving:
         listed = ", ".join(_name(s) for s in container.streams) or "none"
         raise MediaError(
             "E409", f"{path} has no video stream; its streams: {listed}", "Give a file with moving pictures."
         )
-    stream = moving[0]
+    stream = next((s for s in moving if s.disposition & Disposition.default), moving[0])
     if stream.codec_context is None:
         raise MediaError(
             "E413",
@@ -58,6 +60,11 @@ def video_stream(path: str, container: Any) -> Any:
             "Convert it: ffmpeg -i IN -c:v libx264 -crf 12 OUT.mp4",
         )
     return stream
+
+
+def moving_pictures(container: Any) -> list[Any]:
+    """The picture tracks that are no cover art."""
+    return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
 
 
 def next_packet(packets: Iterator[Any]) -> Any | None:
@@ -79,12 +86,6 @@ def check_memory(width: int, height: int) -> None:
     Called after a decoder failed: FFmpeg reports a failed allocation as invalid data.
     """
     np.empty(16 * max(width, 256) * max(height, 256), np.uint8)
-
-
-def _attached_picture() -> Any:
-    from av.stream import Disposition
-
-    return Disposition.attached_pic
 
 
 def _name(stream: Any) -> str:

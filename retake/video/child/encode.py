@@ -43,7 +43,7 @@ def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    audio, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.keep_alive)
+    tracks, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.keep_alive)
     channel.send({"event": "ready"})
     frames = _frames(channel)
     first, time = next(frames)
@@ -55,8 +55,8 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         if request["comment"]:
             container.metadata["comment"] = request["comment"]
         stream = _video_stream(container, request, rate, width + padded[0], height + padded[1])
-        if audio is not None:
-            audio.attach(container)
+        for track in tracks:
+            track.attach(container)
         unit = Fraction(stream.codec_context.time_base)
         reformat = VideoReformatter().reformat
         count, at, step, begun = 0, Fraction(0), 1 / rate, None
@@ -67,25 +67,25 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 begun = packet.dts if begun is None else begun
                 container.mux(packet)
             count += 1
-            if audio is not None:
-                audio.copy_until(container, at + step)
+            for track in tracks:
+                track.write_until(container, at + step)
         last = stream.encode_lazy(None)
         if request["last_length"]:
             usual, step = round(step / unit), Fraction(request["last_length"])
             last = _ending(last, begun, round((at + step) / unit), usual)
-            if audio is not None:
-                audio.copy_until(container, at + step)
+            for track in tracks:
+                track.write_until(container, at + step)
         for packet in last:
             container.mux(packet)
             channel.tick()
+        for track in tracks:
+            track.finish(container)
+            notes += track.notes
     except BaseException:
         with contextlib.suppress(Exception):
             container.close()
         raise
     container.close()
-    if audio is not None:
-        audio.close()
-        notes += audio.notes
     return {
         "width": width + padded[0],
         "height": height + padded[1],
@@ -94,7 +94,7 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "fps": float(count / (at + step)),
         "duration": float(at + step),
         "bytes": _sync(request["part"]),
-        "audio": audio.codec if audio is not None else None,
+        "audio": tracks[0].codec if tracks else None,
         "notes": notes,
     }
 

@@ -31,9 +31,10 @@ class Packets:
 
     total: all, in AVI with empty ones. shown: int64 [F], the packets whose frames are shown, in the order of showing.
     pts: int64 [F], their times in `unit` seconds, which rise. last_length: of the last frame, in units. cut: reading
-    ends before the file does. stamped: decoded frames carry the packets' times. key: the first key frame, -1 without
-    one. left_out: packets whose pictures cannot be shown and are not decoded. joins: the packets with which another
-    clock begins, and what was added to its times, in seconds. notes: what was resolved.
+    ends before the file does. stamped: decoded frames carry the packets' times. key: the first key frame, -1 in a file
+    that should begin with one and does not. left_out: packets whose pictures cannot be shown and are not decoded.
+    joins: the packets with which another clock begins, and what was added to its times, in seconds. notes: what was
+    resolved.
     """
 
     total: int
@@ -145,7 +146,7 @@ def read_packets(
         last_length=length * finer,
         cut=cut,
         stamped=stamped,
-        key=keys[0] if keys else -1,
+        key=keys[0] if keys and (container.format.name in _JOINABLE or keys[0] == int(table[:, 0].min())) else -1,
         joins=tuple((n, offset * unit) for n, offset in joins),
         notes=tuple(notes),
     )

@@ -17,7 +17,7 @@ from av.error import OSError as FFmpegOSError
 from retake.errors import MediaError
 
 from ..info import VideoInfo
-from .container import audio_stream, check_memory, next_packet, open_container, video_stream
+from .container import audio_stream, check_memory, moving_pictures, next_packet, open_container, video_stream
 from .packets import Packets, numbered, read_packets
 from .truncation import describe_truncation
 
@@ -175,12 +175,15 @@ def _describe(
         color_range="full" if full or matrix == "rgb" else "limited",
         matrix_assumed=assumed,
         transfer=_TRANSFER.get(int(frame.color_trc), "untagged"),
-        audio=audio.codec_context.name if audio is not None and audio.codec_context else None,
+        audio=audio.codec_context.codec.canonical_name if audio is not None and audio.codec_context else None,
     )
-    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, truncation)})
+    others = len(moving_pictures(container)) - 1
+    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, truncation, others)})
 
 
-def _notes(info: VideoInfo, frame: Any, packets: Packets, odd_angle: float, truncation: str) -> tuple[str, ...]:
+def _notes(
+    info: VideoInfo, frame: Any, packets: Packets, odd_angle: float, truncation: str, others: int
+) -> tuple[str, ...]:
     alpha = any(c.is_alpha for c in frame.format.components)
     said = [
         (
@@ -194,6 +197,7 @@ def _notes(info: VideoInfo, frame: Any, packets: Packets, odd_angle: float, trun
         (info.color_matrix == "bt2020", "BT.2020 matrix honoured, primaries left as they are"),
         (alpha, "its transparency is dropped"),
         (info.interlaced, "interlaced: fields are kept woven, not deinterlaced"),
+        (others, f"further picture tracks, left out: {others}"),
         (info.variable, "frames are not evenly spaced; true timestamps are kept"),
         *((True, note) for note in packets.notes),
         (truncation, f"truncated: {truncation}"),
