@@ -69,7 +69,7 @@ def remote(checkout: Path, name: str | None = None) -> Remote:
             return Remote(found.fs, found.fs.join(found.path, "retake"))
     except (NoRemoteError, RemoteNotFoundError, RemoteConfigError, NotDvcRepoError, SCMError) as error:
         hint = "Add one: dvc remote add -d NAME PATH_OR_URL   (dvc remote list shows those that there are)"
-        raise ConfigError("E217", f"DVC has no such remote: {error}", hint) from error
+        raise ConfigError("E217", f"DVC has no such remote: {str(error).partition('. ')[0]}", hint) from error
 
 
 def seed(checkout: Path, store: Store, files: Iterable[File]) -> int:

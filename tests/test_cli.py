@@ -206,6 +206,13 @@ def test_messages_and_data_keep_to_their_streams(warm):
     assert warm.shell("edit", *warm.words("--json")).err == ""
 
 
+def test_the_version_is_printed_without_a_command(warm):
+    from importlib.metadata import version
+
+    shown = warm.shell("--version")
+    assert (shown.code, shown.out.strip()) == (0, version("retake"))
+
+
 def test_no_color_is_honoured(warm):
     child = Child(warm.shell.home)  # Typer looks at the environment when it is imported
     colour = re.compile(r"\x1b\[[0-9;]*(3[0-8]|9[0-7])[0-9;]*m")

@@ -446,6 +446,16 @@ def test_a_folder_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == known
 
 
+def test_what_settings_alone_tell_is_refused_before_anything_runs(tmp_path):
+    run = runner(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        export(CLIP, ["masks"], tmp_path / "out", runner=run)
+    assert caught.value.code == "E222"
+    assert "--box" in (caught.value.hint or "")
+    assert not run.outcomes
+    assert not (tmp_path / "out").exists()
+
+
 def test_memory_does_not_grow_with_the_clip(tmp_path):
     clip = tmp_path / "clip"
     clip.mkdir()

@@ -34,13 +34,19 @@ Until = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
-) -> None:
-    """Edit video as a cached pipeline: every expensive stage runs once."""
-    if version:
-        from importlib.metadata import version as installed
+def show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-        print(installed("retake"))
+        print(version("retake"))
         raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=show_version)
+]
+
+
+@app.callback()
+def root(version: Version = False) -> None:
+    """Edit video as a cached pipeline: every expensive stage runs once."""

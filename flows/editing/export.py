@@ -151,6 +151,8 @@ def opened(clip_or_edit: str, overrides: Sequence[str]) -> tuple[Clip, Settings]
 def made_for(run: graph.Runner, clip: Clip, p: Settings, stages: Sequence[str]) -> dict[str, Any]:
     """The graph as far as these stages need it, without a report."""
     need = set().union(*(graph.closure(p, stage) for stage in stages))
+    for error in graph.config_errors(p, need):
+        raise error
     graph.require_weights(run, p, need)
     made = graph.edit_graph(run, clip, p, "decode" if "decode" in need else "frames")
     graph.check(p, made["frames"], need)

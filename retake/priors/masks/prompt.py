@@ -17,7 +17,7 @@ from retake.errors import ConfigError
 Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 MIN_SIDE = 4  # px, the smallest box side
-GIVE = "Give masks.box=[x0,y0,x1,y1] or masks.points; `retake edit` takes --box x0,y0,x1,y1, too."
+GIVE = "Give --box x0,y0,x1,y1 (in a file: masks.box=[x0,y0,x1,y1]), or masks.points."
 
 
 class Prompt(BaseModel, frozen=True, extra="forbid"):
