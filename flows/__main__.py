@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 settings, 3 some clips failed, 4 media refused, 5 environm
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupted)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have it ignored
         signal.signal(signal.SIGINT, interrupted)
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text, nor terminals take all of it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in sys.argv  # every command takes it
     words = [word for word in sys.argv[1:] if word != "--debug"]
     try:

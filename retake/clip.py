@@ -11,9 +11,11 @@ A clip is known by the digest of its content; its name is for people and folder 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -290,6 +292,16 @@ def select_indices(selection: Selection, count: int, fps: float) -> Iterator[tup
 
 
 def slug(text: str) -> str:
-    """A folder name that is safe everywhere: letters, digits, '.', '_' and '-', at most 128 characters."""
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
-    return (f"clip-{safe}" if RESERVED.fullmatch(safe) else safe)[:128].rstrip("-._") or "clip"
+    """A folder name that is safe everywhere: letters, digits, '.', '_' and '-', at most 128 characters.
+
+    Letters beyond ASCII lose their accents or are left out; six digits of the text's digest then keep names apart that
+    differ in them alone. However a system composes accents, the name is the same.
+    """
+    text = unicodedata.normalize("NFC", text)
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain if any(map(str.isalnum, plain)) else "").strip("-._")
+    safe = (f"clip-{safe}" if RESERVED.fullmatch(safe) else safe)[:128].rstrip("-._") or "clip"
+    if text.isascii():
+        return safe
+    mark = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    return f"{safe[:121].rstrip('-._')}-{mark}"

@@ -34,7 +34,7 @@ def encode(value: Any) -> bytes:
                 raise ValueError(f"{value} cannot be part of a key")
             return b"d" + (value + 0.0).hex().encode() + b";"  # + 0.0 makes -0.0 and 0.0 one value
         case str():
-            raw = value.encode()
+            raw = value.encode("utf-8", "surrogatepass")  # names of files need not be text
             return b"s%d:" % len(raw) + raw
         case bytes():
             return b"y%d:" % len(value) + value

@@ -16,7 +16,7 @@ WRITTEN_BY = "retake export"
 def write(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write `facts`, which include `name` (of the clip) and `what` (the kinds of data exported), and `written_by`."""
     text = json.dumps({**facts, "written_by": WRITTEN_BY}, indent=1, sort_keys=True, ensure_ascii=False)
-    (folder / NAME).write_text(text + "\n", encoding="utf-8")
+    (folder / NAME).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read(folder: Path) -> dict[str, Any] | None:

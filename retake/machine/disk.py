@@ -82,9 +82,12 @@ def atomic_path(target: Path, durable: bool = False) -> Iterator[Path]:
 
 
 def write_atomic(target: Path, data: str | bytes) -> None:
-    """Write a file atomically, text as UTF-8. Raises MachineError E502, E503, E505."""
+    """Write a file atomically, text as UTF-8; of a file's name what is no UTF-8 becomes \\udcXX, which JSON reads back.
+
+    Raises MachineError E502, E503, E505.
+    """
     with explain_write_errors(target.parent), atomic_path(target) as part:
-        part.write_bytes(data.encode() if isinstance(data, str) else data)
+        part.write_bytes(data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data)
 
 
 def format_bytes(count: float) -> str:

@@ -72,4 +72,4 @@ def write_tsv(path: Path | str, rows: Sequence[Mapping[str, object]]) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["\t".join(map(cell, columns))]
     lines += ["\t".join(cell(row.get(name)) for name in columns) for row in rows]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    Path(path).write_text("\n".join(lines) + "\n", "utf-8", "backslashreplace", "\n")

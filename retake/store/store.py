@@ -427,7 +427,7 @@ class Store:
         with explain_write_errors(self.root), contextlib.suppress(FileNotFoundError):
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
-            target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n", encoding="utf-8")
+            target.with_name(target.name + ".reason").write_text(f"{path}: {reason}\n", "utf-8", "replace")
 
 
 def path_hint(path: Path) -> str:

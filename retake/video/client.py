@@ -172,7 +172,7 @@ def encode(
     request: dict[str, Any] = {"op": "encode", "path": str(goal)}
     request |= {
         "fps": str(exact_rate(fps)),
-        "comment": comment,
+        "comment": comment and _escaped(comment),
         "crf": crf,
         "keyint": keyint,
         "preset": preset,
@@ -200,7 +200,7 @@ def set_comment(path: PathLike, comment: str, limits: Limits | None = None) -> N
     goal = Path(file)
     with explain_write_errors(goal), atomic_path(goal) as part, borrow() as worker:
         worker.begin(file, limits.stall, _time_limit(file, limits))
-        request = {"op": "tag", "path": file, "part": str(part), "comment": comment}
+        request = {"op": "tag", "path": file, "part": str(part), "comment": _escaped(comment)}
         worker.send(request | {"limits": limits.as_json()})
         worker.receive()
 
@@ -235,6 +235,11 @@ def _checked_shape(frame: np.ndarray, shape: tuple[int, ...] | None, count: int)
     if shape not in (None, frame.shape):
         raise ValueError(f"frame {count} is {frame.shape}, the ones before it {shape}")
     return frame.shape
+
+
+def _escaped(text: str) -> str:
+    """Text in which what is no UTF-8, of a file's name, reads \\udcXX."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _time_limit(file: str, limits: Limits) -> float:

@@ -17,7 +17,7 @@ from retake.errors import ConfigError
 Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 MIN_SIDE = 4  # px, the smallest box side
-GIVE = "Give --box x0,y0,x1,y1 (in a file: masks.box=[x0,y0,x1,y1]), or masks.points."
+GIVE = "Give masks.box=[x0,y0,x1,y1] or masks.points; for one clip also --box x0,y0,x1,y1."
 
 
 class Prompt(BaseModel, frozen=True, extra="forbid"):
