@@ -62,9 +62,11 @@ class Packets:
         rest = {"shown": self.shown[at[0] :], "pts": self.pts[at[0] :], "left_out": frozenset(early.tolist())}
         return replace(self, **rest, notes=(note, *self.notes))
 
-    def index_of(self, number: int) -> int | None:
-        """The place among the frames shown of a packet's frame."""
-        return self._places.get(number)
+    def index_of(self, number: int | None) -> int | None:
+        """The place among the frames shown of a packet's frame, None where it is not shown."""
+        if number is None or number >= len(self._places) or self._places[number] < 0:
+            return None
+        return int(self._places[number])
 
     def at_a_join(self, number: int) -> bool:
         """Whether a packet is the last ones' or the first one's of parts that were joined: the counters of MPEG-TS
@@ -72,8 +74,10 @@ class Packets:
         return any(-3 <= number - join <= 0 for join, _ in self.joins)
 
     @cached_property
-    def _places(self) -> dict[int, int]:
-        return {number: place for place, number in enumerate(self.shown.tolist())}
+    def _places(self) -> np.ndarray:
+        places = np.full(int(self.shown.max(initial=-1)) + 1, -1, np.int64)
+        places[self.shown] = np.arange(len(self.shown))
+        return places
 
 
 def numbered(container: Any, stream: Any) -> Iterator[Any]:
