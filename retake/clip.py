@@ -11,7 +11,6 @@ A clip is known by the digest of its content; its name is for people and folder 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -242,7 +241,7 @@ def _file_clip(spec: str) -> Clip:
     if not path.exists() and root not in PROTOCOLS and re.fullmatch(r"[\w./~-]+:[A-Za-z0-9][\w.-]*", spec):
         raise MediaError(
             "E400",
-            f"{root} is not a DAVIS tree: there is not a folder {Path(root) / 'JPEGImages'}",
+            f"{root} is not a DAVIS tree: there is no folder {Path(root) / 'JPEGImages'}",
             "Write DAVIS_ROOT:sequence, as in /data/DAVIS:bear",
         )
     local_file(os.path.expanduser(spec))
@@ -299,9 +298,6 @@ def slug(text: str) -> str:
     """
     text = unicodedata.normalize("NFC", text)
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain if any(map(str.isalnum, plain)) else "").strip("-._")
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
     safe = (f"clip-{safe}" if RESERVED.fullmatch(safe) else safe)[:128].rstrip("-._") or "clip"
-    if text.isascii():
-        return safe
-    mark = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
-    return f"{safe[:121].rstrip('-._')}-{mark}"
+    return safe if text.isascii() else f"{safe[:121].rstrip('-._')}-{digest(text)[:6]}"

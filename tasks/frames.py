@@ -12,6 +12,7 @@ from retake.clip import Clip
 from retake.formats import CHUNK, TIMES, pack
 from retake.stage import Work, stage
 from retake.video import Selection
+from retake.video.info import exact_rate
 
 ROUNDING = 0.0025  # seconds that a clock may be off
 
@@ -51,16 +52,16 @@ def working_size(width: int, height: int, short_side: int | None) -> tuple[int, 
 
 
 def uneven(times: list[float], fps: float) -> bool:
-    """Whether some frame lies off the even course of `fps`, beyond the rounding of a container's clock (1 ms in
-    Matroska)."""
-    off = np.array(times) - times[0] - np.arange(len(times)) / fps
+    """Whether some frame lies off the even course at which a result of `fps` plays, beyond the rounding of a
+    container's clock (1 ms in Matroska)."""
+    off = np.array(times) - times[0] - np.arange(len(times)) / float(exact_rate(fps))
     return float(np.abs(off).max()) > ROUNDING
 
 
 def unusual_length(times: list[float], end: float | None, fps: float, variable: bool) -> dict[str, float]:
     """`last_length`, seconds, where the last frame is not shown for as long as the one before it (of an even clip: as
     all others)."""
-    if end is None or not times:
+    if end is None:
         return {}
     usual = times[-1] - times[-2] if variable and len(times) > 1 else 1 / fps
     length = end - times[-1]

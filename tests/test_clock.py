@@ -16,6 +16,7 @@ from helpers.command import reference
 from flows.editing import edit
 from flows.runners import Local
 from retake import video
+from retake.errors import MediaError
 from retake.store import Store
 
 SIZE = (128, 96)
@@ -171,7 +172,7 @@ def test_pictures_that_refer_to_what_was_cut_off_are_left_out_by_rule(suffix, tm
     damaged = bytearray(cut.read_bytes())
     damaged[len(damaged) // 2 : len(damaged) // 2 + 400] = bytes(400)
     (tmp_path / f"damaged{suffix}").write_bytes(damaged)
-    with pytest.raises(video.client.MediaError):
+    with pytest.raises(MediaError):
         seen(tmp_path / f"damaged{suffix}")
 
 

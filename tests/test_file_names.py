@@ -46,11 +46,14 @@ def test_clips_of_a_folder_keep_apart_whatever_they_are_called(clip, tmp_path):
     for name in ("猫.mp4", "狗.mp4", NOT_UTF8, "grösse.mp4", "plain.mp4"):
         shutil.copy(clip, folder / name)
         os.utime(folder / name, (1, 1))
+    (folder / os.fsdecode(b"b\xf6se.mp4")).write_bytes(b"no video")
+    os.utime(folder / os.fsdecode(b"b\xf6se.mp4"), (1, 1))
     words = ("dataset", folder, "masks.box=[20,20,80,80]", f"edit.reference={reference(tmp_path / 'cat.png')}")
     told = Child(tmp_path)(*words, *SMALL[2:], "--json")
-    assert told.code == 0, told.err
-    jobs = [job["job"].partition("/")[0] for job in json.loads(told.out)["jobs"]]
-    assert len(set(jobs)) == 5
+    assert told.code == 3, told.err
+    jobs = {job["job"].partition("/")[0]: job["state"] for job in json.loads(told.out)["jobs"]}
+    assert len(jobs) == 6
+    assert [name for name, state in jobs.items() if state not in ("ok", "cached")] == [slug(os.fsdecode(b"b\xf6se"))]
     assert "plain" in jobs
 
 

@@ -18,8 +18,10 @@ SIZE, RATE = (128, 96), 20
 PICTURES = [zoo.picture(k, SIZE) for k in range(20)]
 
 
-def sounding(path: Path, codec: str, tones: tuple[float, ...] = (440,), rate: int = 44100, **tags: list[Any]) -> Path:
-    """A second of pictures with a track a tone, in Hz; tags: a `language` and a `default` for each."""
+def sounding(path: Path, codec: str, tones: tuple[float, ...] = (440,), later: float = 1, **tags: list[Any]) -> Path:
+    """A second of pictures with a track a tone, in Hz, which is `later` times as high in its second half; tags: a
+    `language` and a `default` for each track."""
+    rate = 44100
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("mpeg4", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
@@ -35,7 +37,8 @@ def sounding(path: Path, codec: str, tones: tuple[float, ...] = (440,), rate: in
         container.mux(stream.encode(None))
         for track, tone in zip(tracks, tones, strict=True):
             for begin in range(0, rate, 1000):
-                wave = 0.5 * np.sin(2 * np.pi * tone * (begin + np.arange(1000)) / rate)
+                pitch = tone * (later if begin >= rate // 2 else 1)
+                wave = 0.5 * np.sin(2 * np.pi * pitch * (begin + np.arange(1000)) / rate)
                 sound: Any = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], format="fltp", layout="mono")
                 sound.sample_rate, sound.pts, sound.time_base = rate, begin, Fraction(1, rate)
                 container.mux(track.encode(sound))
@@ -88,11 +91,12 @@ def test_sound_is_copied_where_mp4_carries_it_and_encoded_elsewhere(suffix, code
 
 
 def test_encoded_sound_begins_where_it_is_told_and_ends_with_the_pictures(tmp_path):
-    source = sounding(tmp_path / "source.mov", "pcm_s16le")
-    video.encode(tmp_path / "made.mp4", PICTURES[:10], RATE, audio_from=source, audio_start=0.25)
-    ((_, _, _, pitch, seconds),) = heard(tmp_path / "made.mp4")
-    assert pitch == pytest.approx(440, abs=4)
-    assert seconds == pytest.approx(0.5, abs=0.07)
+    source = sounding(tmp_path / "source.mov", "pcm_s16le", later=2)
+    for start, wanted in ((0.0, 440), (0.5, 880)):
+        video.encode(tmp_path / "made.mp4", PICTURES[:9], RATE, audio_from=source, audio_start=start)
+        ((_, _, _, pitch, seconds),) = heard(tmp_path / "made.mp4")
+        assert pitch == pytest.approx(wanted, abs=6)
+        assert seconds == pytest.approx(0.45, abs=0.07)
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])

@@ -95,7 +95,7 @@ class States:
                 text = json.dumps(kept, sort_keys=True, ensure_ascii=False) + "\n"
                 if (end := os.lseek(handle, 0, os.SEEK_END)) and os.pread(handle, 1, end - 1) != b"\n":
                     text = "\n" + text  # a killed process left half a line
-                os.write(handle, text.encode())
+                os.write(handle, text.encode("utf-8", "backslashreplace"))
                 os.fsync(handle)
             finally:
                 os.close(handle)

@@ -166,7 +166,7 @@ def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     """Files of a folder with one of these endings, in the order of the numbers in their names; hidden files
-    are skipped, as they enter no key. Empty if there is not a folder."""
+    are skipped, as they enter no key. Empty if there is no folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return []

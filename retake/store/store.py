@@ -436,5 +436,5 @@ def path_hint(path: Path) -> str:
     try:
         hint = did_you_mean(path.name, sorted(os.listdir(folder))[:5000])
     except OSError:
-        return f"There is not a folder {folder}: check the path."
+        return f"There is no folder {folder}: check the path."
     return hint if hint.startswith("Did") else f"{folder} holds nothing of that name: check the path."

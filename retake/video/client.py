@@ -272,5 +272,5 @@ def _missing(name: str) -> MediaError:
         with os.scandir(folder) as entries:
             near = did_you_mean(base, [e.name for e, _ in zip(entries, range(5000), strict=False)])
     except OSError:
-        return MediaError("E400", f"no such file: {name} (there is not a folder {folder})", "Check the path.")
+        return MediaError("E400", f"no such file: {name} (there is no folder {folder})", "Check the path.")
     return MediaError("E400", f"no such file: {name}", near if near.startswith("Did") else "Check the path.")

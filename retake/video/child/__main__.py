@@ -27,7 +27,8 @@ def _probe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     found = probe(request["path"], request["limits"], channel.keep_alive)
     if "selection" not in request:
         return {"info": found.info.as_json()}
-    from .decode import Selection, select_frames
+    from ..info import Selection
+    from .decode import select_frames
 
     return {"info": found.info.as_json(), "end": float(select_frames(found, Selection(**request["selection"])).end)}
 

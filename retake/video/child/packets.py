@@ -171,9 +171,7 @@ def _joined(table: np.ndarray, keys: set[int], unit: Fraction) -> list[tuple[int
     offset, begun, last = 0, 0, None
     for row, (number, time, length) in enumerate(zip(table[:, 0].tolist(), raw.tolist(), table[:, 2], strict=True)):
         ahead = raw[row : row + 1 + _LOOKED_AHEAD]
-        back = last is not None and bool((ahead < last).all())
-        forth = last is not None and bool((ahead > last + leap).all())
-        if number in keys and (back or forth):
+        if number in keys and last is not None and ((ahead < last).all() or (ahead > last + leap).all()):
             so_far = table[begun:row, 1]
             usual = int(np.median(np.diff(np.sort(so_far)))) if len(so_far) > 1 else int(length)
             offset = int(so_far.max()) + usual - time
