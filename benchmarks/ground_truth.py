@@ -28,6 +28,7 @@ from flows.runners import Local
 from flows.settings.compose import Settings, settings
 from retake.clip import SpriteClip
 from retake.formats import FlowSeries, RegionSeries, TrackSeries, open_series
+from retake.imaging.colour.coding import VIEW
 from retake.imaging.composite import composite
 from retake.methods import Inputs, Patch, propagate
 from retake.store import Store
@@ -138,7 +139,7 @@ def laid(source: list[np.ndarray], patches: list[Patch]) -> list[np.ndarray]:
     """Patches over the source, as the decode stage does it at working size."""
     edits = [(np.array(p.box), rgb, alpha) for p in patches for rgb, alpha in zip(p.rgb, p.alpha, strict=True)]
     height, width = source[0].shape[:2]
-    return [composite(rgb, edit, (width, height)) for rgb, edit in zip(source, edits, strict=True)]
+    return [composite([rgb], VIEW, edit, (width, height))[0] for rgb, edit in zip(source, edits, strict=True)]
 
 
 def score_flow(world: World, flow: FlowSeries) -> Scores:

@@ -20,6 +20,7 @@ from benchmarks.series import KeptFlow, KeptFrames, KeptMasks, KeptTracks
 from flows.settings.compose import Settings
 from retake.clip import open_clip
 from retake.formats import CHUNK, Tensors
+from retake.imaging.colour.coding import VIEW
 from retake.imaging.composite import composite
 from retake.imaging.flow import in_bounds, occlusion
 from retake.machine.threads import single_threaded
@@ -94,7 +95,10 @@ def edit(clip: str, p: Settings, folder: Path) -> Watch:
         patches = propagate.edit(None, None, priors, Inputs(frames, folder), p.edit, np.random.default_rng(0))
         edits: Edits = [(np.array(q.box), *one) for q in patches for one in zip(q.rgb, q.alpha, strict=True)]
     with watch.timed("decode"):
-        result = [composite(rgb, one, (frames.width, frames.height)) for rgb, one in zip(frames, edits, strict=True)]
+        result = [
+            composite([rgb], VIEW, one, (frames.width, frames.height))[0]
+            for rgb, one in zip(frames, edits, strict=True)
+        ]
         with single_threaded():
             encode(folder / "result.mp4", result, fps, crf=p.decode.crf, preset=p.decode.preset)
     with watch.timed("metrics"):

@@ -24,9 +24,20 @@ from typing import Any
 import numpy as np
 
 from retake.errors import ConfigError, MediaError, did_you_mean
+from retake.imaging.colour.coding import VIEW, Coding
 from retake.recipe import digest
 from retake.store import Store
-from retake.video import Selection, VideoInfo, decode, local_file, probe, read_image, resize, selection_end
+from retake.video import (
+    Selection,
+    VideoInfo,
+    decode,
+    decode_codes,
+    local_file,
+    probe,
+    read_image,
+    resize,
+    selection_end,
+)
 
 PROTOCOLS = {"concat", "crypto", "data", "file", "ftp", "http", "https", "pipe", "rtmp", "rtsp", "srt", "tcp", "udp"}
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -88,8 +99,18 @@ class Clip:
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
-        """(seconds from the clip's first frame, uint8 RGB [H,W,3]) of the selected frames, in order."""
+        """(seconds from the clip's first frame, uint8 RGB [H,W,3]) of the selected frames, in order: the view."""
         raise NotImplementedError
+
+    @property
+    def coding(self) -> Coding:
+        """How the code values that `codes` gives stand for colours."""
+        return VIEW
+
+    def codes(self, selection: Selection, folder_fps: float, **reading: Any) -> Iterator[list[np.ndarray]]:
+        """Code values of the selected frames, in order, at the source's size: planes as in
+        retake/imaging/colour/planes.py."""
+        return ([rgb] for _, rgb in self.read(selection, None, folder_fps, **reading))
 
 
 @dataclass(frozen=True)
@@ -134,6 +155,13 @@ class VideoClip(Clip):
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
         return decode(self.spec, selection, size, **reading)
+
+    @property
+    def coding(self) -> Coding:
+        return self._probed.shown
+
+    def codes(self, selection: Selection, folder_fps: float, **reading: Any) -> Iterator[list[np.ndarray]]:
+        return (planes for _, planes in decode_codes(self.spec, selection, **reading))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              frames. Levels 1 to 8 are the first group; level 0 is the latents themselves.
              File number = group * chunks + chunk
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
-    result   rgb uint8 [n,H,W,3] at the source's size
+    result   code values of the source's coding (meta.coding) at its size, uint8, or uint16 of more than 8 bits:
+             y [n,H,W] · u, v [n,h,w], or rgb [n,H,W,3]; a [n,H,W] where the source has alpha
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ import numpy as np
 
 from retake.artifact import Artifact
 from retake.errors import IntegrityError
+from retake.imaging.colour.coding import VIEW, Coding
+from retake.imaging.colour.planes import names
 from retake.store import Store
 
 CHUNK = 16
@@ -46,7 +49,7 @@ VERSION = {
     "latents": 1,
     "inversion": 1,
     "edited": 1,
-    "result": 1,
+    "result": 2,
     "metrics": 1,
     "report": 1,
 }
@@ -137,7 +140,7 @@ class Series:
 
 
 class FrameSeries(Series):
-    """Frames or a Result: `series[t]` is uint8 RGB [H,W,3]."""
+    """`series[t]` is uint8 RGB [H,W,3]."""
 
     def __getitem__(self, t: int) -> np.ndarray:
         return self.at(t, "rgb")
@@ -153,6 +156,25 @@ class FrameSeries(Series):
     def seconds(self, t: int) -> float:
         """Presentation time of frame t."""
         return float(self.times[t])
+
+
+class ResultSeries(FrameSeries):
+    """`series[t]` is the view, uint8 RGB [H,W,3]; `series.codes(t)` are the planes of code values."""
+
+    @cached_property
+    def coding(self) -> Coding:
+        return Coding.from_json(self.meta["coding"]) if "coding" in self.meta else VIEW
+
+    def codes(self, t: int) -> list[np.ndarray]:
+        """Planes as in retake/imaging/colour/planes.py."""
+        return [self.at(t, name) for name in names(self.coding)]
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        if self.coding.plain:
+            return self.at(t, "rgb")
+        from retake.imaging.colour.view import to_view
+
+        return to_view(self.codes(t), self.coding)
 
 
 class FlowSeries(Series):
@@ -277,7 +299,7 @@ READERS: dict[str, type[Series]] = {
     "latents": LatentSeries,
     "inversion": InversionSeries,
     "edited": EditedSeries,
-    "result": FrameSeries,
+    "result": ResultSeries,
 }
 
 

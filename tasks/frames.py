@@ -26,7 +26,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     last: int | None = Field(None, ge=0, description="last source frame, inclusive")
     fps: float | None = Field(None, gt=0, le=1000, description="resample on true timestamps, frames a second")
     short_side: int | None = Field(480, ge=16, description="working size, pixels of the short side; null: the source's")
-    decoder: Literal["auto", "decord", "pyav"] = Field("auto", description="auto: decord where it is safe, else PyAV")
+    decoder: Literal["auto", "decord", "pyav"] = Field(
+        "auto", description="auto: PyAV; decord: its colours are up to 2.8 levels darker"
+    )
     on_damage: Literal["fail", "conceal"] = Field("fail", description="conceal: keep what a damaged clip still shows")
     sha256: str | None = Field(
         None,
@@ -68,7 +70,7 @@ def unusual_length(times: list[float], end: float | None, fps: float, variable: 
     return {"last_length": length} if abs(length - usual) > ROUNDING else {}
 
 
-@stage("frames", version=2, makes="frames", backends=("av", "decord", "opencv-python-headless"))
+@stage("frames", version=3, makes="frames", backends=("av", "decord", "opencv-python-headless"))
 def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     """Decode in a child process, in chunks; timestamps are the source's own."""
     info = clip.info(params.folder_fps)

@@ -87,6 +87,8 @@ def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
 
                 set_comment(view, json.dumps({"retake": recipe}, sort_keys=True, ensure_ascii=False))
             outputs["video"] = str(view)
+            if masters := copy_masters(store, edit.made["decode"], folder):
+                outputs["master"] = masters
         if "metrics" in edit.made:
             for name in ("metrics.json", "metrics.tsv"):
                 store.copy_out(edit.made["metrics"][name], folder / name)
@@ -94,6 +96,22 @@ def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:
         if "report" in edit.made:
             outputs["report"] = str(write_page(store, edit, folder))
     return outputs
+
+
+def copy_masters(store: Store, result: Artifact, folder: Path) -> str:
+    """Copy what `decode.codec` made beside the view: master.mov and the like, or a folder of pictures. Returns the
+    path, "" where there is none."""
+    made = ""
+    for file in result.files:
+        if file.name.startswith("master-"):
+            made, target = str(folder / "master"), folder / "master" / file.name.removeprefix("master-")
+        elif file.name.startswith("master."):
+            made, target = str(folder / file.name), folder / file.name
+        else:
+            continue
+        target.parent.mkdir(exist_ok=True)
+        store.copy_out(file, target)
+    return made
 
 
 def write_page(store: Store, edit: Finished, folder: Path) -> Path:

@@ -1,6 +1,6 @@
 """OpenEXR files of one picture, as far as maps need them, in plain Python: OpenCV's wheel has no EXR.
 
-Written: one channel, float or half, scan lines, ZIP. Read: scan lines, uncompressed, RLE, ZIPS or ZIP, any channels of
+Written: channels of float or half, scan lines, ZIP. Read: scan lines, uncompressed, RLE, ZIPS or ZIP, any channels of
 half, float or uint. Not read: tiles, deep pixels, several parts, and the compressions PIZ, PXR24, B44, DWA.
 Source: the OpenEXR file layout, https://openexr.com/en/latest/OpenEXRFileLayout.html.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,15 +53,27 @@ def read(path: str | Path, choose: Callable[[list[str]], Collection[str]] = list
 def write(path: str | Path, values: np.ndarray, channel: str = "Y") -> None:
     """Write one channel [H, W]: float16 as half, everything else as float32. Equal arrays give equal bytes with one
     version of zlib. Raises ValueError for another shape."""
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"a map is [H, W], not {list(values.shape)}")
-    kind = 1 if values.dtype == np.float16 else 2
-    values = values.astype(_TYPES[kind])
-    height, width = values.shape
+    Path(path).write_bytes(content({channel: values}))
+
+
+def content(channels: Mapping[str, np.ndarray], chromaticities: Sequence[float] = ()) -> bytes:
+    """The bytes of a file of some channels [H, W] of one size, as `write` writes them. `chromaticities`: x and y of
+    red, green, blue and white, where the channels are colours. Raises ValueError for another shape."""
+    shapes = {values.shape for values in channels.values()}
+    shape = next(iter(shapes)) if len(shapes) == 1 else (0, 0)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"channels are [H, W], all of one size, not {sorted(map(list, shapes))}")
+    height, width = shape
+    kinds = {name: 1 if channels[name].dtype == np.float16 else 2 for name in sorted(channels)}
+    listed = b"".join(name.encode() + b"\0" + struct.pack("<iB3xii", kind, 1, 1, 1) for name, kind in kinds.items())
+    rows = [np.ascontiguousarray(channels[name], _TYPES[kind]).view(np.uint8) for name, kind in kinds.items()]
+    lines = np.concatenate(rows, axis=1)
+    colours = [("chromaticities", "chromaticities", struct.pack("<8f", *chromaticities))] if chromaticities else []
     head = struct.pack("<II", _MAGIC, _VERSION) + b"".join(
         _attribute(name, of, content)
         for name, of, content in (
-            ("channels", "chlist", channel.encode() + b"\0" + struct.pack("<iB3xii", kind, 1, 1, 1) + b"\0"),
+            ("channels", "chlist", listed + b"\0"),
+            *colours,
             ("compression", "compression", bytes([_ZIP])),
             ("dataWindow", "box2i", struct.pack("<iiii", 0, 0, width - 1, height - 1)),
             ("displayWindow", "box2i", struct.pack("<iiii", 0, 0, width - 1, height - 1)),
@@ -74,12 +86,12 @@ def write(path: str | Path, values: np.ndarray, channel: str = "Y") -> None:
     head += b"\0"
     blocks = []
     for y in range(0, height, _LINES[_ZIP]):
-        raw = values[y : y + _LINES[_ZIP]].tobytes()
+        raw = lines[y : y + _LINES[_ZIP]].tobytes()
         packed = _zip(raw)
         body = packed if len(packed) < len(raw) else raw  # a block that does not shrink is stored as it is
         blocks.append(struct.pack("<ii", y, len(body)) + body)
     starts = np.cumsum([len(head) + 8 * len(blocks)] + [len(block) for block in blocks[:-1]])
-    Path(path).write_bytes(head + starts.astype("<u8").tobytes() + b"".join(blocks))
+    return head + starts.astype("<u8").tobytes() + b"".join(blocks)
 
 
 def _attribute(name: str, of: str, content: bytes) -> bytes:

@@ -5,32 +5,74 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from retake.imaging.colour.coding import Coding
+from retake.imaging.colour.convert import downsampled, to_codes_matrix
+from retake.imaging.colour.planes import Planes
+from retake.imaging.colour.view import from_view
+
 MARGIN = 4  # working pixels around a box, so that resampling at its border reads real neighbours
 
 
 def composite(
-    source: np.ndarray, edit: tuple[np.ndarray, np.ndarray, np.ndarray], working: tuple[int, int]
-) -> np.ndarray:
-    """Lay one frame's edit over the source.
+    planes: Planes, coding: Coding, edit: tuple[np.ndarray, np.ndarray, np.ndarray], working: tuple[int, int]
+) -> list[np.ndarray]:
+    """Lay one frame's edit over the source, in the source's own code values.
 
-    source uint8 [H,W,3]; edit as EditedSeries gives it, in `working` (width, height) pixels. Returns a new frame.
-    The band in which source and edit are blended is where alpha, resampled to the source's size, is above 0;
-    everywhere else the source's bytes stay.
+    planes as in retake/imaging/colour/planes.py; edit as EditedSeries gives it, a picture of the view in `working`
+    (width, height) pixels. Returns new planes, or the source's where nothing is edited. The band in which source and
+    edit are blended is where alpha, resampled to the source's size, is above 0; everywhere else the source's code
+    values stay. A chroma sample is blended by the mean alpha of the pixels around it, so it changes where one of them
+    is edited. The source's own alpha plane stays.
     """
     (x0, y0, x1, y1), rgb, alpha = edit
-    out = source.copy()
     if x1 <= x0 or not alpha.any():
-        return out
-    height, width = source.shape[:2]
+        return list(planes)
+    height, width = planes[0].shape[:2]
     if (width, height) == working:
         box = int(x0), int(y0), int(x1), int(y1)
         fine_rgb, fine_alpha = rgb.astype(np.float32), alpha.astype(np.float32) / 255
     else:
         scale = width / working[0], height / working[1]
         box, fine_rgb, fine_alpha = resample_crop(rgb, alpha, (int(x0), int(y0)), scale, (width, height))
-    region = out[box[1] : box[3], box[0] : box[2]]
-    blended = region + fine_alpha[..., None] * (fine_rgb - region)
-    region[...] = np.where(fine_alpha[..., None] > 0, np.rint(blended).clip(0, 255).astype(np.uint8), region)
+    return _lay_over(planes, coding, box, fine_rgb, fine_alpha)
+
+
+def _lay_over(
+    planes: Planes, coding: Coding, box: tuple[int, int, int, int], rgb: np.ndarray, alpha: np.ndarray
+) -> list[np.ndarray]:
+    """The planes with a picture of the view laid over them: box in pixels, rgb float32 [h, w, 3], 0..255, alpha float32
+    [h, w], 0..1."""
+    out = list(planes)
+    across, down = coding.step
+    x0, y0 = box[0] // across * across, box[1] // down * down
+    height, width = planes[0].shape[:2]
+    x1, y1 = min(width, -(-box[2] // across) * across), min(height, -(-box[3] // down) * down)
+    if (x0, y0, x1, y1) != tuple(box):
+        border = (box[1] - y0, y1 - box[3], box[0] - x0, x1 - box[2])
+        rgb = cv2.copyMakeBorder(rgb, *border, cv2.BORDER_REPLICATE)
+        alpha = cv2.copyMakeBorder(alpha, *border, cv2.BORDER_CONSTANT, value=0)
+    codes = cv2.transform(from_view(rgb, coding).astype(np.float32), to_codes_matrix(coding).astype(np.float32))
+    top = (1 << coding.depth) - 1
+    if coding.layout == "rgb":
+        out[0] = _blended(planes[0], (slice(y0, y1), slice(x0, x1)), codes, alpha[..., None], top)
+        return out
+    out[0] = _blended(planes[0], (slice(y0, y1), slice(x0, x1)), codes[..., 0], alpha, top)
+    if coding.layout == "yuv":
+        weight = downsampled(alpha, coding)
+        part = (slice(y0 // down, y0 // down + weight.shape[0]), slice(x0 // across, x0 // across + weight.shape[1]))
+        for k in (1, 2):
+            mean = downsampled(alpha * codes[..., k], coding) / np.maximum(weight, 1e-6)
+            out[k] = _blended(planes[k], part, mean, weight, top)
+    return out
+
+
+def _blended(
+    plane: np.ndarray, part: tuple[slice, slice], codes: np.ndarray, alpha: np.ndarray, top: int
+) -> np.ndarray:
+    out = plane.copy()
+    region = out[part]
+    mixed = region + alpha * (codes - region)
+    region[...] = np.where(alpha > 0, np.rint(mixed).clip(0, top).astype(plane.dtype), region)
     return out
 
 

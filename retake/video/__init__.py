@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .backends import backend_version, choose_backend
-    from .client import decode, encode, local_file, probe, read_image, selection_end, set_comment
+    from .client import decode, decode_codes, encode, local_file, probe, read_image, selection_end, set_comment
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
@@ -26,9 +25,8 @@ __all__ = [
     "Limits",
     "Selection",
     "VideoInfo",
-    "backend_version",
-    "choose_backend",
     "decode",
+    "decode_codes",
     "encode",
     "local_file",
     "probe",
@@ -41,8 +39,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "backends": ("backend_version", "choose_backend"),
-    "client": ("decode", "encode", "local_file", "probe", "read_image", "selection_end", "set_comment"),
+    "client": ("decode", "decode_codes", "encode", "local_file", "probe", "read_image", "selection_end", "set_comment"),
     "info": ("EncodeInfo", "Limits", "Selection", "VideoInfo"),
     "pixels": ("resize", "write_png"),
     "process": ("shutdown",),

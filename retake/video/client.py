@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from retake.errors import MediaError, did_you_mean
+from retake.imaging.colour.coding import VIEW, Coding
+from retake.imaging.colour.planes import joined, shapes, split
 from retake.machine.disk import atomic_path, explain_write_errors
 
 from . import wire
@@ -19,6 +22,10 @@ from .info import EncodeInfo, Limits, Selection, VideoInfo, exact_rate
 from .process import Worker, borrow
 
 PathLike = str | os.PathLike[str]
+
+Backend = Literal["auto", "decord", "pyav"]
+OnDamage = Literal["fail", "conceal"]
+Codec = Literal["h264", "hevc10", "prores", "ffv1"]
 
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.,-]*:")
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
@@ -29,7 +36,7 @@ def probe(path: PathLike, limits: Limits | None = None) -> VideoInfo:
 
     Raises MediaError (exit status 4): E400 missing, E401 empty, E402 unknown container, E403 playlist,
     E404 URL, E405 no index, E408 time, E409 no video, E410 nothing decodes, E411 too small or too narrow,
-    E413 no decoder, E414 too large, E415 HDR, E416 the child crashed.
+    E413 no decoder, E414 too large, E415 a colour coding that is not read, E416 the child crashed.
     """
     limits = limits or Limits()
     file = local_file(path)
@@ -57,16 +64,17 @@ def decode(
     path: PathLike,
     selection: Selection | None = None,
     size: tuple[int, int] | None = None,
-    backend: Literal["auto", "decord", "pyav"] = "auto",
-    on_damage: Literal["fail", "conceal"] = "fail",
+    backend: Backend = "auto",
+    on_damage: OnDamage = "fail",
     limits: Limits | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (seconds from the clip's first frame, uint8 RGB [H, W, 3]) in order, upright and square.
 
-    `size` is (width, height), None for the size as shown; the resizing is `resize`. Colour range and
-    matrix are those of the file (see VideoInfo.color_matrix). With `on_damage="fail"` the first damaged
-    packet (E407), a cut file or a missing frame (E406) ends the clip; most codecs carry no checksum, so a
+    The picture is the view of the clip's colours (retake/imaging/colour/view.py), by the file's matrix, range,
+    primaries and transfer. `size` is (width, height), None for the size as shown; the resizing is `resize`. `backend`
+    auto is PyAV; decord's colours are up to 2.8 levels darker than the code values say. With `on_damage="fail"` the
+    first damaged packet (E407), a cut file or a missing frame (E406) ends the clip; most codecs carry no checksum, so a
     flipped bit that decodes to other pixels is not always seen. With `conceal` what decodes is
     delivered, by PyAV. The consumer may stop at any time, and may take its time: only waiting for the
     child counts against the limits. A `selection` with `fps` yields tick times. `on_note` is called
@@ -75,23 +83,47 @@ def decode(
     Raises what `probe` raises, and MediaError E406, E407, E412 (the resolution changes); ConfigError E211
     when the selection leaves no frame; ValueError for an unknown `backend` or `on_damage`.
     """
-    if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
-        raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
-    notify = on_note or (lambda note: None)
-    return _decode(local_file(path), selection or Selection(), size, backend, on_damage, limits or Limits(), notify)
+    request = {"size": list(size) if size else None, "codes": False}
+    for seconds, flat, shape in _decode(path, request, selection, backend, on_damage, limits, on_note):
+        yield seconds, wire.as_frame(flat, shape)
+
+
+def decode_codes(
+    path: PathLike,
+    selection: Selection | None = None,
+    backend: Backend = "auto",
+    on_damage: OnDamage = "fail",
+    limits: Limits | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> Iterator[tuple[float, list[np.ndarray]]]:
+    """Yield (seconds, planes of code values) of the very frames that `decode` gives, upright and square, at the size as
+    shown. Planes are as in retake/imaging/colour/planes.py, uint8 or uint16; their coding is `VideoInfo.shown`.
+
+    Raises what `decode` raises.
+    """
+    info = probe(path, limits)
+    for seconds, flat, _ in _decode(
+        path, {"size": None, "codes": True}, selection, backend, on_damage, limits, on_note
+    ):
+        yield seconds, split(flat, info.shown, (info.width, info.height))
 
 
 def _decode(
-    file: str,
-    selection: Selection,
-    size: tuple[int, int] | None,
+    path: PathLike,
+    wanted: dict[str, Any],
+    selection: Selection | None,
     backend: str,
     on_damage: str,
-    limits: Limits,
-    notify: Callable[[str], None],
-) -> Iterator[tuple[float, np.ndarray]]:
-    request: dict[str, Any] = {"op": "decode", "path": file, "limits": limits.as_json()}
-    request |= {"selection": selection.as_json(), "size": list(size) if size else None}
+    limits: Limits | None,
+    on_note: Callable[[str], None] | None,
+) -> Iterator[tuple[float, np.ndarray, list[int]]]:
+    """(seconds, all bytes of a picture uint8 [n], its shape)"""
+    if backend not in ("auto", "decord", "pyav") or on_damage not in ("fail", "conceal"):
+        raise ValueError(f"backend {backend!r}, on_damage {on_damage!r}: see the docstring for what exists")
+    notify = on_note or (lambda note: None)
+    file, limits = local_file(path), limits or Limits()
+    request: dict[str, Any] = {"op": "decode", "path": file, "limits": limits.as_json(), **wanted}
+    request |= {"selection": (selection or Selection()).as_json()}
     request |= {"backend": backend, "on_damage": on_damage, "skip": 0}
     sent, used = 0, backend
     while True:
@@ -106,17 +138,17 @@ def _decode(
                         worker.wall += limits.wall_per_frame * message["info"]["frames"]
                     elif message.get("event") == "frame":
                         sent += 1
-                        yield float(message["time"]), wire.as_frame(payload, message["shape"])
+                        yield float(message["time"]), payload, message["shape"]
                     else:
                         for note in message.get("notes", []):
                             notify(str(note))
                         return
         except MediaError as error:
-            # decord can hang or crash where PyAV does not; both give the same pixels, so go on from there.
-            if not (backend == "auto" and used == "decord" and error.code in ("E408", "E416")):
+            # decord can hang or crash where PyAV does not.
+            if not (used == "decord" and error.code in ("E408", "E416")):
                 raise
             notify(f"decord failed at frame {sent} ({error.code}): PyAV went on from there")
-            backend = request["backend"] = used = "pyav"
+            request["backend"] = used = "pyav"
             request["skip"] = sent
 
 
@@ -139,27 +171,33 @@ def read_image(path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limi
 
 def encode(
     target: PathLike,
-    frames: Iterable[np.ndarray],
+    frames: Iterable[np.ndarray | Sequence[np.ndarray]],
     fps: float | Fraction,
     timestamps: Iterable[float] | None = None,
     last_length: float | None = None,
     audio_from: PathLike | None = None,
     audio_start: float = 0.0,
     comment: str | None = None,
+    codec: Codec = "h264",
+    coding: Coding = VIEW,
     crf: int = 18,
     keyint: int | None = None,
     preset: str = "medium",
     limits: Limits | None = None,
 ) -> EncodeInfo:
-    """Encode frames (uint8 RGB [H, W, 3], all of one size) as an MP4 that plays everywhere.
+    """Encode frames, all of one size: uint8 RGB [H, W, 3], or with a `coding` the planes of that coding (as
+    `decode_codes` gives them).
 
-    H.264, yuv420p, BT.709 limited range (converted and tagged), index in front, two encoder threads, so
-    that equal frames give equal bytes. An odd size is padded to even by repeating the edge. `timestamps`
-    (seconds, rising, one a frame) make a variable rate; the first becomes 0. `last_length` is how long the last frame
-    stays, seconds; by default as long as the one before it. `audio_from` is a clip whose sound tracks are copied, from
-    `audio_start` seconds after that clip's first frame for as long as the video lasts, the default one first; one in a
-    codec that MP4 does not carry is encoded as AAC, with a note. `comment` is the MP4 comment tag, `crf` 0 (finest) to
-    51, `preset` one of x264's speeds, `keyint` the longest distance of key frames in frames.
+    `codec` h264 plays everywhere: an MP4, yuv420p, limited range, with the source's matrix, primaries and transfer;
+    HDR is tone-mapped, RGB becomes BT.709. hevc10 is an MP4 of 10 bits, 4:2:0, prores a MOV of 10 bits, 4:2:2 or
+    4:4:4 with alpha; both keep matrix, primaries and transfer. ffv1 is a Matroska file of the very code values.
+    The index lies in front; two encoder threads, so that equal frames give equal bytes. An odd size is padded to even
+    by repeating the edge. `timestamps` (seconds, rising, one a frame) make a variable rate; the first becomes 0.
+    `last_length` is how long the last frame stays, seconds; by default as long as the one before it. `audio_from` is
+    a clip whose sound tracks are copied, from `audio_start` seconds after that clip's first frame for as long as the
+    video lasts, the default one first; one in a codec that MP4 does not carry is encoded as AAC, with a note.
+    `comment` is the comment tag, `crf` 0 (finest) to 51 and `preset` (x264's and x265's speeds) hold for h264 and
+    hevc10, `keyint` is the longest distance of key frames in frames.
 
     The file appears under its name when it is complete. Raises MachineError E503 when the disk is full,
     E502 when it is not writable, ValueError for frames or settings that do not fit, what `probe` raises for
@@ -169,7 +207,7 @@ def encode(
         raise ValueError(f"preset {preset!r}, crf {crf}, fps {fps}, audio_start {audio_start}: see the docstring")
     limits = limits or Limits()
     goal = Path(target)
-    request: dict[str, Any] = {"op": "encode", "path": str(goal)}
+    request: dict[str, Any] = {"op": "encode", "path": str(goal), "codec": codec, "coding": coding.as_json()}
     request |= {
         "fps": str(exact_rate(fps)),
         "comment": comment and _escaped(comment),
@@ -179,13 +217,18 @@ def encode(
     }
     request |= {"audio": local_file(audio_from) if audio_from else None, "audio_start": audio_start}
     request |= {"limits": limits.as_json(), "timed": timestamps is not None, "last_length": last_length}
+    pictures = ([frame] if isinstance(frame, np.ndarray) else frame for frame in frames)
+    first = next(pictures, None)
+    if first is None:
+        raise ValueError("no frames to encode")
+    request["size"] = [*first[0].shape[1::-1]]
     with explain_write_errors(goal):
         goal.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(goal, durable=True) as part, borrow() as worker:
             worker.begin(str(goal), limits.stall, limits.wall)
             worker.send(request | {"part": str(part.absolute())})
             worker.receive()  # ready: the sound's clip is open
-            written = _feed(worker, frames, timestamps, limits)
+            written = _feed(worker, itertools.chain([first], pictures), coding, timestamps, limits)
     return EncodeInfo(
         **{**written, "path": str(goal), "padded": tuple(written["padded"]), "notes": tuple(written["notes"])}
     )
@@ -206,35 +249,39 @@ def set_comment(path: PathLike, comment: str, limits: Limits | None = None) -> N
 
 
 def _feed(
-    worker: Worker, frames: Iterable[np.ndarray], timestamps: Iterable[float] | None, limits: Limits
+    worker: Worker,
+    frames: Iterable[Sequence[np.ndarray]],
+    coding: Coding,
+    timestamps: Iterable[float] | None,
+    limits: Limits,
 ) -> dict[str, Any]:
     clock = iter(timestamps) if timestamps is not None else None
-    shape, last = None, -float("inf")
-    for count, frame in enumerate(frames):
-        shape = _checked_shape(frame, shape, count)
-        message: dict[str, Any] = {"op": "frame", "shape": list(shape)}
+    last, expected = -float("inf"), list[tuple[int, ...]]()
+    for count, planes in enumerate(frames):
+        expected = expected or shapes(coding, planes[0].shape[1::-1])
+        _check_planes(planes, expected, coding, count)
+        message: dict[str, Any] = {"op": "frame"}
         if clock is not None:
             time = next(clock, None)
             if time is None or not time > last:
                 raise ValueError(f"timestamps: frame {count} has {time}, its predecessor {last}; they must rise")
             message["time"] = last = float(time)
         worker.wall += limits.wall_per_frame
-        worker.send(message, np.ascontiguousarray(frame).data.cast("B"))
+        flat = np.ascontiguousarray(planes[0]) if len(planes) == 1 else joined(planes)
+        worker.send(message, flat.data.cast("B"))
         if worker.has_message():
             break  # nothing but an error comes before the end
     else:
-        if shape is None:
-            raise ValueError("no frames to encode")
         worker.send({"op": "end"})
     return worker.receive()[0]["written"]
 
 
-def _checked_shape(frame: np.ndarray, shape: tuple[int, ...] | None, count: int) -> tuple[int, ...]:
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        raise ValueError(f"frame {count} is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3]")
-    if shape not in (None, frame.shape):
-        raise ValueError(f"frame {count} is {frame.shape}, the ones before it {shape}")
-    return frame.shape
+def _check_planes(planes: Sequence[np.ndarray], expected: list[tuple[int, ...]], coding: Coding, count: int) -> None:
+    sample = np.uint8 if coding.depth == 8 else np.uint16
+    found = [plane.shape for plane in planes]
+    if found != expected or any(plane.dtype != sample or not plane.size for plane in planes):
+        is_ = ", ".join(f"{plane.dtype} {plane.shape}" for plane in planes)
+        raise ValueError(f"frame {count} is {is_}, expected {np.dtype(sample)} {', '.join(map(str, expected))}")
 
 
 def _escaped(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from typing import Any
 
 from retake.errors import ConfigError
+from retake.imaging.colour.coding import Coding, turned
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,6 @@ class VideoInfo:
     """Demuxer name, for example `mov,mp4,m4a,3gp,3g2,mj2`."""
     codec: str
     pix_fmt: str
-    bit_depth: int
     width: int
     """Width as shown: after rotation, with square pixels. Frames are delivered at this size."""
     height: int
@@ -43,24 +43,41 @@ class VideoInfo:
     """From the first frame's start to the last frame's end."""
     interlaced: bool
     """The first frame is two woven fields; frames are delivered as they are, not deinterlaced."""
-    color_matrix: str
-    """`bt709`, `bt601`, `bt2020`, `fcc`, `smpte240m`, or `rgb` where there is none."""
-    color_range: str
-    """`limited` or `full`."""
+    coding: Coding
+    """How the stored code values stand for colours."""
     matrix_assumed: bool
     """True when the file has no matrix tag: BT.709 from 720 stored lines upwards, else BT.601."""
-    transfer: str
     audio: str | None
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """A dict of JSON types; `from_json` reads it back."""
-        return {**asdict(self), "notes": list(self.notes)}
+        return {**asdict(self), "coding": self.coding.as_json(), "notes": list(self.notes)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> VideoInfo:
         """The record from `as_json`. Raises TypeError for a missing or unknown field."""
-        return cls(**{**data, "notes": tuple(data.get("notes", ()))})
+        return cls(**{**data, "coding": Coding.from_json(data["coding"]), "notes": tuple(data.get("notes", ()))})
+
+    @property
+    def bit_depth(self) -> int:
+        return self.coding.depth
+
+    @property
+    def color_matrix(self) -> str:
+        """`bt709`, `bt601`, `bt2020`, `fcc`, `smpte240m`, `ycgco`, or `rgb` where there is none."""
+        return self.coding.matrix
+
+    @property
+    def color_range(self) -> str:
+        """`limited` or `full`."""
+        return "full" if self.coding.full else "limited"
+
+    @property
+    def shown(self) -> Coding:
+        """How code values stand for colours in frames as `decode_codes` gives them: upright, with square pixels."""
+        coding = turned(self.coding, (self.coded_width, self.coded_height), self.rotation, self.mirrored)
+        return coding if self.pixel_aspect == "1:1" else replace(coding, step=(1, 1), siting=(0.0, 0.0))
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Frames of a clip, in order, upright, square, RGB. Runs in the child."""
+"""Frames of a clip, in order, upright, with square pixels: the view, or code values. Runs in the child."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,23 +13,25 @@ from av.error import FFmpegError
 from av.video.reformatter import VideoReformatter
 
 from retake.errors import ConfigError, MediaError
+from retake.imaging.colour.coding import turned
+from retake.imaging.colour.convert import with_full_chroma
+from retake.imaging.colour.planes import joined
+from retake.imaging.colour.planes import upright as upright_planes
+from retake.imaging.colour.view import to_view
 
-from ..backends import choose_backend
 from ..info import Selection, VideoInfo
 from ..pixels import resize, upright
 from .container import check_memory, next_packet, open_container, video_stream
 from .damage import captured_errors, first_error, first_error_on_open, only_second_fields
 from .decord_frames import decord_frames
 from .packets import numbered
+from .planes import planes_of
 from .probe import Probed, probe
 
-_SWS_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 # Measured on flipped bits: `explode` raises on nearly all that a decoder notices, checksums included. The levels above
 # (`careful`, `aggressive`) found nothing more. `strict` is for dav1d: it then checks how the data of a tile end.
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode", "strict": "strict"}
 _CONCEAL = "frames.on_damage=conceal keeps what decodes."
-
-Pixels = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,27 @@ def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
     wanted = select_frames(probed, selection)
     strict = request["on_damage"] == "fail"
     _check_selection(path, probed, wanted, selection, strict)
-    backend = request["backend"]
-    if backend == "auto":
-        backend, _ = choose_backend(probed.info, selection)
+    backend = "decord" if request["backend"] == "decord" and strict and not request["codes"] else "pyav"
     channel.send({"event": "info", "info": probed.info.as_json(), "backend": backend, "frames": len(wanted.index)})
 
     to_the_end = bool(wanted.index[-1] == probed.info.frames - 1)
     source = FrameDecoder(path, probed, request["limits"], strict, to_the_end, channel.keep_alive)
-    frames = source.frames()
-    if backend == "decord" and strict:
+    frames: Iterator[tuple[int, Any]] = source.frames()
+    if backend == "decord":
         frames = decord_frames(path, probed.info, frames, source.notes)
-    count = 0
-    for k, pixels in _selected_pixels(frames, wanted):
+    repack, coding, count = VideoReformatter().reformat, probed.info.coding, 0
+    for k, frame in _selected_frames(frames, wanted):
         channel.keep_alive()
         count += 1
-        if count > request["skip"]:
-            rgb = to_display(pixels(), probed.info, request["size"])
-            channel.send({"event": "frame", "time": float(wanted.time(k)), "shape": list(rgb.shape)}, rgb)
+        if count <= request["skip"]:
+            continue
+        if backend == "decord":
+            picture = to_display(frame(), probed.info, request["size"])
+        elif request["codes"]:
+            picture = joined(to_display_codes(planes_of(frame, coding, repack), probed.info)).view(np.uint8)
+        else:
+            picture = to_display(to_view(planes_of(frame, coding, repack), coding), probed.info, request["size"])
+        channel.send({"event": "frame", "time": float(wanted.time(k)), "shape": list(picture.shape)}, picture)
     if to_the_end:  # damage behind the last frame that could be found may be why it is the last
         for _ in frames:
             channel.keep_alive()
@@ -80,6 +86,16 @@ def to_display(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.n
         rgb = upright(rgb, info.rotation, info.mirrored)
     rgb = resize(rgb, (info.width, info.height))
     return resize(rgb, (size[0], size[1])) if size else rgb
+
+
+def to_display_codes(planes: Sequence[np.ndarray], info: VideoInfo) -> list[np.ndarray]:
+    """Stored planes turned upright, with square pixels; their coding is `info.shown`."""
+    if info.rotation or info.mirrored:
+        planes = upright_planes(planes, info.rotation, info.mirrored)
+    if info.pixel_aspect == "1:1":
+        return list(planes)
+    coding = turned(info.coding, (info.coded_width, info.coded_height), info.rotation, info.mirrored)
+    return [resize(plane, (info.width, info.height)) for plane in with_full_chroma(planes, coding)]
 
 
 def select_frames(probed: Probed, selection: Selection) -> SelectedFrames:
@@ -136,7 +152,7 @@ def _check_selection(path: str, probed: Probed, wanted: SelectedFrames, selectio
 
 
 class FrameDecoder:
-    """The decoded frames of a clip as (index, function that makes its stored-size RGB)."""
+    """The decoded frames of a clip as (index, av.VideoFrame)."""
 
     def __init__(
         self,
@@ -153,19 +169,9 @@ class FrameDecoder:
         self._to_the_end = to_the_end
         self._damage: list[int] = []
         self._delivered: list[int] = []
-        self._reformat = VideoReformatter().reformat
-        info = probed.info
-        self._size = (info.coded_width, info.coded_height)
-        self._colours: dict[str, Any] = {"format": "rgb24"}
-        if info.color_matrix != "rgb":
-            full = info.color_range == "full"
-            self._colours |= {
-                "src_colorspace": _SWS_MATRIX[info.color_matrix],
-                "src_color_range": 2 if full else 1,
-            }
-            self._colours |= {"dst_color_range": 2}
+        self._size = (probed.info.coded_width, probed.info.coded_height)
 
-    def frames(self) -> Iterator[tuple[int, Pixels]]:
+    def frames(self) -> Iterator[tuple[int, Any]]:
         """In presentation order. Raises MediaError E406, E407 (strict) and E412."""
         with captured_errors() as logged:
             container = open_container(self.path, self.limits)
@@ -185,7 +191,7 @@ class FrameDecoder:
                 self.interlaced = self.interlaced or frame.interlaced_frame
                 self.decoded += 1
                 self._delivered.append(index)
-                yield index, lambda frame=frame: self._rgb(frame)
+                yield index, frame
 
     def check_count(self, count: int, promised: int) -> None:
         """Raise MediaError E410 or E406 when fewer frames came than the packets promise."""
@@ -257,9 +263,6 @@ class FrameDecoder:
         known = self.packets.index_of(frame.opaque) if self.packets.stamped else None
         return previous + 1 if known is None else max(previous + 1, known)
 
-    def _rgb(self, frame: Any) -> np.ndarray:
-        return self._reformat(frame, **self._colours).to_ndarray()
-
     def _damage_error(self, packet: Any | None, reason: str) -> MediaError:
         pts, index = self.packets.pts, self._frame_number(packet)
         time = float(int(pts[min(index, len(pts) - 1)] - pts[0]) * self.packets.unit)
@@ -283,17 +286,17 @@ class FrameDecoder:
         )
 
 
-def _selected_pixels(frames: Iterator[tuple[int, Pixels]], wanted: SelectedFrames) -> Iterator[tuple[int, Pixels]]:
-    """(k, pixels) for every wanted k. A lost frame is left out; when resampling, its predecessor stays."""
+def _selected_frames(frames: Iterator[tuple[int, Any]], wanted: SelectedFrames) -> Iterator[tuple[int, Any]]:
+    """(k, frame) for every wanted k. A lost frame is left out; when resampling, its predecessor stays."""
     k, count, shown = 0, len(wanted.index), None
-    for index, pixels in frames:
+    for index, frame in frames:
         while k < count and wanted.index[k] < index:
             if wanted.resampled and shown is not None:
                 yield k, shown
             k += 1
         while k < count and wanted.index[k] == index:
-            yield k, pixels
+            yield k, frame
             k += 1
         if k == count:
             return
-        shown = pixels
+        shown = frame

@@ -1,4 +1,4 @@
-"""RGB frames into an MP4 for people. Runs in the child, since the audio's source is as hostile as any clip."""
+"""Frames into a video file. Runs in the child, since the audio's source is as hostile as any clip."""
 
 from __future__ import annotations
 
@@ -11,30 +11,27 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
 from av.error import FFmpegError
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from retake.errors import MachineError
+from retake.imaging.colour.coding import Coding
+from retake.imaging.colour.convert import Planes
+from retake.imaging.colour.planes import split
+from retake.imaging.colour.recode import padded_to_even, recoded
 
 from .audio import open_audio
 from .channel import Channel, Stopped
+from .codecs import CODECS, add_stream
+from .planes import frame_of
 
-_THREADS = 2  # the bytes that x264 writes depend on it, so it is the same on every machine
 _VFR_UNIT = Fraction(1, 90000)
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-_BT709, _LIMITED, _FULL = 1, 1, 2
-# x264's macroblock tree reads memory that nobody wrote (its AVX-512 code; seen with MALLOC_PERTURB_): without it equal
-# frames give equal bytes, whatever ran in the process before.
-_X264 = "mbtree=0"
-# Slower than the default, but the same arithmetic on every processor.
-_EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
 
 
 def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """Serve one encode request: take `frame` messages until `end`. Returns {"written": fields of EncodeInfo}.
 
-    Raises MachineError E503 (disk full), E502 (not writable) or E504 (no H.264 encoder).
+    Raises MachineError E503 (disk full), E502 (not writable) or E504 (no such encoder).
     """
     try:
         return {"written": _write(request, channel)}
@@ -45,23 +42,26 @@ def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     tracks, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.keep_alive)
     channel.send({"event": "ready"})
-    frames = _frames(channel)
+    source, size, codec = Coding.from_json(request["coding"]), tuple(request["size"]), CODECS[request["codec"]]
+    target = codec.coding(source)
+    frames = _frames(channel, source, size)
     first, time = next(frames)
-    height, width = first.shape[:2]
-    padded = (width % 2, height % 2)
+    first = padded_to_even(recoded(first, source, target), target)
+    height, width = first[0].shape[:2]
+    padded = (width - size[0], height - size[1])
     rate = Fraction(request["fps"])
-    container = av.open(request["part"], "w", format="mp4", options={"movflags": "+faststart"})
+    container = av.open(request["part"], "w", format=codec.container, options=codec.container_options)
     try:
         if request["comment"]:
             container.metadata["comment"] = request["comment"]
-        stream = _video_stream(container, request, rate, width + padded[0], height + padded[1])
+        unit = _VFR_UNIT if request["timed"] else 1 / rate
+        stream = add_stream(container, request, target, (width, height), unit)
         for track in tracks:
             track.attach(container)
-        unit = Fraction(stream.codec_context.time_base)
-        reformat = VideoReformatter().reformat
         count, at, step, begun = 0, Fraction(0), 1 / rate, None
-        for at, step, rgb in _timed(itertools.chain([(first, time)], frames), rate):
-            picture = _yuv(reformat, rgb, padded)
+        recode = ((padded_to_even(recoded(planes, source, target), target), time) for planes, time in frames)
+        for at, step, planes in _timed(itertools.chain([(first, time)], recode), rate):
+            picture = frame_of(planes, target)
             picture.pts, picture.time_base = round(at / unit), unit
             for packet in stream.encode(picture):
                 begun = packet.dts if begun is None else begun
@@ -87,8 +87,8 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         raise
     container.close()
     return {
-        "width": width + padded[0],
-        "height": height + padded[1],
+        "width": width,
+        "height": height,
         "padded": list(padded),
         "frames": count,
         "fps": float(count / (at + step)),
@@ -100,11 +100,11 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _timed(
-    frames: Iterable[tuple[np.ndarray, float | None]], rate: Fraction
-) -> Iterator[tuple[Fraction, Fraction, np.ndarray]]:
+    frames: Iterable[tuple[Planes, float | None]], rate: Fraction
+) -> Iterator[tuple[Fraction, Fraction, Planes]]:
     """(start, length, frame) in seconds; a timed frame is taken to last as long as the one before it."""
     zero, at, step = 0.0, Fraction(0), 1 / rate
-    for count, (rgb, time) in enumerate(frames):
+    for count, (planes, time) in enumerate(frames):
         if time is None:
             at = count / rate
         elif count == 0:
@@ -112,7 +112,7 @@ def _timed(
         else:
             before, at = at, round((time - zero) / _VFR_UNIT) * _VFR_UNIT
             step = at - before
-        yield at, step, rgb
+        yield at, step, planes
 
 
 def _ending(packets: Iterable[Any], begun: int | None, end: int, usual: int) -> Iterator[Any]:
@@ -137,48 +137,14 @@ def _ending(packets: Iterable[Any], begun: int | None, end: int, usual: int) -> 
     yield from held
 
 
-def _yuv(reformat: Any, rgb: np.ndarray, padded: tuple[int, int]) -> Any:
-    if any(padded):
-        rgb = np.pad(rgb, ((0, padded[1]), (0, padded[0]), (0, 0)), mode="edge")
-    return reformat(
-        av.VideoFrame.from_ndarray(rgb, format="rgb24"),
-        format="yuv420p",
-        dst_colorspace=_BT709,
-        src_color_range=_FULL,
-        dst_color_range=_LIMITED,
-        interpolation=_EXACT,
-    )
-
-
-def _frames(channel: Channel) -> Iterator[tuple[np.ndarray, float | None]]:
+def _frames(channel: Channel, coding: Coding, size: tuple[int, int]) -> Iterator[tuple[Planes, float | None]]:
     while True:
         message, payload = channel.receive()
         if message.get("op") == "end":
             return
         if message.get("op") != "frame":
             raise Stopped
-        yield payload.reshape(message["shape"]), message.get("time")
-
-
-def _video_stream(container: Any, request: dict[str, Any], rate: Fraction, width: int, height: int) -> Any:
-    options = {"crf": str(request["crf"]), "preset": request["preset"], "x264-params": _X264}
-    try:
-        stream = container.add_stream("libx264", rate=rate, options=options)
-    except (FFmpegError, ValueError) as error:
-        raise MachineError(
-            "E504",
-            f"no H.264 encoder here ({error})",
-            "pip install --force-reinstall av, whose wheel carries x264.",
-        ) from None
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    codec = stream.codec_context
-    codec.time_base = _VFR_UNIT if request["timed"] else 1 / rate
-    codec.thread_count = _THREADS
-    codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
-    codec.color_range = _LIMITED
-    if request["keyint"]:
-        codec.gop_size = request["keyint"]
-    return stream
+        yield split(payload, coding, size), message.get("time")
 
 
 def _sync(part: str) -> int:

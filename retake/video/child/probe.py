@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -19,15 +19,8 @@ from retake.errors import MediaError
 from ..info import VideoInfo
 from .container import audio_stream, check_memory, moving_pictures, next_packet, open_container, video_stream
 from .packets import Packets, numbered, read_packets
+from .planes import coding_of
 from .truncation import describe_truncation
-
-_MATRIX = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
-_TRANSFER = {1: "bt709", 4: "gamma22", 5: "gamma28", 6: "bt601", 8: "linear", 13: "srgb", 14: "bt2020", 15: "bt2020"}
-_HDR = {16: "PQ", 18: "HLG"}
-_TO_SDR = (
-    "Convert it first: ffmpeg -i IN -vf zscale=t=linear:npl=100,tonemap=hable,zscale=t=bt709:m=bt709:r=tv,"
-    "format=yuv420p OUT.mp4"
-)
 
 
 @dataclass(frozen=True)
@@ -139,11 +132,9 @@ def _describe(
     rates: list[Fraction | None],
     truncation: str,
 ) -> VideoInfo:
-    if int(frame.color_trc) in _HDR:
-        kind = _HDR[int(frame.color_trc)]
-        raise MediaError("E415", f"{path} is HDR ({kind}); its colours have no 8-bit equal without a choice", _TO_SDR)
     rotation, mirrored, odd_angle = orientation(frame)
-    matrix, assumed = _matrix(frame)
+    codec = stream.codec_context.codec.canonical_name  # the format's; `name` is the decoder's, libdav1d
+    coding, assumed = coding_of(path, frame, codec)
     aspect = stream.codec_context.sample_aspect_ratio or stream.sample_aspect_ratio or Fraction(1)
     aspect = Fraction(aspect) if aspect > 0 and Fraction(1, 8) <= aspect <= 8 else Fraction(1)
     width, height = round(frame.width * aspect), frame.height
@@ -151,13 +142,10 @@ def _describe(
         width, height = height, width
     fps, variable = _rate(packets, rates)
     span = int(packets.pts[-1] - packets.pts[0]) + packets.last_length
-    full = int(frame.color_range) == 2 or frame.format.name.startswith("yuvj")
-    depth = max(c.bits for c in frame.format.components)
     info = VideoInfo(
         container=container.format.name,
-        codec=stream.codec_context.codec.canonical_name,  # the format's; `name` is the decoder's, libdav1d
+        codec=codec,
         pix_fmt=frame.format.name,
-        bit_depth=depth,
         width=width,
         height=height,
         coded_width=frame.width,
@@ -171,20 +159,16 @@ def _describe(
         variable=variable,
         duration=float(span * packets.unit) or 1 / float(fps),
         interlaced=bool(frame.interlaced_frame),
-        color_matrix=matrix,
-        color_range="full" if full or matrix == "rgb" else "limited",
+        coding=coding,
         matrix_assumed=assumed,
-        transfer=_TRANSFER.get(int(frame.color_trc), "untagged"),
         audio=audio.codec_context.codec.canonical_name if audio is not None and audio.codec_context else None,
     )
     others = len(moving_pictures(container)) - 1
-    return VideoInfo(**{**info.as_json(), "notes": _notes(info, frame, packets, odd_angle, truncation, others)})
+    return replace(info, notes=_notes(info, packets, odd_angle, truncation, others))
 
 
-def _notes(
-    info: VideoInfo, frame: Any, packets: Packets, odd_angle: float, truncation: str, others: int
-) -> tuple[str, ...]:
-    alpha = any(c.is_alpha for c in frame.format.components)
+def _notes(info: VideoInfo, packets: Packets, odd_angle: float, truncation: str, others: int) -> tuple[str, ...]:
+    coding = info.coding
     said = [
         (
             info.rotation or info.mirrored,
@@ -192,10 +176,11 @@ def _notes(
         ),
         (odd_angle, f"its display matrix turns by {odd_angle:g} degrees, which is not applied"),
         (info.pixel_aspect != "1:1", f"pixels of {info.pixel_aspect} resampled to square ones"),
-        (info.bit_depth > 8, f"{info.bit_depth}-bit colour converted to 8 bits"),
+        (coding.hdr, f"HDR ({coding.transfer.upper()}): stages work on a tone-mapped view of it"),
+        (coding.wide and not coding.hdr, f"primaries of {coding.primaries}: stages work on a view in BT.709"),
+        (coding.depth > 8 and not coding.hdr, f"{coding.depth}-bit colour: stages work on a view of 8 bits"),
         (info.matrix_assumed, f"no colour matrix tagged: {info.color_matrix} assumed from its height"),
-        (info.color_matrix == "bt2020", "BT.2020 matrix honoured, primaries left as they are"),
-        (alpha, "its transparency is dropped"),
+        (coding.alpha, "stages do not see its transparency"),
         (info.interlaced, "interlaced: fields are kept woven, not deinterlaced"),
         (others, f"further picture tracks, left out: {others}"),
         (info.variable, "frames are not evenly spaced; true timestamps are kept"),
@@ -204,15 +189,6 @@ def _notes(
         (packets.cut and not truncation, "reading stops at a damaged place before the end"),
     ]
     return tuple(text for true, text in said if true)
-
-
-def _matrix(frame: Any) -> tuple[str, bool]:
-    if frame.format.is_rgb or frame.format.has_palette or len({c.bits for c in frame.format.components}) == 0:
-        return "rgb", False
-    tagged = _MATRIX.get(int(frame.colorspace))
-    if tagged and tagged != "rgb":
-        return tagged, False
-    return ("bt709" if frame.height >= 720 else "bt601"), True
 
 
 def _rate(packets: Packets, declared: list[Fraction | None]) -> tuple[Fraction, bool]:
