@@ -128,10 +128,9 @@ def shown(frame: Any, info: VideoInfo) -> np.ndarray:
     """A stored frame (av.VideoFrame) as the tags of `info` say: its colours, its turn, square pixels."""
     from av.video.reformatter import VideoReformatter
 
-    colours: dict[str, Any] = {}
-    if info.color_matrix != "rgb":
-        colours = {"src_colorspace": _MATRIX[info.color_matrix], "src_color_range": 1 + (info.color_range == "full")}
-        colours["dst_color_range"] = 2
-    rgb = VideoReformatter().reformat(frame, format="rgb24", **colours).to_ndarray()
+    from retake.imaging.colour.view import to_view
+    from retake.video.child.planes import planes_of
+
+    rgb = to_view(planes_of(frame, info.coding, VideoReformatter().reformat), info.coding)
     rgb = np.rot90(rgb[:, ::-1] if info.mirrored else rgb, -(info.rotation // 90))
     return resize(np.ascontiguousarray(rgb), (info.width, info.height))

@@ -48,7 +48,7 @@ class Kind:
     """Words of one of the probe's notes."""
     limits: dict[str, Any] = field(default_factory=dict)
     decord: bool = False
-    """`backend="auto"` chooses decord."""
+    """decord reads it as well."""
 
     def build(self, folder: Path) -> Path:
         """Write the file into `folder`."""
@@ -164,8 +164,8 @@ _FORMS = [
     _clip("turned-270", ".mp4", rows=(16,), rotation=270, facts={"rotation": 270, "height": 96}),
     _clip("mirrored", ".mp4", rows=(16,), mirror="h", note="mirrored", facts={"mirrored": True}),
     _clip("10-bit", ".mp4", rows=(17,), pix_fmt="yuv420p10le", matrix="bt709", note="8 bits", facts={"bit_depth": 10}),
-    _clip("hdr-pq", ".mp4", rows=(17,), pix_fmt="yuv420p10le", matrix="bt2020", transfer=16, code="E415"),
-    _clip("hdr-hlg", ".mp4", rows=(17,), pix_fmt="yuv420p10le", matrix="bt2020", transfer=18, code="E415"),
+    _clip("hdr-pq", ".mp4", rows=(17,), pix_fmt="yuv420p10le", matrix="bt2020", transfer=16, note="HDR (PQ)"),
+    _clip("hdr-hlg", ".mp4", rows=(17,), pix_fmt="yuv420p10le", matrix="bt2020", transfer=18, note="HDR (HLG)"),
     _clip("bt601", ".mp4", rows=(18,), matrix="bt601", decord=True, facts={"color_matrix": "bt601"}),
     _clip("bt709", ".mp4", rows=(18,), matrix="bt709", decord=True, facts={"matrix_assumed": False}),
     _clip("bt2020", ".mp4", rows=(18,), matrix="bt2020", note="2020", facts={"color_matrix": "bt2020"}),

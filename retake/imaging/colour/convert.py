@@ -75,14 +75,9 @@ def to_codes(rgb: np.ndarray, coding: Coding) -> list[np.ndarray]:
     Rounded to nearest and cut to the code's range; chroma is the mean over the pixels that it stands for.
     """
     peak = 255.0 if rgb.dtype == np.uint8 else DEEP
-    deep = coding.depth > 8
-    if deep and rgb.dtype == np.uint8:
-        rgb, peak = rgb.astype(np.uint16), 255.0
-    top = (1 << coding.depth) - 1
-    codes = cv2.transform(rgb, to_codes_matrix(coding, peak))
-    if rgb.dtype == np.uint16 and top < 65535:
-        codes = np.minimum(codes, top)
-    if not deep:
+    # OpenCV multiplies uint16 in floating point, uint8 by coefficients of 10 bits, which add up over several passes.
+    codes = np.minimum(cv2.transform(rgb.astype(np.uint16), to_codes_matrix(coding, peak)), (1 << coding.depth) - 1)
+    if coding.depth == 8:
         codes = codes.astype(np.uint8)
     if coding.layout == "rgb":
         return [codes]

@@ -19,6 +19,7 @@ from retake.errors import ConfigError, MachineError, MediaError, RetakeError
 from .channel import Channel, Stopped
 
 _PR_SET_PDEATHSIG = 1
+_CV_NO_MEMORY = -4  # cv2.error.code
 
 
 def _probe(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
@@ -78,11 +79,11 @@ def _answer(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         kinds = {MediaError: "media", MachineError: "machine", ConfigError: "config"}
         kind = next((name for cls, name in kinds.items() if isinstance(error, cls)), "media")
         return {"error": {"kind": kind, **error.as_json()}}
-    except MemoryError:
-        room = request.get("limits", {}).get("data_bytes", 0) >> 20
-        said = f"{request.get('path')}: reading it takes more than the {room} MiB of memory allowed"
-        return {"error": {"kind": "media", "code": "E414", "message": said, "hint": "Scale the file down first."}}
     except Exception as error:  # a hostile file may trigger anything; the parent gets a code, not a traceback
+        if isinstance(error, MemoryError) or getattr(error, "code", None) == _CV_NO_MEMORY:
+            room = request.get("limits", {}).get("data_bytes", 0) >> 20
+            said = f"{request.get('path')}: reading it takes more than the {room} MiB of memory allowed"
+            return {"error": {"kind": "media", "code": "E414", "message": said, "hint": "Scale the file down first."}}
         import traceback
 
         traceback.print_exc()

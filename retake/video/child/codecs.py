@@ -10,10 +10,10 @@ from typing import Any
 from av.error import FFmpegError
 
 from retake.errors import MachineError
-from retake.imaging.colour.coding import MATRICES, PRIMARIES, TRANSFERS, Coding, number
+from retake.imaging.colour.coding import Coding
 from retake.imaging.colour.recode import playable
 
-from .planes import format_of
+from .planes import format_of, tags
 
 THREADS = 2  # the bytes that x264 and x265 write depend on it, so it is the same on every machine
 
@@ -65,6 +65,7 @@ def _ffv1(request: dict[str, Any], coding: Coding) -> dict[str, str]:
     return {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}
 
 
+_PACKED = {"rgb24": "bgr0", "rgba": "bgra"}  # what encoders of RGB take at 8 bits
 _MP4 = {"movflags": "+faststart"}
 CODECS = {
     "h264": Codec("libx264", "mp4", playable, _x264, _MP4),
@@ -90,20 +91,13 @@ def add_stream(container: Any, request: dict[str, Any], coding: Coding, size: tu
             f"no encoder {codec.encoder} here ({error})",
             "pip install --force-reinstall av, whose wheel carries it.",
         ) from None
-    stream.width, stream.height, stream.pix_fmt = *size, format_of(coding)
+    stream.width, stream.height, stream.pix_fmt = *size, _PACKED.get(format_of(coding), format_of(coding))
     context = stream.codec_context
     context.time_base, context.thread_count = unit, THREADS
-    context.colorspace = 0 if coding.layout == "rgb" else _matrix_tag(coding)
-    context.color_primaries, context.color_trc = number(PRIMARIES, coding.primaries), number(TRANSFERS, coding.transfer)
-    context.color_range = 1 + coding.full
+    for name, value in tags(coding).items():
+        setattr(context, name, value)
     if codec.tag:
         context.codec_tag = codec.tag
     if request["keyint"]:
         context.gop_size = request["keyint"]
     return stream
-
-
-def _matrix_tag(coding: Coding) -> int:
-    if coding.matrix == "bt601":  # two names of one matrix: that of 625 lines, and that of 525
-        return 5 if coding.primaries == "bt470bg" else 6
-    return number(MATRICES, coding.matrix)

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from retake.errors import MediaError
-from retake.imaging.colour.coding import MATRICES, PRIMARIES, TRANSFERS, UNREAD_MATRICES, UNTAGGED, Coding
+from retake.imaging.colour.coding import MATRICES, PRIMARIES, TRANSFERS, UNREAD_MATRICES, UNTAGGED, Coding, number
 
 _SUBSAMPLING = {(1, 1): "444", (2, 1): "422", (2, 2): "420", (1, 2): "440", (4, 1): "411", (4, 4): "410"}
 _DEPTHS = (8, 9, 10, 12, 14, 16)
@@ -76,10 +76,25 @@ def planes_of(frame: Any, coding: Coding, repack: Any) -> list[np.ndarray]:
     return [np.stack([red, green, blue], axis=-1), *alpha]
 
 
+def tags(coding: Coding) -> dict[str, int]:
+    """A frame's and an encoder's colour attributes by name."""
+    matrix = number(MATRICES, coding.matrix)
+    if coding.matrix == "bt601":  # two numbers of one matrix: that of 625 lines, and that of 525
+        matrix = 5 if coding.primaries == "bt470bg" else 6
+    return {
+        "colorspace": 0 if coding.layout == "rgb" else matrix,
+        "color_range": 1 + coding.full,
+        "color_primaries": number(PRIMARIES, coding.primaries),
+        "color_trc": number(TRANSFERS, coding.transfer),
+    }
+
+
 def frame_of(planes: Sequence[np.ndarray], coding: Coding) -> Any:
-    """A frame of a coding's planes. Its size is the first plane's."""
+    """A frame of a coding's planes, tagged. Its size is the first plane's."""
     height, width = planes[0].shape[:2]
     frame = av.VideoFrame(width, height, format_of(coding))
+    for name, value in tags(coding).items():
+        setattr(frame, name, value)
     sample = np.dtype(np.uint8 if coding.depth == 8 else np.uint16)
     if coding.layout == "rgb" and coding.depth == 8:
         pixels = np.dstack(planes) if coding.alpha else planes[0]
