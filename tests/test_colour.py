@@ -26,6 +26,7 @@ from retake.exchange import exr
 from retake.formats import ResultSeries, chunk_name, pack
 from retake.imaging.colour import view
 from retake.imaging.colour.coding import Coding
+from retake.imaging.colour.convert import to_codes
 from retake.imaging.colour.planes import names, shapes
 from retake.store import Store
 
@@ -292,7 +293,10 @@ def test_a_turned_clip_keeps_its_code_values(tmp_path):
 def phone_clip(path: Path, frames: int = 6) -> Path:
     """HLG of 10 bits in HEVC, turned by its display matrix, as phones write it."""
     kind = coding("420", 10, "bt2020", transfer="hlg")
-    pictures = [tiles(kind, seed=1) for _ in range(frames)]
+    noise = np.random.default_rng(7).integers(40, 216, (5, 7, 3)).astype(np.uint8)
+    # x265 writes outside its memory below 64 pixels of width
+    soft = cv2.resize(noise, (128, 96), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    pictures = [to_codes(np.rint(65535 * view.from_view(soft, kind)).astype(np.uint16), kind)] * frames
     upright = path.with_name("upright.mp4")
     video.encode(upright, pictures, 24, codec="hevc10", coding=kind, crf=4)
     with av.open(str(upright)) as old, av.open(str(path), "w", format="mov") as new:
@@ -308,7 +312,7 @@ def phone_clip(path: Path, frames: int = 6) -> Path:
 def test_a_clip_of_a_phone_goes_through_and_stays_hlg(tmp_path):
     clip = phone_clip(tmp_path / "phone.mov")
     assert any("HLG" in note for note in video.probe(clip).notes)
-    words = ["masks.box=[8,14,30,44]", f"edit.reference={reference(tmp_path / 'cat.png')}", "metrics.names=[]"]
+    words = ["masks.box=[20,40,70,100]", f"edit.reference={reference(tmp_path / 'cat.png')}", "metrics.names=[]"]
     runner = Local(Store(tmp_path / "store", lambda line: None))
     done = edit.edit(str(clip), [*words, "decode.codec=hevc10", "decode.crf=4"], runner=runner, folder=tmp_path / "e")
     master = Path(done.outputs["master"])
@@ -316,11 +320,12 @@ def test_a_clip_of_a_phone_goes_through_and_stays_hlg(tmp_path):
     assert (found.codec, found.pix_fmt) == ("hevc", "yuv420p10le")
     for field in ("matrix", "primaries", "transfer", "full", "depth"):
         assert getattr(found.coding, field) == getattr(source.coding, field), field
+    # Above the edit: luma as it was; chroma is sampled elsewhere in a turned picture, but shows the same colours.
     (_, ours), *_ = video.decode_codes(master)
     (_, theirs), *_ = video.decode_codes(clip)
-    for plane, was in zip(ours, theirs, strict=True):  # above the edit
-        rows = len(plane) // 8
-        assert abs(plane[:rows].mean() - was[:rows].mean()) < 1
+    assert abs(ours[0][:30].mean() - theirs[0][:30].mean()) < 1
+    shown = [next(iter(video.decode(path)))[1][:30].astype(float) for path in (master, clip)]
+    assert np.abs(shown[0].mean(axis=(0, 1)) - shown[1].mean(axis=(0, 1))).max() < 1
     shown = video.probe(done.outputs["video"])
     assert (shown.coding.transfer, shown.coding.depth) == ("bt709", 8)
 

@@ -92,7 +92,7 @@ def upsampled(plane: np.ndarray, coding: Coding, size: tuple[int, int]) -> np.nd
     (across, down), (right, below) = coding.step, coding.siting
     height, width = plane.shape
     if (right, below) == (0.0, 0.5) and (across, down) in ((2, 1), (2, 2)) and size == (2 * width, down * height):
-        tall = cv2.resize(plane, (width, size[1]), interpolation=cv2.INTER_LINEAR) if down == 2 else plane
+        tall = _doubled_down(plane) if down == 2 else plane
         out = np.empty((size[1], width, 2), plane.dtype)  # six times as fast as the warp below
         out[..., 0] = tall
         out[:, -1, 1] = tall[:, -1]
@@ -101,6 +101,15 @@ def upsampled(plane: np.ndarray, coding: Coding, size: tuple[int, int]) -> np.nd
     place = np.array([[1 / across, 0, -right / across], [0, 1 / down, -below / down]])
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(plane, place, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _doubled_down(plane: np.ndarray) -> np.ndarray:
+    """Twice the rows, bilinear. cv2.resize rounds halves up, an eighth of a level on average, which adds up."""
+    out = np.empty((2 * plane.shape[0], plane.shape[1]), plane.dtype)
+    around = cv2.copyMakeBorder(plane, 1, 1, 0, 0, cv2.BORDER_REPLICATE)
+    out[::2] = cv2.addWeighted(around[:-2], 0.25, plane, 0.75, 0)
+    out[1::2] = cv2.addWeighted(plane, 0.75, around[2:], 0.25, 0)
+    return out
 
 
 def downsampled(plane: np.ndarray, coding: Coding) -> np.ndarray:
