@@ -208,6 +208,7 @@ class Outcome:
             "status": self.status,
             "seconds": round(self.seconds, 3),
             "bytes": self.artifact.bytes,
+            "notes": list(self.artifact.meta.get("notes", ())),
         }
 
 
