@@ -88,6 +88,11 @@ class Clip:
         """The file whose sound goes with the clip, if it has any."""
         return None
 
+    @property
+    def file(self) -> Path | None:
+        """The video file that the clip is, if it is one."""
+        return None
+
     def info(self, folder_fps: float) -> ClipInfo:
         """Size, count, rate. `folder_fps` is the rate of clips without times. Raises MediaError."""
         raise NotImplementedError
@@ -139,6 +144,10 @@ class VideoClip(Clip):
     @property
     def audio(self) -> Path | None:
         return Path(self.spec) if self._probed.audio else None
+
+    @property
+    def file(self) -> Path | None:
+        return Path(self.spec)
 
     @cached_property
     def _probed(self) -> VideoInfo:

@@ -73,8 +73,8 @@ def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited:
             yield from (list(planes) for planes in zip(*(chunk[name] for name in names(coding)), strict=True))
 
     options: dict[str, Any] = {"crf": params.crf, "preset": params.preset, "coding": coding}
-    if params.audio and (sound := clip.audio) is not None:
-        options |= {"audio_from": sound, "audio_start": series.seconds(0)}
+    options |= {"audio_start": series.seconds(0), "until": clip.end(Selection(**meta["selection"]))}
+    options |= {"audio_from": clip.audio if params.audio else None, "belongings_from": clip.file}
 
     def written(name: str, codec: Any, pictures: Iterable[list[np.ndarray]]) -> Any:
         timed: dict[str, Any] = {}

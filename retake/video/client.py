@@ -177,6 +177,8 @@ def encode(
     last_length: float | None = None,
     audio_from: PathLike | None = None,
     audio_start: float = 0.0,
+    belongings_from: PathLike | None = None,
+    until: float | None = None,
     comment: str | None = None,
     codec: Codec = "h264",
     coding: Coding = VIEW,
@@ -196,8 +198,9 @@ def encode(
     `last_length` is how long the last frame stays, seconds; by default as long as the one before it. `audio_from` is
     a clip whose sound tracks are copied, from `audio_start` seconds after that clip's first frame for as long as the
     video lasts, the default one first; one in a codec that MP4 does not carry is encoded as AAC, with a note.
-    `comment` is the comment tag, `crf` 0 (finest) to 51 and `preset` (x264's and x265's speeds) hold for h264 and
-    hevc10, `keyint` is the longest distance of key frames in frames.
+    `belongings_from` is a clip whose title, date, timecode, chapters and subtitles are carried, from `audio_start` to
+    `until` seconds after its first frame. `comment` is the comment tag, `crf` 0 (finest) to 51 and `preset` (x264's and
+    x265's speeds) hold for h264 and hevc10, `keyint` is the longest distance of key frames in frames.
 
     The file appears under its name when it is complete. Raises MachineError E503 when the disk is full,
     E502 when it is not writable, ValueError for frames or settings that do not fit, what `probe` raises for
@@ -216,6 +219,7 @@ def encode(
         "preset": preset,
     }
     request |= {"audio": local_file(audio_from) if audio_from else None, "audio_start": audio_start}
+    request |= {"belongings": local_file(belongings_from) if belongings_from else None, "until": until}
     request |= {"limits": limits.as_json(), "timed": timestamps is not None, "last_length": last_length}
     pictures = ([frame] if isinstance(frame, np.ndarray) else frame for frame in frames)
     first = next(pictures, None)

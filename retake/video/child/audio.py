@@ -132,6 +132,18 @@ class EncodedTrack(Track):
             yield from self._out.encode(frame)
 
 
+def clock(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> tuple[Fraction, list[Fraction]]:
+    """When the first frame of a clip is shown, in seconds as its file says them, and what the parts of a joined file
+    add to their times. Without pictures the clock starts at 0."""
+    try:
+        packets = probe(path, limits, keep_alive).packets
+    except MediaError as error:
+        if error.code != "E409":
+            raise
+        return Fraction(0), []
+    return int(packets.pts[0]) * packets.unit, [offset for _, offset in packets.joins]
+
+
 def open_audio(
     path: str | None, start: float, limits: dict[str, Any], keep_alive: Callable[[], None]
 ) -> tuple[list[Track], list[str]]:
@@ -142,13 +154,7 @@ def open_audio(
     """
     if path is None:
         return [], []
-    try:
-        packets = probe(path, limits, keep_alive).packets
-        zero, clocks = int(packets.pts[0]) * packets.unit, [offset for _, offset in packets.joins]
-    except MediaError as error:
-        if error.code != "E409":
-            raise
-        zero, clocks = Fraction(0), []
+    zero, clocks = clock(path, limits, keep_alive)
     with open_container(path, limits) as container:
         streams = sorted(container.streams.audio, key=lambda s: not s.disposition & Disposition.default)
         indices = [s.index for s in streams if s.codec_context is not None]

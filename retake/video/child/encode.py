@@ -19,7 +19,8 @@ from retake.imaging.colour.convert import Planes
 from retake.imaging.colour.planes import split
 from retake.imaging.colour.recode import padded_to_even, recoded
 
-from .audio import open_audio
+from .audio import Track, open_audio
+from .belongings import belongings_of
 from .channel import Channel, Stopped
 from .codecs import CODECS, add_stream
 from .planes import frame_of
@@ -40,7 +41,11 @@ def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
-    tracks, notes = open_audio(request["audio"], request["audio_start"], request["limits"], channel.keep_alive)
+    start, reading = request["audio_start"], (request["limits"], channel.keep_alive)
+    sounds, notes = open_audio(request["audio"], start, *reading)
+    others = belongings_of(request["belongings"], start, request["until"], *reading)
+    tracks: list[Track] = [*sounds, *others.subtitles]
+    notes += others.notes
     channel.send({"event": "ready"})
     source, size, codec = Coding.from_json(request["coding"]), tuple(request["size"]), CODECS[request["codec"]]
     target = codec.coding(source)
@@ -52,10 +57,14 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     rate = Fraction(request["fps"])
     container = av.open(request["part"], "w", format=codec.container, options=codec.container_options)
     try:
+        container.metadata.update(others.tags)
+        container.set_chapters(others.chapters)
         if request["comment"]:
             container.metadata["comment"] = request["comment"]
         unit = _VFR_UNIT if request["timed"] else 1 / rate
         stream = add_stream(container, request, target, (width, height), unit)
+        if others.timecode:
+            stream.metadata["timecode"] = others.timecode
         for track in tracks:
             track.attach(container)
         count, at, step, begun = 0, Fraction(0), 1 / rate, None
@@ -94,7 +103,7 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
         "fps": float(count / (at + step)),
         "duration": float(at + step),
         "bytes": _sync(request["part"]),
-        "audio": tracks[0].codec if tracks else None,
+        "audio": sounds[0].codec if sounds else None,
         "notes": notes,
     }
 
