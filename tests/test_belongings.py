@@ -27,13 +27,11 @@ def clip(path: Path, subtitles: str = "subrip", frames: int = 40) -> Path:
     """Two seconds with a title, a date, a timecode, two chapters and a track of subtitles."""
     with av.open(str(path), "w") as container:
         container.metadata.update({"title": "My take", "creation_time": "2024-05-01T10:00:00.000000Z"})
-        container.set_chapters(
-            [
-                {"id": k, "start": round(a * 1000), "end": round(b * 1000), "time_base": Fraction(1, 1000)}
-                | {"metadata": {"title": title}}
-                for k, (title, a, b) in enumerate(CHAPTERS)
-            ]
-        )
+        parts: list[Any] = []
+        for k, (title, a, b) in enumerate(CHAPTERS):
+            times = {"start": round(a * 1000), "end": round(b * 1000), "time_base": Fraction(1, 1000)}
+            parts.append({"id": k, **times, "metadata": {"title": title}})
+        container.set_chapters(parts)
         stream: Any = container.add_stream("libx264", rate=RATE, options={"bf": "0"})
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         stream.metadata["timecode"] = "01:00:00:00"
@@ -56,7 +54,8 @@ def clip(path: Path, subtitles: str = "subrip", frames: int = 40) -> Path:
 
 
 def found_in(path: Path) -> dict[str, Any]:
-    with av.open(str(path)) as container:
+    with av.open(str(path)) as opened:
+        container: Any = opened
         subtitles = [s for s in container.streams if s.type == "subtitle"]
         lines = [
             (round(float(p.pts * p.time_base), 2), plain_text(s.codec_context.codec.canonical_name, bytes(p)))

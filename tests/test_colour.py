@@ -146,7 +146,7 @@ def test_five_passes_change_no_colour(tmp_path):
         for k in range(5):
             pictures = video.decode(path) if from_rgb else video.decode_codes(path)
             path = tmp_path / f"{k + 1}.mp4"
-            how = {} if from_rgb else {"coding": video.probe(path.with_name(f"{k}.mp4")).shown}
+            how: dict[str, Any] = {} if from_rgb else {"coding": video.probe(path.with_name(f"{k}.mp4")).shown}
             video.encode(path, [picture for _, picture in pictures], 24, crf=0, **how)
         last = np.stack([rgb for _, rgb in video.decode(path)])
         assert np.abs((last - first).mean(axis=(0, 1, 2))).max() < 0.3, from_rgb
@@ -357,6 +357,7 @@ def test_sequences_hold_all_bits_and_linear_light(tmp_path):
     made, series = result(store, clip, (17, 11, 40, 30), "decode.codec=png16")
     picture = cv2.imdecode(np.frombuffer(store.read(made["master-00001.png"]), np.uint8), cv2.IMREAD_UNCHANGED)
     wanted = exact(series.codes(1), kind) / 255
+    assert picture is not None
     assert picture.dtype == np.uint16
     assert picture.shape == (*SIZE[::-1], 4)
     np.testing.assert_allclose(picture[..., 2::-1] / 65535, wanted.clip(0, 1), atol=2e-4)

@@ -26,7 +26,7 @@ def coding_of(path: str, frame: Any, codec: str) -> tuple[Coding, bool]:
     parts = kind.components
     depth = max((part.bits for part in parts), default=8)
     alpha = any(part.is_alpha for part in parts)
-    tags = {
+    tags: dict[str, Any] = {
         "primaries": PRIMARIES.get(int(frame.color_primaries), UNTAGGED),
         "transfer": TRANSFERS.get(int(frame.color_trc), UNTAGGED),
     }
