@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import stat
 import struct
 import tokenize
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 
 from retake.errors import MediaError
+from retake.exchange.numbering import natural
 
 MAX_PIXELS = 1 << 25
 MAX_BYTES = MAX_PIXELS * 32
@@ -171,7 +171,7 @@ def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     found = (f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
-    return sorted(found, key=lambda f: (_natural(f.name), f.name))  # 1.png and 01.png have an order too
+    return sorted(found, key=lambda f: (natural(f.name), f.name))  # 1.png and 01.png have an order too
 
 
 def check_shape(
@@ -204,8 +204,3 @@ def fill_unknown(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     of_label = np.zeros(int(labels.max()) + 1, np.intp)
     of_label[labels[known]] = np.flatnonzero(known)
     return values.reshape(-1, *values.shape[2:])[of_label[labels]]
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
