@@ -9,6 +9,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import IO
@@ -172,6 +173,16 @@ def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
         return []
     found = (f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
     return sorted(found, key=lambda f: (natural(f.name), f.name))  # 1.png and 01.png have an order too
+
+
+def unread(folder: str | Path, suffixes: Collection[str]) -> str:
+    """Words on the files of a folder that have none of these endings, so that what is not read does not look as if it
+    were not there: " (24 .tga files there are not read)". Empty where there are none."""
+    folder = Path(folder)
+    files = [f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")] if folder.is_dir() else []
+    kinds = Counter(f.suffix.lower() for f in files if f.suffix.lower() not in suffixes)
+    named = ", ".join(f"{count} {kind or 'other'}" for kind, count in kinds.most_common(3))
+    return f" ({named} files there are not read)" if named else ""
 
 
 def check_shape(
