@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.ddim import Source
     from retake.diffusion.sampling.windows import Reel
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 50

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from retake.diffusion.attention_maps import Concepts
     from retake.diffusion.backbone import Backbone, Condition
 
-VERSION = 2
+VERSION = 3
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 64

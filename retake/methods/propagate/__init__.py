@@ -26,7 +26,7 @@ from retake.methods import Inputs, Patch
 from retake.methods.propagate.object_motion import ObjectMotion, apply
 from retake.video import read_image, resize
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("optical_flow", "region", "tracks")
 
 CHANGED = 10  # of 255: a hand-edited pixel differs from the source by more than this

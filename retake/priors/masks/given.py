@@ -175,12 +175,6 @@ def _from_video(path: Path, params: Params, count: int, size: tuple[int, int]) -
     return GivenMasks(frames, [SOFT_NOTE] if soft else [])
 
 
-def _one(opacity: np.ndarray, ids: Iterable[int], soft: bool) -> dict[int, np.ndarray]:
-    """An opacity as the mask of object 1; other objects are not on this picture."""
-    mask = opacity if soft else opacity > 127
-    return {i: mask if i == 1 else np.zeros_like(mask) for i in ids}
-
-
 def _reading(path: Path, params: Params) -> Reading:
     """How the pictures of a folder are read, after a look at all of them."""
     files = mask_files(path)
@@ -219,7 +213,8 @@ def _reading(path: Path, params: Params) -> Reading:
     if not palette and len(found) > 1 and found[-1] >= BRIGHT and params.values == "auto":
         named = ", ".join(map(str, found[:8])) + ", ..." * (len(found) > 8)
         notes.append(f"the grey values {named} are read as ids of objects; masks.values=matte: as opacity")
-    return Reading({i: i for i in sorted({*found, *([1] if drawn or alpha else [])})}, alpha, False, notes)
+    ids = sorted({*found, 1}) if drawn or alpha else found
+    return Reading({i: i for i in ids}, alpha, False, notes)
 
 
 def _require_index(picture: MaskPicture, file: Path, wanted: int) -> None:
