@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from flows.settings.choice import CHOICES, label
 from flows.settings.compose import Settings
 from retake.clip import Clip
+from retake.cropped import without_padding
 from retake.diffusion.model import Model, Modelled, weights_of
 from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
@@ -138,6 +139,9 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
     require_weights(run, p, need | {"metrics"})
     source = source.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
+    if hasattr(made["frames"], "meta"):
+        meta = made["frames"].meta
+        result = without_padding(result, meta["source_width"], meta["source_height"], p.frames.folder_fps)
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
     comparable(made["frames"], made["result"])
     check(p, made["frames"], need)

@@ -10,8 +10,9 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              pair t: forward and its occlusion live on frame t, backward and its occlusion on frame t+1
     depth    depth float16 [n,H,W], relative inverse depth: 0 is far, larger is nearer
     masks    ids int64 [K] · objects bits [n,K,H,ceil(W/8)] · overlap float32 [n,K] (agreement with what was expected
-             there, 0..1); and beside each chunk state-<chunk>.safetensors, what a correction goes on from
-    region   mask bits [n,H,ceil(W/8)]
+             there, 0..1); of a soft matte also opacity uint8 [n,H,W]; and beside each chunk
+             state-<chunk>.safetensors, what a correction goes on from
+    region   mask bits [n,H,ceil(W/8)]; of a soft matte also opacity uint8 [n,H,W]
     tracks   ids int64 [P] · xy float32 [n,P,2] · visible bool [n,P]
     latents  z float16 [n,C,h,w] of n latent frames
     inversion
@@ -139,6 +140,14 @@ class Series:
         return tensors
 
 
+class AreaSeries(Series):
+    """Areas that may be those of a soft matte."""
+
+    def opacity(self, t: int) -> np.ndarray | None:
+        """uint8 [H,W] of a soft matte, else None."""
+        return self.at(t, "opacity") if "opacity" in self.chunk(t // CHUNK) else None
+
+
 class FrameSeries(Series):
     """`series[t]` is uint8 RGB [H,W,3]."""
 
@@ -203,7 +212,7 @@ class DepthSeries(Series):
         return self.at(t, "depth").astype(np.float32)
 
 
-class MaskSeries(Series):
+class MaskSeries(AreaSeries):
     """`series[t]` is bool [H,W], True on any object; `series.object(t, id)` is one object's."""
 
     @cached_property
@@ -221,7 +230,7 @@ class MaskSeries(Series):
         return unpack_bits(self.at(t, "objects")[self.ids.index(id)], self.width)
 
 
-class RegionSeries(Series):
+class RegionSeries(AreaSeries):
     """`series[t]` is bool [H,W]."""
 
     def __getitem__(self, t: int) -> np.ndarray:

@@ -7,6 +7,7 @@ before its frame as they are, and goes on from there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +40,9 @@ def stage_masks(work: Work, params: Any, frames: Frames, optical_flow: Artifact 
     """From the prompt frame to the clip's end, then back to its start; masks that exist from first to last."""
     series: FrameSeries = work.open(frames)
     module = lookup("priors.masks", params.name)
-    if hasattr(module, "tracker"):
-        following = Following(work, params, module, series, work.open(optical_flow) if optical_flow else None)
-        follow(following)
-    else:
-        read_through(work, params, module, series)
+    if not hasattr(module, "tracker"):
+        return finished(work, params, series, read_through(work, params, module, series))
+    follow(Following(work, params, module, series, work.open(optical_flow) if optical_flow else None))
     return finished(work, params, series)
 
 
@@ -62,7 +61,7 @@ def stage_correction(
     return finished(work, params, series)
 
 
-def finished(work: Work, params: Any, series: FrameSeries) -> Masks:
+def finished(work: Work, params: Any, series: FrameSeries, notes: Sequence[str] = ()) -> Masks:
     """The artifact of the committed chunks."""
     return work.finish(
         count=len(series),
@@ -70,7 +69,7 @@ def finished(work: Work, params: Any, series: FrameSeries) -> Masks:
         height=series.height,
         frame=getattr(params, "frame", 0),
         name=params.name,
-        notes=notes_on(work, len(series), prompted=isinstance(params, Prompted)),
+        notes=[*notes, *notes_on(work, len(series), prompted=isinstance(params, Prompted))],
     )  # type: ignore[return-value]
 
 
@@ -202,16 +201,25 @@ def as_followed(masks: MaskSeries, t: int) -> dict[int, Followed]:
 # ---- masks that exist --------------------------------------------------------------------------------------------
 
 
-def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> None:
-    """Masks that are there already, chunk by chunk."""
-    pending: list[dict[int, Followed]] = []
-    for t, found in enumerate(module.masks(params.path, params, len(series), (series.width, series.height))):
-        pending.append({i: Followed(mask) for i, mask in found.items()})
+def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> list[str]:
+    """Masks that are there already, chunk by chunk. Returns the notes on them."""
+    masks = module.masks(params.path, params, len(series), (series.width, series.height))
+    pending: list[dict[int, np.ndarray]] = []
+    for t, found in enumerate(masks):
+        pending.append(found)
         if t + 1 in (len(series), (t // CHUNK + 1) * CHUNK):
             if t // CHUNK not in work.done:
-                work.commit(t // CHUNK, tensors(pending))
+                work.commit(t // CHUNK, given_tensors(pending))
             pending = []
             work.progress(t + 1, len(series))
+    return list(getattr(masks, "notes", []))
+
+
+def given_tensors(found: list[dict[int, np.ndarray]]) -> Tensors:
+    """One chunk. An opacity, uint8, is kept beside the mask that it makes."""
+    made = tensors([{i: Followed(m if m.dtype == bool else m > 127) for i, m in one.items()} for one in found])
+    soft = [mask for one in found for mask in one.values() if mask.dtype != bool]
+    return made | {"opacity": np.stack(soft)} if soft else made
 
 
 # ---- files and notes ---------------------------------------------------------------------------------------------

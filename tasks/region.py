@@ -21,7 +21,11 @@ def stage_region(work: Work, params: Params, masks: Masks) -> Region:
             continue
         span = chunk_range(index, len(series))
         found = [region({i: series.object(t, i) for i in series.ids}, params) for t in span]
-        work.commit(index, {"mask": pack_bits(np.stack(found))})
+        made = {"mask": pack_bits(np.stack(found))}
+        soft = [opacity for t in span if (opacity := series.opacity(t)) is not None]
+        if soft and not params.steps:  # steps redraw the edge
+            made["opacity"] = np.stack(soft)
+        work.commit(index, made)
         work.progress(span.stop, len(series))
     meta = masks.meta
     return work.finish(

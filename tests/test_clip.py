@@ -70,6 +70,56 @@ def test_images_of_two_sizes_are_refused(folder):
     assert "shot5.png" in refusal.value.message
 
 
+def named(folder, *names):
+    for name in names:
+        write(folder / name, grey(7))
+    return open_clip(str(folder))
+
+
+def test_missing_numbers_of_a_sequence_are_told(tmp_path, own_store):
+    left = [f"{k:04d}.png" for k in range(24) if k not in (9, 10, 11, 20)]
+    clip = named(tmp_path / "gap", *left)
+    (note,) = clip.info(24.0).notes
+    assert "9 to 11, 20" in note
+    assert "20 images" in note
+    others = {
+        "whole": [f"{k:04d}.png" for k in range(20)],
+        "twos": [f"shot2_{k:03d}.png" for k in range(0, 40, 2)],
+        "times": [f"{k * k * 37}.png" for k in range(20)],
+        "takes": [f"{take}_{k}.png" for take in "AB" for k in (1, 2, 3)],
+        "one": ["5.png"],
+    }
+    for folder, names in others.items():
+        assert named(tmp_path / folder, *names).info(24.0).notes == (), folder
+    store = Store(own_store)  # the note is part of the frames, so the numbers are part of the clip
+    assert clip.digest(store) != open_clip(str(tmp_path / "whole")).digest(store)
+
+
+def test_a_frame_that_is_there_twice_is_refused(tmp_path):
+    for folder, names in (("kinds", ("0001.jpg", "0001.png", "0002.png")), ("zeros", ("1.png", "01.png", "2.png"))):
+        with pytest.raises(MediaError) as refusal:
+            named(tmp_path / folder, *names).info(24.0)
+        assert refusal.value.code == "E418"
+        assert "1 of its frames" in refusal.value.message
+
+
+def test_digits_that_are_no_numbers_sort_as_letters(tmp_path):
+    names = [f"{mark}{k}.png" for mark in "\u00b2\u2460" for k in range(12)]
+    assert [p.name for p in named(tmp_path / "marks", *names).images] == names
+
+
+@pytest.mark.parametrize(("alpha", "notes"), [(255, []), (0, ["its transparency is dropped"])])
+def test_dropped_transparency_of_a_folder_is_told_once(tmp_path, alpha, notes):
+    for k in range(3):
+        rgba = np.dstack([grey(50), np.full((24, 32), 255, np.uint8)])
+        rgba[:4, :, 3] = alpha if k else 255
+        cv2.imwrite(str(tmp_path / f"{k}.png"), rgba)
+    told = []
+    frames = list(open_clip(str(tmp_path)).read(Selection(), None, 24.0, on_note=told.append))
+    assert {rgb.shape for _, rgb in frames} == {(24, 32, 3)}
+    assert told == notes
+
+
 def test_a_folder_is_known_by_its_pictures(folder, own_store):
     store = Store(own_store)
     before = open_clip(str(folder)).digest(store)

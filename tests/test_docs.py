@@ -83,10 +83,10 @@ def test_the_container_file_takes_what_the_checkout_has():
 
 
 def test_every_fault_of_the_list_has_a_test_and_codes_of_its_exit_status():
-    """docs/faults.md: 42 rows, each with a test that exists and codes whose class is the exit status before them."""
+    """docs/faults.md: each row has a test that exists and codes whose class is the exit status before them."""
     page = (CHECKOUT / "docs/faults.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \| (test_\S+::\S+) \|$", page, re.MULTILINE)
-    assert [int(number) for number, *_ in rows] == list(range(1, 44))
+    assert [int(number) for number, *_ in rows] == list(range(1, max(44, len(rows) + 1)))
     classes = {"E2": "2", "E7": "3", "E4": "4", "E3": "5", "E5": "5", "E6": "6", "E1": "130"}
     for number, _, _, ending, test in rows:
         file, _, name = test.partition("::")

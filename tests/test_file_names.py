@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import unicodedata
 from pathlib import Path
@@ -11,7 +12,11 @@ from pathlib import Path
 import pytest
 from helpers.command import Child, reference, sprite_clip
 
+from flows.settings.compose import compose
+from flows.settings.overrides import quoted, read
+from flows.terminal.arguments import split_manifest
 from retake.clip import slug
+from retake.errors import ConfigError
 from retake.recipe import digest
 
 SMALL = ("--box", "20,20,80,80", "frames.last=3", "report.tile=64", "metrics.names=[]")
@@ -64,3 +69,30 @@ def test_a_folder_name_of_letters_beyond_ascii_stays_what_it_is_and_unlike_other
     assert slug("café").startswith("cafe-")
     assert slug(unicodedata.normalize("NFD", "café")) == slug(unicodedata.normalize("NFC", "café"))
     assert digest(["a", NOT_UTF8]) != digest(["a", "grösse.mp4"])
+
+
+@pytest.mark.parametrize("name", [r"a\b (1).png", "it's, he said.png", r"C:\x, y\ ", r"\\'", "a{b}"])
+def test_a_name_in_quotes_is_read_back(name):
+    assert read(f"edit.reference={quoted(name)}").parsed.value() == name
+
+
+@pytest.mark.parametrize("name", [r"a\b.png", r"a\b (1).png", r"it's\x.png"])
+def test_a_name_with_a_backslash_is_taken_as_it_is_typed(name):
+    assert compose([f"edit.reference={name}"])["edit"]["reference"] == name
+
+
+@pytest.mark.parametrize("name", ["a,b.png", r"a\b, $c.png", "a b, c.png"])
+def test_the_hint_at_a_comma_holds_what_the_shell_hands_on_as_that_name(name):
+    with pytest.raises(ConfigError, match="several values") as refusal:
+        compose([f"edit.reference={name}"])
+    _, _, typed = refusal.value.hint.partition("the shell: ")
+    word = shlex.split(typed.partition(" A list")[0])
+    assert len(word) == 1
+    assert compose(word)["edit"]["reference"] == name
+
+
+def test_manifests_and_pairs_may_have_commas_in_their_names(tmp_path):
+    path = tmp_path / "a, b's.csv"
+    path.write_text("id,clip\na,sprites:drift\n")
+    words = split_manifest([str(path), "edit.reference=params/dataset/ball.png"])
+    assert compose(words)["dataset"]["manifest"] == str(path)

@@ -16,7 +16,7 @@ from retake.artifact import Metrics
 from retake.formats import pack
 from retake.metrics import fid
 from retake.store import Store
-from retake.video import decode, encode
+from retake.video import decode, encode, write_png
 from retake.weights.catalogue import CATALOGUE, Url
 
 BOX = ("--box", "20,20,80,80")
@@ -159,6 +159,27 @@ def test_a_larger_result_of_the_same_shape_is_scored_at_working_size(shell, clip
     encode(large, (cv2.resize(rgb, (320, 192)) for _, rgb in decode(clip)), 24.0)
     result = shell("metrics", clip, large, *BOX, "--json").data
     assert result["values"]["psnr_unedited"] > 30
+
+
+def test_the_padding_of_an_odd_size_is_cropped_and_told(shell, tmp_path):
+    (tmp_path / "odd").mkdir()
+    rng = np.random.default_rng(0)
+    texture = cv2.resize(rng.integers(0, 255, (18, 24, 3), np.uint8), (103, 79), interpolation=cv2.INTER_CUBIC)
+    frames = [np.ascontiguousarray(texture[k : k + 71, k : k + 95]) for k in range(5)]
+    for k, frame in enumerate(frames):
+        write_png(tmp_path / "odd" / f"{k}.png", frame)
+    encode(tmp_path / "padded.mp4", frames, 24.0, crf=12)
+    words = ("metrics.names=[ssim]", "tracks.queries=grid", *SMALL[:2])
+    result = shell("metrics", tmp_path / "odd", tmp_path / "padded.mp4", *words)
+    assert "cropped from 96x72" in result.err
+    (tmp_path / "cropped").mkdir()
+    for k, (_, frame) in enumerate(decode(tmp_path / "padded.mp4")):
+        write_png(tmp_path / "cropped" / f"{k}.png", np.ascontiguousarray(frame[:71, :95]))
+    values = [
+        shell("metrics", tmp_path / "odd", tmp_path / other, *words, "--json").data["values"]["ssim"]
+        for other in ("padded.mp4", "cropped")
+    ]
+    assert values[0] == values[1] > 0.9
 
 
 # ---- numbers of a dataset ----------------------------------------------------------------------------------------

@@ -95,10 +95,11 @@ def evaluate(
     from flows.experiments import evaluation
     from flows.places import open_store
     from flows.runners import Local
+    from flows.settings.overrides import quoted
     from flows.terminal.console import Console
 
     console = Console(quiet=as_json)
-    _, rest = split_runner([*(overrides or []), *([f"evaluation.pairs={pairs}"] if pairs else [])])
+    _, rest = split_runner([*(overrides or []), *([f"evaluation.pairs={quoted(pairs)}"] if pairs else [])])
     done = evaluation.evaluate(Local(open_store(), console, console.outcome), console, name, rest)
     answer(as_json, done, evaluation.lines(done), done["outputs"])
     if done["failed"]:

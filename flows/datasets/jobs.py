@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +106,7 @@ def work_of(common: Mapping[str, Any]) -> Work:
     if len(lacking) == len({job.clip for job in jobs}):  # what some lack sets these aside
         problems += [problem for lacks in lacking.values() for problem in lacks]
     if problems:
-        problems = merge_common(problems, len(clips))
+        problems = merge_common(problems, [where for where, _ in clips])
         raise ManifestError(Path(dataset.manifest or "params/dataset"), problems)
     if dataset.manifest is None:
         return Work("clips", "params/dataset", dataset, tuple(jobs))
@@ -146,10 +145,13 @@ def by_edit(lacks: Mapping[str, Sequence[str]]) -> list[str]:
     return [lack if len(names) == len(lacks) else f"edit {', '.join(names)}: {lack}" for lack, names in edits.items()]
 
 
-def merge_common(problems: list[str], clips: int) -> list[str]:
-    """Report problems that every clip has once: they come from the common settings."""
-    what = Counter(problem.partition(": ")[2] for problem in problems)
-    common = [text for text, count in what.items() if count == clips > 1]
+def merge_common(problems: list[str], clips: Sequence[str]) -> list[str]:
+    """Report problems that every clip has once: they come from the common settings. `clips`: where each stands."""
+    places: dict[str, set[str]] = {}
+    for problem in problems:
+        where, _, text = problem.partition(": ")
+        places.setdefault(text, set()).add(where)
+    common = [text for text, found in places.items() if len(clips) > 1 and found.issuperset(clips)]
     rest = [problem for problem in problems if problem.partition(": ")[2] not in common]
     return [*(f"every clip: {text}" for text in common), *rest]
 

@@ -6,21 +6,23 @@
     {"id": "cat-01", "clip": "clips/cat.mp4", "masks.box": [40, 130, 250, 430]}
 
 `id` and `clip` must stand there, `category` may; everything else is a setting by its full name, and an empty cell
-leaves it as it is. Paths that lie beside the manifest are found there, whatever the folder it is called from.
+leaves it as it is. Cells are separated as spreadsheets do it (table.py). Paths that lie beside the manifest are found
+there, whatever the folder it is called from.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from flows.datasets.table import SEPARATORS, Table, decoded
 from flows.settings.dataset import NAME
 from flows.settings.files import choices, chosen_by_default, stated
 from flows.settings.plain_yaml import MAX_BYTES, parse_yaml
@@ -36,6 +38,7 @@ WIDEST = 1000  # columns, or settings of a line
 LONGEST = 1000  # characters of a cell that is read as more than text
 PATHS = ("reference", "path", "forward", "backward")  # settings that name files
 PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false|null|\[.*\]|\{.*\}", re.IGNORECASE | re.DOTALL)
+BOX = re.compile(r"\s*[-+]?[0-9.]+\s*(,\s*[-+]?[0-9.]+\s*){3}")  # as --box reads it
 LINES = (".jsonl", ".ndjson")
 
 
@@ -78,12 +81,12 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
     try:
         with path.open("rb") as file:
             raw = file.read(LARGEST + 1)
-        text = raw.decode("utf-8-sig")  # spreadsheets write a mark in front
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         hint = "A manifest is a CSV file, or JSON lines. For one clip: retake edit CLIP; of a folder of them its name."
         raise ConfigError("E297", f"cannot read the manifest {path}: {error}", hint) from error
     if len(raw) > LARGEST:
         raise ConfigError("E297", f"{path} is larger than {LARGEST} bytes", "Split it.")
+    text = decoded(raw, path)
     problems: list[str] = []
     read = read_json_lines if path.suffix.lower() in LINES else read_csv
     seen: dict[str, int] = {}
@@ -106,32 +109,36 @@ def read_rows(path: Path) -> tuple[list[Row], list[str]]:
 
 def read_csv(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a CSV with their lines. What keeps it from being read goes to `problems`."""
-    wide = text.partition("\n")[0].count(",") + 1
+    wide = max(map(text.partition("\n")[0].count, SEPARATORS)) + 1
     if wide > WIDEST:
         problems.append(f"line 1: {wide} columns, more than {WIDEST}")
         return
     if long := next((n for n, line in enumerate(text.split("\n"), 1) if len(line) > MAX_BYTES), 0):
         problems.append(f"line {long}: more than {MAX_BYTES} characters")
         return
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    line = 1
     try:
-        columns = list(reader.fieldnames or [])
-        lacking = [f"line 1: no column {name}" for name in MUST if name not in columns]
+        table = Table(text, (*MUST, MAY))
+        columns, line = table.columns, table.line
+        lacking = [f"line {line}: no column {name}" for name in MUST if name not in columns]
+        if len(lacking) == len(MUST):
+            lacking.append(f"line {line}: columns are separated by commas, semicolons or tabs, or as a line sep=| says")
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        lacking += [f"line 1: the column {name} stands twice" for name in twice]
-        problems += [*lacking, *(f"line 1: {odd(name, n < GUESSES)}" for n, name in enumerate(columns) if odd(name))]
+        lacking += [f"line {line}: the column {name} stands twice" for name in twice]
+        strange = [f"line {line}: {odd(name, n < GUESSES)}" for n, name in enumerate(columns) if odd(name)]
+        problems += [*lacking, *strange]
         if "clip" not in columns or twice:
             return
-        for row in reader:
-            if enough(problems, reader.line_num):
+        for line, cells in table:
+            if enough(problems, line):
                 return
-            if None in row:
-                problems.append(f"line {reader.line_num}: more cells than columns")
+            if len(cells) > len(columns):
+                problems.append(f"line {line}: more cells than columns")
             else:
-                named = {} if "id" in columns else {"id": f"line-{reader.line_num}"}  # reported once, not of every line
-                yield reader.line_num, named | {key: cell or "" for key, cell in row.items()}
+                named = {} if "id" in columns else {"id": f"line-{line}"}  # reported once, not of every line
+                yield line, named | dict(zip_longest(columns, cells, fillvalue=""))
     except csv.Error as error:
-        problems.append(f"line {reader.line_num}: {error}")
+        problems.append(f"line {line}: {error}")
 
 
 def read_json_lines(text: str, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -227,6 +234,8 @@ def value(key: str, cell: Any, folder: Path) -> Any:
         return cell
     if key.rpartition(".")[2] in PATHS:
         return beside(cell, folder)
+    if len(cell) <= LONGEST and key.rpartition(".")[2] == "box" and BOX.fullmatch(cell):
+        cell = f"[{cell}]"
     if len(cell) > LONGEST or not PLAIN.fullmatch(cell):
         return cell
     try:

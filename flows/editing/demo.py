@@ -9,6 +9,7 @@ from typing import Any
 from flows.editing import edit
 from flows.places import CHECKOUT, open_store
 from flows.runners import Local
+from flows.settings.overrides import quoted
 from flows.terminal.console import Console
 
 SCENE = "zoom"
@@ -18,7 +19,7 @@ def run(console: Console) -> dict[str, Any]:
     """Three runs of one edit on artifacts/demo/clip.mp4: cold, again, and with another strength."""
     folder = CHECKOUT / "artifacts" / "demo"
     clip, reference, box = folder / "clip.mp4", folder / "reference.png", render(folder)
-    settings = [f"masks.box={list(box)}", f"edit.reference={reference}"]
+    settings = [f"masks.box={list(box)}", f"edit.reference={quoted(str(reference))}"]
     x0, y0, x1, y1 = box
     shown = f"{clip.relative_to(CHECKOUT)} --box {x0},{y0},{x1},{y1} edit.reference={reference.relative_to(CHECKOUT)}"
     results: dict[str, Any] = {}

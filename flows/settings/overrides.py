@@ -9,6 +9,7 @@ refused in milliseconds.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,12 +71,21 @@ def read(text: str, sweeps: bool = False) -> Override:
     refuse_odd(key[:80], typed)
     text, parsed = parsed_of(text, sign + key, typed, bool(equals))
     if parsed.is_sweep_override() and not sweeps:
-        hint = f"For each in turn: retake sweep ... {key}={typed[:60]}. A list takes brackets: [{typed[:60]}]"
+        shell = shlex.quote(whole) if re.search(r'[$`"\\!]', whole := f"{key}={quoted(typed)}") else f'"{whole}"'
+        hint = (
+            f"One text with a comma takes quotes, twice for the shell: {shell[:200]} A list takes brackets: "
+            f"[{typed[:60]}] For each in turn: retake sweep ... {key}={typed[:60]}"
+        )
         raise ConfigError("E205", f"{text[:80]} holds several values", hint)
     if not parsed.is_sweep_override():
         for part in texts(parsed.value()):
             refuse_lookups(part, text)
     return Override(text, sign, key, typed, parsed)
+
+
+def quoted(text: str) -> str:
+    """The text as Hydra's grammar reads it back: in quotes, in which backslashes count only before a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def shown(text: str) -> str:
@@ -145,8 +155,7 @@ def parsed_of(text: str, name: str, typed: str, equals: bool) -> tuple[str, Any]
         try:
             return text, parser.parse_override(text)
         except HydraException:
-            quoted = typed.replace("\\", "\\\\").replace("'", "\\'")
-            text = f"{name}='{quoted}'" if equals else name
+            text = f"{name}={quoted(typed)}" if equals else name
             return text, parser.parse_override(text)
     except (HydraException, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:120]

@@ -58,8 +58,10 @@ def split_manifest(words: list[str]) -> list[str]:
     if len(names) > 1:
         raise ConfigError("E215", f"{names[1]!r} is a second manifest, or no setting", "Settings read key=value.")
     rest = [word for word in words if word not in names]
+    from flows.settings.overrides import quoted
+
     own = [] if any(word.startswith("dataset=") for word in rest) else ["dataset=manifest"]
-    return [*own, f"dataset.manifest={Path(names[0]).expanduser().absolute()}", *rest]
+    return [*own, f"dataset.manifest={quoted(str(Path(names[0]).expanduser().absolute()))}", *rest]
 
 
 def server_answers(say: Any) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import stat
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 from typing import IO
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from retake.errors import MediaError
+from retake.exchange.numbering import natural
 
 MAX_PIXELS = 1 << 25
 MAX_BYTES = MAX_PIXELS * 32
@@ -171,7 +172,17 @@ def sorted_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     found = (f for f in folder.iterdir() if f.suffix.lower() in suffixes and not f.name.startswith("."))
-    return sorted(found, key=lambda f: (_natural(f.name), f.name))  # 1.png and 01.png have an order too
+    return sorted(found, key=lambda f: (natural(f.name), f.name))  # 1.png and 01.png have an order too
+
+
+def unread(folder: str | Path, suffixes: Collection[str]) -> str:
+    """Words on the files of a folder that have none of these endings, so that what is not read does not look as if it
+    were not there: " (24 .tga files there are not read)". Empty where there are none."""
+    folder = Path(folder)
+    files = [f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")] if folder.is_dir() else []
+    kinds = Counter(f.suffix.lower() for f in files if f.suffix.lower() not in suffixes)
+    named = ", ".join(f"{count} {kind or 'other'}" for kind, count in kinds.most_common(3))
+    return f" ({named} files there are not read)" if named else ""
 
 
 def check_shape(
@@ -204,8 +215,3 @@ def fill_unknown(values: np.ndarray, known: np.ndarray) -> np.ndarray:
     of_label = np.zeros(int(labels.max()) + 1, np.intp)
     of_label[labels[known]] = np.flatnonzero(known)
     return values.reshape(-1, *values.shape[2:])[of_label[labels]]
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]

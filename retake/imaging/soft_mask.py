@@ -16,6 +16,11 @@ def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:
     return (s * s * (3 - 2 * s)).astype(np.float32) if mask.any() else np.zeros(mask.shape, np.float32)
 
 
+def seam(mask: np.ndarray, opacity: np.ndarray | None, feather: float, grow: float) -> np.ndarray:
+    """float32 [H, W] in 0..1: the opacity of a soft matte, uint8 [H, W], or the soft mask where there is none."""
+    return soft_mask(mask, feather, grow) if opacity is None else opacity.astype(np.float32) / 255
+
+
 def bounding_box(mask: np.ndarray, margin: int) -> Box | None:
     """Bounding box (x0, y0, x1, y1; x1, y1 exclusive) of bool [H, W], grown by `margin` px and clipped to the frame;
     None if the mask is empty."""

@@ -12,7 +12,7 @@ import numpy as np
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import with_alpha
 from retake.imaging.signed import to_signed, to_uint8
-from retake.imaging.soft_mask import bounding_box, soft_mask
+from retake.imaging.soft_mask import bounding_box, seam
 from retake.methods import Patch
 from retake.video import read_image, resize
 
@@ -67,8 +67,8 @@ def touched_cells(latents: LatentSeries, region: RegionSeries, soft: Soft, margi
     """Latent cells that may change: all that the soft edge touches, and `margin` around them. In a scratch file."""
     import torch
 
-    def touched(mask: np.ndarray) -> np.ndarray:
-        return np.where(edge(mask, soft) > 0, 255, 0).astype(np.uint8)
+    def touched(t: int) -> np.ndarray:
+        return np.where(edge(region[t], soft, region.opacity(t)) > 0, 255, 0).astype(np.uint8)
 
     def grown(coverage: Tensor) -> Tensor:
         return torch.nn.functional.max_pool2d((coverage > 0).float(), 2 * margin + 1, 1, margin)
@@ -80,18 +80,18 @@ def covered_cells(latents: LatentSeries, region: RegionSeries, scratch: Path) ->
     """How much of a latent cell the region covers, 0..1; of several frames in one latent frame, the most. In a scratch
     file."""
     return cells(
-        latents, region, lambda mask: np.uint8(255) * mask, lambda coverage: coverage, scratch / "region.latents"
+        latents, region, lambda t: np.uint8(255) * region[t], lambda coverage: coverage, scratch / "region.latents"
     )
 
 
 def cells(
     latents: LatentSeries,
     region: RegionSeries,
-    drawn: Callable[[np.ndarray], np.ndarray],
+    drawn: Callable[[int], np.ndarray],
     finished: Callable[[Tensor], Tensor],
     path: Path,
 ) -> Mask:
-    """A region on the latent grid. drawn: one frame's mask bool [H, W] -> uint8; finished: coverage [1, h, w] of its
+    """A region on the latent grid. drawn: a frame's number -> its uint8 [H, W]; finished: coverage [1, h, w] of its
     cells -> what is kept of them, 0..1."""
     import torch
 
@@ -101,16 +101,16 @@ def cells(
     meta = latents.meta
     reel = Reel(path, (len(latents), 1, meta["height"], meta["width"]), torch.uint8)
     for t in range(len(region)):
-        pixels = torch.from_numpy(resize(drawn(region[t]), (meta["pixels"][1], meta["pixels"][0])).astype(np.float32))
+        pixels = torch.from_numpy(resize(drawn(t), (meta["pixels"][1], meta["pixels"][0])).astype(np.float32))
         found = finished(to_grid(pixels[None] / 255, "masks", meta["space"], 1))
         k = -(-t // meta["time"])  # the latent frame that holds frame t
         reel[k : k + 1] = torch.maximum(reel[k : k + 1], (found[None] * 255).round().to(torch.uint8))
     return lambda frames: reel[frames.start : frames.stop].float() / 255
 
 
-def edge(mask: np.ndarray, soft: Soft) -> np.ndarray:
-    """Opacity of one frame's edit, uint8 [H, W]."""
-    return np.rint(255 * soft_mask(mask, soft.feather, soft.grow)).astype(np.uint8)
+def edge(mask: np.ndarray, soft: Soft, opacity: np.ndarray | None = None) -> np.ndarray:
+    """Opacity of one frame's edit, uint8 [H, W]; `opacity` of the region, where it is a soft matte."""
+    return np.rint(255 * seam(mask, opacity, soft.feather, soft.grow)).astype(np.uint8)
 
 
 def as_rgb(pixels: Tensor) -> np.ndarray:

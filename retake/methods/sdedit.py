@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.ddim import Source
     from retake.diffusion.sampling.windows import Reel
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 50
@@ -154,7 +154,7 @@ def edit(
     pictures = decoded(backbone, z, len(frames), inputs.first_chunk)
     for index, pixels in enumerate(pictures, inputs.first_chunk):
         span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
-        alpha = [edge(region[t], params) for t in span] if region else None
+        alpha = [edge(region[t], params, region.opacity(t)) for t in span] if region else None
         yield patch(pixels, (frames.width, frames.height), alpha)
 
 

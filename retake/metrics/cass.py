@@ -33,7 +33,7 @@ from retake.metrics.common.likeness import ClipParams, Likeness, load_clips, sco
 from retake.metrics.common.sample import NO_REGION, ImagesAndTexts, Result, Sample
 from retake.metrics.common.values import mean, same_size
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("region",)
 DESCRIPTIONS = {
     "cass": ("cass_image minus cass_text, our definition: towards the reference, away from the source", "higher"),

@@ -22,7 +22,7 @@ from retake.metrics.common.likeness import ClipParams, Likeness, load_clips, sco
 from retake.metrics.common.sample import NO_REGION, ImagesAndTexts, Result, Sample
 from retake.metrics.common.values import same_size
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("region",)
 DESCRIPTIONS = {
     "clip_i": ("100 x cosine of the edited region's square and the reference picture", "higher"),

@@ -155,8 +155,8 @@ def _decode(
 def read_image(path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limits | None = None) -> np.ndarray:
     """A PNG, JPEG, WebP, BMP or TIFF as uint8 RGB [H, W, 3], or RGBA [H, W, 4] where it has alpha.
 
-    16 bits are rounded to 8; a JPEG is turned as its EXIF tag says. Raises MediaError E400 missing, E401
-    empty, E404 URL, E420 unreadable, E421 more than `max_pixels`.
+    As viewers show it: turned as its EXIF tag says, and in sRGB where an ICC profile says what its colours are. 16 bits
+    are rounded to 8. Raises MediaError E400 missing, E401 empty, E404 URL, E420 unreadable, E421 over `max_pixels`.
     """
     limits = limits or Limits()
     file = local_file(path)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from retake.diffusion.attention_maps import Concepts
     from retake.diffusion.backbone import Backbone, Condition
 
-VERSION = 2
+VERSION = 3
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 64
@@ -234,7 +234,7 @@ def edit(
         pictures = decoded(backbone, stream, len(inputs.frames), inputs.first_chunk)
         for index, pixels in enumerate(pictures, inputs.first_chunk):
             span = range(index * CHUNK, min((index + 1) * CHUNK, len(inputs.frames)))
-            yield patch(pixels, size, [edge(region[t], params) for t in span])
+            yield patch(pixels, size, [edge(region[t], params, region.opacity(t)) for t in span])
 
 
 def reference_of(

@@ -20,13 +20,13 @@ from pydantic import BaseModel, Field
 from retake.errors import ConfigError, MediaError
 from retake.formats import CHUNK, FrameSeries, RegionSeries
 from retake.imaging.rgba import premultiplied_resize, with_alpha
-from retake.imaging.soft_mask import Box, bounding_box, soft_mask
+from retake.imaging.soft_mask import Box, bounding_box, seam
 from retake.machine.threads import single_threaded
 from retake.methods import Inputs, Patch
 from retake.methods.propagate.object_motion import ObjectMotion, apply
 from retake.video import read_image, resize
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("optical_flow", "region", "tracks")
 
 CHANGED = 10  # of 255: a hand-edited pixel differs from the source by more than this
@@ -107,7 +107,7 @@ def edit(
     with single_threaded():
         for index in range(inputs.first_chunk, frames.chunks()):
             span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
-            yield assembled([render(t, layers, motions, masks[t], params) for t in span])
+            yield assembled([render(t, layers, motions, masks[t], masks.opacity(t), params) for t in span])
 
 
 def motions_between(
@@ -147,11 +147,13 @@ def render(
     layers: list[Layer],
     motions: dict[int, list[tuple[Layer, ObjectMotion, float]]],
     mask: np.ndarray,
+    opacity: np.ndarray | None,
     p: Params,
 ) -> tuple[Box, np.ndarray, np.ndarray] | None:
     """(box, rgb uint8 [h,w,3], alpha uint8 [h,w]) of one frame, or None when nothing of the edit is seen."""
     reach = edge_reach(p)
-    soft, inside = soft_mask(mask, p.feather, p.grow), bounding_box(mask, reach)
+    soft = seam(mask, opacity, p.feather, p.grow)
+    inside = bounding_box(mask, reach) if opacity is None else bounding_box(opacity > 0, 0)
     painted = any(layer.free is not None for layer, _, _ in motions[t])
     box = free_box(t, motions[t], mask.shape, inside, reach) if painted else inside
     if box is None:
@@ -166,9 +168,9 @@ def render(
         cover = object_alpha
         if layer.free is not None:
             cover = np.maximum(cover, look_up(layer.free, where, outside=0.0))
-        opacity = weight * rgba[..., 3] * cover
-        colour += opacity[..., None] * rgba[..., :3]
-        alpha += opacity
+        share = weight * rgba[..., 3] * cover
+        colour += share[..., None] * rgba[..., :3]
+        alpha += share
     rgb = colour / np.maximum(alpha, 1e-6)[..., None]
     return (
         box,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
 from retake.exchange import depth as files
-from retake.exchange.files import check_shape, sorted_files
+from retake.exchange.files import check_shape, sorted_files, unread
 
 VERSION = 1
 NEEDS: tuple[str, ...] = ()
@@ -119,6 +119,6 @@ def _files(params: Params) -> list[Path]:
 def _count(params: Params, found: int, wanted: int) -> MediaError:
     return MediaError(
         "E433",
-        f"{params.path} holds {found} depth files, the clip has {wanted} frames",
+        f"{params.path} holds {found} depth files{unread(_path(params), files.SUFFIXES)}, the clip has {wanted} frames",
         "Give one file a frame of those that are selected.",
     )

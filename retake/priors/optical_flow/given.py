@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError, MediaError
 from retake.exchange import flow as files
-from retake.exchange.files import check_shape, fill_unknown, sorted_files
+from retake.exchange.files import check_shape, fill_unknown, sorted_files, unread
 from retake.imaging.flow import resize_flow, warp
 
 VERSION = 1
@@ -123,20 +123,20 @@ def _files(path: str, setting: str, pairs: int | None = None) -> list[Path]:
         raise MediaError("E400", f"no folder at {path}", f"Check optical_flow.{setting}: a folder of flow files.")
     found = sorted_files(path, files.SUFFIXES)
     if pairs is not None and len(found) != pairs:
-        raise _count(path, len(found), pairs)
+        raise _count(path, f"{len(found)} flow files{unread(path, files.SUFFIXES)}", pairs)
     return found
 
 
 def _nth(found: list[Path], index: int, setting: str) -> Path:
     if index < len(found):
         return found[index]
-    raise _count(f"optical_flow.{setting}", len(found), index + 1)
+    raise _count(f"optical_flow.{setting}", f"{len(found)} flow files", index + 1)
 
 
-def _count(where: str, found: int, pairs: int) -> MediaError:
+def _count(where: str, found: str, pairs: int) -> MediaError:
     return MediaError(
         "E433",
-        f"{where} holds {found} flow files, the clip has {pairs} pairs of frames",
+        f"{where} holds {found}, the clip has {pairs} pairs of frames",
         "Give one file a pair of the selected frames: one fewer than frames.",
     )
 
