@@ -14,6 +14,7 @@ NAMES = (
     "overhead",
     "memory",
     "store",
+    "containers",
     "sprites",
     "embedded",
     "round_trip",

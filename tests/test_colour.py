@@ -177,6 +177,17 @@ def test_ycgco_is_read(tmp_path):
     assert np.abs(inside(next(iter(video.decode(clip)))[1]) - inside(rgb)).max() <= 2
 
 
+@pytest.mark.parametrize(("depth", "full"), [(8, True), (8, False), (10, True), (10, False)])
+def test_grey_is_read(tmp_path, depth, full):
+    unit, top = 1 << (depth - 8), (1 << depth) - 1
+    kind = Coding("gray", depth, matrix="bt601", full=full)
+    grey = np.linspace(16 * unit, 235 * unit, SIZE[0]).astype(np.uint8 if depth == 8 else np.uint16)
+    picture = grey[None].repeat(SIZE[1], 0)
+    shown = next(iter(video.decode(written(tmp_path / "c.mkv", kind, [[picture]]))))[1]
+    wanted = 255 * (picture / top if full else (picture - 16.0 * unit) / (219 * unit))
+    assert np.abs(shown - wanted[..., None]).max() < 0.75
+
+
 # ---- the view ------------------------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,36 @@ _PLAIN = [
     _clip("mp4-cavlc-slices", ".mp4", options=_x264("cabac=0:slices=3:keyint=6"), decord=True),
 ]
 
+_PHONE: dict[str, Any] = {"rotation": 90, "matrix": "bt2020", "transfer": 18}
+# As programs that people use write them by default.
+_PROGRAMS = [
+    _clip("flv-obs-h264", ".flv", audio=True, facts={"container": "flv", "codec": "h264", "audio": "aac"}),
+    _clip("flv-sorenson", ".flv", "flv", facts={"codec": "flv1"}),
+    _clip("mkv-obs", ".mkv", audio=True, matrix="bt709", options=_x264("keyint=48:bframes=2"), decord=True),
+    _clip("wmv-msmpeg4", ".wmv", "msmpeg4", facts={"container": "asf"}),
+    _clip("wmv-wmv2", ".wmv", "wmv2", facts={"codec": "wmv2"}),
+    _clip("mxf-mpeg2", ".mxf", "mpeg2video", fps=25, options={"g": "1"}, facts={"container": "mxf"}),
+    _clip("mxf-dnxhd", ".mxf", "dnxhd", size=(256, 128), pix_fmt="yuv422p", options={"profile": "dnxhr_lb"}, fps=25),
+    _clip("apng", ".apng", "apng", pix_fmt="rgb24", facts={"container": "apng", "color_matrix": "rgb"}),
+    _clip("apng-alpha", ".apng", "apng", pix_fmt="rgba", note="transparency"),
+    _clip("3gp-h263", ".3gp", "h263", size=(128, 96), facts={"codec": "h263"}),
+    _clip("m4v-mpeg4", ".m4v", "mpeg4", facts={"codec": "mpeg4"}),
+    _clip("avi-opencv-mjpg", ".avi", "mjpeg", pix_fmt="yuvj420p", container_options={"fflags": "+bitexact"}),
+    _clip("avi-huffyuv", ".avi", "huffyuv", pix_fmt="yuv422p", facts={"codec": "huffyuv"}),
+    _clip("avi-raw", ".avi", "rawvideo", facts={"codec": "rawvideo"}),
+    _clip("avi-ut-video", ".avi", "utvideo", pix_fmt="gbrp", facts={"color_matrix": "rgb"}),
+    _clip("mov-mjpeg-camera", ".mov", "mjpeg", pix_fmt="yuvj422p", full_range=True, facts={"color_range": "full"}),
+    _clip("mov-phone-hlg", ".mov", "libx265", pix_fmt="yuv420p10le", **_PHONE, options=_X265, note="HDR (HLG)"),
+    _clip("mov-blender-qtrle", ".mov", "qtrle", pix_fmt="rgb24", facts={"codec": "qtrle"}),
+    _clip("mov-v210", ".mov", "v210", pix_fmt="yuv422p10le", facts={"bit_depth": 10}),
+    _clip("mkv-ffv1-16", ".mkv", "ffv1", pix_fmt="yuv444p16le", facts={"bit_depth": 16}),
+    _clip("mkv-grey", ".mkv", "ffv1", pix_fmt="gray", facts={"codec": "ffv1"}),
+    _clip("mp4-hevc-hvc1-12", ".mp4", "libx265", pix_fmt="yuv444p12le", options=_X265, facts={"bit_depth": 12}),
+    _clip("mp4-screen-444", ".mp4", pix_fmt="yuv444p", full_range=True, vfr=True, note="not evenly"),
+    _clip("vob-dvd", ".vob", "mpeg2video", fps=25, facts={"container": "mpeg"}),
+    _clip("webm-browser", ".webm", "libvpx", vfr=True, options={"deadline": "realtime"}, note="not evenly"),
+]
+
 _FORMS = [
     _clip("vfr", ".mp4", rows=(15,), vfr=True, decord=True, note="not evenly", facts={"variable": True}),
     _clip("turned-90", ".mp4", rows=(16,), rotation=90, note="turned 90", facts={"rotation": 90, "width": 128}),
@@ -285,5 +315,5 @@ _RUINS = [
     ),
 ]
 
-KINDS = (*_PLAIN, *_FORMS, *_RUINS)
+KINDS = (*_PLAIN, *_PROGRAMS, *_FORMS, *_RUINS)
 BY_NAME = {kind.name: kind for kind in KINDS}

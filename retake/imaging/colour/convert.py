@@ -63,7 +63,10 @@ def _to_rgb(planes: Planes, coding: Coding, peak: float) -> np.ndarray:
     if coding.layout == "rgb":
         return cv2.transform(planes[0], to_rgb_matrix(coding, peak)) if peak != (1 << coding.depth) - 1 else planes[0]
     if coding.layout == "gray":
-        return cv2.cvtColor(cv2.transform(planes[0], to_rgb_matrix(coding, peak)[:1, [0, 3]]), cv2.COLOR_GRAY2RGB)
+        scale = np.float32(to_rgb_matrix(coding, peak)[0, 0])
+        black = np.float32(0 if coding.full else 16 << (coding.depth - 8))
+        grey = np.rint((planes[0] - black) * scale).clip(0, peak).astype(planes[0].dtype)
+        return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
     height, width = planes[0].shape
     chroma = [upsampled(plane, coding, (width, height)) for plane in planes[1:3]]
     return cv2.transform(cv2.merge([planes[0], *chroma]), to_rgb_matrix(coding, peak))
