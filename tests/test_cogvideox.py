@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from helpers import small_cogvideox as small
 
 from retake.diffusion.families.cogvideox import transformer as network
 from retake.diffusion.families.cogvideox.adapter import CogVideoX
-from retake.diffusion.loading.load import load
+from retake.diffusion.loading.load import load, load_coder
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
 from retake.diffusion.schedule import Schedule
@@ -100,6 +102,20 @@ def test_ten_guided_steps_are_those_of_the_pipeline(pipe, backbone):
     assert (z - theirs).abs().max() <= 1e-4
     pixels = pipe.video_processor.postprocess_video(pipe.decode_latents(theirs), output_type="pt")
     assert (backbone.decode(z) / 2 + 0.5 - pixels).abs().max() <= 1e-4
+
+
+def test_of_an_even_count_of_latent_frames_latents_are_those_of_the_pipeline_and_frames_as_many_as_asked_for(pipe):
+    z = random(1, 2, 4, 8, 12)
+    asked = {"height": 32, "width": 48, "num_frames": 5, "num_inference_steps": 2, "guidance_scale": 6.0}
+    theirs = pipe("a b", latents=z.clone(), output_type="latent", max_sequence_length=6, **asked).frames
+    parts = {"network": pipe.transformer, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
+    backbone = CogVideoX(Parts(parts | {"tokenizer": pipe.tokenizer}), Schedule.from_config(pipe.scheduler.config), 5)
+    condition = backbone.condition(["a b"])
+    with torch.no_grad():
+        for t, to in backbone.schedule.step_pairs(2):
+            z = backbone.schedule.step(*backbone.predict(z, t, condition, 6.0), t, to)
+    assert (z - theirs).abs().max() <= 1e-4
+    assert backbone.decode(z).shape[1] == 5
 
 
 # ---- a timestep a frame ----------------------------------------------------------------------------------------------
@@ -336,6 +352,25 @@ def test_variants_that_are_not_supported_are_refused(changes):
     parts = Parts({"network": small.transformer(**changes), "vae": small.causal_vae()})
     with pytest.raises(ConfigError) as error:
         CogVideoX(parts, Schedule(torch.linspace(0.99, 0, 10).double()))
+    assert error.value.code == "E279"
+
+
+@pytest.mark.parametrize("of", [load, load_coder])
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"in_channels": 8, "out_channels": 4, "use_learned_positional_embeddings": True}, "image-to-video"),
+        ({"in_channels": 8, "out_channels": 4}, "image-to-video"),
+        ({"in_channels": 8, "out_channels": 8, "patch_size_t": 2}, "1.5"),
+    ],
+)
+def test_a_folder_of_such_a_variant_is_refused_for_what_it_is(tmp_path, of, changes, why):
+    """Its channels do not fit its VAE either, which says nothing of the reason."""
+    folder = small.save(tmp_path / "saved", rotary=True)
+    file = folder / "transformer" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ConfigError, match=why) as error:
+        of(clip_of(folder))
     assert error.value.code == "E279"
 
 

@@ -12,6 +12,8 @@ Its `adapter.py` runs it:
               the encoders by role
     assembled(found): only where the denoiser is made of several components: the denoiser out of components by role,
               which are taken from `found`; also on the meta device
+    refuse(config): only where some kinds of the denoiser are not supported: raises ConfigError for a configuration
+              (a mapping) of one, before anything is read
     text_width(config): D of the text states [B, L, D] that a denoiser of this configuration attends to
     site(config): the site whose features [B, f, C', h', w'] are read with gradients
 

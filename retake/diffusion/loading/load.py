@@ -31,14 +31,15 @@ def load(model: Model) -> Backbone:
     """The backbone of a model, ready to infer.
 
     Raises MachineError E302 where weights are not on this machine, E304 without the GPU that was asked for; ConfigError
-    E280 for a folder of something else, E281 where a component is missing, E282 for pickled weights, E263 and E283 for
-    code, E284 where VAE and network, E285 where text and network do not fit, E286 for a checkpoint, E287 for a LoRA,
-    E288 for an image adapter that does not fit, E289 for weights that do not load, E272 for a clip size that the model
-    cannot take, E276 for its schedule.
+    E279 for a kind of network that the family does not support, E280 for a folder of something else, E281 where a
+    component is missing, E282 for pickled weights, E263 and E283 for code, E284 where VAE and network, E285 where text
+    and network do not fit, E286 for a checkpoint, E287 for a LoRA, E288 for an image adapter that does not fit, E289
+    for weights that do not load, E272 for a clip size that the model cannot take, E276 for its schedule.
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
     adapter, role = adapter_of(model.family), family_of(model.family).NETWORK
     folders = sources(model)
+    refuse_kind(adapter, part(folders, role))
     schedule = schedule_of(folders, model.schedule)
     vouch(folders, (*ENCODERS, role))
     found = encoders(folders, dtype)
@@ -55,10 +56,11 @@ def load_coder(model: Model) -> Backbone:
     """The backbone as far as `encode` and `decode` need it: its autoencoder. Of the network only the configuration is
     read, so that gigabytes stay on disk; it cannot predict.
 
-    Raises MachineError E302, E304, ConfigError E263, E272, E276, E280 to E284 and E289, as `load`.
+    Raises MachineError E302, E304, ConfigError E263, E272, E276, E279 to E284 and E289, as `load`.
     """
     device, dtype = device_of(model.device), dtype_of(model.dtype)
     folders, role = sources(model), family_of(model.family).NETWORK
+    refuse_kind(adapter_of(model.family), part(folders, role))
     schedule = schedule_of(folders, model.schedule)
     vouch(folders, ("vae", role))
     found = {
@@ -104,6 +106,13 @@ def sources(model: Model) -> list[Path]:
             "Choose the family that it belongs to (model.family), or give another folder (model.weights).",
         )
     return folders
+
+
+def refuse_kind(adapter: Any, network: Path) -> None:
+    """Let the family say that it does not support this kind of network, before other checks find what follows from it.
+    Raises what `refuse` of the family raises, and ConfigError E280."""
+    if hasattr(adapter, "refuse"):
+        adapter.refuse(components.settings(network / "config.json"))
 
 
 def vouch(folders: list[Path], roles: Iterable[str]) -> None:

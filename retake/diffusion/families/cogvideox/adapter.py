@@ -35,6 +35,23 @@ from retake.weights.local import require
 KEPT = 4  # grids whose positions are remembered
 
 
+def refuse(config: Mapping[str, Any]) -> None:
+    """Raises ConfigError E279 for the configuration of a transformer of a kind that is not supported."""
+    channels = config.get("in_channels")
+    if config.get("patch_size_t") is not None or config.get("ofs_embed_dim"):
+        raise unsupported("it packs frames into patches, as CogVideoX 1.5 does")
+    if config.get("use_learned_positional_embeddings") or config.get("out_channels", channels) != channels:
+        raise unsupported("it reads an image beside the latents, as image-to-video does")
+
+
+def unsupported(why: str) -> ConfigError:
+    return ConfigError(
+        "E279",
+        f"this CogVideoX is not supported: {why}",
+        "Take a text-to-video model of the first generation (CogVideoX-2b, -5b) with its own VAE.",
+    )
+
+
 class CogVideoX(Backbone):
     """A CogVideoXTransformer3DModel with its parts: `network`, `vae`, `text_encoder` and `tokenizer`, and perhaps an
     `image_encoder`. frames, height, width: of the clips it works on, in pixels; by default those of its configuration.
@@ -74,20 +91,13 @@ class CogVideoX(Backbone):
         if coder is not None:
             channels = coder.config.latent_channels
             frames = int(coder.config.temporal_compression_ratio) if self.causal else 1
-        if config.patch_size_t is not None or config.ofs_embed_dim:
-            why = "it packs frames into patches, as CogVideoX 1.5 does"
-        elif config.use_learned_positional_embeddings or config.out_channels != config.in_channels:
-            why = "it reads an image beside the latents, as image-to-video does"
-        elif config.in_channels != channels:
+        refuse(config)
+        if config.in_channels != channels:
             why = f"it reads {config.in_channels} channels, and its VAE makes {channels}"
         elif self.time != frames:
             why = f"it counts {self.time} frames a latent frame, and its VAE {frames}"
         if why is not None:
-            raise ConfigError(
-                "E279",
-                f"this CogVideoX is not supported: {why}",
-                "Take a text-to-video model of the first generation (CogVideoX-2b, -5b) with its own VAE.",
-            )
+            raise unsupported(why)
 
     # ---- pixels and latents ------------------------------------------------------------------------------------------
 
