@@ -14,12 +14,13 @@ FILES = ("dvc.yaml", "params.yaml", "prefect.yaml", "constraints.txt", ".dvc/con
 
 class Carrying(build_py):
     def run(self) -> None:
-        super().run()
         if self.editable_mode:  # the checkout itself is used
+            super().run()
             return
         here, target = Path(__file__).resolve().parent, Path(self.build_lib, "retake", "installed")
+        shutil.rmtree(target.parent, ignore_errors=True)  # of an earlier build: a module that is gone would be a choice
+        super().run()
         for name in FOLDERS:
-            shutil.rmtree(target / name, ignore_errors=True)  # of an earlier build
             shutil.copytree(here / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name in FILES:
             (target / name).parent.mkdir(parents=True, exist_ok=True)

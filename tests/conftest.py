@@ -24,6 +24,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # child processes use what the 
 
 # Files that take minutes, of which the first mostly waits for servers: begun at the end, they would run on alone.
 FIRST = ("test_deployments.py", "test_moca.py", "test_campaign.py", "test_dataset_campaign.py", "test_dvc.py")
+FIRST += ("test_installed.py",)
 
 
 @pytest.hookimpl(optionalhook=True)

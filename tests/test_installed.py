@@ -106,7 +106,8 @@ def test_every_front_works_from_the_wheel_alone_with_one_store(tmp_path, wheel):
     assert run.edit() == {("cached", key) for _, key in first}
     repro = run("dvc", "repro")
     assert repro.count("Running stage") == len(STAGES)
-    assert " ran " not in repro
+    ran = {line.split()[0] for line in repro.splitlines() if line.split()[1:2] == ["ran"]}
+    assert ran <= {"report"}  # of what there is after a prior
     told = run("retake", "dataset", "runner=prefect", "--json")
     done = json.loads(next(line for line in told.splitlines() if line.startswith('{"dataset"')))
     assert (done["counts"], done["stages"]) == ({"cached": 1}, {"cached": len(first)})

@@ -54,7 +54,8 @@ def test_what_a_folder_holds_stays(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     done = project.make(tmp_path)
-    assert (done["git"], done["dvc"]) == ("found", "found")
+    assert (done["git"], done["dvc"]) == ("found", "found without hydra")
+    assert any("dvc config hydra.enabled true" in line for line in project.lines(done))
     assert set(done["left"]) == {".gitignore", ".dvc/config"}
     held = tree(tmp_path)
     assert {name: held[name].decode() for name in own} == own

@@ -11,6 +11,7 @@ What is there stays as it is, but for versions.yaml, which is no person's.
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import shutil
@@ -59,6 +60,8 @@ GIT = {
 DVC = {
     "initialised": "initialised",
     "found": "set up already",
+    "found without hydra": "set up already; `dvc exp run -S` wants: dvc config hydra.enabled true; "
+    "dvc config hydra.config_dir params",
     "off": "left out, and `dvc repro` needs it: retake init",
 }
 
@@ -84,7 +87,7 @@ def make(folder: Path, git: bool = True, dvc: bool = True) -> dict[str, Any]:
     repository = any((above / ".git").exists() for above in (folder, *folder.parents))
     installed, kept_by_dvc = shutil.which("git") is not None, (folder / ".dvc").exists()
     done["git"] = "found" if repository else "off" if not git else "initialised" if installed else "not installed"
-    done["dvc"] = "found" if kept_by_dvc else "initialised" if dvc else "off"
+    done["dvc"] = has_dvc(folder) if kept_by_dvc else "initialised" if dvc else "off"
     files = contents(scm=done["git"] in ("found", "initialised"))
     unwanted = OF_DVC if done["dvc"] != "initialised" else ()
     unwanted += SAMPLE if (folder / "params" / "dataset").exists() else ()
@@ -96,6 +99,16 @@ def make(folder: Path, git: bool = True, dvc: bool = True) -> dict[str, Any]:
             write_atomic(folder / name, files[name].decode())
     left = [name for name in files if name not in (*missing, *old) and (folder / name).exists()]
     return done | {"written": list(missing), "refreshed": old, "left": left}
+
+
+def has_dvc(folder: Path) -> str:
+    """Whether the DVC that a folder has composes settings for `dvc exp run -S`."""
+    stated = configparser.ConfigParser(strict=False, interpolation=None)
+    with contextlib.suppress(OSError, ValueError, configparser.Error):
+        stated.read([folder / ".dvc" / "config", folder / ".dvc" / "config.local"], encoding="utf-8")
+        if stated.getboolean("hydra", "enabled", fallback=False):
+            return "found"
+    return "found without hydra"
 
 
 def refuse_foreign(folder: Path, new: bool) -> None:
