@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from flows.places import CHECKOUT
+from flows.places import CODE
 from retake.synthetic import World, reference_image, scene
 from retake.video import encode, write_png
 
@@ -164,7 +164,7 @@ def measured(home: Path, manifest: str = "clips", kill: bool = False, seed: int 
     environment = os.environ | {
         "RETAKE_STORE": str(home / "store"),
         "RETAKE_DATASETS": str(home / "datasets"),
-        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONPATH": str(CODE),
     }
     environment.pop("PREFECT_API_URL", None)
     words = ["dataset", str(home / manifest), f"edit.reference={home / 'cat.png'}", EDITS, *SMALL]
@@ -173,7 +173,7 @@ def measured(home: Path, manifest: str = "clips", kill: bool = False, seed: int 
     with out.open("wb") as sink:
         child = psutil.Popen(
             [sys.executable, "-m", "flows", *words],
-            cwd=CHECKOUT,
+            cwd=CODE,
             env=environment,
             stdout=sink,
             stderr=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks import plain
 from benchmarks.table import cell
 from flows.editing import edit
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Local
 from flows.settings.compose import settings
 from retake.artifact import Artifact
@@ -174,7 +174,7 @@ def command_line(scratch: Path, clip: str, overrides: list[str], times: int) -> 
     before = os.environ.get("RETAKE_STORE")
     os.environ["RETAKE_STORE"] = str(scratch / "cli")
     try:
-        done = edit.edit(clip, overrides, runner=Local(Store(cache_dir(CHECKOUT) / "retake")))
+        done = edit.edit(clip, overrides, runner=Local(Store(cache_dir(CODE) / "retake")))
         calls = {
             "retake edit, fully cached": ["edit", clip, *overrides],
             "retake plan": ["plan", clip, *overrides],
@@ -213,5 +213,5 @@ def call_row(name: str, args: list[str], scratch: Path, env: dict[str, str], tim
 def timed(command: list[str], env: dict[str, str]) -> float:
     """Seconds from start to exit. Raises CalledProcessError when it fails."""
     begun = time.perf_counter()
-    subprocess.run(command, env=env, cwd=CHECKOUT, check=True, capture_output=True)
+    subprocess.run(command, env=env, cwd=CODE, check=True, capture_output=True)
     return time.perf_counter() - begun

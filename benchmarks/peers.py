@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from retake.formats import RegionSeries
+from retake.imaging.soft_mask import Box, bounding_box, soft_mask
 from retake.methods import Patch
-from retake.methods.propagate import Box, Params, assembled, bounding_box, edge_reach, soft_mask
+from retake.methods.propagate import Params, assembled, edge_reach
 
 
 def static_paste(masks: RegionSeries, picture: np.ndarray) -> Patch:

@@ -68,6 +68,9 @@ class KeptMasks(RegionSeries):
     def __getitem__(self, t: int) -> np.ndarray:
         return self.masks[t]
 
+    def opacity(self, t: int) -> np.ndarray | None:
+        return None
+
 
 class KeptTracks(TrackSeries):
     """Chunks as the tracks stage makes them, of a clip as large as `like`."""

@@ -21,9 +21,11 @@ sys.path.insert(0, str(CHECKOUT))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # child processes use what the first of them compiled
 
+import flows.places  # noqa: E402, F401  it looks for the project around it once, before any test goes elsewhere
 
 # Files that take minutes, of which the first mostly waits for servers: begun at the end, they would run on alone.
 FIRST = ("test_deployments.py", "test_moca.py", "test_campaign.py", "test_dataset_campaign.py", "test_dvc.py")
+FIRST += ("test_installed.py",)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.checkouts import copied
 from helpers.command import CHECKOUT, Child, CommandResult, Shell, reference, sprite_clip
 
 from retake.store import Store
@@ -286,17 +287,39 @@ def test_params_check_knows_an_old_snapshot(warm):
     assert (other.code, "E202" in other.err, "retake params" in other.err) == (2, True, True)
 
 
-def test_the_launcher_finds_the_checkout_upwards_and_only_there(warm, tmp_path):
-    command = [sys.executable, "-c", "from retake.launcher import main; main()", "params", "--check"]
+def launched(warm: Warm, folder: Path, *words: str) -> CommandResult:
+    """What the console command says in a folder."""
+    command = [sys.executable, "-c", "from retake.launcher import main; main()", *words]
     environment = warm.shell.environment | {"PYTHONPATH": str(CHECKOUT)}
-    inside = subprocess.run(command, cwd=CHECKOUT / "params" / "edit", env=environment, capture_output=True, text=True)
-    assert (inside.returncode, inside.stderr) == (0, "")
-    outside = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert outside.returncode == 2
-    assert "E200" in outside.stderr
-    assert "cd " in outside.stderr
-    machine = subprocess.run([*command, "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert CommandResult(machine.returncode, machine.stdout, machine.stderr).error["code"] == "E200"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_project_is_found_upwards_and_missed_only_where_it_is_needed(warm, tmp_path):
+    inside = launched(warm, CHECKOUT / "params" / "edit", "params", "--check")
+    assert (inside.code, inside.err) == (0, "")
+    (tmp_path / "dvc.yaml").write_text("stages: {theirs: {cmd: python -m train}}\n")  # somebody else's
+    outside = launched(warm, tmp_path, "params", "--check", "--json")
+    assert (outside.code, outside.error["code"]) == (2, "E200")
+    assert "retake init" in outside.error["hint"]
+    assert launched(warm, tmp_path, "dataset", "--json").error["code"] == "E200"
+    assert launched(warm, tmp_path, "stage", "frames", "--json").error["code"] == "E200"
+    assert launched(warm, tmp_path, "report").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["dvc.yaml"]
+
+
+def test_a_checkout_runs_its_own_code_whichever_is_installed(warm, tmp_path):
+    other = copied(tmp_path / "checkout")
+    (other / "flows" / "__main__.py").write_text("import retake\ndef main(): print(retake.__file__)\n")
+    assert launched(warm, other / "params").out.strip() == str(other / "retake" / "__init__.py")
+
+
+def test_a_folder_that_was_deleted_is_said(warm, tmp_path):
+    gone = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')"
+    command = [sys.executable, "-c", f"{gone}; from retake.launcher import main; main()", "report"]
+    environment = warm.shell.environment | {"PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.split()[0]) == (5, "E513")
 
 
 def test_two_processes_hand_out_one_edit_side_by_side(warm):

@@ -164,6 +164,8 @@ def test_the_cache_folder_is_dvcs_own(tmp_path, monkeypatch):
         with Repo(str(project)) as repo:
             theirs = Path(repo.cache.local_cache_dir)
         assert dvc.cache_dir(project) == theirs, name
+        other = tmp_path / "other"  # counts where DVC's settings say nothing
+        assert dvc.cache_dir(project, other) == (other if text is None else theirs), name
 
 
 def test_params_yaml_is_what_params_composes_to():

@@ -13,7 +13,7 @@ from helpers.command import Shell
 from flows.experiments import evaluation
 from flows.experiments.evaluation import prepared
 from flows.experiments.pairs import read_pairs
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Local
 from flows.terminal.console import Console
 from retake.clip import open_clip
@@ -24,7 +24,7 @@ from retake.store import Store
 from retake.synthetic import clips, mixes
 from retake.video import read_image, write_png
 
-SPRITES = CHECKOUT / "params" / "evaluation" / "sprites"
+SPRITES = CODE / "params" / "evaluation" / "sprites"
 HEAD = "id,category,clip,masks.box,edit.reference\n"
 
 

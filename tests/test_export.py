@@ -19,7 +19,7 @@ from PIL import Image
 from flows.editing import edit as job
 from flows.editing import export as room
 from flows.editing.export import Formats, export
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Local
 from flows.settings.compose import settings
 from retake.clip import open_clip
@@ -179,7 +179,7 @@ def test_tracks_come_back_the_same(home, series, tmp_path, kind):
 def test_the_result_of_an_edit_that_was_handed_out(home, tmp_path, monkeypatch):
     monkeypatch.setenv("RETAKE_EDITS", str(tmp_path / "edits"))
     run = runner(home)
-    words = [f"edit.reference={CHECKOUT}/params/dataset/ball.png", "decode.preset=veryfast", "region.objects=[200]"]
+    words = [f"edit.reference={CODE}/params/dataset/ball.png", "decode.preset=veryfast", "region.objects=[200]"]
     edit = job.edit(CLIP, chosen(home, *words), until="decode", runner=run)
     for name in (str(edit.folder), f"sprites-cross/{edit.folder.name}"):
         asked = runner(home)

@@ -20,7 +20,7 @@ from helpers.fingerprints import fingerprints
 from helpers.stages import CHUNKED, DRIFT, QUICK, STAGES, StopAfter, Then, digests, run, seen, small_clip
 
 from flows import graph
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Chosen, Local
 from flows.settings.compose import settings
 from retake import video
@@ -106,7 +106,7 @@ def test_another_process_with_other_memory_makes_the_same(tmp_path):
         "root, clip, *follow = sys.argv[1:]\n"
         "print(json.dumps(t.digests(t.run(pathlib.Path(root), clip, settings(follow)))))"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / 'tests'}", "MALLOC_PERTURB_": "85"}
+    environment = {**os.environ, "PYTHONPATH": f"{CODE}{os.pathsep}{CODE / 'tests'}", "MALLOC_PERTURB_": "85"}
     command = [sys.executable, "-c", script, str(tmp_path / "there"), str(clip), *follow]
     there = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert json.loads(there.stdout or "null") == here, there.stderr[-2000:]
@@ -219,7 +219,7 @@ def test_a_source_edited_during_the_run_is_e601_and_nothing_is_published(tmp_pat
     from."""
     clip, follow = small_clip(tmp_path / "clip.mp4", frames=40, size=(96, 64))
     reference = tmp_path / "reference.png"
-    shutil.copyfile(CHECKOUT / "params/dataset/ball.png", reference)
+    shutil.copyfile(CODE / "params/dataset/ball.png", reference)
     p = settings([*follow, "frames.short_side=48", f"edit.reference={reference}"])
     calls = run(tmp_path / "s", str(clip), p)
     plain, source = calls.made[name].digest, reference if name == "edit" else clip

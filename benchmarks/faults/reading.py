@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.embedded import REAL
 from flows.editing import edit
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Local
 from retake.artifact import File
 from retake.store import Store
@@ -73,7 +73,7 @@ def run(clips: dict[str, str] = BOXES) -> list[dict[str, Any]]:
             continue
         with tempfile.TemporaryDirectory(prefix="retake-faults-") as folder:
             store = Clocked(Path(folder) / "store")
-            overrides = [f"masks.box={box}", f"edit.reference={CHECKOUT}/params/dataset/ball.png"]
+            overrides = [f"masks.box={box}", f"edit.reference={CODE}/params/dataset/ball.png"]
             begun = spent_so_far()
             edit.edit(spec, overrides, runner=Local(store), folder=Path(folder) / "out")
             spent = spent_so_far() - begun - store.again

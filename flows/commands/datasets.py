@@ -126,17 +126,18 @@ def params(
     as_json: Json = False,
 ) -> None:
     """Write params.yaml, the composed settings that DVC reads."""
-    from flows.places import CHECKOUT
+    from flows.places import PROJECT, require_project
     from flows.settings.compose import compose, read_params, validate
     from retake import dvc
 
+    require_project()
     if check:
         if read_params() != compose(list(overrides or [])):
             raise ConfigError("E202", "params.yaml is not what params/ composes to", "Write it: retake params")
     else:
         validate(compose(list(overrides or [])))
-        dvc.compose(CHECKOUT, list(overrides or []))
+        dvc.compose(PROJECT, list(overrides or []))
     if as_json:
-        show({"params": str(CHECKOUT / "params.yaml"), "written": not check})
+        show({"params": str(PROJECT / "params.yaml"), "written": not check})
     elif not check:
-        print(CHECKOUT / "params.yaml")
+        print(PROJECT / "params.yaml")

@@ -20,7 +20,7 @@ from flows.datasets.fingerprint import Marks
 from flows.datasets.jobs import Job, Work, broken_rule
 from flows.datasets.states import BAD, GOOD, SETTLED, State, States
 from flows.editing import result_folder
-from flows.places import CHECKOUT, OUTS, datasets_home
+from flows.places import OUTS, PROJECT, datasets_home
 from flows.planning.table import format_duration
 from flows.runners import Local
 from flows.terminal.console import Console
@@ -138,7 +138,7 @@ class Batch:
         made = make_and_write(self.runner, job, clip, self.to)
         gallery.write_thumbnail(self.home, job.name, self.store, made)
         if self.record:
-            dvc.seed(CHECKOUT, self.store, [file for artifact in made.values() for file in artifact.files])
+            dvc.seed(PROJECT, self.store, [file for artifact in made.values() for file in artifact.files])
         counted = Counter(outcome.status for outcome in self.runner.outcomes)
         self.stages += counted
         keys = {outcome.stage: outcome.key for outcome in self.runner.outcomes}
@@ -217,9 +217,9 @@ def folder_of(to: Path, stage: str, job: Job) -> Path:
 
 
 def short_path(path: Path) -> str:
-    """A path as a person would type it in the checkout."""
+    """A path as a person would type it in the project."""
     path = Path(os.path.normpath(path))
-    return str(path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path)
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 
 def verdict(error: Exception) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flows.datasets.jobs import Job
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.settings.choice import CHOICES
 from flows.settings.compose import Settings
 from flows.settings.dataset import Rules
+from retake import checkout
 from retake.clip import SpriteClip, open_clip
 from retake.diffusion.model import weights_of
 from retake.errors import RetakeError
@@ -29,9 +31,9 @@ class Marks:
     store: Store
 
     def __post_init__(self) -> None:
-        folders = ("flows", "tasks", "retake")
-        files = sorted(path for folder in folders for path in (CHECKOUT / folder).rglob("*.py"))
-        code = [[str(path.relative_to(CHECKOUT)), self.store.source_digest(path)] for path in files]
+        folders = (CODE / "flows", CODE / "tasks", Path(checkout.__file__).parent)  # the last is retake/
+        files = sorted((path, folder) for folder in folders for path in folder.rglob("*.py"))
+        code = [[str(path.relative_to(folder.parent)), self.store.source_digest(path)] for path, folder in files]
         self.code = digest([code, installed(*RECORDED), str(self.store.root)])
         self._weights: dict[str, str] = {}
 

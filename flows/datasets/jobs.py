@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from flows import graph
 from flows.datasets.manifest import ManifestError, Row, read_rows
 from flows.datasets.sources import entry, list_clips, no_clip
-from flows.places import CHECKOUT
+from flows.places import PROJECT
 from flows.settings.compose import Settings, validate
 from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
 from flows.settings.explain import taken
@@ -111,7 +111,7 @@ def work_of(common: Mapping[str, Any]) -> Work:
     if dataset.manifest is None:
         return Work("clips", "params/dataset", dataset, tuple(jobs))
     path = Path(os.path.normpath(Path(dataset.manifest).expanduser().absolute()))
-    source = path.relative_to(CHECKOUT) if path.is_relative_to(CHECKOUT) else path  # hosts have checkouts of their own
+    source = path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path  # hosts have folders of their own
     return Work(slug(path.stem), str(source), dataset, tuple(jobs), tuple(waiting))
 
 

@@ -20,7 +20,7 @@ from flows.datasets.jobs import Job, work_of
 from flows.datasets.manifest import PATHS, beside
 from flows.datasets.plan import Outlook, outlook
 from flows.datasets.states import BAD, GOOD, State, States
-from flows.places import CHECKOUT, OUTS, open_store
+from flows.places import OUTS, PROJECT, open_store, require_project
 from flows.runners import Local
 from flows.settings.compose import compose, read_params, validate
 from flows.terminal.console import Console, group_by_reason
@@ -38,7 +38,8 @@ MAX_REASONS = 10  # reasons of bad jobs at the end of a run
 def run_stage(name: str, console: Console) -> dict[str, Any]:
     """Make one stage of the whole dataset and hand it out to artifacts/<name>. Reads root params.yaml; never composes.
     Jobs that are quarantined are left out. Raises ConfigError E209 for an unknown stage, and the error of a clip that
-    is not set aside yet: `retake dataset` does that."""
+    is not set aside yet: `retake dataset` does that. Raises ConfigError E200 where there is no project."""
+    require_project()
     if name not in graph.STAGES:
         raise ConfigError("E209", f"there is no stage {name!r}", did_you_mean(name, list(graph.STAGES)))
 
@@ -47,7 +48,7 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
             console.outcome(outcome)
 
     runner = Local(open_store(), console, report)
-    with contextlib.chdir(CHECKOUT):  # paths in the dataset are relative to the checkout, wherever this was called
+    with contextlib.chdir(PROJECT):  # paths in the dataset are relative to the project, wherever this was called
         work = work_of(read_params())
         states, marks = States(home_of(work) / "states.jsonl"), Marks(runner.store)
         made: dict[outputs.Place, Artifact] = {}
@@ -63,7 +64,7 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
         outputs.tidy(OUTS / name, name, made)
         if name == "metrics" and made:
             outputs.write_scores(OUTS / name, made, work.fid_params())
-        dvc.seed(CHECKOUT, runner.store, [file for artifact in made.values() for file in artifact.files])
+        dvc.seed(PROJECT, runner.store, [file for artifact in made.values() for file in artifact.files])
     return {"stage": name, "artifacts": {"/".join(place): artifact.digest for place, artifact in made.items()}}
 
 
@@ -75,7 +76,7 @@ def process(
     What comes of a job is in its state; raises only what concerns all of them: settings, the manifest, the machine.
     """
     common = settings_of(console, overrides, record)
-    with contextlib.chdir(CHECKOUT):
+    with contextlib.chdir(PROJECT):
         batch = Batch(runner, console, work_of(common), record, retry_states)
         if batch.home.name != batch.work.name:
             theirs = batch.home.with_name(batch.work.name)
@@ -110,7 +111,7 @@ def process(
 def plan(store: Store, console: Console, overrides: list[str], retry_states: Sequence[str] = ()) -> Outlook:
     """What `process` would do. Writes nothing, params.yaml included."""
     common = settings_of(console, overrides, record=False)
-    with contextlib.chdir(CHECKOUT):
+    with contextlib.chdir(PROJECT):
         work = work_of(common)
         return outlook(store, work, States(home_of(work) / "states.jsonl"), retry_states)
 
@@ -137,10 +138,13 @@ def final_lines(batch: Batch, counts: Mapping[str, int]) -> Iterator[str]:
 
 
 def settings_of(console: Console, overrides: list[str], record: bool) -> dict[str, Any]:
-    """Composed settings: those of params.yaml where DVC is to record what they make, with overrides written into it."""
+    """Composed settings: those of params.yaml where DVC is to record what they make, with overrides written into it.
+    Raises ConfigError E200 where these are asked for and there is no project."""
+    if record or not overrides:
+        require_project()
     if overrides and record:
         validate(compose(overrides))
-        dvc.compose(CHECKOUT, overrides)
+        dvc.compose(PROJECT, overrides)
         console.say("params.yaml now holds these settings, for DVC; `retake params` puts it back")
     if overrides and not record:
         return {
@@ -171,11 +175,13 @@ def finish(batch: Batch) -> None:
         outputs.tidy(batch.to / stage, stage, kept)
     if places["metrics"]:
         outputs.write_scores(batch.to / "metrics", places["metrics"], batch.work.fid_params())
-    if batch.record:
+    if batch.record and not dvc.is_set_up(PROJECT):
+        batch.console.say("no dvc.lock was written: DVC is not set up here (retake init does that)")
+    elif batch.record:
         if failed := sum(state.state == "failed" for state in batch.results.values()):
             batch.console.say(f"dvc.lock is left as it was: {failed} edits failed, and the next run tries them again")
             return
-        dvc.commit_stages(CHECKOUT, list(graph.STAGES))
+        dvc.commit_stages(PROJECT, list(graph.STAGES))
         batch.console.say("dvc.lock is current")
     batch.home.mkdir(parents=True, exist_ok=True)
     write_atomic(mark, fingerprint(batch))
@@ -194,7 +200,7 @@ def stages_to_keep(batch: Batch, job: Job) -> list[str]:
 
 def fingerprint(batch: Batch) -> str:
     """Digest of the jobs, their marks and DVC's files; as long as it stays, `finish` has nothing to do."""
-    paths = (CHECKOUT / name for name in ("dvc.yaml", "dvc.lock", "params.yaml")) if batch.record else ()
+    paths = (PROJECT / name for name in ("dvc.yaml", "dvc.lock", "params.yaml")) if batch.record else ()
     files = [path.read_text() if path.exists() else "" for path in paths]
     return digest([batch.record, sorted([name, state.mark] for name, state in batch.results.items()), files])
 

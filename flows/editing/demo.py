@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.editing import edit
-from flows.places import CHECKOUT, open_store
+from flows.places import OUTS, PROJECT, open_store
 from flows.runners import Local
 from flows.settings.overrides import quoted
 from flows.terminal.console import Console
@@ -17,11 +17,11 @@ SCENE = "zoom"
 
 def run(console: Console) -> dict[str, Any]:
     """Three runs of one edit on artifacts/demo/clip.mp4: cold, again, and with another strength."""
-    folder = CHECKOUT / "artifacts" / "demo"
+    folder = OUTS / "demo"
     clip, reference, box = folder / "clip.mp4", folder / "reference.png", render(folder)
     settings = [f"masks.box={list(box)}", f"edit.reference={quoted(str(reference))}"]
     x0, y0, x1, y1 = box
-    shown = f"{clip.relative_to(CHECKOUT)} --box {x0},{y0},{x1},{y1} edit.reference={reference.relative_to(CHECKOUT)}"
+    shown = f"{clip.relative_to(PROJECT)} --box {x0},{y0},{x1},{y1} edit.reference={reference.relative_to(PROJECT)}"
     results: dict[str, Any] = {}
     for title, extra in (("cold", []), ("the same again", []), ("one setting changed", ["edit.strength=0.6"])):
         console.say(f"\n# {title}\nretake edit {' '.join([shown, *extra])}")

@@ -20,10 +20,11 @@ from pydantic import BaseModel, Field
 from flows import graph
 from flows.datasets.manifest import Row
 from flows.experiments.pairs import read_pairs
-from flows.places import CHECKOUT
+from flows.places import CODE, OUTS, PROJECT
 from flows.runners import Local
 from flows.settings.compose import Settings, compose, lay, validate
 from flows.settings.explain import checked_model
+from flows.settings.files import choices
 from flows.settings.overrides import Override, read
 from flows.terminal.console import Console
 from retake.artifact import Artifact
@@ -40,7 +41,7 @@ from retake.report.contact_sheet import Sheet, letterboxed, png
 from retake.store import Store
 from retake.video import read_image
 
-HOME = CHECKOUT / "artifacts" / "evaluations"
+HOME = OUTS / "evaluations"
 OURS = {"mask_iou": ("overlap of the region (of the masks prior) with the first sprite's true mask", "higher")}
 SHOWN = 160  # px, side of a picture on the sheet
 SOURCE, REFERENCE = "source", "reference"  # its first rows
@@ -49,7 +50,7 @@ SOURCE, REFERENCE = "source", "reference"  # its first rows
 class Evaluation(BaseModel, frozen=True, extra="forbid"):
     """What is compared, on what, by what."""
 
-    pairs: str = Field(description="manifest of pairs, CSV; from here, else from the checkout")
+    pairs: str = Field(description="manifest of pairs, CSV; from here, else from the project, else a shipped one")
     first: int | None = Field(None, ge=1, description="only so many pairs, from the top")
     categories: tuple[str, ...] = Field((), description="only pairs of these; empty: all")
     settings: tuple[str, ...] = Field((), description="settings of every arm, as they are typed")
@@ -115,7 +116,7 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
     """The evaluation, its pairs and all jobs, pair by pair: an arm without a seed has one. Everything is validated."""
     own = [text for text in overrides if text.startswith("evaluation.")]
     common = [text for text in overrides if text not in own]
-    known = sorted(path.stem for path in (CHECKOUT / "params" / "evaluation").glob("*.yaml"))
+    known = choices("evaluation")
     if name not in known:
         raise ConfigError("E296", f"there is no evaluation {name!r}", did_you_mean(name, known))
     for text in own:
@@ -156,9 +157,9 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
 
 
 def manifest_of(path: str) -> Path:
-    """Where the manifest lies: as it is typed, else from the checkout."""
+    """Where the manifest lies: as it is typed, else from the project, else among the shipped ones."""
     here = Path(path).expanduser() if path.startswith(("~/", "/")) else Path(path)
-    return here if here.exists() else CHECKOUT / here
+    return next((path for path in (here, PROJECT / here) if path.exists()), CODE / here)
 
 
 def chosen(place: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from flows.places import CHECKOUT
+from flows.places import PROJECT
 from flows.settings import dataset as manifest
 from flows.settings.choice import CHOICES, Choice, choose
 from flows.settings.explain import checked_model
@@ -87,7 +87,7 @@ def settings(overrides: Sequence[str]) -> Settings:
 
 def read_params(path: Path | None = None) -> dict[str, Any]:
     """The snapshot that DVC reads, root params.yaml, as a plain mapping. Raises ConfigError E203."""
-    return read_yaml(path or CHECKOUT / "params.yaml")
+    return read_yaml(path or PROJECT / "params.yaml")
 
 
 def validate(data: Mapping[str, Any]) -> Settings:

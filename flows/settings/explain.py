@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from flows.settings.files import shown
 from retake.errors import ConfigError, did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
@@ -52,7 +53,7 @@ def checked_model(group: str, model: type[M], values: Mapping[str, Any]) -> M:
             raise ConfigError("E205", f"unknown key {place}", hint) from error
         raise ConfigError("E205", f"{place} {taken(first)}", _next_step(group, model, place, first)) from error
     if strange := _not_finite(group, made.model_dump()):
-        raise ConfigError("E205", f"{strange} is not a finite number", f"See params/{group}/ for what it takes.")
+        raise ConfigError("E205", f"{strange} is not a finite number", f"See {shown(group)} for what it takes.")
     return made
 
 
@@ -97,7 +98,7 @@ def _next_step(group: str, model: type[BaseModel], place: str, error: Mapping[st
         loc.pop()
     field = within(model, loc[:-1]).model_fields.get(loc[-1]) if loc else None
     if field is None or not field.description:
-        return f"See params/{group}/ for what it takes."
+        return f"See {shown(group)} for what it takes."
     found = [(m, name) for m in field.metadata for name in BOUNDS if getattr(m, name, None) is not None]
     bounds = " and ".join(BOUNDS[name].format(getattr(m, name)) for m, name in found)
     return f"{'.'.join([group, *map(str, loc)])}: {field.description}" + (f" ({bounds})" if bounds else "")

@@ -11,12 +11,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from flows.places import CHECKOUT, open_store
+from flows.places import CODE, PROJECT, is_project, open_store
 from flows.upkeep import weights as weight_files
+from retake.installed import IN_WHEEL
 from retake.machine.disk import format_bytes
 
 Check = dict[str, Any]
 LOW_DISK = 10 << 30
+CONSTRAINTS = str(CODE / "constraints.txt") if IN_WHEEL else "constraints.txt"
+INSTALL = f"Run: pip install --force-reinstall -c {CONSTRAINTS} retake" if IN_WHEEL else "Run: make install"
 
 
 def run() -> list[Check]:
@@ -32,16 +35,18 @@ def run() -> list[Check]:
         ("links", links),
         ("params", params),
         ("prefect", prefect),
-        ("browser", browser),
         ("weights", weights),
     ]
+    if not IN_WHEEL:
+        checks.insert(-1, ("browser", browser))  # for the tests
+    if is_project(PROJECT) and PROJECT != CODE:
+        checks.insert(-1, ("project", project))
     found = []
     for name, check in checks:
         try:
             found.append({"name": name, **check()})
         except Exception as error:
-            fix = "Run: make install"
-            found.append({"name": name, **say("fail", f"{type(error).__name__}: {str(error)[:200]}", fix)})
+            found.append({"name": name, **say("fail", f"{type(error).__name__}: {str(error)[:200]}", INSTALL)})
     return found
 
 
@@ -58,7 +63,7 @@ def python() -> Check:
 def libraries() -> Check:
     """Installed versions against constraints.txt."""
     wrong = []
-    for line in (CHECKOUT / "constraints.txt").read_text().splitlines():
+    for line in (CODE / "constraints.txt").read_text().splitlines():
         name, _, wanted = line.partition("==")
         if not wanted or name.startswith("#"):
             continue
@@ -71,8 +76,8 @@ def libraries() -> Check:
     needed = ["torch", "torchvision", "av", "decord", "prefect", "dvc", "hydra-core", "opencv-python-headless"]
     gone = [name for name in needed if not present(name)]
     if gone:
-        return say("fail", f"missing: {', '.join(gone)}", "Run: make install")
-    return say("warn", "; ".join(wrong[:4]), "Run: make install") if wrong else say("ok", "as in constraints.txt")
+        return say("fail", f"missing: {', '.join(gone)}", INSTALL)
+    return say("warn", "; ".join(wrong[:4]), INSTALL) if wrong else say("ok", "as in constraints.txt")
 
 
 def present(package: str) -> bool:
@@ -95,7 +100,7 @@ def torch_pair() -> Check:
         return say(
             "fail",
             f"torch {torch.__version__} and torchvision {torchvision.__version__} do not fit: {error}",
-            "Install both from one index: pip install --force-reinstall -c constraints.txt torch torchvision",
+            f"Install both from one index: pip install --force-reinstall -c {CONSTRAINTS} torch torchvision",
         )
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     where = f"{cards} GPU" if cards else "no GPU: networks run on the CPU, slowly"
@@ -116,7 +121,7 @@ def codecs() -> Check:
         changed: list[str] = []  # PyAV takes over where decord does not load, and says so
         frames = {name: len(list(decode(clip, backend=name, on_note=changed.append))) for name in ("pyav", "decord")}  # type: ignore[arg-type]
     if changed or set(frames.values()) != {4}:
-        return say("warn", "only PyAV decodes: " + "; ".join(changed), "Run: make install")
+        return say("warn", "only PyAV decodes: " + "; ".join(changed), INSTALL)
     return say("ok", "H.264 written and read back by PyAV and decord")
 
 
@@ -146,8 +151,8 @@ def links() -> Check:
     from flows.places import datasets_home
 
     root, here = open_store().root, datasets_home()
-    here.mkdir(parents=True, exist_ok=True)
-    source, target = root / f".doctor-{os.getpid()}", here / f".doctor-{os.getpid()}"
+    nearest = next(folder for folder in (here, *here.parents) if folder.is_dir())  # nothing is left where nothing was
+    source, target = root / f".doctor-{os.getpid()}", nearest / f".doctor-{os.getpid()}"
     source.write_bytes(b"x")
     try:
         os.link(source, target)
@@ -165,9 +170,18 @@ def links() -> Check:
 def params() -> Check:
     from flows.settings.compose import compose, read_params
 
+    if not is_project(PROJECT):
+        return say("ok", f"no project here (retake init makes one); the shipped settings: {CODE / 'params'}")
     if read_params() == compose([]):
         return say("ok", "params.yaml is what params/ composes to")
     return say("warn", "params.yaml is not what params/ composes to", "Write it: retake params")
+
+
+def project() -> Check:
+    from flows.upkeep.project import outdated
+
+    odd = outdated(PROJECT)
+    return say("warn", *odd) if odd else say("ok", f"{PROJECT} fits the installed version")
 
 
 def prefect() -> Check:

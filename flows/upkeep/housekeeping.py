@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.places import CHECKOUT, OUTS, datasets_home, edits_home, open_store
+from flows.places import OUTS, PROJECT, datasets_home, edits_home, open_store
 from flows.settings.plain_yaml import parse_yaml
 from retake import dvc
 from retake.clip import open_clip
@@ -90,12 +90,12 @@ def told_by(label: Path) -> str:
 
 def push(remote: str | None) -> dict[str, int]:
     """Send results to a DVC remote. Raises ConfigError E217."""
-    return dvc.remote(CHECKOUT, remote).push(open_store()).as_json()
+    return dvc.remote(PROJECT, remote).push(open_store()).as_json()
 
 
 def pull(remote: str | None) -> dict[str, int]:
     """Fetch results from a DVC remote. Raises ConfigError E217."""
-    return dvc.remote(CHECKOUT, remote).pull(open_store()).as_json()
+    return dvc.remote(PROJECT, remote).pull(open_store()).as_json()
 
 
 def keys_of(recipe: Path) -> set[str]:
@@ -134,6 +134,6 @@ def pinned(store: Store) -> Callable[[Record], bool]:
     keys: set[str] = set()
     for path in (store.root / "pins").glob("*.json"):
         keys |= set(json.loads(path.read_text()))
-    lock = CHECKOUT / "dvc.lock"
-    held = dvc.held(CHECKOUT, parse_yaml(lock.read_text(), str(lock))) if lock.exists() else set()
+    lock = PROJECT / "dvc.lock"
+    held = dvc.held(PROJECT, parse_yaml(lock.read_text(), str(lock))) if lock.exists() else set()
     return lambda record: record.key in keys or any(file.md5 in held for file in record.artifact.files)

@@ -12,7 +12,7 @@ from flows import graph
 from flows.datasets.batch import OWNER
 from flows.datasets.states import GOOD, State, States
 from flows.editing import export
-from flows.places import CHECKOUT, datasets_home, edits_home, open_store
+from flows.places import PROJECT, datasets_home, edits_home, open_store
 from flows.runners import Local
 from retake import dvc
 from retake.artifact import File
@@ -88,7 +88,7 @@ def repair(affected: Iterable[Iterable[str]], remote: str | None, say: Callable[
     store = open_store()
     wanted = {(stage, key) for stage, key in affected}
     try:
-        fetched = dvc.remote(CHECKOUT, remote).repair(store, sorted(wanted)).records
+        fetched = dvc.remote(PROJECT, remote).repair(store, sorted(wanted)).records
     except ConfigError:
         if remote is not None:
             raise

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retake.errors import ConfigError, MachineError, did_you_mean
+from retake.installed import IN_WHEEL
 from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
 
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # one component of a path: an organisation, a repository, a commit
@@ -120,7 +121,7 @@ def size_and_licence(reference: str) -> str:
 def fetch_command(reference: str) -> str:
     """The command that gets the weights of a reference."""
     if reference in CATALOGUE and isinstance(CATALOGUE[reference].source, Shipped):
-        return "git checkout -- retake/weights"
+        return "pip install --force-reinstall --no-deps retake" if IN_WHEEL else "git checkout -- retake/weights"
     return f"retake weights {reference}"
 
 

@@ -62,10 +62,10 @@ def cases() -> Iterator[Case]:
 
 def beside(folder: Path) -> Any:
     """A settings file outside params/ and the path to it from a group, as Hydra would read it."""
-    from flows.places import CHECKOUT
+    from flows.places import CODE
 
     (folder / "evil.yaml").write_text(f"name: propagate\nreference: {LOOKUP}\n")
-    up = "../" * len((CHECKOUT / "params" / "edit").parts[1:])
+    up = "../" * len((CODE / "params" / "edit").parts[1:])
     return up + str((folder / "evil").resolve()).lstrip("/")
 
 

@@ -171,9 +171,10 @@ def read_file(path: Path) -> None:
 
 @functools.cache
 def settings_given() -> dict[str, Any]:
+    from flows.places import CODE
     from flows.settings.compose import read_params
 
-    return read_params()
+    return read_params(CODE / "params.yaml")
 
 
 def with_values(group: Any, values: Any) -> None:

@@ -21,7 +21,7 @@ import filelock
 import psutil
 
 from flows import graph
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Chosen, Local
 from flows.settings.compose import Settings, settings
 from flows.upkeep.verify import verify_store
@@ -65,7 +65,7 @@ def tiny(world: World, frame: int, *changes: str) -> Settings:
     found = world.box(frame, 0)
     assert found is not None
     box = [found[0] - 3, found[1] - 3, found[2] + 3, found[3] + 3]
-    fixed = [f"masks.box={box}", f"masks.frame={frame}", f"edit.reference={CHECKOUT}/params/dataset/ball.png"]
+    fixed = [f"masks.box={box}", f"masks.frame={frame}", f"edit.reference={CODE}/params/dataset/ball.png"]
     quick = ["report.tile=64", "report.columns=2", "decode.preset=veryfast"]
     return settings([*fixed, *quick, *changes])
 

@@ -9,14 +9,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.settings.overrides import read
 
 
 def composed_by_hydra(overrides: Sequence[str]) -> dict[str, Any]:
     """Plain mapping of the settings, interpolations left as they are."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CHECKOUT / "params"), version_base=None):
+    with initialize_config_dir(str(CODE / "params"), version_base=None):
         composed = compose("config", overrides=[read(text).text for text in overrides])
     data: dict[str, Any] = OmegaConf.to_container(composed, resolve=False)  # type: ignore[assignment]
     return data

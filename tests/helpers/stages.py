@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flows import graph
-from flows.places import CHECKOUT
+from flows.places import CODE
 from flows.runners import Chosen, Local
 from flows.settings.compose import Settings
 from retake import video
@@ -23,7 +23,7 @@ from retake.synthetic.world import World
 
 STAGES = tuple(name for name in graph.STAGES if name not in ("depth", "latents", "inversion"))  # not needed here
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
-BALL = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
+BALL = f"edit.reference={CODE}/params/dataset/ball.png"
 QUICK = [BALL, "report.tile=64", "report.columns=2", "decode.preset=veryfast"]
 DRIFT = ["masks.box=[40,40,130,130]", *QUICK]  # around the disc of sprites:drift on frame 0
 
