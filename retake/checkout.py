@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from retake.machine.share import claim
+
 
 def find_checkout(start: Path) -> Path | None:
     """The nearest folder at or above `start` that holds Retake's own code."""
@@ -24,5 +26,6 @@ def enter(code: Path) -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(code), *paths])
     if own_bin not in os.environ.get("PATH", "").split(os.pathsep)[:1]:
         os.environ["PATH"] = os.pathsep.join([own_bin, os.environ.get("PATH", "")])
+    claim(os.environ)
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DVC_NO_ANALYTICS", "true")
