@@ -13,6 +13,7 @@ NAMES = (
     "lengths",
     "overhead",
     "memory",
+    "beside",
     "store",
     "containers",
     "sprites",
