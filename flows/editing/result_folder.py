@@ -124,6 +124,7 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     series = FrameSeries(store, frames)
     summary, curves = scores_of(store, made.get("metrics"))
     files = {"result.mp4": "the result, H.264", "metrics.json": "metrics", "metrics.tsv": "metrics by frame"}
+    files |= dict.fromkeys(("master.mp4", "master.mov", "master.mkv", "master"), "the master")
     files["recipe.json"] = "recipe and keys"
     shown = settings_that_counted(edit)
     rows = [edit_page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in edit.outcomes]
