@@ -15,7 +15,6 @@ NAMES = (
     "memory",
     "beside",
     "store",
-    "containers",
     "sprites",
     "embedded",
     "round_trip",
@@ -30,6 +29,7 @@ NAMES = (
     "faults.damage",
     "faults.crowd",
     "faults.media",
+    "faults.containers",
     "faults.attacks",
     "faults.reading",
 )

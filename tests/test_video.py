@@ -369,7 +369,7 @@ def test_two_clips_at_once(plain, faststart):
 
 
 def test_importing_loads_no_codec():
-    code = "import sys, retake.video.client; "
+    code = "import sys, retake.video.client, retake.video.writer; "
     code += "print([m for m in ('av', 'cv2', 'decord', 'torch') if m in sys.modules])"
     root = str(Path(video.__file__).parents[2])
     said = subprocess.run(

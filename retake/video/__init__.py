@@ -2,7 +2,8 @@
 
     probe(path)                       properties of a clip, or the error that refuses it
     decode(path, selection, size)     frames, upright, square pixels, RGB, with their true times
-    encode(target, frames, fps)       an MP4 for people: H.264, yuv420p, faststart, repeatable bytes
+    decode_codes(path, selection)     the same frames as the file's own code values
+    encode(target, frames, fps)       an MP4 for people: H.264, yuv420p, faststart, repeatable bytes; or a master
     read_image, write_png, resize     the same for still images
 
 Clips and images are untrusted: all of them are parsed in a child process (`python -m retake.video.child`),
@@ -15,10 +16,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client import decode, decode_codes, encode, local_file, probe, read_image, selection_end, set_comment
+    from .client import decode, decode_codes, local_file, probe, read_image, selection_end
     from .info import EncodeInfo, Limits, Selection, VideoInfo
     from .pixels import resize, write_png
     from .process import shutdown
+    from .writer import encode, set_comment
 
 __all__ = [
     "EncodeInfo",
@@ -39,10 +41,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "client": ("decode", "decode_codes", "encode", "local_file", "probe", "read_image", "selection_end", "set_comment"),
+    "client": ("decode", "decode_codes", "local_file", "probe", "read_image", "selection_end"),
     "info": ("EncodeInfo", "Limits", "Selection", "VideoInfo"),
     "pixels": ("resize", "write_png"),
     "process": ("shutdown",),
+    "writer": ("encode", "set_comment"),
 }
 
 

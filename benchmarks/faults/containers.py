@@ -142,7 +142,7 @@ def _tone(stream: Any) -> Iterator[Any]:
     size = 1920 if "pcm" in context.name else context.frame_size or 1024
     while at < rate * FRAMES / RATE:
         wave = 0.3 * np.sin(2 * np.pi * 440 * (at + np.arange(size)) / rate)
-        frame: Any = av.AudioFrame.from_ndarray(np.float32([wave, wave]), format="fltp", layout="stereo")
+        frame: Any = av.AudioFrame.from_ndarray(np.array([wave, wave], np.float32), format="fltp", layout="stereo")
         frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
         at += size
         for one in resample.resample(frame):
