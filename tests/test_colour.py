@@ -21,7 +21,7 @@ from flows.settings.compose import settings
 from retake import video
 from retake.artifact import Edited
 from retake.clip import open_clip
-from retake.errors import MediaError
+from retake.errors import MachineError, MediaError
 from retake.exchange import exr
 from retake.formats import ResultSeries, chunk_name, pack
 from retake.imaging.colour import view
@@ -359,6 +359,13 @@ def test_masters_carry_depth_alpha_and_tags(tmp_path, codec, ending, format):
                 np.testing.assert_array_equal(plane, was)
             else:  # ProRes decodes to 12 bits
                 assert np.abs(plane / 4.0 - was).mean() < 3
+
+
+def test_x265_is_not_asked_for_pictures_that_it_fails_on(tmp_path):
+    kind = coding("420", 10)
+    with pytest.raises(MachineError, match="E504.*64x48"):
+        video.encode(tmp_path / "m.mp4", [tiles(kind)], 24, codec="hevc10", coding=kind)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sequences_hold_all_bits_and_linear_light(tmp_path):

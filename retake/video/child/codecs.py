@@ -65,6 +65,7 @@ def _ffv1(request: dict[str, Any], coding: Coding) -> dict[str, str]:
     return {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}
 
 
+_X265_LEAST = 64  # pixels of a side; below it x265 4.2 writes outside its memory
 _PACKED = {"rgb24": "bgr0", "rgba": "bgra"}  # what encoders of RGB take at 8 bits
 _MP4 = {"movflags": "+faststart"}
 CODECS = {
@@ -80,8 +81,14 @@ def _profile(coding: Coding) -> dict[str, str]:
 
 
 def add_stream(container: Any, request: dict[str, Any], coding: Coding, size: tuple[int, int], unit: Fraction) -> Any:
-    """The video stream of a new file. Raises MachineError E504 where its encoder is not built in."""
+    """The video stream of a new file. Raises MachineError E504 where its encoder is not built in or cannot."""
     codec = CODECS[request["codec"]]
+    if codec.encoder == "libx265" and min(size) < _X265_LEAST:
+        raise MachineError(
+            "E504",
+            f"x265 fails on pictures under {_X265_LEAST} pixels, and this clip is {size[0]}x{size[1]}",
+            "Choose decode.codec=prores or ffv1.",
+        )
     try:
         options = codec.options(request, coding)
         stream = container.add_stream(codec.encoder, rate=Fraction(request["fps"]), options=options)
