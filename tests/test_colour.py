@@ -363,7 +363,7 @@ def test_masters_carry_depth_alpha_and_tags(tmp_path, codec, ending, format):
 
 def test_x265_is_not_asked_for_pictures_that_it_fails_on(tmp_path):
     kind = coding("420", 10)
-    with pytest.raises(MachineError, match="E504.*64x48"):
+    with pytest.raises(MachineError, match=r"E504.*64x48"):
         video.encode(tmp_path / "m.mp4", [tiles(kind)], 24, codec="hevc10", coding=kind)
     assert list(tmp_path.iterdir()) == []
 
