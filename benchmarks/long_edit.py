@@ -71,9 +71,15 @@ def other_store(order: list[str], store: Path) -> list[str]:
     return [stage, clip, str(store), *rest]
 
 
+def started(order: list[str]) -> Any:
+    """A process that runs the edit and tells of every frame."""
+    command = [sys.executable, "-m", __name__, "tell", *order]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+
 def measure(order: list[str]) -> dict[int, float]:
     """When each frame came out of the queue, in seconds."""
-    process = subprocess.Popen([sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True)
+    process = started(order)
     assert process.stdout is not None
     times = {int(line): time.perf_counter() for line in process.stdout}
     process.wait()
@@ -85,9 +91,7 @@ def killed(order: list[str], count: int, kills: int) -> Iterator[dict[str, Any]]
     chosen, keep = sorted(random.Random(SEED).sample(range(1, count), kills)), 16
     reached = None
     for at in [*chosen, 0]:  # the last only shows where it goes on
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__, "tell", *order], stdout=subprocess.PIPE, text=True, bufsize=1
-        )
+        process = started(order)
         assert process.stdout is not None
         seen = []
         for line in process.stdout:

@@ -127,12 +127,16 @@ def commit_stages(project: Path, names: list[str]) -> None:
 
     Raises MachineError E510 when DVC refuses (it is locked, or dvc.yaml has no such stage).
     """
+    if not names:
+        return
     with _repo(project) as repo, repo.lock:
-        for name in names:
-            stage = repo.stage.load_one(path=str(project / "dvc.yaml"), name=name)  # not the caller's folder
+        path = str(project / "dvc.yaml")  # not one of the caller's folder
+        stages = [repo.stage.load_one(path=path, name=name) for name in names]
+        for stage in stages:
             stage.save()
             stage.commit()
-            stage.dump(update_pipeline=False)
+        # At once: reading and writing dvc.lock, comments and all, takes longer than what it records.
+        stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
 
 
 @contextlib.contextmanager

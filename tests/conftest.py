@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,10 @@ sys.path.insert(0, str(CHECKOUT))
 # much slower while the machine is busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # child processes use what the first of them compiled
+
+# Importing torch and diffusers makes a million objects that stay, which Python would go through twenty times over while
+# their number grows: a tenth of what the suite costs.
+gc.set_threshold(50_000, 10, 10)
 
 import flows.places  # noqa: E402, F401  it looks for the project around it once, before any test goes elsewhere
 
@@ -52,6 +58,24 @@ def own_store(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
     return tmp_path / "store" / "retake"
+
+
+@pytest.fixture(scope="session")
+def prefect_database(tmp_path_factory) -> Path:
+    """The database of a Prefect server, as its migrations leave it. They take half a server's start, so they are done
+    once, for all processes of a run: a server that finds a copy as `prefect.db` in its home has nothing to migrate."""
+    from filelock import FileLock
+
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    made, home = shared / "prefect.db", shared / "prefect"
+    with FileLock(shared / "prefect.lock"):
+        if not made.exists():
+            upgrade = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+            subprocess.run(upgrade, env={**os.environ, "PREFECT_HOME": str(home)}, check=True, capture_output=True)
+            (home / "prefect.db").rename(made)
+    return made
 
 
 # ---- networks: the genuine classes, small, with random weights, as folders and files that the loading code reads ----

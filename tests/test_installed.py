@@ -76,8 +76,10 @@ def wheel(tmp_path_factory) -> Path:
     return next(built.glob("retake-*.whl"))
 
 
-def test_every_front_works_from_the_wheel_alone_with_one_store(tmp_path, wheel):
+def test_every_front_works_from_the_wheel_alone_with_one_store(tmp_path, wheel, prefect_database):
     run = Environment(tmp_path, wheel)
+    (run.home / ".prefect").mkdir()
+    shutil.copy(prefect_database, run.home / ".prefect")  # for the server that the flow below starts
     reference(run.folder / "cat.png")
     where = run("python", "-c", "import retake.installed as it; print(it.CODE)").strip()
     assert where.startswith(str(tmp_path / "venv"))

@@ -16,12 +16,16 @@ MADE = [stage for stage in STAGES if stage not in ("depth", "latents", "inversio
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(prefect_database, tmp_path_factory):
     """A temporary Prefect server with a database of its own."""
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.testing import utilities
 
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
+    home = tmp_path_factory.mktemp("server")
+    shutil.copy(prefect_database, home / "prefect-test.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", lambda: str(home))  # the folder that it would make
+        with utilities.prefect_test_harness(server_startup_timeout=120):
+            yield
 
 
 @pytest.fixture(scope="module")
