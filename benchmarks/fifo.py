@@ -1,14 +1,16 @@
-"""Diagonal denoising: what a frame costs, against the schedule that FIFO-Diffusion published.
+"""Diagonal denoising: what a frame costs, against FIFO-Diffusion as published and against plain windows.
 
-*Frames asked* counts frames through the network for each frame that comes out, over a clip of 100; with guidance a
-frame counts twice. Published: 64 levels, twice as many windows as four partitions have, every rank from pure noise on,
-and slots before the first frame that are denoised and thrown away. `edit=moca` lets a source frame enter at the level
-from which it is edited.
+*Frames asked* counts frames through the network for each frame of the clip that comes out, from the first iteration to
+the last; with guidance a frame counts twice. The published loop generates: 64 levels, twice as many windows as four
+partitions have, every rank from pure noise on, slots before the first frame that are denoised and thrown away, and
+behind the last frame a tail of frames that are denoised and never shown. An edit makes output k of source frame k:
+nothing enters behind the last frame, and source frames may enter at the level from which they are edited. Windows are
+ordinary sampling: all frames at one level, in windows that overlap and are blended (`edit.diagonal=false`).
 
-The peer of the clock is the published loop, written plainly: windows one after the other, from the noisy end to the
-clean one, the network called once with the prompt and once without. Ours asks about all windows and both prompts in one
-batch. Both generate the same clip on one network; *difference* is the largest between the two, as a share of the
-largest value.
+The published loop of the clock is written plainly: windows one after the other, from the noisy end to the clean one,
+the network called once with the prompt and once without. Ours asks about all windows and both prompts in one batch.
+Both generate the same clip on one network, tail included; *difference* is the largest between the two, as a share of
+the largest value. Queue and windows are timed on one edit: the same clip, noise, prompt, levels and batch of windows.
 
 With a GPU: AnimateDiff on SD 1.5 at 512x320 (16 frames of 40x64 latents, 1.3 B parameters, random weights), the steps
 that lead from the published loop to ours one by one.
@@ -32,18 +34,25 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.fifo import Diagonal
 
 CLIP = 100
+LENGTHS = 16, 46, CLIP
 LOOKAHEADS = 8, 4, 0
-SMOKE = {"frames": 1, "lookaheads": (2,)}
+OVERLAP, BATCH = 4, 2  # of windows: shared frames; how many at once where queue and windows are timed
+SMOKE = {"frames": 1, "lookaheads": (2,), "overlap": 2}
 
 
 def run(
-    models: Mapping[str, Model] = MODELS, frames: int = CLIP, lookaheads: Sequence[int] = LOOKAHEADS
+    models: Mapping[str, Model] = MODELS,
+    frames: int = CLIP,
+    lookaheads: Sequence[int] = LOOKAHEADS,
+    overlap: int = OVERLAP,
 ) -> list[dict[str, Any]]:
     """Rows of the tables, in the order above."""
     import torch
 
     cases = [shipped(model) for model in models.values()]
-    rows = [row for case in cases for row in asked(case, lookaheads)]
+    alike = {case.backbone.length: case for case in cases}  # counts depend on the length of a window alone
+    rows = [row for case in alike.values() for row in asked(case, lookaheads, overlap)]
+    rows += [row for case in cases for row in edited(case, frames, overlap)]
     rows += [row for case in cases for row in generated(case, frames)]
     if torch.cuda.is_available():
         rows += on_a_gpu()
@@ -53,29 +62,86 @@ def run(
 # ---- frames asked --------------------------------------------------------------------------------------------------
 
 
-def asked(case: Case, lookaheads: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """A row for the published schedule, and one for an edit with each lookahead."""
-    from benchmarks.published_fifo import published
+def asked(case: Case, lookaheads: Sequence[int], overlap: int) -> Iterator[dict[str, Any]]:
+    """A row for the published loop with its tail and without, and over all levels and over an edit's one for the queue
+    with each lookahead and one for windows."""
+    from benchmarks.published_fifo import loop_evaluations, published
     from retake.diffusion.sampling.fifo import Diagonal
+    from retake.diffusion.sampling.windows import Windows
     from retake.methods.moca import STEPS, levels_below
     from retake.methods.moca.presets import RECOMMENDED
 
     b = case.backbone
     whole = published(b)
-    most = whole.evaluations(CLIP, ready=b.length, repeat=True, guided=True)
-    start = levels_below(b, STEPS, RECOMMENDED.enter)
-    ways: dict[str, tuple[Diagonal, int]] = {"published": (whole, most)}
-    for ahead in lookaheads:
-        diagonal = Diagonal.of(b, STEPS, start, ahead)
-        ways[f"edit=moca, edit.lookahead={ahead}"] = diagonal, diagonal.evaluations(CLIP, guided=True)
-    for way, (diagonal, count) in ways.items():
+    counts: list[tuple[str, int, int, Callable[[int], int]]] = [
+        ("generation, the published loop", whole.levels, whole.lookahead, lambda n: loop_evaluations(whole, n)),
+        (
+            "generation, our queue, nothing entering behind the last frame",
+            whole.levels,
+            whole.lookahead,
+            lambda n: whole.evaluations(n, ready=b.length, repeat=True, guided=True),
+        ),
+    ]
+    for levels in (STEPS, levels_below(b, STEPS, RECOMMENDED.enter)):
+        for ahead in lookaheads:
+            diagonal = Diagonal.of(b, STEPS, levels, ahead)
+            counts.append(("edit, queue", levels, ahead, lambda n, d=diagonal: d.evaluations(n, guided=True)))
+        counts.append(
+            (
+                "edit, windows",
+                levels,
+                overlap,
+                lambda n, levels=levels: 2 * levels * sum(map(len, Windows.of(b, n, overlap).spans)),
+            )
+        )
+    for way, levels, beside, count in counts:
         yield {
-            "table": f"Frames asked for each of {CLIP} that come out",
-            "model": case.name,
+            "table": f"Frames asked for each frame of a clip, with guidance; windows of {b.length}",
             "": way,
-            "levels": diagonal.levels,
-            "frames asked": count / CLIP,
-            "published to this": most / count,
+            "levels": levels,
+            "frames looked at beside, or shared": beside,
+            **{f"clip of {length}": count(length) / length for length in LENGTHS},
+        }
+
+
+# ---- an edit by the queue and by windows ---------------------------------------------------------------------------
+
+
+def edited(case: Case, frames: int, overlap: int) -> Iterator[dict[str, Any]]:
+    """Two rows: a clip of so many frames through an edit's levels by the queue and by windows, nothing mixed in."""
+    from retake.diffusion.sampling.ddim import forward, noise
+    from retake.diffusion.sampling.fifo import Diagonal, begin, run_queue, run_windows, together
+    from retake.diffusion.sampling.fifo_queue import Denoiser
+    from retake.methods.moca import STEPS, levels_below
+    from retake.methods.moca.presets import RECOMMENDED
+
+    b = case.backbone
+    base = noise(SEED, range(frames), b.grid(b.frames, b.height, b.width)[1:]).to(b.device)
+    source = forward(b.schedule, lambda span: base[span.start : span.stop], STEPS, SEED)
+    diagonal = Diagonal.of(b, STEPS, levels_below(b, STEPS, RECOMMENDED.enter), overlap)
+    denoiser = Denoiser(b, case.condition, GUIDANCE, batch=BATCH, eta=1.0, seed=SEED)
+    asked: dict[str, int] = {}
+
+    def by_queue() -> None:
+        queue = begin(diagonal, source)
+        assert sum(1 for _ in run_queue(denoiser, queue, diagonal, source, frames)) == frames
+        asked["queue"] = queue.evaluations
+
+    def by_windows() -> None:
+        queue = together(diagonal, source, frames)
+        assert sum(1 for _ in run_windows(denoiser, queue, diagonal)) == frames
+        asked["windows"] = queue.evaluations
+
+    taken = {"queue": timed(by_queue, b.device), "windows": timed(by_windows, b.device)}
+    for name, time in taken.items():
+        yield {
+            "table": f"Edit of {frames} frames, guidance {GUIDANCE:g}, {diagonal.levels} levels",
+            "model": f"{case.name}, {b.width}x{b.height}, {str(b.dtype).removeprefix('torch.')}",
+            "": f"{name}, {'lookahead' if name == 'queue' else 'overlap'} {overlap}",
+            "frames asked": asked[name] / frames,
+            "seconds": time.wall,
+            "to the queue": time.wall / taken["queue"].wall,
+            "CPU time, to it": time.cpu / taken["queue"].cpu,
         }
 
 
@@ -105,7 +171,7 @@ def generated(case: Case, frames: int) -> Iterator[dict[str, Any]]:
     off = float((made["retake"] - theirs).abs().max() / theirs.abs().max())
     for name in ways:
         yield {
-            "table": f"Generation of {frames} frames, guidance {GUIDANCE:g}, {diagonal.levels} levels",
+            "table": f"Generation of {frames} frames and a tail, guidance {GUIDANCE:g}, {diagonal.levels} levels",
             "model": f"{case.name}, {b.width}x{b.height}, {str(b.dtype).removeprefix('torch.')}",
             "": name,
             "seconds": taken[name].wall,

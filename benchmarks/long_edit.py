@@ -1,4 +1,4 @@
-"""A long clip edited by `edit=moca`: memory, time, and what a kill costs.
+"""A long clip edited by the queue of `edit=moca edit.diagonal=true`: memory, time, and what a kill costs.
 
 Memory and time are of fresh processes, as in `stages`; a quarter is one of the clip, read off the times at which frames
 came out of the queue. The edit is also killed by the system (SIGKILL) at frames drawn at random, and run again:
@@ -25,6 +25,7 @@ FRAMES = 75, 300
 MODEL = ("model=embedded_dit",)
 EDIT = (
     "edit=moca",
+    "edit.diagonal=true",
     "edit.reference=params/dataset/ball.png",
     "edit.source_prompt=a red disc moves right",
     "masks.box=[20,21,74,76]",  # around the disc of sprites:drift at this size

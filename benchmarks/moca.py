@@ -7,8 +7,13 @@ artifacts/evaluations/.
 
 from __future__ import annotations
 
+import csv
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+
+PAIRS = Path(__file__).resolve().parents[1] / "params/evaluation/sprites/pairs.csv"
 
 
 class Question(NamedTuple):
@@ -20,9 +25,10 @@ class Question(NamedTuple):
     pairs: int = 24
     seeds: tuple[int, ...] = (0,)
     beside: tuple[str, ...] = ()
+    frames: int | None = None  # of every clip; the sprite moves as far
 
 
-PARTS = ("gate", "no_gate", "no_momentum", "no_residual", "constant", "synchronous")
+PARTS = ("gate", "no_gate", "no_momentum", "no_residual", "constant")
 QUESTIONS = (
     Question("Peers and presets", ("propagate", "sdedit", "recommended", "paper", "code"), "sdedit", 12, (0, 1, 2)),
     Question("What each part brings", ("recommended", *PARTS), "recommended"),
@@ -38,6 +44,10 @@ QUESTIONS = (
         ("lookahead_8", "lookahead_4", "lookahead_0"),
         "lookahead_8",
         beside=("frames.fps=24",),
+    ),
+    *(
+        Question(f"Queue or windows, on clips of {n} frames", ("queue", "windows"), "queue", pairs, frames=n)
+        for n, pairs in ((16, 40), (46, 24), (100, 12))
     ),
     Question(
         "Every fourth frame: motion beyond the gate",
@@ -60,6 +70,27 @@ def run(questions: Sequence[Question] = QUESTIONS) -> list[dict[str, Any]]:
 
 def answered(question: Question) -> list[dict[str, Any]]:
     """The rows of one question."""
+    with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
+        lengthened = [f"evaluation.pairs={longer(Path(folder), question.frames)}"] if question.frames else []
+        return compared(question, [*question.beside, *lengthened])
+
+
+def longer(folder: Path, frames: int) -> Path:
+    """A manifest of the shipped pairs whose clips have so many frames, in a folder."""
+    with open(PAIRS, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["clip"] += f":{frames}"
+        row["edit.reference"] = str(PAIRS.parent / row["edit.reference"])
+    with open(folder / "pairs.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "pairs.csv"
+
+
+def compared(question: Question, beside: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one question. beside: what is typed, too."""
     from flows.experiments import evaluation
     from flows.places import open_store
     from flows.runners import Local
@@ -73,7 +104,7 @@ def answered(question: Question) -> list[dict[str, Any]]:
         f"evaluation.only={list(question.arms)}",
         f"evaluation.against={question.against}",
     ]
-    done = evaluation.evaluate(Local(open_store()), Console(quiet=True), "moca", [*asked, *question.beside])
+    done = evaluation.evaluate(Local(open_store()), Console(quiet=True), "moca", [*asked, *beside])
     title = f"{question.title}: {question.pairs} pairs, {len(question.seeds)} seed{'s'[: len(question.seeds) > 1]}"
     rows = []
     for row in done["table"]:

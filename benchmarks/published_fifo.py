@@ -22,6 +22,17 @@ def published(backbone: Backbone, partitions: int = 4, lookahead: int | None = N
     return Diagonal(tuple(pairs), window, window // 2 if lookahead is None else lookahead)
 
 
+def loop_evaluations(diagonal: Diagonal, count: int) -> int:
+    """Frames that the published loop asks the network about for `count` frames, guided ones counting twice.
+
+    Every iteration runs all windows over a full queue: before the first frame those that are thrown away, and behind
+    the last a tail of frames that enter and are never shown. One frame comes out an iteration, after as many as the
+    queue is longer than the base clip."""
+    iterations = count + diagonal.levels - diagonal.window
+    windows = diagonal.levels // (diagonal.window - diagonal.lookahead)
+    return 2 * iterations * windows * diagonal.window
+
+
 def evenly(schedule: Schedule, levels: int) -> list[StepPair]:
     """(t, t of the next step) of the published queue, cleanest first: timesteps spread evenly over 0 .. T-1, rounded.
 

@@ -5,6 +5,7 @@
     /data/DAVIS:bear       the sequence `bear` of a DAVIS tree (JPEGImages/480p/bear)
     sprites:drift          a scene of the sprite world (also sprites:drift:7, with a seed)
     sprites:captioned:7    a clip of the kind that the embedded models are trained on: 64x64, 16 frames
+                           (sprites:captioned:7:100 moves as far in 100)
 
 A clip is known by the digest of its content; its name is for people and folder names only.
 """
@@ -250,19 +251,22 @@ class SpriteClip(Clip):
         from retake.synthetic import clips, scenes
         from retake.synthetic.world import World
 
-        name, seed = self._scene_and_seed
-        return World(clips.draw(seed).scene if name == CAPTIONED else scenes.scene(name, seed))
+        name, seed, *frames = self._asked
+        if name != CAPTIONED:
+            return World(scenes.scene(name, seed))
+        return World(clips.draw(seed, clips.Limits(frames=frames[0]) if frames else clips.Limits()).scene)
 
     def digest(self, store: Store) -> str:
         from retake.synthetic import clips, scenes
 
-        name, seed = self._scene_and_seed
-        return digest(["sprites", clips.VERSION if name == CAPTIONED else scenes.VERSION, name, seed])
+        name, *numbers = self._asked
+        return digest(["sprites", clips.VERSION if name == CAPTIONED else scenes.VERSION, name, *numbers])
 
     @property
-    def _scene_and_seed(self) -> tuple[str, int]:
-        _, name, *seed = self.spec.split(":")
-        return name, int(seed[0]) if seed else 0
+    def _asked(self) -> tuple[Any, ...]:
+        """The scene's name, its seed, and how many frames where the name says so."""
+        _, name, *numbers = self.spec.split(":")
+        return name, *(int(number) for number in numbers or ["0"])
 
     def info(self, folder_fps: float) -> ClipInfo:
         return ClipInfo(self.world.width, self.world.height, self.world.frames, self.world.fps)
@@ -278,11 +282,11 @@ class SpriteClip(Clip):
 def open_clip(spec: str) -> Clip:
     """The clip of a name as typed. Raises MediaError E400 (nothing there), E401 (empty file), E404 (not a local
     file), ConfigError E240 (not the name of a scene)."""
-    if re.fullmatch(r"sprites:[a-z_]+(:\d{1,9})?", spec):
+    if re.fullmatch(rf"sprites:([a-z_]+(:\d{{1,9}})?|{CAPTIONED}:\d{{1,9}}:[1-9]\d{{0,3}})", spec):
         return SpriteClip(spec)
     if spec.startswith("sprites:"):
         raise ConfigError(
-            "E240", f"{spec!r} names no scene", "Write sprites:NAME or sprites:NAME:SEED, as sprites:drift"
+            "E240", f"{spec!r} names no scene", "Write sprites:NAME, sprites:NAME:SEED or sprites:captioned:SEED:FRAMES"
         )
     if not spec.strip():
         raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")

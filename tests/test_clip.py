@@ -44,6 +44,7 @@ def test_the_kind_follows_from_what_is_there(tmp_path, folder, davis):
     assert isinstance(open_clip(str(folder)), FolderClip)
     assert isinstance(open_clip(f"{davis}:bear"), FolderClip)
     assert isinstance(open_clip("sprites:drift:3"), SpriteClip)
+    assert open_clip("sprites:captioned:7:40").info(24.0).frames == 40
 
 
 def test_a_folder_is_read_in_the_order_of_its_numbers(folder):
@@ -133,6 +134,10 @@ def test_a_scene_is_known_by_its_name_and_seed(own_store):
     store = Store(own_store)
     specs = ["sprites:drift", "sprites:drift:1", "sprites:zoom"]
     assert len({open_clip(s).digest(store) for s in specs}) == 3
+    short, long = (open_clip(f"sprites:captioned:7{count}") for count in ("", ":40"))
+    assert short.digest(store) != long.digest(store)
+    assert np.array_equal(short.world.frame(0), long.world.frame(0))  # as far in more frames
+    assert np.array_equal(short.world.frame(15), long.world.frame(39))
     assert open_clip("sprites:drift").digest(store) == open_clip("sprites:drift:0").digest(store)
 
 

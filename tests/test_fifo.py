@@ -13,13 +13,15 @@ from helpers import small_cogvideox
 from helpers import small_diffusion as small
 from helpers.diagonal import CLIP, FRAMES, GRID, SCHEDULE, editing, latents, random
 
-from benchmarks.published_fifo import evenly, generated, published
+from benchmarks.cases import Case
+from benchmarks.fifo import published_loop
+from benchmarks.published_fifo import evenly, generated, loop_evaluations, published
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.families.cogvideox.adapter import CogVideoX
 from retake.diffusion.families.unet_motion.adapter import UNetMotion
 from retake.diffusion.loading.offload import Parts
 from retake.diffusion.sampling.ddim import noise, sample
-from retake.diffusion.sampling.fifo import Diagonal, begin, run_queue, run_synchronous
+from retake.diffusion.sampling.fifo import Diagonal, begin, run_queue, run_windows, together
 from retake.diffusion.sampling.fifo_queue import Denoiser, Queue, Span, cut, drawn, keep_outside
 from retake.diffusion.sampling.inversion import invert
 from retake.diffusion.sampling.windows import Windows
@@ -51,11 +53,11 @@ def clip() -> torch.Tensor:
     return random(CLIP, *GRID, seed=9)
 
 
-def edited(backbone, condition, clip, run=run_queue, **more):
+def edited(backbone, condition, clip, diagonally=True, **more):
     diagonal, source = editing(backbone, clip)
     denoiser = Denoiser(backbone, condition, **{"guidance": 2.0, "eta": 1.0} | more)
-    if run is run_synchronous:
-        return list(run_synchronous(denoiser, diagonal, source, len(clip)))
+    if not diagonally:
+        return list(run_windows(denoiser, together(diagonal, source, len(clip)), diagonal))
     return list(run_queue(denoiser, begin(diagonal, source), diagonal, source, len(clip)))
 
 
@@ -169,14 +171,17 @@ def test_every_frame_takes_every_level_once_in_windows_of_one_length(count, leve
         Diagonal(diagonal.pairs, 8, 8)
 
 
-def test_all_frames_at_one_level_is_ordinary_sampling(backbone, condition, clip):
-    clip = clip[:FRAMES]
+@pytest.mark.parametrize("count", [3, FRAMES, CLIP])
+def test_all_frames_at_one_level_is_ordinary_sampling_in_blended_windows(backbone, condition, clip, count):
+    clip = clip[:count]
     _, source = editing(backbone, clip)
     options = {"guidance": 2.0, "eta": 1.0, "seed": 4}
-    wanted = source(5, range(FRAMES))
-    sample(backbone, wanted, condition, steps=20, start=5, **options)
-    assert torch.allclose(latents(edited(backbone, condition, clip, run_synchronous, **options)), wanted, atol=1e-5)
-    assert not torch.allclose(latents(edited(backbone, condition, clip, **options)), wanted, atol=1e-2)
+    wanted = source(5, range(count))
+    sample(backbone, wanted, condition, steps=20, start=5, windows=Windows(count, FRAMES, 4), **options)
+    for batch in (None, 1):
+        found = latents(edited(backbone, condition, clip, diagonally=False, batch=batch, **options))
+        assert torch.allclose(found, wanted, atol=1e-5)
+    assert not torch.allclose(latents(edited(backbone, condition, clip, **options)), wanted, atol=1e-4)
 
 
 def test_batches_change_nothing_and_seeds_do(backbone, condition, clip):
@@ -339,6 +344,21 @@ def test_killed_and_resumed_is_bit_equal(backbone, condition, clip, killed, tmp_
     assert queue.evaluations == whole.evaluations
 
 
+@pytest.mark.parametrize("killed", [1, 4])
+def test_windows_killed_between_levels_and_resumed_are_bit_equal(backbone, condition, clip, killed):
+    diagonal, source = editing(backbone, clip)
+    denoiser = Denoiser(backbone, condition, guidance=2.0, eta=1.0, step=momentum)
+    snapshots: list[dict[str, Any]] = []
+    queue = together(diagonal, source, CLIP)
+    wanted = list(run_windows(denoiser, queue, diagonal, lambda: snapshots.append(queue.snapshot())))
+    assert len(snapshots) == diagonal.levels
+    resumed = Queue.restore(snapshots[killed - 1])
+    found = list(run_windows(denoiser, resumed, diagonal))
+    assert [one.frame for one in found] == list(range(CLIP))
+    assert torch.equal(latents(found), latents(wanted))
+    assert resumed.evaluations == queue.evaluations == 2 * diagonal.levels * (FRAMES + FRAMES + FRAMES)
+
+
 def test_memory_is_constant_in_length(backbone, condition):
     base, diagonal = random(FRAMES, *GRID), published(backbone, 1)
     source = generated(backbone.schedule, diagonal.pairs, base, 5)
@@ -370,7 +390,18 @@ def test_cost_of_generation_is_the_published(backbone, condition, partitions, lo
         next(running)
         assert queue.evaluations - before == windows * FRAMES * 2
     iterations = 4 + FRAMES * partitions - FRAMES  # those before the first frame comes out are thrown away
-    assert queue.evaluations == iterations * windows * FRAMES * 2
+    assert queue.evaluations == iterations * windows * FRAMES * 2 == loop_evaluations(diagonal, 4)
+
+
+def test_the_published_loop_asks_what_is_counted(backbone, condition, monkeypatch):
+    """The loop of the benchmark, its network counted; and the published sizes."""
+    diagonal, seen = published(backbone, 2), []
+    plain = backbone.forward
+    monkeypatch.setattr(backbone, "forward", lambda z, *more: seen.append(z.shape[1]) or plain(z, *more))
+    case = Case("small", backbone, condition, {}, 0)
+    assert len(published_loop(case, diagonal, random(FRAMES, *GRID), 3)) == 3
+    assert sum(seen) == loop_evaluations(diagonal, 3)
+    assert loop_evaluations(Diagonal(tuple(evenly(SCHEDULE, 64)), 16, 8), 100) == 148 * 8 * 16 * 2
 
 
 def test_cost_of_editing_is_told_before_and_saves_the_levels_above(backbone, condition, clip):

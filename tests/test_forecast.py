@@ -169,23 +169,34 @@ def test_work_of_a_model_is_counted_and_of_a_method_that_does_not_say_is_not_gue
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["edit.preset=paper"], ["edit.lookahead=0"], ["edit.enter=300", "edit.steps=40"]]
+    "words",
+    [
+        ["edit.diagonal=true"],
+        ["edit.diagonal=false"],
+        ["edit.preset=paper"],
+        ["edit.lookahead=0"],
+        ["edit.enter=300", "edit.steps=40"],
+    ],
 )
 def test_a_queue_is_asked_at_most_as_often_as_planned(words):
     """Against what diagonal denoising itself counts, on the very schedule."""
     from retake.diffusion.loading.load import load
     from retake.diffusion.sampling.fifo import Diagonal
+    from retake.diffusion.sampling.windows import Windows
     from retake.methods.moca import asked, levels_below, numbers
     from retake.methods.moca.presets import rule_of
 
     params = call(["model=embedded", "edit=moca", "edit.reference_text=a", *words])["params"]
     backbone, own = load(params.model), params.settings
-    steps, (_, ahead, guidance) = own.steps or 64, asked(own, 50, backbone.length)
+    steps, (_, ahead, guidance, by_queue) = own.steps or 64, asked(own, 50, backbone.length)
     enter = rule_of(own.preset, numbers(own)).enter
     diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, enter), ahead)
     for frames in (16, 100):
         planned = of_model("edit", params, frames, 50)
         truly = diagonal.evaluations(frames, guided=guidance != 1)
+        if not by_queue:
+            spans = Windows(frames, backbone.length, ahead).spans
+            truly = 2 * diagonal.levels * sum(map(len, spans))
         assert truly <= planned.evaluations * backbone.length <= 2.5 * truly
 
 

@@ -28,6 +28,7 @@ import torch
 from retake.diffusion.backbone import Backbone
 from retake.diffusion.sampling.ddim import Source
 from retake.diffusion.sampling.fifo_queue import Denoiser, FinishedFrame, Queue, Span, advance, cut
+from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.schedule import StepPair
 from retake.errors import ConfigError
 
@@ -146,13 +147,29 @@ def run_queue(
         between()
 
 
-def run_synchronous(denoiser: Denoiser, diagonal: Diagonal, source: Source, count: int) -> Iterator[FinishedFrame]:
-    """What `run_queue` does with a clip, but synchronously: all frames stand at one level at a time, as in ordinary
-    sampling, and come out together. For comparison, with the same methods: the whole clip is in memory, and windows are
-    not blended."""
-    queue = Queue(0, source(diagonal.levels, range(count)).float(), [diagonal.levels] * count)
+def together(diagonal: Diagonal, source: Source, count: int) -> Queue:
+    """All `count` frames of a clip at the noisiest level, for `run_windows`."""
+    return Queue(0, source(diagonal.levels, range(count)).float(), [diagonal.levels] * count)
+
+
+@torch.no_grad()
+def run_windows(
+    denoiser: Denoiser, queue: Queue, diagonal: Diagonal, between: Callable[[], None] = lambda: None
+) -> Iterator[FinishedFrame]:
+    """What `run_queue` does with a clip, as ordinary sampling does it: all frames stand at one level, and come out
+    together after the last.
+
+    queue: from `together`, or restored. Windows share `diagonal.lookahead` frames, over which what the network predicts
+    is blended (windows.py). With the same methods, and fewer evaluations: a frame is seen by window / (window - shared)
+    windows a level, whatever the number of levels. between: called between levels, when `queue.snapshot()` holds all
+    that is needed to go on. Memory: several times the clip's latents, and the network's for `batch` windows.
+    """
     queue.to(denoiser.backbone.device)
-    spans = cut(queue.frames, diagonal.window, diagonal.lookahead, 0, count)
-    for _ in range(diagonal.levels):
-        advance(denoiser, queue, spans, diagonal.pairs)
+    windows = Windows(len(queue.levels), diagonal.window, diagonal.lookahead)
+    ends = [*(span.start for span in windows.spans[1:]), windows.count]
+    starts = [0, *ends[:-1]]
+    spans = [Span(reads, range(*part)) for reads, *part in zip(windows.spans, starts, ends, strict=True)]
+    while queue.levels[0]:
+        advance(denoiser, queue, spans, diagonal.pairs, windows.weights)
+        between()
     yield from (queue.out(number) for number in queue.frames)

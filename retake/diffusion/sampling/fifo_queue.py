@@ -61,6 +61,11 @@ def cut(live: range, window: int, lookahead: int, first: int, last: int) -> list
     return found
 
 
+def part_of(whole: range, frames: range) -> slice:
+    """Where in a row of frames some of them stand."""
+    return slice(frames.start - whole.start, frames.stop - whole.start)
+
+
 @dataclass(eq=False)
 class Queue:
     """Frames `first`, `first + 1`, ... in flight.
@@ -84,7 +89,7 @@ class Queue:
 
     def part(self, frames: range) -> slice:
         """The slots of some frames."""
-        return slice(frames.start - self.first, frames.stop - self.first)
+        return part_of(self.frames, frames)
 
     def enter(self, z: Tensor, level: int) -> None:
         """The next frames, z [n, C, h, w], take their places behind the others; nothing is kept about them yet."""
@@ -226,28 +231,34 @@ class Denoiser:
 
 
 @torch.no_grad()
-def advance(denoiser: Denoiser, queue: Queue, spans: Sequence[Span], pairs: Pairs) -> None:
+def advance(
+    denoiser: Denoiser, queue: Queue, spans: Sequence[Span], pairs: Pairs, shares: Sequence[Tensor] | None = None
+) -> None:
     """Every frame that a window writes goes one level down, whatever its level; in place.
 
     queue: on the network's device. spans: windows of one length, which write neighbouring frames one after the other
-    (`cut`). Frames that are done are shown to the network at the cleanest timestep. Raises what `predict` raises.
+    (`cut`). shares: of what each window predicts of the frames it reads, in what is predicted of them in all
+    (`Windows.weights`, float32 [length]); by default a frame's prediction is that of the window that writes it. Frames
+    that are done are shown to the network at the cleanest timestep. Raises what `predict` raises.
     """
     backbone, condition, batch = denoiser.backbone, denoiser.condition, denoiser.batch or len(spans)
     done = max(pairs[0][1], 0.0)
     t = torch.tensor([pairs[level - 1][0] if level else done for level in queue.levels], device=queue.z.device)
-    x0, eps = [], []
+    written = range(spans[0].writes.start, spans[-1].writes.stop)
+    x0, eps = (torch.zeros_like(queue.z[queue.part(written)]) for _ in range(2))
     for at in range(0, len(spans), batch):
         some = spans[at : at + batch]
         z, seen = (torch.stack([rows[queue.part(span.reads)] for span in some]) for rows in (queue.z, t))
         found = backbone.predict(z, seen, repeated(condition, len(some)), denoiser.guidance)
         queue.evaluations += seen.numel() * (1 if denoiser.guidance == 1.0 else 2)
-        for span, clean, noisy in zip(some, *found, strict=True):
-            kept = slice(span.writes.start - span.reads.start, span.writes.stop - span.reads.start)
-            x0.append(clean[kept])
-            eps.append(noisy[kept])
-    written = range(spans[0].writes.start, spans[-1].writes.stop)
+        for k, (span, *predicted) in enumerate(zip(some, *found, strict=True), at):
+            kept = span.writes if shares is None else span.reads
+            rows, of = part_of(written, kept), part_of(span.reads, kept)
+            weight = 1.0 if shares is None else shares[k].to(x0)[:, None, None, None]
+            for whole, own in zip((x0, eps), predicted, strict=True):
+                whole[rows] += weight * own[of]
     slots = Slots(queue, written, spans, pairs, backbone.schedule, denoiser.eta, denoiser.seed)
-    made, part = denoiser.step(torch.cat(x0), torch.cat(eps), slots), queue.part(slots.frames)
+    made, part = denoiser.step(x0, eps, slots), queue.part(slots.frames)
     queue.z[part] = made
     queue.levels[part] = [level - 1 for level in queue.levels[part]]
 

@@ -1,18 +1,18 @@
 """MoCA-Video: mix what a picture shows into an object of the clip, without training.
 
-Frames are denoised diagonally (retake/diffusion/sampling/fifo.py): each enters a queue with noise on it, and once its
-noise is low enough every step moves the object, found by its mask, towards the reference's latents, corrected by a
-momentum.
+Noise is laid over the frames and taken off again level by level, and once it is low enough every step moves the object,
+found by its mask, towards the reference's latents, corrected by a momentum. Frames pass through a queue of rising noise
+as published, or all stand at one level, in overlapping windows (retake/diffusion/sampling/fifo.py has both).
 Zhang et al. 2025, https://arxiv.org/abs/2506.01004. Text and published code of it disagree, so there are presets
 (presets.py holds their numbers, steps.py their formulas):
 
-    recommended   the paper's parts with units that agree; the queue holds the levels that the edit needs and no others
+    recommended   the paper's parts with units that agree, in windows, over the levels that the edit needs and no others
     paper         the text, as far as it gives formulas
-    code          the newest published revision, in which the reference hardly reaches the picture
+    code          one published revision (presets.CODE_OF), in which the reference hardly reaches the picture
 
 Each part is switched off by one setting: iou=0 (the gate, which has work where masks are found anew in every step, or
-with compare=neighbour), kappa=0 (momentum), gamma=0 (residual noise), weight=0 (the injection), diagonal=false (all
-frames at one level at a time, as ordinary sampling does).
+with compare=neighbour), kappa=0 (momentum), gamma=0 (residual noise), weight=0 (the injection). diagonal=true is the
+queue, diagonal=false the windows, in any preset.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from retake.diffusion.attention_maps import Concepts
     from retake.diffusion.backbone import Backbone, Condition
 
-VERSION = 3
+VERSION = 4
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 64
@@ -50,7 +50,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     """What is mixed into what, and how. null: as the preset has it. Timesteps are of 1000."""
 
     name: Literal["moca"] = "moca"
-    preset: Preset = Field("recommended", description="recommended, paper (the text), code (the published code)")
+    preset: Preset = Field(
+        "recommended", description="recommended, paper (the text), code (its code's revision da53798)"
+    )
     source_prompt: str = Field("", description="text that describes the clip as it is; empty: none")
     object: str | None = Field(None, description="words of source_prompt that name the object, for masks=attention")
     unwanted: str = Field("", description="text that describes what it should not be")
@@ -93,9 +95,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         None,
         ge=0,
         le=512,
-        description="cleaner frames that are looked at beside; null: a quarter of a window (other presets: half)",
+        description="frames that windows share, or only look at; null: a quarter of a window (other presets: half)",
     )
-    diagonal: bool = Field(True, description="false: all frames at one level at a time; the clip is then in memory")
+    diagonal: bool | None = Field(
+        None, description="true: a queue; false: all frames at one level, windows blended; the latents are in memory"
+    )
     grow: float = Field(1.0, ge=-50, le=50, description="how far the edge is moved outwards, working pixels")
     feather: float = Field(3.0, ge=0.5, le=100, description="width of the soft edge, working pixels")
     margin: int = Field(1, ge=0, le=64, description="latent cells around the edge that may change, with hold")
@@ -104,7 +108,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         16,
         ge=1,
         le=4096,
-        description="frames (steps of the queue) between two states that a killed edit goes on from",
+        description="frames whose work a kill costs at most: how often the state to go on from is kept",
         json_schema_extra={"inert": "a resumed edit is the same"},
     )
 
@@ -165,13 +169,13 @@ def numbers(params: Params) -> dict[str, Any]:
     return {name: getattr(params, name) for name in Rule.__dataclass_fields__}
 
 
-def asked(params: Params, steps: int, window: int) -> tuple[int, int, float]:
-    """What a plan reckons with: (levels of the queue, frames of a window that are only looked at, guidance), for a
-    model of windows of so many latent frames. steps: of the inversion, where that is the source."""
+def asked(params: Params, steps: int, window: int) -> tuple[int, int, float, bool]:
+    """What a plan reckons with: (levels, frames of a window that are only looked at or shared, guidance, whether by a
+    queue), for a model of windows of so many latent frames. steps: of the inversion, where that is the source."""
     rule = rule_of(params.preset, numbers(params))
     steps = steps if params.source == "inversion" else params.steps or STEPS
     ahead = window // LOOKED_AT[params.preset] if params.lookahead is None else params.lookahead
-    return max(1, math.ceil(steps * rule.enter / TIMESTEPS)), ahead, rule.guidance
+    return max(1, math.ceil(steps * rule.enter / TIMESTEPS)), ahead, rule.guidance, rule.diagonal
 
 
 def edit(
@@ -184,9 +188,9 @@ def edit(
 ) -> Iterator[Patch]:
     """One Patch a chunk of 16 frames; output k is made of source frame k.
 
-    The queue is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds the queue, not the
-    clip (with diagonal=false: the clip's latents). Raises ConfigError E275 where no level lies below `enter`, E290 for
-    a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
+    What is in flight is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds the clip's
+    latents several times; with diagonal=true those of the queue. Raises ConfigError E275 where no level lies below
+    `enter`, E290 for a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
     """
     from retake.diffusion.sampling.chunked_vae import decoded
     from retake.diffusion.sampling.fifo import Diagonal
@@ -227,7 +231,7 @@ def edit(
         inputs,
         shape=tuple(latents.meta[name] for name in ("count", "channels", "height", "width")),
         keep=params.keep,
-        diagonally=params.diagonal,
+        diagonally=rule.diagonal,
     )
     size = inputs.frames.width, inputs.frames.height
     with backbone.attention({"*": concepts}) if concepts else contextlib.nullcontext():

@@ -1,8 +1,8 @@
 """Where the object is, slot by slot: masks that come anew in every step, and those that are kept.
 
 A slot keeps the mask that it has unless the new one overlaps with it enough (the paper's IoU rule, sec. 3.1), and the
-mask travels with the frame. The published first code compares neighbouring frames instead of neighbouring levels; so
-does `neighbour`.
+mask travels with the frame. Revision 8761732 of the published code compares neighbouring frames
+instead of neighbouring levels; so does `neighbour`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Candidate = Callable[[Tensor, Slots, list[int]], Iterable[Tensor]]
 """(x0 of all slots, slots, rows of those mixed) -> their new masks, 0..1 [1, h, w] each; asked in every step."""
 
 LARGEST = 0.8  # of the frame: a mask that covers more found no object
-BINARY = 0.4  # of an attention map's range, as published
+BINARY = 0.4  # of an attention map's range: the default of presets.CODE_OF (0.3 in revision 2e95ff9)
 
 
 def gated(candidate: Candidate, iou: float, compare: Compare, below: Tensor, x0: Tensor, slots: Slots) -> Tensor:

@@ -1,5 +1,5 @@
-"""MoCA-Video's numbers, and the three sets of them: what the text says, what the published code does, and what we
-recommend. All are said in the preset's formulas (steps.py)."""
+"""MoCA-Video's numbers, and the three sets of them: what the text says, what one revision of the published code does,
+and what we recommend. All are said in the preset's formulas (steps.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class Rule:
     every one. weight, falling: lambda, times t/1000 or constant. beta, kappa, drift: of the momentum, its average, its
     strength and the share of the step's direction in it; None: t/1000, the text's lambda. gamma: residual noise.
     place: where in the frame the reference lies. hold: whether what the edge does not touch is the source's at every
-    level. look: whether the model is shown the reference, where it reads pictures. eta: of the DDIM step.
+    level. look: whether the model is shown the reference, where it reads pictures. eta: of the DDIM step. diagonal:
+    whether frames pass through a queue, or all stand at one level and go through overlapping windows.
     """
 
     below: float
@@ -40,9 +41,11 @@ class Rule:
     look: bool
     eta: float
     guidance: float
+    diagonal: bool
 
 
-# From the paper's text alone; what it leaves open (gamma, guidance) as its first code has it.
+# From the paper's text alone; what it leaves open (kappa, gamma, guidance) as revision e1b313e of its code has it, but
+# kappa, which is 2 there: 0.1, as in 8761732 and in CODE_OF.
 PAPER = Rule(
     below=300,
     enter=1000,
@@ -59,14 +62,33 @@ PAPER = Rule(
     look=False,
     eta=1.0,
     guidance=12.0,
+    diagonal=True,
 )
-# The newest published revision, its order of things included: see mixing.code.
+# `ddim_step` of the newest revision that was read, its order of things included (steps.code). From it: weight 0.8, the
+# momentum's clamp at 2, attention above 0.4 of its range, gamma 0.5 times the step's own noise added, drift 0.05, kappa
+# 0.1, beta 0.9, t' = 300: all defaults in its code. Ours, because an edit needs them or windows end where ours do not:
+# source frames instead of a generated clip, a mask for each frame (there one for a window, averaged over its frames),
+# none that covers over 80 % of the frame, the chain of frames (steps.code), and timesteps that end clean.
+# Of the other revisions of lvdm/models/samplers/ddim.py that were read, 2e95ff9 has the same order with weight 1,
+# attention above 0.3, no clamp and no noise; in 8761732, e1b313e and b2c8425 what is injected is given back and not
+# used, so that the reference picture never reaches the video.
+CODE_OF = "github.com/ZhangT-tech/MoCA-Video da537982eb3f40d2d31f8e7faf77d4d5016e52a5"
 CODE = replace(PAPER, masks="attention", iou=0.0, weight=0.8, falling=False, drift=0.05)
 RECOMMENDED = replace(
-    PAPER, enter=300, masks="region", drift=0.05, gamma=0.3, place="object", hold=True, look=True, guidance=7.5
+    PAPER,
+    enter=300,
+    masks="region",
+    drift=0.05,
+    gamma=0.3,
+    place="object",
+    hold=True,
+    look=True,
+    guidance=7.5,
+    diagonal=False,
 )
-# One in so many frames of a window is only looked at. Half of them is FIFO-Diffusion's; with a quarter the network is
-# asked about a third fewer frames, and nothing that was measured is lost (docs/benchmarks.md, moca).
+# One in so many frames of a window is only looked at (by a queue), or shared with the window before it. Half of them is
+# FIFO-Diffusion's; with a quarter the network is asked about a third fewer frames, by windows instead of a queue about
+# a quarter fewer again, and nothing that was measured is lost (docs/benchmarks.md, fifo and moca).
 LOOKED_AT: dict[Preset, int] = {"recommended": 4, "paper": 2, "code": 2}
 RULES: dict[Preset, Rule] = {"recommended": RECOMMENDED, "paper": PAPER, "code": CODE}
 

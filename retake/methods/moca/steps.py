@@ -25,7 +25,7 @@ Masked = Callable[[Tensor, Tensor, Slots], Tensor]
 Reference = Callable[[range], Tensor]
 """frames -> the reference's clean latents [n, C, h, w]."""
 
-CLAMP = 2.0  # of the momentum, as the published code has it
+CLAMP = 2.0  # of the momentum: CODE_OF's default (presets.py); in `recommended` and `paper` it is ours
 
 
 def mixing(preset: Preset, rule: Rule, masked: Masked, reference: Reference) -> Step:
@@ -80,27 +80,30 @@ def paper(rule: Rule, masked: Masked, reference: Reference) -> Step:
 
 
 def code(rule: Rule, masked: Masked, reference: Reference) -> Step:
-    """What the newest published revision computes. Momentum runs along the frames of one iteration, not along levels:
-    g_i = x0_i - prev_{i-1} + c dir_i, v_i = beta v_{i-1} + (1 - beta) g_i, and nothing of it is kept. The step is made
-    of the corrected x0 before anything is injected; what is injected (lambda x_ref inside the mask, and gamma times the
-    step's own noise) is seen by the next frame's momentum alone. There its sign is reversed: it drives the object away
-    from the reference. Here the chain runs over all frames of the queue, where the published one begins anew in every
-    window."""
+    """What the published revision CODE_OF computes (presets.py). Momentum runs along the frames of one iteration, not
+    along levels: g_i = x0_i - prev_{i-1} + c dir_i, v_i = beta v_{i-1} + (1 - beta) g_i, x0'_i = x0_i + kappa (1 - t/T)
+    v_i, and nothing of it is kept. The step is made of x0' before anything is injected; prev is x0' with what is
+    injected (lambda x_ref inside the mask, and gamma times the step's own noise), and is seen by the next frame's
+    momentum alone. There its sign is reversed: it drives the object away from the reference. Ours: the chain runs over
+    all frames that take a step, where the published one begins anew in every window."""
 
     def step(x0: Tensor, eps: Tensor, slots: Slots) -> Tensor:
         t, below = timestep(slots), column(slots_below(rule, slots))
         m = masked(below.flatten() > 0, x0, slots)
-        weight = injection(rule, slots)
-        injected = torch.where(m > 0.5, weight * reference(slots.frames).to(x0), x0) if rule.weight else x0
+        injected = injection(rule, slots) * reference(slots.frames).to(x0) if rule.weight else x0
         spread = slots.eta * column(slots.schedule.spread(slots.t, slots.to))
-        edited = injected + rule.gamma * below * spread * slots.noise(0) if rule.gamma else injected
-        ahead = direction(eps, slots)
-        v = torch.zeros_like(x0)
+        added = rule.gamma * below * spread * slots.noise(0) if rule.gamma else torch.zeros_like(x0)
+        ahead, pull = direction(eps, slots), rule.kappa * (1 - t / TIMESTEPS)
         drift = t / TIMESTEPS if rule.drift is None else torch.full_like(t, rule.drift)
-        for i in range(1, len(x0)):
-            g = x0[i] - edited[i - 1] + drift[i] * ahead[i]
-            v[i] = (rule.beta * v[i - 1] + (1 - rule.beta) * g).clamp(-CLAMP, CLAMP)
-        return slots.step(x0 + rule.kappa * (1 - t / TIMESTEPS) * v, eps)
+        corrected, v, prev = x0.clone(), torch.zeros_like(x0[0]), x0[0]
+        for i in range(len(x0)):
+            if i > 0:
+                g = x0[i] - prev + drift[i] * ahead[i]
+                v = (rule.beta * v + (1 - rule.beta) * g).clamp(-CLAMP, CLAMP)
+                corrected[i] += pull[i] * v
+            inside = m[i] > 0.5 if rule.weight else torch.zeros_like(m[i], dtype=torch.bool)
+            prev = torch.where(inside, injected[i], corrected[i]) + added[i]
+        return slots.step(corrected, eps)
 
     return step
 
