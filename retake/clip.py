@@ -286,7 +286,7 @@ def open_clip(spec: str) -> Clip:
         return SpriteClip(spec)
     if spec.startswith("sprites:"):
         raise ConfigError(
-            "E240", f"{spec!r} names no scene", "Write sprites:NAME, sprites:NAME:SEED or sprites:captioned:SEED:FRAMES"
+            "E240", f"{spec!r} names no scene", "Write sprites:NAME or sprites:NAME:SEED, as sprites:drift"
         )
     if not spec.strip():
         raise MediaError("E400", "the clip's name is empty", "Give the path of a video, for example clip.mp4")

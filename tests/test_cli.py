@@ -82,11 +82,12 @@ def test_an_edit_prints_one_object(warm):
     assert re.fullmatch(r"[0-9a-f]{12}", result["edit"])
     assert [s["stage"] for s in result["stages"]] == STAGES
     for stage in result["stages"]:
-        assert set(stage) == {"stage", "key", "status", "seconds", "bytes"}
+        assert set(stage) == {"stage", "key", "status", "seconds", "bytes", "notes"}
         assert re.fullmatch(r"[0-9a-f]{64}", stage["key"])
         assert stage["status"] == "ran"
         assert stage["seconds"] > 0
         assert stage["bytes"] > 0
+    assert all("assumed" in note for note in result["stages"][0]["notes"])
     assert set(result["outputs"]) == {"video", "report", "metrics"}
     assert all(Path(path).stat().st_size > 0 for path in result["outputs"].values())
     assert warm.first.err == ""
