@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from helpers.command import Shell, reference, sprite_clip
@@ -63,7 +65,8 @@ class Site:
             "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_UI_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_LOGGING_TO_API_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_WORKER_PREFETCH_SECONDS": "1",
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
             "PYTHONPATH": str(CHECKOUT),
@@ -72,6 +75,8 @@ class Site:
             "RETAKE_DATASETS": str(home / "datasets"),
         }
         self.children: list[subprocess.Popen[bytes]] = []
+        # One for all questions: each client of its own would read the machine's certificates anew.
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}/api/", timeout=PATIENCE)
         self.hook, self.made = Hook(), list[str]()
 
     def fix(self, *words: str) -> list[str]:
@@ -108,11 +113,8 @@ class Site:
     def ask(self, path: str, body: Any = None) -> Any:
         """What the server answers: to a GET, or to a POST where there is a body. On a busy machine its database is
         sometimes locked, and it says so with 503: asked again, it answers."""
-        import httpx
-
-        url = f"http://127.0.0.1:{self.port}/api/{path}"
         for _ in range(20):
-            answer = httpx.get(url, timeout=PATIENCE) if body is None else httpx.post(url, json=body, timeout=PATIENCE)
+            answer = self.client.get(path) if body is None else self.client.post(path, json=body)
             if answer.status_code != 503:
                 break
             time.sleep(1)
@@ -150,6 +152,7 @@ class Site:
     def close(self) -> None:
         for child in self.children:
             kill(child)
+        self.client.close()
         self.hook.server.shutdown()
 
 
@@ -172,16 +175,19 @@ def identities(store: Store) -> set[tuple[str, str]]:
     return {(record.key, record.artifact.digest) for record in store.records()}
 
 
-def until(true: Callable[[], Any]) -> None:
+def until(true: Callable[[], Any], pause: float = 1) -> None:
+    """Wait for what is true in the end; asked at longer intervals, a server has less to do."""
     deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.2)
+        time.sleep(pause)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[Site]:
+def site(prefect_database, tmp_path_factory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("site"))
+    (site.home / "prefect").mkdir()
+    shutil.copy(prefect_database, site.home / "prefect")
     try:
         site.start("server", "start", "--host", "127.0.0.1", "--port", str(site.port))
 
@@ -208,7 +214,7 @@ def test_doctor_makes_what_the_server_needs_once(site):
     assert site.fix() == []  # all is there
     pool = site.ask("work_pools/retake")
     assert (pool["type"], pool["concurrency_limit"] >= 1) == ("process", True)
-    site.run("work-pool", "set-concurrency-limit", "retake", "4")
+    site.client.patch("work_pools/retake", json={"concurrency_limit": 4}).raise_for_status()
     assert len(site.fix("--notify", site.hook.url)) == 1  # an address that is given counts
     assert site.ask("work_pools/retake")["concurrency_limit"] == 4
     assert len(site.ask("automations/filter", {})) == 2
@@ -237,7 +243,7 @@ def test_a_run_is_triggered_a_schedule_fires_and_a_killed_worker_loses_a_chunk_a
     partial = site.home / "store" / "retake" / "partial"
     lost = site.trigger("edit-clip/edit-clip", clip=str(clip), overrides=own)
     made = site.home / "store" / "retake" / "records"
-    until(lambda: any(made.glob("*/*")) and partial.exists() and any(partial.iterdir()))
+    until(lambda: any(made.glob("*/*")) and partial.exists() and any(partial.iterdir()), 0.1)
     kill(worker)
     records = {path.name for path in made.glob("*/*")}
     assert records
