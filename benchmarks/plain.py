@@ -20,7 +20,7 @@ from benchmarks.series import KeptFlow, KeptFrames, KeptMasks, KeptTracks
 from flows.settings.compose import Settings
 from retake.clip import open_clip
 from retake.formats import CHUNK, Tensors
-from retake.imaging.colour.coding import VIEW
+from retake.imaging.colour.view import to_view
 from retake.imaging.composite import composite
 from retake.imaging.flow import in_bounds, occlusion
 from retake.machine.threads import single_threaded
@@ -78,7 +78,7 @@ def cpu() -> float:
 def edit(clip: str, p: Settings, folder: Path) -> Watch:
     """Edit a clip into `folder` (result.mp4, metrics, layers.mp4, contact sheet); returns what each stage took.
 
-    The clip must not be larger than the working size: its own frames then serve as the full-size source.
+    The clip must not be larger than the working size.
     """
     folder.mkdir(parents=True, exist_ok=True)
     watch = Watch()
@@ -95,13 +95,14 @@ def edit(clip: str, p: Settings, folder: Path) -> Watch:
         patches = propagate.edit(None, None, priors, Inputs(frames, folder), p.edit, np.random.default_rng(0))
         edits: Edits = [(np.array(q.box), *one) for q in patches for one in zip(q.rgb, q.alpha, strict=True)]
     with watch.timed("decode"):
-        result = [
-            composite([rgb], VIEW, one, (frames.width, frames.height))[0]
-            for rgb, one in zip(frames, edits, strict=True)
-        ]
+        source, size = open_clip(clip), (frames.width, frames.height)
+        codes = source.codes(p.frames.selection(), p.frames.folder_fps)
+        made = [composite(planes, source.coding, one, size) for planes, one in zip(codes, edits, strict=True)]
+        how = {"crf": p.decode.crf, "preset": p.decode.preset, "coding": source.coding}
         with single_threaded():
-            encode(folder / "result.mp4", result, fps, crf=p.decode.crf, preset=p.decode.preset)
+            encode(folder / "result.mp4", made, fps, **how)
     with watch.timed("metrics"):
+        result = [to_view(planes, source.coding) for planes in made]
         shown: dict[str, Any] = {"frames": frames, "result": KeptFrames(result, frames.times, fps), **priors}
         stage_metrics.function(Unstored(None, stage_metrics, "", folder), params=p.metrics, **shown)
     with watch.timed("report"):

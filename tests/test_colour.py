@@ -326,6 +326,7 @@ def test_a_clip_of_a_phone_goes_through_and_stays_hlg(tmp_path):
     words = ["masks.box=[20,40,70,100]", f"edit.reference={reference(tmp_path / 'cat.png')}", "metrics.names=[]"]
     runner = Local(Store(tmp_path / "store", lambda line: None))
     done = edit.edit(str(clip), [*words, "decode.codec=hevc10", "decode.crf=4"], runner=runner, folder=tmp_path / "e")
+    assert any("HLG" in note for note in done.as_json()["stages"][0]["notes"])
     master = Path(done.outputs["master"])
     found, source = video.probe(master), video.probe(clip)
     assert (found.codec, found.pix_fmt) == ("hevc", "yuv420p10le")

@@ -19,7 +19,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENC
 def claim(environment: MutableMapping[str, str]) -> None:
     """Set the number of threads to this process's share, and let threads sleep while they wait. What is set already
     stays, and whoever set OMP_NUM_THREADS has decided. Children that inherit the environment keep the share."""
-    # Two programs whose threads spin take each other's processors: 61 s for 19 s of one alone.
+    # Programs whose threads spin take each other's processors: see `beside` in docs/benchmarks.md.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "OMP_NUM_THREADS" not in environment:
         count = str(threads(processors(), others()))

@@ -1,4 +1,4 @@
-"""Resizing, rotating and writing one RGB frame, with the same pixels in the parent and in the child process."""
+"""Resizing and writing one RGB frame, with the same pixels in the parent and in the child process."""
 
 from __future__ import annotations
 
@@ -30,12 +30,6 @@ def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if smaller != tuple(size):
         rgb = cv2.resize(rgb, (size[0], size[1]), interpolation=cv2.INTER_CUBIC)
     return rgb
-
-
-def upright(rgb: np.ndarray, rotation: int, mirrored: bool) -> np.ndarray:
-    """Turn a stored frame [H, W, 3] by `rotation` degrees clockwise, after flipping it if `mirrored`."""
-    rgb = rgb[:, ::-1] if mirrored else rgb
-    return np.ascontiguousarray(np.rot90(rgb, k=-(rotation // 90)))
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:

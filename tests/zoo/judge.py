@@ -28,7 +28,6 @@ from retake.video import Limits, VideoInfo, resize
 from . import read_barcode
 from .kinds import Kind
 
-_MATRIX = {"bt709": 1, "fcc": 4, "bt601": 5, "smpte240m": 7, "bt2020": 9}
 _SHOWN = ("rotation", "mirrored", "pixel_aspect", "width", "height", "color_matrix", "color_range")
 
 

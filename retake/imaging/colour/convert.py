@@ -1,7 +1,7 @@
 """Code values to non-linear RGB and back.
 
-The equations are those of ITU-T H.273, section 8.3 (equations 20 to 53). swscale's fast conversions are up to 2.8
-levels too dark (FFmpeg's issues 979 and 9132 tell why); OpenCV's matrix product rounds to nearest and costs the same.
+The equations are those of ITU-T H.273, section 8.3. swscale's fast conversion, of 8-bit 4:2:0, is up to 2.8 levels too
+dark; OpenCV's matrix product rounds to nearest and takes as long.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from retake.errors import MediaError
 from .audio import Track, clock
 from .container import open_container, video_stream
 
-_TAGS = ("title", "artist", "author", "album", "genre", "copyright", "description", "synopsis", "date", "creation_time")
-_TAGS += ("location",)
+_TAGS = ("title", "artist", "author", "album", "genre", "copyright", "description", "synopsis")
+_WHEN_AND_WHERE = ("date", "creation_time", "location")
 _TEXTS = ("mov_text", "subrip", "srt", "ass", "ssa", "webvtt", "text")
 _STYLE = (  # of subtitles whose texts are written without styling: white Arial of 16, at the bottom
     b"[Script Info]\nScriptType: v4.00+\nPlayResX: 384\nPlayResY: 288\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize, "
@@ -94,7 +94,8 @@ def belongings_of(
         tracks.append(Subtitles(container, container.streams[index], begin, start == 0, clocks))
     pictures = sorted({kind or "an unknown kind" for _, kind in kinds if kind not in _TEXTS})
     notes = [f"subtitles as pictures are left out: {', '.join(pictures)}"] * bool(pictures)
-    return Belongings({name: known[name] for name in _TAGS if name in known}, chapters, timecode, tracks, notes)
+    tags = {name: known[name] for name in (*_TAGS, *_WHEN_AND_WHERE) if name in known}
+    return Belongings(tags, chapters, timecode, tracks, notes)
 
 
 def _chapters(found: list[Any], begin: Fraction, end: Fraction | None) -> list[Any]:

@@ -65,19 +65,19 @@ def _ffv1(request: dict[str, Any], coding: Coding) -> dict[str, str]:
     return {"level": "3", "slicecrc": "1", "slices": "4", "g": "1"}
 
 
+def _prores_ks(request: dict[str, Any], coding: Coding) -> dict[str, str]:
+    return {"profile": "hq" if coding.step == (2, 1) else "4444", "vendor": "apl0"}
+
+
 _X265_LEAST = 64  # pixels of a side; below it x265 4.2 writes outside its memory
 _PACKED = {"rgb24": "bgr0", "rgba": "bgra"}  # what encoders of RGB take at 8 bits
 _MP4 = {"movflags": "+faststart"}
 CODECS = {
     "h264": Codec("libx264", "mp4", playable, _x264, _MP4),
     "hevc10": Codec("libx265", "mp4", _ten_bits, _x265, _MP4, "hvc1"),
-    "prores": Codec("prores_ks", "mov", _prores, lambda request, coding: _profile(coding), {"movflags": "+write_colr"}),
+    "prores": Codec("prores_ks", "mov", _prores, _prores_ks, {"movflags": "+write_colr"}),
     "ffv1": Codec("ffv1", "matroska", lambda source: source, _ffv1, {}),
 }
-
-
-def _profile(coding: Coding) -> dict[str, str]:
-    return {"profile": "hq" if coding.step == (2, 1) else "4444", "vendor": "apl0"}
 
 
 def add_stream(container: Any, request: dict[str, Any], coding: Coding, size: tuple[int, int], unit: Fraction) -> Any:

@@ -15,12 +15,11 @@ from av.video.reformatter import VideoReformatter
 from retake.errors import ConfigError, MediaError
 from retake.imaging.colour.coding import turned
 from retake.imaging.colour.convert import with_full_chroma
-from retake.imaging.colour.planes import joined
-from retake.imaging.colour.planes import upright as upright_planes
+from retake.imaging.colour.planes import joined, upright
 from retake.imaging.colour.view import to_view
 
 from ..info import Selection, VideoInfo
-from ..pixels import resize, upright
+from ..pixels import resize
 from .container import check_memory, next_packet, open_container, video_stream
 from .damage import captured_errors, first_error, first_error_on_open, only_second_fields
 from .decord_frames import decord_frames
@@ -83,7 +82,7 @@ def decode(request: dict[str, Any], channel: Any) -> dict[str, Any]:
 def to_display(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.ndarray:
     """A stored RGB frame turned upright, with square pixels, and resized to `size` = (width, height) if given."""
     if info.rotation or info.mirrored:
-        rgb = upright(rgb, info.rotation, info.mirrored)
+        (rgb,) = upright([rgb], info.rotation, info.mirrored)
     rgb = resize(rgb, (info.width, info.height))
     return resize(rgb, (size[0], size[1])) if size else rgb
 
@@ -91,7 +90,7 @@ def to_display(rgb: np.ndarray, info: VideoInfo, size: list[int] | None) -> np.n
 def to_display_codes(planes: Sequence[np.ndarray], info: VideoInfo) -> list[np.ndarray]:
     """Stored planes turned upright, with square pixels; their coding is `info.shown`."""
     if info.rotation or info.mirrored:
-        planes = upright_planes(planes, info.rotation, info.mirrored)
+        planes = upright(planes, info.rotation, info.mirrored)
     if info.pixel_aspect == "1:1":
         return list(planes)
     coding = turned(info.coding, (info.coded_width, info.coded_height), info.rotation, info.mirrored)
