@@ -3,17 +3,23 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DVC_NO_ANALYTICS := true
+# Python keeps what it compiles: compiling all that is installed beforehand takes minutes, what is used of it seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check bench install clean
+.PHONY: demo test check lint types bench install clean
 demo: install          ## render a clip, edit it, change one setting
 	$(BIN)/retake demo
 
 test: install          ## the whole suite, on all cores
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: install         ## lint, format, types
+check: lint types      ## lint, format, types
+
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: install
 	$(BIN)/pyright
 
 bench: install         ## every benchmark, at the size that docs/benchmarks.md shows
@@ -24,7 +30,6 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[test]'
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	touch $@
 
 clean:                 ## results and caches of tests; never the store
