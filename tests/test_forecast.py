@@ -188,7 +188,7 @@ def test_a_queue_is_asked_at_most_as_often_as_planned(words):
 
     params = call(["model=embedded", "edit=moca", "edit.reference_text=a", *words])["params"]
     backbone, own = load(params.model), params.settings
-    steps, (_, ahead, guidance, by_queue) = own.steps or 64, asked(own, 50, backbone.length)
+    steps, (_, ahead, guidance, by_queue) = own.steps or 64, asked(own, 50, backbone.length, 100)
     enter = rule_of(own.preset, numbers(own)).enter
     diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, enter), ahead)
     for frames in (16, 100):

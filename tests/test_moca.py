@@ -448,6 +448,17 @@ def test_every_part_can_be_switched_off(mix):
     assert len(set(looks.values())) == len(looks)
 
 
+def test_a_clip_too_long_for_memory_takes_the_queue(mix, monkeypatch):
+    """The threshold lies at thousands of frames, so it is lowered."""
+    queue = mix(SHORT, "edit.diagonal=true").made["edit"].digest
+    calls = mix(SHORT)
+    for most, wanted in ((9, calls.made["edit"].digest), (7, queue)):
+        monkeypatch.setattr("retake.methods.moca.presets.TOGETHER", most)
+        calls.record("edit").unlink()
+        assert calls.again("edit").digest == wanted
+    assert queue != calls.made["edit"].digest
+
+
 def test_a_killed_edit_in_windows_goes_on_bit_equal(mix):
     calls = mix("edit.seed=2", "edit.keep=6", "edit.diagonal=false")  # 4 levels of 18 frames: a state each
     whole = calls.made["edit"].digest

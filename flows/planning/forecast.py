@@ -72,7 +72,7 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
     if stage == "edit":
         method = lookup("methods", settings.name)
         if hasattr(method, "asked"):
-            asked, overlap, guidance, diagonal = method.asked(settings, steps, window(params.model))
+            asked, overlap, guidance, diagonal = method.asked(settings, steps, window(params.model), frames)
             queue = (asked, overlap) if diagonal else None
         elif not hasattr(settings, "strength"):
             return None  # a method that does not say how often it asks its model

@@ -12,7 +12,8 @@ Zhang et al. 2025, https://arxiv.org/abs/2506.01004. Text and published code of 
 
 Each part is switched off by one setting: iou=0 (the gate, which has work where masks are found anew in every step, or
 with compare=neighbour), kappa=0 (momentum), gamma=0 (residual noise), weight=0 (the injection). diagonal=true is the
-queue, diagonal=false the windows, in any preset.
+queue, diagonal=false the windows, in any preset; of themselves clips of more than presets.TOGETHER frames take the
+queue, whose memory does not grow with a clip.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import covered_cells, edge, patch, shown, source_of, touched_cells
-from retake.methods.moca.presets import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, rule_of
+from retake.methods.moca.presets import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, diagonally, rule_of
 from retake.video import read_image
 
 if TYPE_CHECKING:
     from retake.diffusion.attention_maps import Concepts
     from retake.diffusion.backbone import Backbone, Condition
 
-VERSION = 4
+VERSION = 5
 NEEDS = ("latents", "inversion", "region")
 
 STEPS = 64
@@ -98,7 +99,8 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         description="frames that windows share, or only look at; null: a quarter of a window (other presets: half)",
     )
     diagonal: bool | None = Field(
-        None, description="true: a queue; false: all frames at one level, windows blended; the latents are in memory"
+        None,
+        description="true: a queue; false: all frames at one level, windows blended; the latents are in memory",
     )
     grow: float = Field(1.0, ge=-50, le=50, description="how far the edge is moved outwards, working pixels")
     feather: float = Field(3.0, ge=0.5, le=100, description="width of the soft edge, working pixels")
@@ -169,13 +171,14 @@ def numbers(params: Params) -> dict[str, Any]:
     return {name: getattr(params, name) for name in Rule.__dataclass_fields__}
 
 
-def asked(params: Params, steps: int, window: int) -> tuple[int, int, float, bool]:
+def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, int, float, bool]:
     """What a plan reckons with: (levels, frames of a window that are only looked at or shared, guidance, whether by a
-    queue), for a model of windows of so many latent frames. steps: of the inversion, where that is the source."""
+    queue), for a model of windows of so many latent frames and a clip of so many frames. steps: of the inversion, where
+    that is the source."""
     rule = rule_of(params.preset, numbers(params))
     steps = steps if params.source == "inversion" else params.steps or STEPS
     ahead = window // LOOKED_AT[params.preset] if params.lookahead is None else params.lookahead
-    return max(1, math.ceil(steps * rule.enter / TIMESTEPS)), ahead, rule.guidance, rule.diagonal
+    return max(1, math.ceil(steps * rule.enter / TIMESTEPS)), ahead, rule.guidance, diagonally(rule, frames)
 
 
 def edit(
@@ -188,9 +191,9 @@ def edit(
 ) -> Iterator[Patch]:
     """One Patch a chunk of 16 frames; output k is made of source frame k.
 
-    What is in flight is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds the clip's
-    latents several times; with diagonal=true those of the queue. Raises ConfigError E275 where no level lies below
-    `enter`, E290 for a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
+    What is in flight is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds those of
+    the queue, or those of all frames several times over (presets.TOGETHER). Raises ConfigError E275 where no level lies
+    below `enter`, E290 for a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
     """
     from retake.diffusion.sampling.chunked_vae import decoded
     from retake.diffusion.sampling.fifo import Diagonal
@@ -231,7 +234,7 @@ def edit(
         inputs,
         shape=tuple(latents.meta[name] for name in ("count", "channels", "height", "width")),
         keep=params.keep,
-        diagonally=rule.diagonal,
+        diagonally=diagonally(rule, len(inputs.frames)),
     )
     size = inputs.frames.width, inputs.frames.height
     with backbone.attention({"*": concepts}) if concepts else contextlib.nullcontext():

@@ -23,7 +23,8 @@ class Rule:
     strength and the share of the step's direction in it; None: t/1000, the text's lambda. gamma: residual noise.
     place: where in the frame the reference lies. hold: whether what the edge does not touch is the source's at every
     level. look: whether the model is shown the reference, where it reads pictures. eta: of the DDIM step. diagonal:
-    whether frames pass through a queue, or all stand at one level and go through overlapping windows.
+    whether frames pass through a queue, or all stand at one level and go through overlapping windows; None: windows
+    for clips of up to TOGETHER frames.
     """
 
     below: float
@@ -41,7 +42,7 @@ class Rule:
     look: bool
     eta: float
     guidance: float
-    diagonal: bool
+    diagonal: bool | None
 
 
 # From the paper's text alone; what it leaves open (kappa, gamma, guidance) as revision e1b313e of its code has it, but
@@ -84,13 +85,23 @@ RECOMMENDED = replace(
     hold=True,
     look=True,
     guidance=7.5,
-    diagonal=False,
+    diagonal=None,
 )
 # One in so many frames of a window is only looked at (by a queue), or shared with the window before it. Half of them is
 # FIFO-Diffusion's; with a quarter the network is asked about a third fewer frames, by windows instead of a queue about
 # a quarter fewer again, and nothing that was measured is lost (docs/benchmarks.md, fifo and moca).
 LOOKED_AT: dict[Preset, int] = {"recommended": 4, "paper": 2, "code": 2}
 RULES: dict[Preset, Rule] = {"recommended": RECOMMENDED, "paper": PAPER, "code": CODE}
+
+
+# Frames of a clip that are taken down together. About ten copies of their latents are in memory: of 512x320 pixels
+# 0.4 MB a frame, 0.8 GB for so many. A queue holds as much whatever the length, and asks for a third more evaluations.
+TOGETHER = 2000
+
+
+def diagonally(rule: Rule, frames: int) -> bool:
+    """Whether a clip of so many frames passes through the queue."""
+    return frames > TOGETHER if rule.diagonal is None else rule.diagonal
 
 
 def rule_of(preset: Preset, given: dict[str, Any]) -> Rule:
