@@ -191,9 +191,10 @@ def edit(
 ) -> Iterator[Patch]:
     """One Patch a chunk of 16 frames; output k is made of source frame k.
 
-    What is in flight is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds those of
-    the queue, or those of all frames several times over (presets.TOGETHER). Raises ConfigError E275 where no level lies
-    below `enter`, E290 for a lookahead that the model's windows do not have, E294 for words that the prompt does not hold.
+    What is in flight is kept every few frames, and a killed edit goes on from there, bit-equal. Memory holds
+    the queue's latents, or those of all frames several times over (presets.TOGETHER). Raises ConfigError E275 where no
+    level lies below `enter`, E290 for a lookahead that the model's windows do not have, E294 for words that the prompt
+    does not hold.
     """
     from retake.diffusion.sampling.chunked_vae import decoded
     from retake.diffusion.sampling.fifo import Diagonal
