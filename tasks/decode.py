@@ -39,7 +39,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-@stage("decode", version=3, makes="result", backends=("av", "opencv-python-headless"))
+@stage("decode", version=4, makes="result", backends=("av", "opencv-python-headless"))
 def stage_decode(work: Work, params: Params, clip: Clip, frames: Frames, edited: Edited) -> Result:
     """Lossless chunks at full size, every code value outside the edit the source's, and result.mp4 of them; with a
     `codec` for masters also master.mp4, .mov or .mkv, or pictures master-00000.png or .exr."""

@@ -29,6 +29,7 @@ from retake.imaging.colour.coding import Coding
 from retake.imaging.colour.convert import to_codes
 from retake.imaging.colour.planes import names, shapes
 from retake.store import Store
+from retake.video.child import hdr10
 
 SIZE = (64, 48)
 SAMPLING = {"420": ((2, 2), (0.0, 0.5)), "422": ((2, 1), (0.0, 0.0)), "444": ((1, 1), (0.0, 0.0))}
@@ -284,6 +285,32 @@ def test_code_values_outside_the_edit_are_the_sources(tmp_path, sampling):
             assert np.abs(green.astype(int) - [90, 200, 110]).max() <= (8 if depth == 8 else 3), kind
 
 
+@pytest.mark.parametrize(("sample", "alpha"), [(np.uint16, False), (np.uint16, True), (np.uint8, True)])
+def test_a_sequence_of_pictures_keeps_its_code_values(tmp_path, sample, alpha):
+    """Also where the second picture has another depth than the first, and no alpha."""
+    top, rng, folder = np.iinfo(sample).max, np.random.default_rng(3), tmp_path / "shots"
+    folder.mkdir()
+    first = rng.integers(0, top, (*SIZE[::-1], 3 + alpha), endpoint=True).astype(sample)
+    other = rng.integers(0, 255, (*SIZE[::-1], 3), endpoint=True).astype(np.uint8)
+    cv2.imwrite(str(folder / "0.png"), first)
+    cv2.imwrite(str(folder / "1.png"), other)
+    store, box = Store(tmp_path / "store", lambda line: None), (17, 11, 40, 30)
+    made, series = result(store, folder, box, "decode.codec=png16")
+    outside = np.ones(SIZE[::-1], bool)
+    outside[box[1] : box[3], box[0] : box[2]] = False
+    wanted = [first[..., 2::-1], other[..., ::-1].astype(sample) * (257 if sample == np.uint16 else 1)]
+    for t, colours in enumerate(wanted):
+        np.testing.assert_array_equal(series.codes(t)[0][outside], colours[outside])
+        if alpha:
+            np.testing.assert_array_equal(series.codes(t)[1], top if t else first[..., 3])
+    green = series[0][box[1] + 4 : box[3] - 4, box[0] + 6 : box[2] - 4].reshape(-1, 3)
+    assert np.abs(green.astype(int) - [90, 200, 110]).max() <= 1
+    master = cv2.imdecode(np.frombuffer(store.read(made["master-00000.png"]), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert master is not None
+    assert (master.dtype, master.shape) == (np.uint16, first.shape)
+    np.testing.assert_array_equal(master[outside], first[outside].astype(np.uint16) * (65535 // top))
+
+
 def test_a_turned_clip_keeps_its_code_values(tmp_path):
     for rotation in (90, 180, 270):
         clip = zoo.make_clip(tmp_path / "c.mp4", 2, size=SIZE, rotation=rotation, matrix="bt709")
@@ -360,6 +387,33 @@ def test_masters_carry_depth_alpha_and_tags(tmp_path, codec, ending, format):
                 np.testing.assert_array_equal(plane, was)
             else:  # ProRes decodes to 12 bits
                 assert np.abs(plane / 4.0 - was).mean() < 3
+
+
+def test_a_master_says_what_display_an_hdr10_clip_was_graded_on(tmp_path):
+    told = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
+    params = f"log-level=none:repeat-headers=1:hdr10=1:master-display={told}:max-cll=1000,400"
+    clip, kind = tmp_path / "graded.mp4", coding("420", 10, "bt2020", transfer="pq")
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx265", rate=24, options={"x265-params": params, "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p10le"
+        stream.codec_context.color_trc, stream.codec_context.color_primaries, stream.codec_context.colorspace = 16, 9, 9
+        frame = av.VideoFrame.from_ndarray(np.full((64 * 3 // 2, 96), 512, np.uint16), format="yuv420p10le")
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    store = Store(tmp_path / "store", lambda line: None)
+    made, _ = result(store, clip, (17, 11, 40, 30), "decode.codec=hevc10")
+    store.copy_out(made["master.mp4"], tmp_path / "master.mp4")
+    wanted, found = (side_data(path) for path in (clip, tmp_path / "master.mp4"))
+    assert len(wanted) == 2
+    assert found == wanted
+    video.encode(tmp_path / "plain.mp4", [tiles(kind)], 24, coding=kind)  # the view says none
+    assert side_data(tmp_path / "plain.mp4") == {}
+
+
+def side_data(path: Path) -> dict[str, bytes]:
+    """What a file's first frame says of its display and its light."""
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+    return {kind.name: bytes(frame.side_data[kind]) for kind in hdr10.KINDS if kind in frame.side_data}
 
 
 def test_x265_is_not_asked_for_pictures_that_it_fails_on(tmp_path):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from retake.errors import MediaError
 from retake.exchange.numbering import gap_note, gaps, natural
+from retake.imaging.colour.coding import VIEW, Coding
+from retake.imaging.colour.recode import recoded
 from retake.recipe import digest
 from retake.store import Store
 from retake.video import Selection, read_image, resize
@@ -22,13 +26,17 @@ IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 @dataclass(frozen=True)
 class FolderClip(Clip):
-    """A folder of images of one size, in the order of their names. VERSION: of how they are read."""
+    """A folder of images of one size, in the order of their names. VERSION: of how they are read.
+
+    Code values are those of the pictures, 8 or 16 bits, with alpha where the first picture has it.
+    """
 
     VERSION: ClassVar[int] = 2
 
     def digest(self, store: Store) -> str:
         """Content digest. Numbers that are missing count, because a note names them."""
-        return digest(["images", self.VERSION, [store.source_digest(p) for p in self.images], self._gaps])
+        told = ["images", self.VERSION, [store.source_digest(p) for p in self.images], self._gaps]
+        return digest(told if self.coding.plain else [*told, self.coding.as_json()])
 
     def paths(self) -> list[str]:
         return [str(p) for p in self.images]
@@ -56,20 +64,36 @@ class FolderClip(Clip):
         return gaps([p.stem for p in self.images])
 
     def info(self, folder_fps: float) -> ClipInfo:
-        height, width = read_image(self.images[0]).shape[:2]
-        notes = (gap_note(self._gaps, len(self.images)),) if self._gaps else ()
-        return ClipInfo(width, height, len(self.images), folder_fps, notes=notes)
+        height, width = self._first.shape[:2]
+        notes = [gap_note(self._gaps, len(self.images))] if self._gaps else []
+        notes += ["stages do not see its transparency"] * self.coding.alpha
+        return ClipInfo(width, height, len(self.images), folder_fps, notes=tuple(notes))
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        return read_image(self.images[0], deep=True)
+
+    @property
+    def coding(self) -> Coding:
+        return _coding_of(self._first)
+
+    def codes(self, selection: Selection, folder_fps: float, **reading: Any) -> Iterator[list[np.ndarray]]:
+        for _, index in select_indices(selection, len(self.images), folder_fps):
+            image = read_image(self.images[index], deep=True)
+            coding = _coding_of(image)
+            planes = [image[..., :3], image[..., 3]] if coding.alpha else [image]
+            yield [np.ascontiguousarray(plane) for plane in recoded(planes, coding, self.coding)]
 
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any
     ) -> Iterator[Frame]:
         expected: tuple[int, ...] | None = None
-        on_note: Callable[[str], None] | None = reading.get("on_note")
+        on_note: Callable[[str], None] | None = None if self.coding.alpha else reading.get("on_note")
         for seconds, index in select_indices(selection, len(self.images), folder_fps):
             image = read_image(self.images[index])
             rgb = image[..., :3]
             if on_note and image.shape[2] == 4 and image[..., 3].min() < 255:
-                on_note("its transparency is dropped")
+                on_note(f"transparency is dropped, as {self.images[0].name} has none")
                 on_note = None
             expected = expected or rgb.shape
             if rgb.shape != expected:
@@ -80,3 +104,8 @@ class FolderClip(Clip):
                     "All images of a clip need one size.",
                 )
             yield seconds, resize(rgb, size) if size else rgb
+
+
+def _coding_of(image: np.ndarray) -> Coding:
+    """Of a picture as `read_image` gives it."""
+    return replace(VIEW, depth=8 * image.dtype.itemsize, alpha=image.shape[2] == 4)

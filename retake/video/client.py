@@ -145,19 +145,24 @@ def _decode(
             request["skip"] = sent
 
 
-def read_image(path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limits | None = None) -> np.ndarray:
+def read_image(
+    path: PathLike, max_pixels: int = Limits.max_pixels, limits: Limits | None = None, deep: bool = False
+) -> np.ndarray:
     """A PNG, JPEG, WebP, BMP or TIFF as uint8 RGB [H, W, 3], or RGBA [H, W, 4] where it has alpha.
 
     As viewers show it: turned as its EXIF tag says, and in sRGB where an ICC profile says what its colours are. 16 bits
-    are rounded to 8. Raises MediaError E400 missing, E401 empty, E404 URL, E420 unreadable, E421 over `max_pixels`.
+    are rounded to 8; with `deep` they stay, as uint16, but where a profile changes the colours.
+
+    Raises MediaError E400 missing, E401 empty, E404 URL, E420 unreadable, E421 over `max_pixels`.
     """
     limits = limits or Limits()
     file = local_file(path)
     with borrow() as worker:
         worker.begin(file, limits.stall, time_limit(file, limits))
-        worker.send({"op": "image", "path": file, "max_pixels": max_pixels, "limits": limits.as_json()})
+        worker.send({"op": "image", "path": file, "max_pixels": max_pixels, "limits": limits.as_json(), "deep": deep})
         message, payload = worker.receive()
-        image = wire.as_frame(payload, message["shape"])
+        sample = np.uint16 if message["dtype"] == "uint16" else np.uint8
+        image = wire.as_frame(payload.view(sample), message["shape"])
         worker.receive()
         return image
 

@@ -41,7 +41,7 @@ def unpack(body: bytes | bytearray | memoryview) -> dict[str, Any]:
 
 
 def as_frame(payload: np.ndarray, shape: list[int]) -> np.ndarray:
-    """The flat uint8 payload as an image of `shape`. Raises ValueError when they do not fit."""
+    """The flat payload as an image of `shape`. Raises ValueError when they do not fit."""
     if len(shape) not in (2, 3) or any(not isinstance(n, int) or n < 1 for n in shape):
         raise ValueError(f"{shape} is not the shape of an image")
     return payload.reshape(shape)

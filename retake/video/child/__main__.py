@@ -49,8 +49,8 @@ def _encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 def _image(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     from .image import read
 
-    image = read(request["path"], request["max_pixels"])
-    channel.send({"event": "image", "shape": list(image.shape)}, image)
+    image = read(request["path"], request["max_pixels"], request["deep"])
+    channel.send({"event": "image", "shape": list(image.shape), "dtype": str(image.dtype)}, image)
     return {}
 
 

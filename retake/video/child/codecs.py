@@ -57,7 +57,7 @@ def _x264(request: dict[str, Any], coding: Coding) -> dict[str, str]:
 def _x265(request: dict[str, Any], coding: Coding) -> dict[str, str]:
     params = f"log-level=none:pools={THREADS}:frame-threads=1"
     if coding.transfer == "pq":
-        params += ":hdr10-opt=1:repeat-headers=1"
+        params += ":hdr10-opt=1:repeat-headers=1" + request["hdr10"]
     return {"crf": str(request["crf"]), "preset": request["preset"], "x265-params": params}
 
 

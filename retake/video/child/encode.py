@@ -23,6 +23,7 @@ from .audio import Track, open_audio
 from .belongings import belongings_of
 from .channel import Channel, Stopped
 from .codecs import CODECS, add_stream
+from .hdr10 import x265_params
 from .planes import frame_of
 
 _VFR_UNIT = Fraction(1, 90000)
@@ -46,6 +47,8 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     others = belongings_of(request["belongings"], start, request["until"], *reading)
     tracks: list[Track] = [*sounds, *others.subtitles]
     notes += others.notes
+    graded = request["codec"] == "hevc10" and request["belongings"]
+    request["hdr10"] = x265_params(request["belongings"], request["limits"]) if graded else ""
     channel.send({"event": "ready"})
     source, size, codec = Coding.from_json(request["coding"]), tuple(request["size"]), CODECS[request["codec"]]
     target = codec.coding(source)

@@ -12,8 +12,9 @@ from .image_header import HINT, JPEG, PNG, read_header, without_ancillary_chunks
 _MAX_BYTES = 1 << 29
 
 
-def read(path: str, max_pixels: int) -> np.ndarray:
-    """The image as uint8 RGB [H, W, 3] or RGBA [H, W, 4]; gray is repeated, 16 bits are rounded to 8.
+def read(path: str, max_pixels: int, deep: bool = False) -> np.ndarray:
+    """The image as uint8 RGB [H, W, 3] or RGBA [H, W, 4]; gray is repeated, 16 bits are rounded to 8; with `deep` they
+    stay uint16, but where a profile changes the colours.
 
     It is turned as its EXIF tag says, and colours of an ICC profile are converted to sRGB. Raises MediaError E420
     (unreadable) or E421 (too large).
@@ -40,19 +41,26 @@ def read(path: str, max_pixels: int) -> np.ndarray:
         image = None
     if image is None or not image.size:
         raise MediaError("E420", f"{path} cannot be decoded: it is damaged or of an unusual kind", HINT)
-    return _upright(to_srgb(_as_rgb(path, image), header.profile), header.orientation)
+    image = _as_rgb(path, image)
+    shallow = to_srgb(_rounded(image), header.profile)
+    if not deep or image.dtype == np.uint8 or not np.array_equal(shallow, _rounded(image)):
+        image = shallow
+    return _upright(image, header.orientation)
 
 
 def _as_rgb(path: str, image: np.ndarray) -> np.ndarray:
     import cv2
 
-    if image.dtype == np.uint16:
-        image = ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
     channels = image.shape[2] if image.ndim == 3 else 1
     to_rgb = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}
-    if image.dtype != np.uint8 or channels not in to_rgb:
+    if image.dtype not in (np.uint8, np.uint16) or channels not in to_rgb:
         raise MediaError("E420", f"{path} holds {channels} channels of {image.dtype}", HINT)
     return cv2.cvtColor(image, to_rgb[channels])
+
+
+def _rounded(image: np.ndarray) -> np.ndarray:
+    """uint8, of uint16 or uint8."""
+    return image if image.dtype == np.uint8 else ((image.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
