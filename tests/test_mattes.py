@@ -142,6 +142,16 @@ def test_masks_of_other_kinds_are_read_or_named(tmp_path):
     assert refusal.value.code == "E430"
 
 
+def test_missing_numbers_of_masks_are_told(tmp_path):
+    folder = write(tmp_path / "shift", square, count=5)
+    (folder / "2.png").unlink()
+    found, notes = read(folder, 4)
+    assert len(found) == 4
+    assert "numbers are missing: 2;" in notes[0]
+    with pytest.raises(MediaError, match=r"4 masks, the clip has 5 frames; numbers are missing: 2\n"):
+        read(folder, 5)
+
+
 def test_the_opacity_of_a_matte_is_the_edge_of_the_edit(tmp_path, own_store):
     zoo.make_clip(tmp_path / "clip.mp4", frames=3, size=SIZE)
     write(tmp_path / "m", blurred)

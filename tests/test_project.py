@@ -57,6 +57,10 @@ def test_what_a_folder_holds_stays(tmp_path):
     assert (done["git"], done["dvc"]) == ("found", "found without hydra")
     assert any("dvc config hydra.enabled true" in line for line in project.lines(done))
     assert set(done["left"]) == {".gitignore", ".dvc/config"}
+    assert any(line.endswith("/artifacts/ /dvc_plots/ /.venv/") for line in project.lines(done))
+    (tmp_path / ".gitignore").write_text(f"{own['.gitignore']}artifacts\n/dvc_plots/\n.venv/\n")
+    assert not project.make(tmp_path)["to_ignore"]
+    (tmp_path / ".gitignore").write_text(own[".gitignore"])
     held = tree(tmp_path)
     assert {name: held[name].decode() for name in own} == own
     assert set(held) - set(own) == FILES - {".gitignore"}

@@ -92,7 +92,9 @@ def _next_step(group: str, model: type[BaseModel], place: str, error: Mapping[st
     if error["type"] == "missing" and ".points." in place:
         return "A point is [x, y, label]: label 1 on the object, 0 beside it."
     if error["type"] == "literal_error" and isinstance(given, str):
-        return did_you_mean(given, re.findall(r"'([^']*)'", str(error["ctx"]["expected"])))
+        known = re.findall(r"'([^']*)'", str(error["ctx"]["expected"]))
+        near = did_you_mean(given, known)
+        return near if near.startswith("Known") else f"{near} Known: {', '.join(sorted(known))}."
     loc = list(error["loc"])
     while loc and not isinstance(loc[-1], str):  # of a value within a list, the list
         loc.pop()

@@ -118,6 +118,10 @@ def refuse_odd(key: str, typed: str) -> None:
     wrong = None
     if found := CONTROL.search(typed):
         wrong = f"the character U+{ord(found[0]):04X}, which no setting takes"
+        if 0xDC80 <= ord(found[0]) <= 0xDCFF:
+            raise ConfigError(
+                "E205", f"{key} holds the byte 0x{ord(found[0]) - 0xDC00:02X}, which is not UTF-8", "Rename the file."
+            )
     elif (deep := depth(typed)) > DEEPEST:
         wrong = f"{deep} brackets within one another"
     elif (many := values(typed)) > MOST:

@@ -98,7 +98,12 @@ def make(folder: Path, git: bool = True, dvc: bool = True) -> dict[str, Any]:
         for name in old:
             write_atomic(folder / name, files[name].decode())
     left = [name for name in files if name not in (*missing, *old) and (folder / name).exists()]
-    return done | {"written": list(missing), "refreshed": old, "left": left}
+    done |= {"written": list(missing), "refreshed": old, "left": left}
+    if ".gitignore" in left:
+        theirs = (folder / ".gitignore").read_text(encoding="utf-8", errors="replace").splitlines()
+        ignored = {line.strip("/ ") for line in theirs}
+        done["to_ignore"] = [line for line in IGNORED.split() if line.strip("/") not in ignored]
+    return done
 
 
 def has_dvc(folder: Path) -> str:
@@ -213,12 +218,14 @@ def outdated(folder: Path) -> tuple[str, str] | None:
 def lines(done: Mapping[str, Any]) -> list[str]:
     """What was done, for a person."""
     folder = done["project"]
-    said = [f"project  {folder}" if done["new"] else f"project  {folder} was one already"]
+    said = [f"project    {folder}" if done["new"] else f"project    {folder} was one already"]
     for what in ("written", "refreshed", "left"):
-        said += [f"{what:9}{', '.join(done[what])}" + " (as they are)" * (what == "left")] if done[what] else []
-    said += [f"git      {GIT[done['git']]}", f"DVC      {DVC[done['dvc']]}"] if done["git"] else []
+        said += [f"{what:11}{', '.join(done[what])}" + " (as they are)" * (what == "left")] if done[what] else []
+    if done.get("to_ignore"):
+        said.append(f"to do      add to .gitignore, or git takes results for yours: {' '.join(done['to_ignore'])}")
+    said += [f"git        {GIT[done['git']]}", f"DVC        {DVC[done['dvc']]}"] if done["git"] else []
     if done["new"]:
         said.append(
-            "next     retake edit CLIP --box x0,y0,x1,y1 edit.reference=PICTURE, or the sample dataset: dvc repro"
+            "next       retake edit CLIP --box x0,y0,x1,y1 edit.reference=PICTURE, or the sample dataset: dvc repro"
         )
     return said

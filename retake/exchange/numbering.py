@@ -31,9 +31,14 @@ def gaps(stems: Sequence[str]) -> list[tuple[int, int]]:
 
 def gap_note(found: Sequence[tuple[int, int]], count: int) -> str:
     """What is said of the missing numbers of `count` images."""
+    return f"{gap_words(found)}; the {count} images that are there follow one another"
+
+
+def gap_words(found: Sequence[tuple[int, int]]) -> str:
+    """ "numbers are missing: 5 to 6, 9"; empty where none are."""
     named = [f"{a}" if a == b else f"{a} to {b}" for a, b in found[:MAX_RANGES]]
     more = f" and {len(found) - MAX_RANGES} further gaps" if len(found) > MAX_RANGES else ""
-    return f"numbers are missing: {', '.join(named)}{more}; the {count} images that are there follow one another"
+    return f"numbers are missing: {', '.join(named)}{more}" if named else ""
 
 
 def _step(a: list[tuple[int, int | str]], b: list[tuple[int, int | str]]) -> tuple[int, int] | None:

@@ -203,6 +203,7 @@ _FORMS = [
     _clip("untagged-720", ".mp4", rows=(18,), count=3, size=(720, 720), options=_FAST, note="bt709 assumed"),
     _clip("alpha", ".mov", "qtrle", (19,), pix_fmt="argb", note="transparency"),
     _clip("alpha-prores", ".mov", "prores_ks", (19,), pix_fmt="yuva444p10le", note="transparency"),
+    _clip("alpha-vp9", ".webm", "libvpx-vp9", (19,), pix_fmt="yuva420p", note="transparency", facts={"codec": "vp9"}),
     _clip("odd-size", ".webm", "libvpx-vp9", (11,), size=(129, 97), decord=True, facts={"width": 129, "height": 97}),
     _clip("odd-size-444", ".mp4", rows=(11,), size=(131, 97), pix_fmt="yuv444p", facts={"width": 131}),
     _clip("tiny", ".mp4", rows=(12,), count=2, size=(64, 8), code="E411"),

@@ -203,7 +203,7 @@ def reference_layer(masks: RegionSeries, frame: int, image: np.ndarray, fit: str
     box = bounding_box(masks[frame], 0)
     if box is None:
         raise ConfigError(
-            "E233", f"the mask is empty on frame {frame}", "Choose another one: edit.frame=N, or another masks.box."
+            "E233", f"the mask is empty on frame {frame}", "Choose another one: edit.frame=N; or correct the masks."
         )
     width, height = box[2] - box[0], box[3] - box[1]
     rgba = with_alpha(image)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from retake.errors import ConfigError, MediaError
 from retake.exchange.files import check_shape, unread
 from retake.exchange.mask_pictures import OTHERS, PNG, MaskPicture, mask_files, read
+from retake.exchange.numbering import gap_note, gap_words, gaps
 from retake.priors.masks.values import BRIGHT, MAX_OBJECTS, Tally
 
 VERSION = 3
@@ -146,7 +147,8 @@ def _from_folder(path: Path, params: Params, count: int, size: tuple[int, int]) 
                 found = {i: picture.values == value for i, value in how.ids.items()}
             yield {i: _fit(mask, size, file) for i, mask in found.items()}
 
-    return GivenMasks(frames(), how.notes)
+    missing = gaps([file.stem for file in files])
+    return GivenMasks(frames(), [*how.notes, gap_note(missing, count)] if missing else how.notes)
 
 
 def _from_video(path: Path, params: Params, count: int, size: tuple[int, int]) -> GivenMasks:
@@ -245,8 +247,10 @@ def _fit(mask: np.ndarray, size: tuple[int, int], source: Path) -> np.ndarray:
 
 def _check_count(path: Path, found: int, wanted: int) -> None:
     if found != wanted:
+        missing = gaps([file.stem for file in mask_files(path)]) if path.is_dir() else []
         raise MediaError(
             "E430",
-            f"{path} holds {found} masks{unread(path, (*PNG, *OTHERS))}, the clip has {wanted} frames",
+            f"{path} holds {found} mask{'s' * (found != 1)}{unread(path, (*PNG, *OTHERS))}, the clip has {wanted} "
+            f"frames{'; ' * bool(missing)}{gap_words(missing)}",
             "Give one mask a frame of those that are selected, in the order of their names.",
         )

@@ -1,4 +1,4 @@
-"""The sound of a clip in a new video: every track, copied packet by packet where MP4 carries its codec, else encoded as
+"""The sound of a clip in a new video: every track, copied packet by packet where the file carries its codec, else as
 AAC. Runs in the child."""
 
 from __future__ import annotations
@@ -17,6 +17,13 @@ from .packets import LEAP
 from .probe import probe
 
 _MP4_CODECS = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
+_PCM = ("pcm_u8", *(f"pcm_{kind}" for kind in ("s16le", "s24le", "s32le", "f32le", "f64le", "s16be", "s24be", "s32be")))
+_CARRIED = {  # what is copied, by kind of file; of MP4 what players know
+    "mp4": _MP4_CODECS,
+    "mov": (*_MP4_CODECS, *_PCM),
+    "matroska": (*_MP4_CODECS, *_PCM, "mp2", "vorbis", "truehd"),
+}
+_CALLED = {"mp4": "MP4 players lack", "mov": "MOV lacks", "matroska": "Matroska lacks"}
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _AAC_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 _BITS_A_CHANNEL = 96_000
@@ -38,11 +45,13 @@ class Track:
         self._written: int | None = None  # dts
 
     def attach(self, target: Any) -> None:
-        """Add the track to the MP4 container `target`, before anything is written to it."""
+        """Add the track to the container `target`, before anything is written to it."""
         self._out = self._added(target)
         for name in ("language", "title"):
             if (value := self._stream.metadata.get(name, "und")) != "und":
                 self._out.metadata[name] = value
+                if name == "title" and target.format.name == "mp4":  # which has no title of a track
+                    self._out.metadata["handler_name"] = value
         self._out.disposition = self._stream.disposition & Disposition.default
 
     def write_until(self, target: Any, end: Fraction) -> None:
@@ -96,19 +105,19 @@ class Track:
 
 
 class EncodedTrack(Track):
-    """A track in a codec that MP4 players do not know, as AAC."""
+    """A track in a codec that the file does not carry, as AAC."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.notes.append(f"{self.codec} sound, which MP4 players lack, is written as AAC")
+    def _added(self, target: Any) -> Any:
+        self.notes.append(f"{self.codec} sound, which {_CALLED[target.format.name]}, is written as AAC")
         self.codec = "aac"
+        return self._encoder(target)
 
     def finish(self, target: Any) -> None:
         for packet in self._out.encode(None) if self._written is not None else ():
             target.mux(packet)
         super().finish(target)
 
-    def _added(self, target: Any) -> Any:
+    def _encoder(self, target: Any) -> Any:
         source = self._stream.codec_context
         rate = next((rate for rate in _AAC_RATES if rate <= source.sample_rate), _AAC_RATES[-1])
         layout = _AAC_LAYOUTS.get(source.channels, "stereo")
@@ -145,10 +154,10 @@ def clock(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) -> 
 
 
 def open_audio(
-    path: str | None, start: float, limits: dict[str, Any], keep_alive: Callable[[], None]
+    path: str | None, kind: str, start: float, limits: dict[str, Any], keep_alive: Callable[[], None]
 ) -> tuple[list[Track], list[str]]:
-    """The sound tracks of the clip at `path` from `start` seconds after its first frame, the default one first, and
-    notes on those that are left out.
+    """The sound tracks of the clip at `path` from `start` seconds after its first frame, the default one first, for a
+    file of a `kind` (mp4, mov, matroska), and notes on those that are left out.
 
     Raises MediaError for a file that is refused; an audio-only file is accepted, its clock starts at 0.
     """
@@ -164,6 +173,8 @@ def open_audio(
     for index in indices:
         container = open_container(path, limits)
         stream = container.streams[index]
-        kind = Track if stream.codec_context.codec.canonical_name in _MP4_CODECS else EncodedTrack
-        tracks.append(kind(container, stream, zero + Fraction(start), start == 0, clocks))
+        copied = stream.codec_context.codec.canonical_name in _CARRIED[kind]
+        tracks.append(
+            (Track if copied else EncodedTrack)(container, stream, zero + Fraction(start), start == 0, clocks)
+        )
     return tracks, notes

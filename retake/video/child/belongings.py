@@ -88,12 +88,14 @@ def belongings_of(
         found = [(s.index, s.codec_context) for s in source.streams.subtitles]
         kinds = [(index, context.codec.canonical_name if context else "") for index, context in found]
         timecode = _timecode(source, path, start)
+        attached = sum(1 for s in source.streams if s.type == "attachment")
     tracks = list[Subtitles]()
     for index in (index for index, kind in kinds if kind in _TEXTS):
         container = open_container(path, limits)
         tracks.append(Subtitles(container, container.streams[index], begin, start == 0, clocks))
     pictures = sorted({kind or "an unknown kind" for _, kind in kinds if kind not in _TEXTS})
     notes = [f"subtitles as pictures are left out: {', '.join(pictures)}"] * bool(pictures)
+    notes += [f"attachments are left out: {attached}"] * bool(attached)
     tags = {name: known[name] for name in (*_TAGS, *_WHEN_AND_WHERE) if name in known}
     return Belongings(tags, chapters, timecode, tracks, notes)
 

@@ -62,6 +62,22 @@ def video_stream(path: str, container: Any) -> Any:
     return stream
 
 
+def decoder_of(stream: Any) -> Any:
+    """The codec context to decode a stream with: its own, but for VP8 and VP9 with alpha, which FFmpeg's own decoders
+    do not see, libvpx's."""
+    own = stream.codec_context
+    libvpx = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(own.codec.canonical_name)
+    if libvpx is None or stream.metadata.get("alpha_mode") != "1":
+        return own
+    try:
+        context = av.CodecContext.create(libvpx, "r")
+    except (FFmpegError, ValueError):  # not built in
+        return own
+    for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
+        setattr(context, name, getattr(own, name))
+    return context
+
+
 def moving_pictures(container: Any) -> list[Any]:
     """The picture tracks that are no cover art."""
     return [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -120,6 +136,8 @@ def _unreadable(path: str, head: bytes, error: Exception) -> MediaError:
         return MediaError(
             "E402", f"{path} is a {kind} picture, not a video", "A clip of pictures is a folder of them: give its name."
         )
+    if head[:4] in (b"fLaC", b"ID3\x03", b"ID3\x04") or (head[:4] == b"RIFF" and head[8:12] == b"WAVE"):
+        return MediaError("E402", f"{path} is a sound file, not a video", "Give a file with moving pictures.")
     known = boxes is not None or head[:4] in (b"RIFF", b"\x1aE\xdf\xa3", b"OggS", b"GIF8")
     why = error.strerror if isinstance(error, OSError) else error
     said = f"is damaged at its start ({why})" if known else "is not a video file of a known kind"

@@ -20,7 +20,7 @@ from retake.imaging.colour.view import to_view
 
 from ..info import Selection, VideoInfo
 from ..pixels import resize
-from .container import check_memory, next_packet, open_container, video_stream
+from .container import check_memory, decoder_of, next_packet, open_container, video_stream
 from .damage import captured_errors, first_error, first_error_on_open, only_second_fields
 from .decord_frames import decord_frames
 from .packets import numbered
@@ -216,7 +216,8 @@ class FrameDecoder:
         return logged
 
     def _decoded(self, container: Any, stream: Any, logged: list[tuple[int, str, str]]) -> Iterator[Any]:
-        packets = numbered(container, stream)
+        decoder = decoder_of(stream)
+        packets = numbered(container, stream, decoder)
         while True:
             packet = None
             try:
@@ -230,7 +231,7 @@ class FrameDecoder:
                     continue
                 if self.strict and packet.is_corrupt and not self.packets.at_a_join(packet.opaque):
                     raise self._damage_error(packet, "the packet is incomplete")
-                frames = packet.decode()
+                frames = decoder.decode(packet)
                 if not packet.is_discard:
                     self._note_error(first_error(logged, container, stream), packet)
             except MemoryError:

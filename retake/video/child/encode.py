@@ -43,7 +43,7 @@ def encode(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
 
 def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
     start, reading = request["audio_start"], (request["limits"], channel.keep_alive)
-    sounds, notes = open_audio(request["audio"], start, *reading)
+    sounds, notes = open_audio(request["audio"], CODECS[request["codec"]].container, start, *reading)
     others = belongings_of(request["belongings"], start, request["until"], *reading)
     tracks: list[Track] = [*sounds, *others.subtitles]
     notes += others.notes
@@ -92,7 +92,7 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             channel.tick()
         for track in tracks:
             track.finish(container)
-            notes += track.notes
+            notes += [note for note in track.notes if note not in notes]
     except BaseException:
         with contextlib.suppress(Exception):
             container.close()

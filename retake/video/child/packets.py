@@ -80,9 +80,10 @@ class Packets:
         return places
 
 
-def numbered(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of a stream; each, and every frame that comes of it, has its number as `opaque`."""
-    stream.codec_context.copy_opaque = True
+def numbered(container: Any, stream: Any, decoder: Any = None) -> Iterator[Any]:
+    """The packets of a stream; each, and every frame that comes of it, has its number as `opaque`. decoder: the codec
+    context that makes frames of them, by default the stream's."""
+    (decoder or stream.codec_context).copy_opaque = True
     number = -1
     for packet in container.demux(stream):
         if packet.dts is not None or packet.pts is not None or packet.size:  # the last one flushes the decoder

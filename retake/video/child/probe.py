@@ -17,7 +17,15 @@ from av.error import OSError as FFmpegOSError
 from retake.errors import MediaError
 
 from ..info import VideoInfo
-from .container import audio_stream, check_memory, moving_pictures, next_packet, open_container, video_stream
+from .container import (
+    audio_stream,
+    check_memory,
+    decoder_of,
+    moving_pictures,
+    next_packet,
+    open_container,
+    video_stream,
+)
 from .packets import Packets, numbered, read_packets
 from .planes import coding_of
 from .truncation import describe_truncation
@@ -77,14 +85,15 @@ def _probe(path: str, limits: dict[str, Any], keep_alive: Callable[[], None]) ->
 def _first_frame(path: str, container: Any, stream: Any, keep_alive: Callable[[], None]) -> Any | None:
     """The first that comes, with its packet's number as `opaque`."""
     stream.thread_type = "NONE"
-    packets = numbered(container, stream)
+    decoder = decoder_of(stream)
+    packets = numbered(container, stream, decoder)
     while True:
         try:
             packet = next_packet(packets)
             if packet is None:
                 return None
             keep_alive()
-            for frame in packet.decode():
+            for frame in decoder.decode(packet):
                 return frame
         except DecoderNotFoundError:
             raise _no_decoder(path, stream) from None
