@@ -31,8 +31,7 @@ install: .venv/.installed
 # uv takes half of pip's time. It reads no settings of pip, so pip does it where packages come from elsewhere.
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(PIP) install uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]' \
+	{ $(PIP) install uv && $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'; } \
 	  || $(PIP) install --no-compile -c constraints.txt -e '.[test]'
 	touch $@
 
