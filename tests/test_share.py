@@ -47,7 +47,10 @@ def test_others_are_those_that_want_to_run(tmp_path, monkeypatch):
 def test_what_is_set_already_stays():
     environment = {"OMP_NUM_THREADS": "7"}
     share.claim(environment)
-    assert environment == {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "PASSIVE"}
+    assert environment == {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+    environment = {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"}
+    share.claim(environment)
+    assert environment == {"OMP_NUM_THREADS": "7", "OMP_WAIT_POLICY": "ACTIVE"}
     environment = {}
     share.claim(environment)
     assert len({environment[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")}) == 1

@@ -17,10 +17,13 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENC
 
 
 def claim(environment: MutableMapping[str, str]) -> None:
-    """Set the number of threads to this process's share, and let threads sleep while they wait. What is set already
-    stays, and whoever set OMP_NUM_THREADS has decided. Children that inherit the environment keep the share."""
+    """Set the number of threads to this process's share, and let threads soon sleep while they wait. What is set
+    already stays, and whoever set OMP_NUM_THREADS has decided. Children that inherit the environment keep the share."""
     # Programs whose threads spin take each other's processors: see `beside` in docs/benchmarks.md.
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in environment:
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        # libgomp: some microseconds before they sleep, which waking would cost; its own count is thirty times as long.
+        environment.setdefault("GOMP_SPINCOUNT", "10000")
     if "OMP_NUM_THREADS" not in environment:
         count = str(threads(processors(), others()))
         for name in _THREADS:
