@@ -13,6 +13,7 @@ import zoo
 from av.stream import Disposition
 
 from retake import video
+from retake.errors import MediaError
 
 SIZE, RATE = (128, 96), 20
 PICTURES = [zoo.picture(k, SIZE) for k in range(20)]
@@ -148,3 +149,20 @@ def test_the_default_picture_track_is_read_and_the_other_is_noted(tmp_path):
     assert (info.width, info.height) == SIZE
     assert "further picture tracks, left out: 1" in info.notes
     assert [zoo.read_barcode(rgb) for _, rgb in video.decode(path)] == list(range(6))
+
+
+def test_the_title_of_a_track_is_kept_in_mp4_and_a_sound_file_is_called_one(tmp_path):
+    source = tmp_path / "source.mkv"
+    with av.open(str(sounding(tmp_path / "plain.mkv", "aac"))) as old, av.open(str(source), "w") as new:
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        next(s for s in streams.values() if s.type == "audio").metadata["title"] = "Kommentar"
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    video.encode(tmp_path / "made.mp4", PICTURES, RATE, audio_from=source)
+    with av.open(str(tmp_path / "made.mp4")) as made:
+        assert made.streams.audio[0].metadata["handler_name"] == "Kommentar"
+    (tmp_path / "tone.wav").write_bytes(b"RIFF\x24\0\0\0WAVEfmt " + bytes(200))
+    with pytest.raises(MediaError, match=r"E402 .*tone\.wav is a sound file"):
+        video.probe(tmp_path / "tone.wav")

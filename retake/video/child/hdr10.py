@@ -9,6 +9,7 @@ import struct
 from fractions import Fraction
 from typing import Any
 
+from av.error import FFmpegError
 from av.sidedata.sidedata import Type
 
 from .container import open_container, video_stream
@@ -21,7 +22,10 @@ _CHROMA, _LUMINANCE = 50_000, 10_000  # x265 counts in these parts of 1, and of 
 def x265_params(path: str, limits: dict[str, Any]) -> str:
     """x265's parameters that say what the clip's first frame does; "" where it says nothing."""
     with open_container(path, limits) as container:
-        frame = next(container.decode(video_stream(path, container)), None)
+        try:
+            frame = next(container.decode(video_stream(path, container)), None)
+        except FFmpegError:  # damage, which whoever reads the clip tells
+            frame = None
         found = {kind: bytes(frame.side_data[kind]) for kind in KINDS if kind in frame.side_data} if frame else {}
     said = ""
     if DISPLAY in found and (display := numbers(found[DISPLAY])):
