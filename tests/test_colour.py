@@ -391,7 +391,7 @@ def test_masters_carry_depth_alpha_and_tags(tmp_path, codec, ending, format):
 
 def test_a_master_says_what_display_an_hdr10_clip_was_graded_on(tmp_path):
     told = "G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,50)"
-    params = f"log-level=none:repeat-headers=1:hdr10=1:master-display={told}:max-cll=1000,400"
+    params = f"log-level=none:bframes=0:repeat-headers=1:hdr10=1:master-display={told}:max-cll=1000,400"
     clip, kind = tmp_path / "graded.mp4", coding("420", 10, "bt2020", transfer="pq")
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("libx265", rate=24, options={"x265-params": params, "preset": "ultrafast"})
@@ -414,6 +414,21 @@ def side_data(path: Path) -> dict[str, bytes]:
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
     return {kind.name: bytes(frame.side_data[kind]) for kind in hdr10.KINDS if kind in frame.side_data}
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_times_of_a_clip_shorter_than_x265s_delay_are_its_own(tmp_path, monkeypatch, length):
+    monkeypatch.setenv("MALLOC_PERTURB_", "85")  # what malloc gives is never zero
+    video.shutdown()  # the next child starts with it
+    kind = coding("420", 10, "bt2020", transfer="pq")
+    frames = [[np.full(size, 400 + 9 * n, np.uint16) for size in ((64, 96), (32, 48), (32, 48))] for n in range(length)]
+    video.encode(tmp_path / "m.mp4", frames, 24, codec="hevc10", coding=kind, timestamps=[0.0, 0.5, 0.75][:length])
+    with av.open(str(tmp_path / "m.mp4")) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    delays = {float((packet.pts - packet.dts) * packet.time_base) for packet in packets}
+    assert len(packets) == length
+    assert max(delays) < 2
+    assert [float(packet.pts * packet.time_base) for packet in packets] == [0.0, 0.5, 0.75][:length]
 
 
 def test_x265_is_not_asked_for_pictures_that_it_fails_on(tmp_path):

@@ -27,6 +27,7 @@ from .hdr10 import x265_params
 from .planes import frame_of
 
 _VFR_UNIT = Fraction(1, 90000)
+_X265_DELAY = 3  # frames; x265 4.2 leaves the dts of a shorter clip to memory that nobody wrote
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -82,6 +83,8 @@ def _write(request: dict[str, Any], channel: Channel) -> dict[str, Any]:
             for track in tracks:
                 track.write_until(container, at + step)
         last = stream.encode_lazy(None)
+        if request["codec"] == "hevc10" and count < _X265_DELAY:
+            last = _in_order(last)
         if request["last_length"]:
             usual, step = round(step / unit), Fraction(request["last_length"])
             last = _ending(last, begun, round((at + step) / unit), usual)
@@ -125,6 +128,12 @@ def _timed(
             before, at = at, round((time - zero) / _VFR_UNIT) * _VFR_UNIT
             step = at - before
         yield at, step, planes
+
+
+def _in_order(packets: Iterable[Any]) -> Iterator[Any]:
+    for packet in packets:
+        packet.dts = packet.pts
+        yield packet
 
 
 def _ending(packets: Iterable[Any], begun: int | None, end: int, usual: int) -> Iterator[Any]:
