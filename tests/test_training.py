@@ -303,7 +303,7 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     total = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
     assert total < 12_000_000
 
-    pipeline = AnimateDiffPipeline.from_pretrained(tmp_path / "embedded", torch_dtype=torch.float32)
+    pipeline = AnimateDiffPipeline.from_pretrained(tmp_path / "embedded")  # nothing else said
     assert isinstance(pipeline.unet, UNetMotionModel)
     made = pipeline("a red disc", num_frames=4, height=64, width=64, num_inference_steps=2, output_type="np").frames
     assert made.shape == (1, 4, 64, 64, 3)
@@ -324,6 +324,16 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     assert card.keys() == {"vae", "clip", "unet", "motion"}
     assert card["vae"]["step"] == 2
     assert card["vae"]["curve"][-1]["step"] == 2
+
+
+def test_the_shipped_pipeline_runs_in_plain_diffusers():
+    from diffusers import AnimateDiffPipeline
+
+    pipeline, seed = AnimateDiffPipeline.from_pretrained(shipped.HERE / "embedded"), torch.Generator().manual_seed(0)
+    words = "a red ball drifting to the right"
+    made = pipeline(words, num_frames=4, height=64, width=64, num_inference_steps=4, generator=seed, output_type="np")
+    red, green, blue = made.frames[0, :, 16:48, 16:48].reshape(-1, 3).mean(0)
+    assert red > max(green, blue)
 
 
 def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):

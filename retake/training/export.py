@@ -133,8 +133,15 @@ def whole_clip(clip: Any, to: Path) -> None:
 
 
 def save(model: nn.Module, to: Path) -> None:
-    """In half precision: what is lost is far below what training leaves (docs/models.md says how far)."""
+    """In half precision: what is lost is far below what training leaves (docs/models.md says how far).
+
+    Without being told, diffusers reads its own models as float32, and transformers as the configuration says: a
+    pipeline of both works where that says float32.
+    """
     model.to("cpu", torch.float16).save_pretrained(to)  # type: ignore[operator]
+    config = json.loads((to / "config.json").read_text())
+    if "dtype" in config:
+        (to / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 
 
 def text_tower(clip: Any) -> Any:
