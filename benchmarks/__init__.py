@@ -9,6 +9,7 @@ with which a benchmark runs on next to no data, as the suite does with those in 
 NAMES = (
     "ground_truth",
     "depth",
+    "health",
     "stages",
     "lengths",
     "overhead",

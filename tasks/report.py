@@ -1,4 +1,4 @@
-"""report: the layers video and the contact sheet that the report page shows.
+"""report: the layers video and the contact sheet that the report page shows, and what the masks look like (health).
 
 The page itself is written when a result is handed out (flows/editing/result_folder.py), because it tells what ran and
 what did not.
@@ -6,8 +6,10 @@ what did not.
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from pydantic import BaseModel, Field
 
 from retake.artifact import Artifact, Frames, Report, Result
 from retake.formats import DepthSeries, FlowSeries, FrameSeries, MaskSeries, RegionSeries, TrackSeries
+from retake.health.watch import Watch
+from retake.imaging.flow import resize_flow
 from retake.report import contact_sheet, layers
 from retake.stage import Work, stage
 from retake.video import encode
@@ -31,7 +35,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     columns: int = Field(6, ge=2, le=24, description="frames on the contact sheet")
 
 
-@stage("report", version=3, makes="report", backends=("av", "opencv-python-headless"))
+@stage("report", version=4, makes="report", backends=("av", "opencv-python-headless"))
 def stage_report(
     work: Work,
     params: Params,
@@ -54,12 +58,13 @@ def stage_report(
         shown = iter(work.open(result))
         names, draw = [*names, "result"], [*draw, lambda t, tile: layers.resize_to(next(shown), size)]
     objects: MaskSeries | None = work.open(masks) if masks else None
+    watch = Watch()
     if objects:
-        names, draw = [*names, "mask"], [*draw, mask_layer(objects, size)]
+        names, draw = [*names, "mask"], [*draw, lambda t, tile: layers.overlay_objects(tile, at(t))]
     if region and differs(area := work.open(region), objects):
         names, draw = [*names, "region"], [*draw, region_layer(area, size)]
-    if optical_flow:
-        flow: FlowSeries = work.open(optical_flow)
+    flow: FlowSeries | None = work.open(optical_flow) if optical_flow else None
+    if flow:
         peak = max((layers.flow_peak(flow.forward(t)) for t in range(len(flow))), default=0.0)
         names, draw = [*names, "flow"], [*draw, flow_layer(flow, peak, size)]
     if depth:
@@ -72,8 +77,15 @@ def stage_report(
     collected = contact_sheet.Sheet(names, len(source), params.columns)
     blank = np.full((size[1], size[0], 3), layers.BACKDROP, np.uint8)
 
+    @lru_cache(maxsize=1)
+    def at(t: int) -> dict[int, np.ndarray]:
+        assert objects is not None
+        return {i: fitted(objects.object(t, i), size) for i in objects.ids}
+
     def mosaics() -> Iterator[np.ndarray]:
         for t, tile in enumerate(small):
+            if objects:
+                watch.add(tile, at(t), resize_flow(flow.backward(t - 1), size) if flow and t else None)
             tiles = [layer(t, tile) for layer in draw]
             collected.add(t, [blank if drawn is None else drawn for drawn in tiles], source.seconds(t))
             if t % 8 == 7:
@@ -88,7 +100,10 @@ def stage_report(
         work.add("wheel.png", contact_sheet.png(layers.flow_wheel(64)))
     if depth:
         work.add("depth.png", contact_sheet.png(layers.depth_bar()))
+    if objects:
+        work.add("health.json", (json.dumps(watch.as_json()) + "\n").encode())
     return work.finish(
+        health={str(i): found.as_json() for i, found in watch.verdicts().items()},
         layers=names,
         tile_size=list(size),
         columns=columns,
@@ -105,11 +120,6 @@ def depth_scale(depth: DepthSeries) -> float:
         here = depth[t]
         peak, total = max(peak, layers.depth_peak(here)), total + float(here.mean())
     return max(peak, 2 * total / len(depth))
-
-
-def mask_layer(masks: MaskSeries, size: tuple[int, int]) -> Layer:
-    """Every object in its own colour, where there are several."""
-    return lambda t, tile: layers.overlay_objects(tile, {i: fitted(masks.object(t, i), size) for i in masks.ids})
 
 
 def region_layer(region: RegionSeries, size: tuple[int, int]) -> Layer:

@@ -78,7 +78,8 @@ def digest(path: str | Path) -> str:
 
 def test_an_edit_prints_one_object(warm):
     result = warm.first.data
-    assert set(result) == {"edit", "stages", "outputs"}
+    assert set(result) == {"edit", "stages", "outputs", "health"}
+    assert set(result["health"]) == {"1"}
     assert re.fullmatch(r"[0-9a-f]{12}", result["edit"])
     assert [s["stage"] for s in result["stages"]] == STAGES
     for stage in result["stages"]:

@@ -181,6 +181,20 @@ def test_curves_are_drawn_and_seek(embedded: Opened) -> None:
     assert embedded.tab.locator(".curve .now").inner_text() == "0.09"
 
 
+def test_doubtful_frames_are_marked_on_the_play_bar_and_lead_there(embedded: Opened) -> None:
+    said = embedded.tab.locator(".health li").inner_text()
+    assert said == "The mask is worth a look in frames 4–7 15: it jumps"
+    bar, marks = (embedded.tab.locator(at) for at in ("#seek", "#marks i"))
+    assert marks.count() == 2
+    whole, one = bar.bounding_box(), marks.first.bounding_box()
+    assert whole is not None
+    assert one is not None
+    assert one["x"] - whole["x"] == pytest.approx(whole["width"] * 4 / (FRAMES - 1), abs=12)
+    assert one["width"] == pytest.approx(whole["width"] * 3 / (FRAMES - 1), abs=6)
+    embedded.tab.locator(".health button").last.click()
+    embedded.until("() => retake.frame() === 15")
+
+
 def test_fifty_values_stay_readable(browser, tmp_path: Path) -> None:
     """Groups, a source drawn under its result, curves that open, and no sideways scrolling on a phone."""
     series = [0.5 + 0.01 * n for n in range(FRAMES)]

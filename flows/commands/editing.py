@@ -27,6 +27,7 @@ def edit(
     from flows.places import open_store
     from flows.runners import Local
     from flows.terminal.console import Console
+    from retake.health.verdict import said
     from retake.machine.disk import format_bytes
 
     check_clip(clip)
@@ -46,6 +47,8 @@ def edit(
     reused = sum(s["status"] == "cached" for s in done["stages"])
     total = sum(s["bytes"] for s in done["stages"])
     console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {format_bytes(total)}")
+    for identity, found in done["health"].items():
+        console.say(f"{'mask' if len(done['health']) == 1 else f'mask {identity}':8} {said(found)}")
     for name, path in done["outputs"].items():
         print(f"{name:8} {path}")
 

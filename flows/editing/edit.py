@@ -29,7 +29,14 @@ class Edit:
     made: dict[str, Artifact]
 
     def as_json(self) -> dict[str, Any]:
-        return {"edit": self.id, "stages": [o.as_json() for o in self.outcomes], "outputs": self.outputs}
+        stages = [o.as_json() for o in self.outcomes]
+        return {"edit": self.id, "stages": stages, "outputs": self.outputs, "health": self.health}
+
+    @property
+    def health(self) -> dict[str, Any]:
+        """The verdict on every object's masks, by id (retake/health): {"1": {"verdict": "look", "frames": [[20, 31]],
+        "why": ["overlap"]}}; empty where nothing was masked."""
+        return self.made["report"].meta.get("health", {}) if "report" in self.made else {}
 
 
 def edit(

@@ -6,7 +6,7 @@ Everything is a verified copy out of the store; editing it harms nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,7 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
         stages=tuple(rows),
         recipe={"clip": edit.clip.spec, **shown},
         versions=installed(*SHOWN_VERSIONS),
+        health=tuple(health_rows(layers.meta.get("health", {}))),
         notices=tuple(note for artifact in made.values() for note in artifact.meta.get("notes", ())),
         links=tuple(edit_page.Link(text, name) for name, text in files.items() if (folder / name).exists()),
         flow_max_px=layers.meta["flow_max_px"],
@@ -154,6 +155,19 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     store.copy_out(layers["contact_sheet.png"], folder / "contact_sheet.png")
     store.copy_out(layers["layers.mp4"], folder / "layers.mp4")
     return edit_page.build(folder, data, folder / "layers.mp4", contact_sheet=True)
+
+
+def health_rows(health: Mapping[str, Any]) -> Iterator[Any]:
+    """What the page says of every object's masks."""
+    from retake.health.verdict import REASONS
+    from retake.report.edit_page import Health
+
+    texts = {"good": "looks good", "look": "is worth a look in frames", "wrong": "is probably wrong in frames"}
+    for identity, found in health.items():
+        name = "The mask" if len(health) == 1 else f"The mask of object {identity}"
+        why = " and ".join(REASONS[reason] for reason in found["why"])
+        spans = tuple((first, last) for first, last in found["frames"])
+        yield Health(name, found["verdict"], texts[found["verdict"]], why, spans)
 
 
 def shown_first(made: Mapping[str, Artifact], layers: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from retake.machine.disk import write_atomic
 from retake.report import csp_hash
 from retake.report.metric_rows import Metric, groups
 
-__all__ = ["Link", "Metric", "ReportData", "StageRow", "build", "check", "render"]
+__all__ = ["Health", "Link", "Metric", "ReportData", "StageRow", "build", "check", "render"]
 
 _HERE = Path(__file__).parent
 
@@ -46,6 +46,19 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Health:
+    """What is thought of an object's masks (retake/health). name: of the mask, for people. verdict: good, look or
+    wrong. text, why: said before and after the runs of frames `spans`, (first, last) each, which are marked on the
+    play bar."""
+
+    name: str
+    verdict: str
+    text: str
+    why: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything the page shows. Equal data and equal frames give equal bytes.
 
@@ -56,7 +69,8 @@ class ReportData:
     curves: per-frame values by metric name, None where undefined; index t is drawn at frame t.
     flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown. wheel: the
         legend of its colours, a PNG. depth_bar: the legend of the depth layer's colours, a PNG.
-    recipe: nested settings; versions: name to version. notices: shown on top, e.g. that a model stands in.
+    health: on the masks, on top of everything. recipe: nested settings; versions: name to version.
+    notices: shown on top, e.g. that a model stands in.
     command: what to type to get this edit again. made: a date as text, when one is wanted.
     """
 
@@ -76,6 +90,7 @@ class ReportData:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    health: tuple[Health, ...] = ()
     links: tuple[Link, ...] = ()
     flow_max_px: float | None = None
     wheel: bytes | None = None
@@ -176,6 +191,7 @@ def _payload(data: ReportData) -> str:
         "layers": data.layers,
         "show": data.show,
         "times": [round(t, 6) for t in data.timestamps],
+        "health": [{"verdict": one.verdict, "spans": one.spans} for one in data.health],
         "curves": {name: [_finite(v) for v in curve] for name, curve in data.curves.items()},
     }
     text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -320,6 +320,19 @@
     $("forth").addEventListener("click", () => step(1));
     $("last").addEventListener("click", () => step(frames));
     $("seek").addEventListener("input", () => step(Number($("seek").value) - aim));
+    for (const button of document.querySelectorAll("[data-frame]"))
+      button.addEventListener("click", () => {
+        video.pause();
+        seek(Number(button.dataset.frame));
+      });
+    for (const { verdict, spans } of data.health)
+      for (const [from, to] of spans) {
+        const mark = document.createElement("i");
+        mark.className = verdict;
+        mark.style.left = `${place(from) / 10}%`;
+        mark.style.width = `${(place(to) - place(from)) / 10}%`;
+        $("marks").append(mark);
+      }
     $("speed").addEventListener("change", () => (video.playbackRate = Number($("speed").value)));
     $("loop").addEventListener("change", () => (video.loop = $("loop").checked));
     video.loop = $("loop").checked;

@@ -63,6 +63,7 @@ def report(**changes: object) -> edit_page.ReportData:
         ),
         recipe={"edit": {"name": "propagate", "band": 8, "seed": None}},
         versions={"retake": "0.1.0"},
+        health=(edit_page.Health("The mask", "look", "is worth a look in frames", "it jumps", ((4, 7), (15, 15))),),
         notices=("The model is the embedded stand-in.",),
         links=(edit_page.Link("result", "result.mp4"),),
         flow_max_px=12.5,
