@@ -31,7 +31,7 @@ EDIT = (
 ARMS = {"now": {}, "as torch comes": {"GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}}
 NAMES = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 SMOKE: dict[str, Any] = {
-    "words": ("sprites:drift", *EDIT[3:4], "masks.box=[40,40,130,130]", "frames.last=1", "report.tile=64"),
+    "words": (EDIT[0], *EDIT[3:], "frames.last=1"),
     "beside": (0,),
     "repeats": 1,
 }

@@ -37,7 +37,7 @@ CLIP = 100
 LENGTHS = 16, 46, CLIP
 LOOKAHEADS = 8, 4, 0
 OVERLAP, BATCH = 4, 2  # of windows: shared frames; how many at once where queue and windows are timed
-SMOKE = {"frames": 1, "lookaheads": (2,), "overlap": 2}
+SMOKE = {"frames": 1, "lookaheads": (1,), "overlap": 1}
 
 
 def run(

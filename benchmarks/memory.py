@@ -6,7 +6,7 @@ map count twice) every 20 ms, and the system's own high-water mark of the parent
 clip within 10 % of the short one, and under 2 GB.
 
 Needs 17 GB of free disk in TMPDIR (frames and flow of 600 frames take 14 GB); what is written is removed after each
-measurement.
+clip's measurements.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from benchmarks.watched import watched
 SHORT = 60
 LONG = 600
 SIZE = 1920, 1080
+STAGES = "frames", "optical_flow"
 LIMIT = 2e9
 BYTES_A_PIXEL = 3 + 2 * 2 * 2 + 0.25  # frames, flow both ways, occlusion
 SMOKE = {"short": 2, "long": 3, "size": (64, 48)}
@@ -33,41 +34,35 @@ SMOKE = {"short": 2, "long": 3, "size": (64, 48)}
 
 def run(short: int = SHORT, long: int = LONG, size: tuple[int, int] = SIZE) -> list[dict[str, Any]]:
     """One row a stage and length."""
-    rows: list[dict[str, Any]] = []
-    for stage in ("frames", "optical_flow"):
-        base = 0.0
-        for frames in (short, long):
-            peaks = measured(stage, frames, size)
-            base = base or peaks["both"]
-            rows.append(
-                {
-                    "table": f"Peak resident memory at {size[0]}x{size[1]}",
-                    "stage": stage,
-                    "frames": frames,
-                    "parent and decoder, MB": peaks["both"] / 1e6,
-                    "parent alone, MB": peaks["parent"] / 1e6,
-                    "parent, system's mark, MB": peaks["mark"] / 1e6,
-                    "ratio to the short clip": peaks["both"] / base,
-                    "within 10 %": peaks["both"] <= 1.1 * base,
-                    "under 2 GB": peaks["both"] < LIMIT,
-                    "seconds (context)": peaks["seconds"],
-                }
-            )
-    return rows
+    found = {frames: measured(frames, size) for frames in (short, long)}
+    return [
+        {
+            "table": f"Peak resident memory at {size[0]}x{size[1]}",
+            "stage": stage,
+            "frames": frames,
+            "parent and decoder, MB": peaks["both"] / 1e6,
+            "parent alone, MB": peaks["parent"] / 1e6,
+            "parent, system's mark, MB": peaks["mark"] / 1e6,
+            "ratio to the short clip": peaks["both"] / found[short][stage]["both"],
+            "within 10 %": peaks["both"] <= 1.1 * found[short][stage]["both"],
+            "under 2 GB": peaks["both"] < LIMIT,
+            "seconds (context)": peaks["seconds"],
+        }
+        for stage in STAGES
+        for frames, peaks in ((frames, found[frames][stage]) for frames in found)
+    ]
 
 
-def measured(stage: str, frames: int, size: tuple[int, int]) -> dict[str, float]:
-    """Peaks in bytes of one stage in a process of its own."""
+def measured(frames: int, size: tuple[int, int]) -> dict[str, dict[str, float]]:
+    """Peaks in bytes of each stage, in a process of its own; the second reads what the first has stored."""
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
         need, free = frames * size[0] * size[1] * BYTES_A_PIXEL, shutil.disk_usage(folder).free
         if free < 1.2 * need:
             raise SystemExit(f"{folder} has {free / 1e9:.1f} GB free, this benchmark needs {1.2 * need / 1e9:.1f}")
         clip = Path(folder) / "clip.mp4"
         watched(__name__, [write_clip.__name__, str(clip), str(frames), str(size[0]), str(size[1])])
-        order = [str(clip), str(Path(folder) / "store")]
-        if stage != "frames":
-            watched(__name__, [run_stage.__name__, *order, "frames"])
-        return watched(__name__, [run_stage.__name__, *order, stage])
+        order = [run_stage.__name__, str(clip), str(Path(folder) / "store")]
+        return {stage: watched(__name__, [*order, stage]) for stage in STAGES}
 
 
 def run_stage(clip: str, store: str, name: str) -> None:

@@ -22,17 +22,19 @@ CLIPS = 8
 ROUNDS = 5
 POINTS = 64
 PICTURES = 200
-SMOKE = {"clips": 1, "rounds": 1, "sizes": ((32, 32),)}
+SMOKE: dict[str, Any] = {"clips": 1, "rounds": 1, "sizes": ((32, 32),), "pictures": 10}
 
 
-def run(clips: int = CLIPS, rounds: int = ROUNDS, sizes: Iterable[tuple[int, int]] = SIZES) -> list[dict[str, Any]]:
+def run(
+    clips: int = CLIPS, rounds: int = ROUNDS, sizes: Iterable[tuple[int, int]] = SIZES, pictures: int = PICTURES
+) -> list[dict[str, Any]]:
     """Rows of two tables: clips by size, and grounds and still pictures at 64x64."""
     import cv2
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        return [row for size in sizes for row in rendering(size, clips, rounds)] + grounds(rounds)
+        return [row for size in sizes for row in rendering(size, clips, rounds)] + grounds(rounds, pictures)
     finally:
         cv2.setNumThreads(threads)
 
@@ -98,7 +100,7 @@ def rendering(size: tuple[int, int], clips: int, rounds: int) -> Iterator[dict[s
         }
 
 
-def grounds(rounds: int) -> list[dict[str, Any]]:
+def grounds(rounds: int, pictures: int) -> list[dict[str, Any]]:
     """What one ground costs, and one still picture of a mixture of them."""
     from retake.synthetic.grounds import GROUNDS, ground, natural_image
 
@@ -106,9 +108,9 @@ def grounds(rounds: int) -> list[dict[str, Any]]:
         taken = []
         for k in range(rounds):
             begun = time.process_time()
-            for n in range(PICTURES // rounds):
-                work(PICTURES * k + n)
-            taken.append((time.process_time() - begun) / (PICTURES // rounds))
+            for n in range(pictures // rounds):
+                work(pictures * k + n)
+            taken.append((time.process_time() - begun) / (pictures // rounds))
         return statistics.median(taken)
 
     costs = {f"ground: {kind}": clocked(lambda n, kind=kind: ground(kind, 64, 64, "dune", n)) for kind in GROUNDS}

@@ -28,10 +28,10 @@ REPEATS = 200
 SMALL = 4096  # bytes
 LARGE = 64 << 20  # bytes, about one chunk of frames of 1440x1000
 ROUNDS = 5
-SMOKE = {"sizes": (3,), "repeats": 21}  # one look-up in twenty also asks why: two of them
+SMOKE = {"sizes": (3,), "repeats": 21, "large": 1 << 20}  # one look-up in twenty also asks why: two of them
 
 
-def run(sizes: tuple[int, ...] = RECORDS, repeats: int = REPEATS) -> list[dict[str, Any]]:
+def run(sizes: tuple[int, ...] = RECORDS, repeats: int = REPEATS, large: int = LARGE) -> list[dict[str, Any]]:
     """Rows of tables: latencies for each number of records, and throughputs."""
     rows = []
     for records in sizes:
@@ -41,8 +41,8 @@ def run(sizes: tuple[int, ...] = RECORDS, repeats: int = REPEATS) -> list[dict[s
             for n in range(records):
                 publish(store, n)
             rows += latencies(root, store, records, repeats)
-            large = throughputs(root, store)
-    return [*rows, *large]
+            speeds = throughputs(root, store, large)
+    return [*rows, *speeds]
 
 
 def latencies(root: Path, store: Store, records: int, repeats: int) -> list[dict[str, Any]]:
@@ -100,15 +100,15 @@ def latencies(root: Path, store: Store, records: int, repeats: int) -> list[dict
     return rows
 
 
-def throughputs(root: Path, store: Store) -> list[dict[str, Any]]:
+def throughputs(root: Path, store: Store, large: int) -> list[dict[str, Any]]:
     """Median of rounds over one large object, warm in the file cache."""
-    data = os.urandom(LARGE)
+    data = os.urandom(large)
     taken: dict[str, list[float]] = {}
 
     def clocked(name: str, work: Callable[[], object]) -> None:
         begun = time.perf_counter()
         work()
-        taken.setdefault(name, []).append(LARGE / 1e6 / (time.perf_counter() - begun))
+        taken.setdefault(name, []).append(large / 1e6 / (time.perf_counter() - begun))
 
     file = store.put("large", data)
     path = store.object_path(file.sha256)
@@ -128,7 +128,7 @@ def throughputs(root: Path, store: Store) -> list[dict[str, Any]]:
         "sha256": "  peer: sha256 in memory",
         "plain": "  peer: read without hashing",
     }
-    title = f"Throughput, one object of {LARGE >> 20} MiB, median of {ROUNDS}"
+    title = f"Throughput, one object of {large >> 20} MiB, median of {ROUNDS}"
     return [{"table": title, "": text, "MB/s": statistics.median(taken[name])} for name, text in names.items()]
 
 

@@ -58,7 +58,7 @@ def test_it_makes_its_tables_of_a_tiny_model(name, tmp_path, monkeypatch):
     sizes: dict[str, int] = {}
     chosen: dict[str, Any] = {}
     if name == "fifo":  # four windows fill the queue
-        sizes = {"frames": 4}
+        sizes = {"frames": 2}
     if name == "embedded":  # captions are drawn for clips of this size, whatever the model's
         sizes, chosen = {"frames": 16, "width": 128, "height": 128}, {"sheets": tmp_path / "sheets"}
     weights = small.save_embedded_like(tmp_path / "model")

@@ -19,7 +19,7 @@ import resource
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import psutil
 from zoo.judge import Original, Outcome, compared, judge, original, plainly_decoded
-from zoo.kinds import KINDS
+from zoo.kinds import KINDS, Kind
 from zoo.mutations import MUTATIONS, mutated
 
 from retake import video
@@ -39,16 +39,16 @@ MUTANTS = 5000
 LIMITS = Limits(stall=5, wall=10, wall_per_frame=0.05)
 ENDS = ("refused", "right", "other tags", "fewer", "wrong pixels", "wrong frames", "crashes", "late")
 SILENT = ("fewer", "wrong pixels", "wrong frames")
-SMOKE = {"mutants": 10}
+SMOKE = {"mutants": 10, "kinds": (*KINDS[:4], *[kind for kind in KINDS if kind.frames is None][:1])}
 
 
-def run(mutants: int = MUTANTS) -> list[dict[str, Any]]:
+def run(mutants: int = MUTANTS, kinds: Sequence[Kind] = KINDS) -> list[dict[str, Any]]:
     """Rows by kind of damage, by codec, by code, and what holds of the whole campaign."""
     by_damage, by_codec, peers = (defaultdict[str, Counter[str]](Counter) for _ in range(3))
     codes = Counter[str]()
     slowest, clean_refused, ruins, peer = 0.0, 0, Counter[str](), Peer()
     with tempfile.TemporaryDirectory(prefix="retake-faults-") as folder:
-        clips = [original(kind, Path(folder)) for kind in KINDS if kind.frames is not None]
+        clips = [original(kind, Path(folder)) for kind in kinds if kind.frames is not None]
         clean_refused = sum(judge(clip, clip.path, LIMITS).verdict != "right" for clip in clips)
         for n, (name, clip, path) in enumerate(_damaged(clips, Path(folder), mutants)):
             outcome = judge(clip, path, LIMITS)
@@ -60,7 +60,7 @@ def run(mutants: int = MUTANTS) -> list[dict[str, Any]]:
             slowest = max(slowest, outcome.seconds)
             if n % 500 == 499:
                 print(f"media: {n + 1} of {mutants}, {dict(sum(by_damage.values(), Counter()))}", file=sys.stderr)
-        ruins = _damaged_ruins(Path(folder), mutants // 10)
+        ruins = _damaged_ruins(Path(folder), mutants // 10, kinds)
     peer.end()
     video.shutdown()
     left = [child for child in psutil.Process().children(recursive=True) if "retake.video.child" in child.cmdline()]
@@ -132,9 +132,9 @@ def _ends(outcome: Outcome) -> list[str]:
     return ["files", end.get(outcome.verdict, outcome.verdict), *["late"] * late]
 
 
-def _damaged_ruins(folder: Path, mutants: int) -> Counter[str]:
+def _damaged_ruins(folder: Path, mutants: int, kinds: Sequence[Kind]) -> Counter[str]:
     """Files that are refused as they are, damaged further."""
-    ruins = [kind.build(folder) for kind in KINDS if kind.frames is None]
+    ruins = [kind.build(folder) for kind in kinds if kind.frames is None]
     data, found = [path.read_bytes() for path in ruins], Counter[str]()
     for seed in range(mutants):
         path = ruins[seed % len(ruins)].with_stem(f"ruin-{seed}")

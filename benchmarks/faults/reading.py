@@ -61,7 +61,7 @@ def spent_so_far() -> float:
     return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
-SMOKE = {"clips": {"sprites:drift": BOXES["sprites:drift"]}}
+SMOKE = {"clips": {"sprites:captioned:7": "[10,10,40,40]"}}  # 16 frames of 64x64
 
 
 def run(clips: dict[str, str] = BOXES) -> list[dict[str, Any]]:
