@@ -7,9 +7,11 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from helpers.command import CHECKOUT
+from helpers.forked import Forked
 
 from benchmarks.faults.disk import HOWS, POWER, Disk
 from retake.errors import IntegrityError
@@ -31,6 +33,19 @@ def test_a_fault_at_a_step_harms_nothing():
         assert {row[name] for name in ("bad", "lost", "stuck", "unexplained", "litter")} == {0}, row
 
 
+def written(root, aside, synced, seed):
+    """A file under its last name, and a folder, when the power goes."""
+    with Disk(root, 6 if synced else 4, "power", seed, aside):
+        with open(root / "a", "wb") as f:
+            f.write(b"0123456789")
+            if synced:
+                os.fsync(f.fileno())
+        os.replace(root / "a", root / "b")
+        if synced:
+            os.fsync(os.open(root, os.O_RDONLY))
+        os.mkdir(root / "c")
+
+
 def test_the_disk_takes_away_what_was_not_synced(tmp_path):
     """The layer itself: without a sync the bytes, or the name, can be gone; with both they never are."""
     for synced in (False, True):
@@ -39,18 +54,7 @@ def test_the_disk_takes_away_what_was_not_synced(tmp_path):
             root, aside = tmp_path / f"{synced}{seed}" / "root", tmp_path / f"{synced}{seed}" / "aside"
             root.mkdir(parents=True)
             aside.mkdir()
-            script = (
-                "import os, sys; from pathlib import Path; from benchmarks.faults.disk import Disk\n"
-                f"with Disk(Path({str(root)!r}), {6 if synced else 4}, 'power', {seed}, Path({str(aside)!r})):\n"
-                f"    with open({str(root / 'a')!r}, 'wb') as f:\n"
-                "        f.write(b'0123456789')\n"
-                f"        {'os.fsync(f.fileno())' if synced else 'pass'}\n"
-                f"    os.replace({str(root / 'a')!r}, {str(root / 'b')!r})\n"
-                f"    {f'd = os.open({str(root)!r}, os.O_RDONLY); os.fsync(d)' if synced else 'pass'}\n"
-                f"    os.mkdir({str(root / 'c')!r})\n"
-            )
-            child = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, capture_output=True, text=True)
-            assert child.returncode == POWER, child.stderr
+            assert Forked(partial(written, root, aside, synced, seed)).wait() == POWER
             target = root / "b"
             lost += not (target.exists() and target.read_bytes() == b"0123456789")
         assert lost == 0 if synced else lost > 3

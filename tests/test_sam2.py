@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("sam2")
 
+from helpers.forked import Forked  # noqa: E402
 from helpers.small_sam2 import (  # noqa: E402
     CLICK,
     CORRECTED,
@@ -153,18 +155,33 @@ def test_real_configurations_have_the_parameters_of_the_catalogue(name):
     assert {n for n, _ in theirs.named_parameters()} == set(as_package(dict(ours.named_parameters())))
 
 
-def test_hydra_is_left_as_it_was_and_importing_loads_nothing(small):
-    code = f"""
+def test_importing_loads_nothing():
+    code = """
 import sys
 from retake.priors.masks import sam2
-assert not {{"torch", "transformers", "sam2", "hydra"}} & set(sys.modules)
-sam2.tracker(sam2.Params(backend="sam2", weights={str(small["sam2"])!r}), (96, 64), None, False)
-from hydra.core.global_hydra import GlobalHydra
-assert not GlobalHydra.instance().is_initialized()
-from flows.settings.compose import compose
-assert compose(["masks=sam2"])["masks"]["name"] == "sam2"
+assert not {"torch", "transformers", "sam2", "hydra"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_hydra_is_left_as_it_was(small):
+    """The package initialises Hydra when it is imported, so it is imported for the first time here: in a fork that
+    forgets it, Hydra and all of Retake, and keeps torch."""
+
+    def anew() -> None:
+        for name in [*sys.modules]:
+            if name.partition(".")[0] in ("sam2", "hydra", "omegaconf", "retake", "tasks", "flows"):
+                del sys.modules[name]
+        fresh = importlib.import_module("retake.priors.masks.sam2")
+        assert "hydra" not in sys.modules
+        fresh.tracker(fresh.Params(backend="sam2", weights=str(small["sam2"])), SIZE, None, False)
+        assert "sam2" in sys.modules
+        hydra = importlib.import_module("hydra.core.global_hydra")
+        assert not hydra.GlobalHydra.instance().is_initialized()
+        compose = importlib.import_module("flows.settings.compose").compose
+        assert compose(["masks=sam2"])["masks"]["name"] == "sam2"
+
+    assert Forked(anew).wait() == 0
 
 
 # ---- what a tracker promises --------------------------------------------------------------------------------------
