@@ -168,6 +168,13 @@ def test_work_of_a_model_is_counted_and_of_a_method_that_does_not_say_is_not_gue
     assert of_model("edit", call([])["params"], 64, 50) is None
 
 
+@pytest.fixture(scope="module")
+def backbone():
+    from retake.diffusion.loading.load import load
+
+    return load(settings(["model=embedded"]).model)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -178,16 +185,15 @@ def test_work_of_a_model_is_counted_and_of_a_method_that_does_not_say_is_not_gue
         ["edit.enter=300", "edit.steps=40"],
     ],
 )
-def test_a_queue_is_asked_at_most_as_often_as_planned(words):
+def test_a_queue_is_asked_at_most_as_often_as_planned(words, backbone):
     """Against what diagonal denoising itself counts, on the very schedule."""
-    from retake.diffusion.loading.load import load
     from retake.diffusion.sampling.fifo import Diagonal
     from retake.diffusion.sampling.windows import Windows
     from retake.methods.moca import asked, levels_below, numbers
     from retake.methods.moca.presets import rule_of
 
     params = call(["model=embedded", "edit=moca", "edit.reference_text=a", *words])["params"]
-    backbone, own = load(params.model), params.settings
+    own = params.settings
     steps, (_, ahead, guidance, by_queue) = own.steps or 64, asked(own, 50, backbone.length, 100)
     enter = rule_of(own.preset, numbers(own)).enter
     diagonal = Diagonal.of(backbone, steps, levels_below(backbone, steps, enter), ahead)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +49,12 @@ def copy(tmp_path: Path, embedded: Path) -> Path:
 
 def opened(weights: Path, **more: object) -> Backbone:
     return load(Model(**small.settings(weights, **more)))
+
+
+@cache
+def plain(weights: Path) -> Backbone:
+    """A model as it comes, loaded once for all who only compare with it."""
+    return opened(weights)
 
 
 def latents() -> torch.Tensor:
@@ -101,7 +107,7 @@ def test_settings_that_contradict_are_refused(wrong: dict) -> None:
 
 def test_folders_of_one_model_are_one_model(animatediff: Path, embedded: Path, tmp_path: Path) -> None:
     """Saved whole by a pipeline, as an image model with its adapter, or with the parts or the adapter elsewhere."""
-    whole = eps(opened(animatediff))
+    whole = eps(plain(animatediff))
     bare = small.save_embedded_like(tmp_path / "bare", joint=False)
     assert torch.equal(eps(opened(bare)), whole)
     shutil.copytree(bare, tmp_path / "parts")
@@ -112,7 +118,7 @@ def test_folders_of_one_model_are_one_model(animatediff: Path, embedded: Path, t
     shutil.move(tmp_path / "net/motion_adapter", tmp_path / "adapter")
     net = {"parts": str(tmp_path / "parts"), "motion": str(tmp_path / "adapter")}
     assert torch.equal(eps(opened(tmp_path / "net", **net)), whole)
-    assert (eps(opened(embedded)) - whole).abs().max() > 1e-4  # it also reads an image: 17 states more
+    assert (eps(plain(embedded)) - whole).abs().max() > 1e-4  # it also reads an image: 17 states more
 
 
 def test_the_older_names_of_a_vaes_attention_load(copy: Path, embedded: Path) -> None:
@@ -129,7 +135,7 @@ def test_the_older_names_of_a_vaes_attention_load(copy: Path, embedded: Path) ->
     assert any("proj_attn" in name for name in state)
     save_file(state, path)
     pixels = torch.rand(1, 2, 3, 32, 32)
-    assert torch.equal(opened(copy).encode(pixels), opened(embedded).encode(pixels))
+    assert torch.equal(opened(copy).encode(pixels), plain(embedded).encode(pixels))
 
 
 def test_loading_says_nothing(
@@ -150,7 +156,7 @@ def test_loading_says_nothing(
 
 def test_another_motion_adapter_replaces_a_networks_own(animatediff: Path, tmp_path: Path) -> None:
     small.motion(seed=99).save_pretrained(tmp_path)
-    assert (eps(opened(animatediff, motion=str(tmp_path))) - eps(opened(animatediff))).abs().max() > 1e-4
+    assert (eps(opened(animatediff, motion=str(tmp_path))) - eps(plain(animatediff))).abs().max() > 1e-4
 
 
 def test_schedule_is_the_weights_own_with_changes(animatediff: Path) -> None:
@@ -173,7 +179,7 @@ def test_half_precision(animatediff: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offload_changes_nothing_without_a_gpu(animatediff: Path, offload: str) -> None:
-    assert torch.equal(eps(opened(animatediff, offload=offload)), eps(opened(animatediff)))
+    assert torch.equal(eps(opened(animatediff, offload=offload)), eps(plain(animatediff)))
 
 
 def test_an_outline_has_nothing_to_bring_layer_by_layer() -> None:
@@ -358,7 +364,7 @@ def test_loras_in_other_formats_are_the_same_lora(animatediff: Path, tmp_path: P
     save_file({renamed(name): value for name, value in state.items()}, other)
     one, two = (opened(animatediff, lora=str(path)) for path in (file, other))
     assert torch.equal(eps(one), eps(two))
-    assert (eps(one) - eps(opened(animatediff))).abs().max() > 1e-3
+    assert (eps(one) - eps(plain(animatediff))).abs().max() > 1e-3
 
 
 # ---- IP-Adapter ----------------------------------------------------------------------------------------------------
@@ -417,13 +423,13 @@ def test_image_adapter_is_diffusers(animatediff: Path, tmp_path: Path) -> None:
         ).sample.transpose(1, 2)
     assert (eps(backbone, condition) - expected).abs().max() < 1e-5
     # Without an image the adapter is silent, and the model is the one without it.
-    assert (eps(backbone) - eps(opened(animatediff))).abs().max() < 1e-6
+    assert (eps(backbone) - eps(plain(animatediff))).abs().max() < 1e-6
     assert (eps(backbone, condition) - eps(backbone)).abs().max() > 1e-3
     with torch.no_grad():
         assert torch.isfinite(backbone.predict(latents(), 600, condition, 5.0).eps).all()
     only = backbone.condition(image=image)
     assert only.positive["image"].shape == (1, 1, 12)
-    assert [site.name for site in backbone.sites()] == [site.name for site in opened(animatediff).sites()]
+    assert [site.name for site in backbone.sites()] == [site.name for site in plain(animatediff).sites()]
     assert not backbone.joint
 
 
@@ -454,7 +460,7 @@ def test_image_adapters_that_do_not_fit(animatediff: Path, tmp_path: Path) -> No
 
 
 def test_checkpoint_lies_over_the_network(embedded: Path, tmp_path: Path) -> None:
-    trained = {name: value + 0.01 for name, value in opened(embedded).network.state_dict().items()}
+    trained = {name: value + 0.01 for name, value in plain(embedded).network.state_dict().items()}
     save_file(trained, tmp_path / "all.safetensors")
     part = {name: value for name, value in trained.items() if "motion_modules" in name}
     (tmp_path / "part").mkdir()

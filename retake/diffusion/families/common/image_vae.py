@@ -22,10 +22,10 @@ def encode(vae: Any, pixels: Tensor, generator: torch.Generator | None = None, c
     The posterior's mean, or with a generator a sample: noise is drawn frame by frame, so it does not depend on `chunk`.
     Raises ConfigError E278 where the VAE gives NaN or infinity.
     """
-    found = []
+    found, device, dtype = [], vae.device, vae.dtype  # asked once: diffusers goes over all weights to say them
     for part in pixels.flatten(0, 1).split(chunk):
         with torch.no_grad():
-            posterior = vae.encode(fold(part.to(vae.device, vae.dtype), folds(vae))).latent_dist
+            posterior = vae.encode(fold(part.to(device, dtype), folds(vae))).latent_dist
         latents = posterior.mean.float()
         if generator is not None:
             where = generator.device
@@ -33,7 +33,7 @@ def encode(vae: Any, pixels: Tensor, generator: torch.Generator | None = None, c
             latents = latents + posterior.std.float() * torch.stack(noise).to(latents.device)
         found.append(latents.to(pixels.device))
     latents = (torch.cat(found) - shift(vae)) * vae.config.scaling_factor
-    return finite(latents, "the VAE's encoder", vae.dtype).unflatten(0, pixels.shape[:2])
+    return finite(latents, "the VAE's encoder", dtype).unflatten(0, pixels.shape[:2])
 
 
 def decode(vae: Any, latents: Tensor, chunk: int = 8) -> Tensor:
@@ -41,12 +41,12 @@ def decode(vae: Any, latents: Tensor, chunk: int = 8) -> Tensor:
 
     Raises ConfigError E278 where the VAE gives NaN or infinity.
     """
-    found = []
+    found, device, dtype = [], vae.device, vae.dtype
     for part in latents.flatten(0, 1).split(chunk):
         part = part.float() / vae.config.scaling_factor + shift(vae)
         with torch.no_grad():
-            pixels = unfold(vae.decode(part.to(vae.device, vae.dtype)).sample, folds(vae))
-        found.append(finite(pixels.float(), "the VAE's decoder", vae.dtype).clamp(-1, 1).to(latents.device))
+            pixels = unfold(vae.decode(part.to(device, dtype)).sample, folds(vae))
+        found.append(finite(pixels.float(), "the VAE's decoder", dtype).clamp(-1, 1).to(latents.device))
     return torch.cat(found).unflatten(0, latents.shape[:2])
 
 

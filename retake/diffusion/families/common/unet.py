@@ -141,7 +141,7 @@ def walk(network: Any, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Te
     Frames stand on the batch axis everywhere, so an embedding of each frame's own timestep is all that it takes. Runs
     in the network's dtype, with gradients where they are enabled.
     """
-    frames, dtype = z.shape[1], network.dtype
+    frames, dtype = z.shape[1], network.conv_in.weight.dtype  # `network.dtype` goes over all weights to say so
     embedded = network.time_embedding(network.time_proj(t.flatten()).to(dtype))
     states: Any = inputs["states"].to(dtype).repeat_interleave(frames, dim=0)
     if adapted(network):
