@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from retake.video import encode
 
 Layer = Callable[[int, np.ndarray], np.ndarray | None]  # (frame number, source tile) -> tile
 TRAIL = 8  # frames of a track's drawn tail
+JUDGED = 400  # px, longest side at which masks are judged: what tells is not finer
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -58,9 +58,9 @@ def stage_report(
         shown = iter(work.open(result))
         names, draw = [*names, "result"], [*draw, lambda t, tile: layers.resize_to(next(shown), size)]
     objects: MaskSeries | None = work.open(masks) if masks else None
-    watch = Watch()
+    watch, judged = Watch(), layers.tile_size(source.width, source.height, JUDGED)
     if objects:
-        names, draw = [*names, "mask"], [*draw, lambda t, tile: layers.overlay_objects(tile, at(t))]
+        names, draw = [*names, "mask"], [*draw, mask_layer(objects, size)]
     if region and differs(area := work.open(region), objects):
         names, draw = [*names, "region"], [*draw, region_layer(area, size)]
     flow: FlowSeries | None = work.open(optical_flow) if optical_flow else None
@@ -77,15 +77,12 @@ def stage_report(
     collected = contact_sheet.Sheet(names, len(source), params.columns)
     blank = np.full((size[1], size[0], 3), layers.BACKDROP, np.uint8)
 
-    @lru_cache(maxsize=1)
-    def at(t: int) -> dict[int, np.ndarray]:
-        assert objects is not None
-        return {i: fitted(objects.object(t, i), size) for i in objects.ids}
-
     def mosaics() -> Iterator[np.ndarray]:
         for t, tile in enumerate(small):
             if objects:
-                watch.add(tile, at(t), resize_flow(flow.backward(t - 1), size) if flow and t else None)
+                followed = {i: fitted(objects.object(t, i), judged) for i in objects.ids}
+                backward = resize_flow(flow.backward(t - 1), judged) if flow and t else None
+                watch.add(layers.resize_to(tile, judged), followed, backward)
             tiles = [layer(t, tile) for layer in draw]
             collected.add(t, [blank if drawn is None else drawn for drawn in tiles], source.seconds(t))
             if t % 8 == 7:
@@ -120,6 +117,11 @@ def depth_scale(depth: DepthSeries) -> float:
         here = depth[t]
         peak, total = max(peak, layers.depth_peak(here)), total + float(here.mean())
     return max(peak, 2 * total / len(depth))
+
+
+def mask_layer(masks: MaskSeries, size: tuple[int, int]) -> Layer:
+    """Every object in its own colour, where there are several."""
+    return lambda t, tile: layers.overlay_objects(tile, {i: fitted(masks.object(t, i), size) for i in masks.ids})
 
 
 def region_layer(region: RegionSeries, size: tuple[int, int]) -> Layer:
