@@ -3,8 +3,8 @@
 Clips: sprites of every shape, hue, texture and ground, 160x160, 24 frames. In each, GrabCut is given six boxes: one
 around the sprite; one that holds half of it; one with a corner of it; one of the ground alone; one within it; one three
 times as large. The masks' overlap (intersection over union) with the true ones, mean over the frames, says what they
-are worth. The weights of retake/health/verdict.py are those of the last table, from the same clips; "left out" are the
-verdicts with weights fitted to the other clips alone, five times a fifth.
+are worth. The weights of retake/health/verdict.py come from sixty other clips of this kind; the last table fits them
+anew to these. "left out": verdicts with weights that were fitted in this run to the other clips, five times a fifth.
 """
 
 from __future__ import annotations
