@@ -12,7 +12,7 @@ plans, with a `Promise` of one. Every prior, method and metric names what it NEE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -51,19 +51,19 @@ class Runner(Protocol):
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
     ) -> Any: ...
 
-    def require(self, reference: str) -> None: ...
+    def require(self, references: Sequence[str]) -> None: ...
 
 
 def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> dict[str, Any]:
     """Call the stages of one edit in order; returns what each made, by stage name.
 
     `until` stops after that stage; its report then shows the layers that exist. Raises what stages raise, and
-    MachineError E302 before any work when a chosen network's weights are not here.
+    MachineError E302 before any work when weights of chosen networks are not here: it names all of them.
     """
     need = closure(p, until)
     for error in config_errors(p, need):
         raise error
-    require_weights(run, p, need)
+    run.require(weights_needed([(p, need)]))
     clip = clip.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
@@ -136,7 +136,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
         )
     for error in config_errors(p, need):
         raise error
-    require_weights(run, p, need | {"metrics"})
+    run.require(weights_needed([(p, need | {"metrics"})]))
     source = source.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
     if hasattr(made["frames"], "meta"):
@@ -255,17 +255,18 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
         latents.check(p.latents, (meta["width"], meta["height"]))
 
 
-def require_weights(run: Runner, p: Settings, need: set[str]) -> None:
-    """Raises MachineError E302, with the command that gets them, for weights of a prior, the method or the diffusion
-    model that are not here. Metrics without weights say so in their place; but a name that does not exist is refused,
-    E250."""
-    for group in CHOICES:
-        if group in need:
-            for reference in p.choices[group].weights.values():
-                run.require(reference)
-    if "latents" in need:
-        for reference in weights_of(p.model).values():
-            run.require(reference)
-    if "metrics" in need:
-        for reference in metrics.weights(p.metrics).values():
-            locate(reference)
+def weights_needed(planned: Iterable[tuple[Settings, set[str]]]) -> list[str]:
+    """References of the weights without which some stages, by their settings, cannot run: those of priors, the method
+    and the diffusion model, each once. Metrics without weights say so in their place; but for a name of theirs that
+    does not exist ConfigError E250 is raised."""
+    found: dict[str, None] = {}
+    for p, need in planned:
+        for group in CHOICES:
+            if group in need:
+                found |= dict.fromkeys(p.choices[group].weights.values())
+        if "latents" in need:
+            found |= dict.fromkeys(weights_of(p.model).values())
+        if "metrics" in need:
+            for reference in metrics.weights(p.metrics).values():
+                locate(reference)
+    return list(found)

@@ -134,7 +134,7 @@ def lines(found: Outlook) -> Iterator[str]:
     if more:
         yield f"and {more} more"
     if found.lacks:
-        yield f"first: {fetch_command(' '.join(found.lacks))}"
+        yield f"first: {fetch_command(found.lacks)}"
 
 
 def totals(found: Outlook) -> Iterator[str]:

@@ -15,6 +15,7 @@ from flows.runners import Local, Plan, Planned
 from flows.settings.compose import settings
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
+from retake.machine.disk import require_writable
 from retake.stage import Outcome
 
 
@@ -54,6 +55,7 @@ def edit(
     place = identity if until == "report" else f"{identity}-until-{until}"
     folder = folder or edits_home() / clip.name / place
     command = command_line(clip, overrides, until)
+    require_writable(folder)
 
     def build() -> Edit:
         made = graph.edit_graph(runner, clip, p, until)

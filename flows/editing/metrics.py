@@ -16,6 +16,7 @@ from flows.runners import Local
 from flows.settings.compose import Settings, compose, settings, validate
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError
+from retake.machine.disk import require_writable
 from retake.params import keyed_params
 from retake.recipe import digest
 from retake.report.metric_rows import companion
@@ -85,6 +86,7 @@ def score(
     keyed = {g: keyed_params(getattr(p, g), store.source_digest) for g in GROUPS}
     identity = digest([clip.digest(store), other.digest(store), keyed])[:12]
     folder = folder or edits_home() / clip.name / f"vs-{other.name[:60]}-{identity}"
+    require_writable(folder)
     said = ["--mask", mask] if mask is not None else []
     command = shlex.join(["retake", "metrics", clip.spec, other.spec, *overrides, *said])
 

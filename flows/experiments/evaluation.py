@@ -32,7 +32,7 @@ from retake.clip import Clip, SpriteClip, open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.lookup import lookup
-from retake.machine.disk import explain_write_errors, write_atomic
+from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.common.crop import whole
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
@@ -90,14 +90,14 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     """
     evaluation, pairs, jobs = prepared(name, overrides)
     arms = [arm for arm in evaluation.arms if any(job.arm == arm for job in jobs)]
-    for arm in arms:
-        p = next(job.settings for job in jobs if job.arm == arm)
-        graph.require_weights(runner, p, graph.closure(p, "metrics"))
+    firsts = [next(job.settings for job in jobs if job.arm == arm) for arm in arms]
+    runner.require(graph.weights_needed((p, graph.closure(p, "metrics")) for p in firsts))
     if evaluation.against is None:
         console.say("note: no differences are taken; evaluation.against=ARM says to which arm")
     found = Found()
     # What was typed is part of the name: a quick look must not replace the table of a long run.
     folder = HOME / (f"{name}-{digest(list(overrides))[:8]}" if overrides else name)
+    require_writable(folder)
     done: dict[str, Any] = {"evaluation": name, "overrides": list(overrides), "pairs": len(pairs)}
     try:
         for n, job in enumerate(jobs):

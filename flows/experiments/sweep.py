@@ -29,7 +29,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
-from retake.machine.disk import explain_write_errors, write_atomic
+from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery_page, intervals
@@ -87,6 +87,9 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
         raise ConfigError("E218", f"no metric here is called {rank!r}", did_you_mean(rank, known))
     home = edits_home() / clip.name
     folder = home / f"sweep-{digest([spec, list(overrides)])[:12]}"
+    for place in (home, folder):
+        require_writable(place)
+    runner.require(graph.weights_needed((point.settings, graph.closure(point.settings)) for point in points))
     found = Found()
     try:
         for n, point in enumerate(points):

@@ -23,7 +23,7 @@ def table(planned: Sequence[Planned]) -> Iterator[str]:
     if forecasts := [p.forecast for p in planned if p.forecast is not None]:
         yield format_total(forecasts)
     if missing := list(dict.fromkeys(reference for p in planned for reference in p.lacks)):
-        yield f"{'first':13} {fetch_command(' '.join(missing))}   ({', '.join(map(size_and_licence, missing))})"
+        yield f"{'first':13} {fetch_command(missing)}   ({', '.join(map(size_and_licence, missing))})"
 
 
 def format_forecast(one: Forecast | None) -> str:
