@@ -63,11 +63,12 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
     need = closure(p, until)
     for error in config_errors(p, need):
         raise error
+    own_masks(p, clip, need)
     run.require(weights_needed([(p, need)]))
     clip = clip.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
-    make_priors(run, p, made, need)
+    make_priors(run, p, made, need, clip)
     priors = {name: made[name] for name in PRIORS if name in made}
 
     if "latents" in need:
@@ -102,7 +103,15 @@ def method(p: Settings) -> dict[str, Any]:
     return {**own, **called, "weights": {**own["weights"], **called["weights"]}}
 
 
-def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) -> None:
+def own_masks(p: Settings, clip: Clip, need: set[str]) -> dict[str, Clip]:
+    """The clip as an input of masks, where its own are asked for. Raises ConfigError E223 for a clip that has none."""
+    if "masks" not in need or not getattr(p.masks, "own", False):
+        return {}
+    clip.masks(p.frames.selection(), (2, 2))
+    return {"clip": clip}
+
+
+def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str], clip: Clip) -> None:
     """Add the priors that are needed to `made`, each from those before it."""
     for name in PRIORS:
         if name not in need:
@@ -111,6 +120,8 @@ def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) 
             made[name] = run(STAGES[name], p.region, masks=made["masks"])
             continue
         upstream = {prior: made[prior] for prior in p.choices[name].needs}
+        if name == "masks":
+            upstream |= own_masks(p, clip, need)
         params = uncorrected(p.masks) if name == "masks" else getattr(p, name)
         made[name] = run(STAGES[name], params, **p.choices[name].call, frames=made["frames"], **upstream)
         if name == "masks":
@@ -145,7 +156,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
     comparable(made["frames"], made["result"])
     check(p, made["frames"], need)
-    make_priors(run, p, made, need)
+    make_priors(run, p, made, need, source)
     made["metrics"] = scored(run, p.metrics, made, made["result"])
     shown = {name: made[name] for name in ("result", *PRIORS) if name in made}
     made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown)

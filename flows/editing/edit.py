@@ -47,7 +47,7 @@ def edit(
     `edits_home()`/<clip>/<id>, with -until-<stage> behind it where it stopped. Raises RetakeError.
     """
     clip = open_clip(clip) if isinstance(clip, str) else clip
-    p = settings(list(overrides))
+    p = settings(list(overrides), clip.spec)
     runner = runner or Local(open_store())
     store = runner.store
     identity = result_folder.edit_id(store, clip, p)
@@ -69,7 +69,7 @@ def edit(
 def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:
     """(edit id, what `edit` would do to each stage). Starts nothing; raises what is wrong with the settings, and with
     the clip as far as its container tells."""
-    opened, p, run = open_clip(clip), settings(list(overrides)), Plan(open_store())
+    opened, p, run = open_clip(clip), settings(list(overrides), clip), Plan(open_store())
     identity = result_folder.edit_id(run.store, opened, p)
     graph.edit_graph(run, opened, p, until)
     return identity, run.planned

@@ -147,7 +147,8 @@ def opened(clip_or_edit: str, overrides: Sequence[str]) -> tuple[Clip, Settings]
         if method == "comparison":  # its settings would make an edit that nobody asked for
             raise ConfigError("E255", f"{folder} compares two clips and is not an edit", f"Give the clip: {spec}")
         return open_clip(spec), validate({**compose([]), **chosen})
-    return open_clip(clip_or_edit), settings(list(overrides))
+    clip = open_clip(clip_or_edit)
+    return clip, settings(list(overrides), clip.spec)
 
 
 def made_for(run: graph.Runner, clip: Clip, p: Settings, stages: Sequence[str]) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def made_for(run: graph.Runner, clip: Clip, p: Settings, stages: Sequence[str]) 
     run.require(graph.weights_needed([(p, need)]))
     made = graph.edit_graph(run, clip, p, "decode" if "decode" in need else "frames")
     graph.check(p, made["frames"], need)
-    graph.make_priors(run, p, made, need - made.keys())
+    graph.make_priors(run, p, made, need - made.keys(), clip)
     return made
 
 

@@ -13,7 +13,7 @@ from flows import graph
 from flows.editing import result_folder
 from flows.places import edits_home, open_store
 from flows.runners import Local
-from flows.settings.compose import Settings, compose, settings, validate
+from flows.settings.compose import Settings, compose, has_region, settings, validate
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError
 from retake.machine.disk import require_writable
@@ -121,12 +121,6 @@ def chosen(overrides: Sequence[str], mask: str | None) -> Settings:
     data = compose([*overrides, "masks=given"])
     data["masks"]["path"] = mask
     return validate(data)
-
-
-def has_region(p: Settings) -> bool:
-    """Whether the settings say where the edited object is."""
-    masks = p.masks
-    return bool(getattr(masks, "path", None) or getattr(masks, "text", None) or getattr(masks, "prompts", dict)())
 
 
 def hand_out(

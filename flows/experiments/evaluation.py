@@ -22,7 +22,7 @@ from flows.datasets.manifest import Row
 from flows.experiments.pairs import read_pairs
 from flows.places import CODE, OUTS, PROJECT
 from flows.runners import Local
-from flows.settings.compose import Settings, compose, lay, validate
+from flows.settings.compose import Settings, compose, for_clip, lay, validate
 from flows.settings.explain import checked_model
 from flows.settings.files import choices
 from flows.settings.overrides import Override, read
@@ -149,7 +149,8 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
             settings = {k: v for k, v in pair.settings.items() if takes(base, k) and k not in of_arm}
             for seed in evaluation.seeds if takes(base, "edit.seed") else evaluation.seeds[:1]:
                 try:
-                    jobs.append(Job(pair, arm, seed, validate(of_pair(base, pair, settings, seed))))
+                    p = for_clip(validate(of_pair(base, pair, settings, seed)), pair.clip)
+                    jobs.append(Job(pair, arm, seed, p))
                 except ConfigError as error:
                     where = f"the pair {pair.id}, arm {arm}: {error.message}"
                     raise ConfigError(error.code, where, error.hint) from error

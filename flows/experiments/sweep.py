@@ -73,7 +73,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     fails is reported and left out.
     """
     clip = open_clip(spec)
-    points, swept = points_of(overrides)
+    points, swept = points_of(overrides, spec)
     for path in sorted({path for point in points for path in files_named(point.settings)}):
         if not os.path.exists(path):
             local_file(path)  # says what is near
@@ -116,7 +116,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     }
 
 
-def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str]]]:
+def points_of(overrides: Sequence[str], spec: str = "") -> tuple[list[Point], dict[str, list[str]]]:
     """All combinations in order, and the swept settings with their values (without seeds). Raises what `settings`
     raises, and ConfigError E218."""
     fixed, axes = [], {}
@@ -132,7 +132,7 @@ def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str
         raise ConfigError("E218", f"{count} combinations", f"Give some values: edit.strength=0.5,1; at most {MOST}.")
     chosen = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     points = [(point, seed) for point in chosen for seed in seeds]
-    return [Point(point, seed, settings([*fixed, *words(point, seed)])) for point, seed in points], axes
+    return [Point(point, seed, settings([*fixed, *words(point, seed)], spec)) for point, seed in points], axes
 
 
 def words(point: Mapping[str, str], seed: str) -> list[str]:
