@@ -104,7 +104,7 @@ def stage_metrics(
         )
         for metric in metrics.values():
             metric.update(sample)
-        if t % 8 == 7:
+        if t % 8 == 7 or t + 1 == len(source):
             work.progress(t + 1, len(source))
 
     found = {name: metric.result() for name, metric in metrics.items()}

@@ -76,7 +76,7 @@ def stage_report(
         for t, tile in enumerate(small):
             tiles = [layer(t, tile) for layer in draw]
             collected.add(t, [blank if drawn is None else drawn for drawn in tiles], source.seconds(t))
-            if t % 8 == 7:
+            if t % 8 == 7 or t + 1 == len(source):
                 work.progress(t + 1, len(source))
             yield layers.mosaic(tiles, size, columns)
 

@@ -483,7 +483,7 @@ def test_clips_are_left_out_by_rule(given, tmp_path):
     assert "8 frames, more than" in reasons[1]
 
 
-class Trouble:
+class Trouble(Silent):
     """An observer that raises once a stage reports progress on a clip, as often as it is told."""
 
     def __init__(self, error: BaseException, times: int, stage: str = "decode") -> None:
@@ -493,8 +493,6 @@ class Trouble:
         if stage == self.stage and self.left:
             self.left -= 1
             raise self.error
-
-    def waiting(self, stage: str) -> None: ...
 
 
 def test_what_may_pass_is_tried_again(given, tmp_path, monkeypatch):

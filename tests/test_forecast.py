@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,15 @@ def test_the_most_similar_result_counts(tmp_path):
     published(store, "edit", ["edit.strength=0.5"], 8.0, 32, 1)
     published(store, "edit", ["edit.strength=0.1", "edit.grow=3"], 50.0, 32, 1)
     assert forecast_of(store, "edit", ["edit.strength=0.6"], 32).seconds == 8.0
+
+
+def test_one_run_on_a_busy_machine_does_not_set_the_time(tmp_path):
+    store = Store(tmp_path)
+    for n, seconds in enumerate((99.0, 98.0, 8.2, 8.0, 8.4, 900.0, 8.1)):
+        published(store, "edit", [f"edit.strength=0.{n + 1}"], seconds, 32, 1)
+        (record,) = [path for path in (store.root / "records" / "edit").iterdir() if path.stat().st_mtime > 100]
+        os.utime(record, (n, n))
+    assert forecast_of(store, "edit", ["edit.strength=0.9"], 32).seconds == 8.2  # of the latest five
 
 
 def test_an_inversion_of_half_the_steps_takes_half_the_time_and_disk(tmp_path):
@@ -147,7 +157,11 @@ def test_a_plan_for_people():
     assert lines[1].startswith(
         "edit          will run  about 3.3 min, up to 44 PFLOP, at most 6.0 GiB on the device; edit."
     )
-    assert lines[3].endswith("1 of 2 stages never ran here, so their time is not known")
+    assert lines[3].startswith(
+        "in all        at least 3.3 min and 1.0 MB on disk (not run here yet: decode), up to 44 PF"
+    )
+    assert list(table([will]))[1].startswith("in all        about 3.3 min, 1.0 MB on disk, up to")
+    assert list(table([may]))[1] == "in all        time not known (none of these stages has run here yet)"
     assert list(table([ran])) == lines[:1]
 
 

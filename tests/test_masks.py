@@ -18,6 +18,7 @@ from retake.errors import ConfigError
 from retake.formats import CHUNK, chunk_name, open_series
 from retake.priors import region
 from retake.priors.masks import grabcut
+from retake.stage import Silent
 from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
@@ -127,12 +128,10 @@ def test_a_killed_correction_goes_on_and_gives_the_same(tmp_path, followed):
     class Stopped(Exception):
         pass
 
-    class StopsAfterAChunk:
+    class StopsAfterAChunk(Silent):
         def progress(self, stage: str, done: int, total: int) -> None:
             if stage == "correction":
                 raise Stopped
-
-        def waiting(self, stage: str) -> None: ...
 
     store = Store(copied(followed, tmp_path / "b"), lambda line: None)
     with pytest.raises(Stopped):

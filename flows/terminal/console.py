@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from flows.terminal.progress import StageProgress
 from retake.machine.disk import format_bytes
 from retake.stage import Outcome
 
@@ -18,31 +19,25 @@ class Console:
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
         self.live = not quiet and sys.stderr.isatty()
-        self._bar: Any = None
-        self._task: Any = None
-        self._stage = ""
+        self._shown = StageProgress()
         self._notes: list[str] = []
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        if not self.live:
-            return
-        if self._stage != stage:
-            self._close()
-            from rich.console import Console as Rich
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    def started(self, stage: str) -> None:
+        if self.live:
+            self._shown.start(stage)
 
-            columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Rich(stderr=True), transient=True)
-            self._bar.start()
-            self._task, self._stage = self._bar.add_task(stage, total=total), stage
-        self._bar.update(self._task, completed=done, total=total)
+    def progress(self, stage: str, done: int, total: int) -> None:
+        if self.live:
+            self._shown.count(stage, done, total)
+
+    def stopped(self, stage: str) -> None:
+        self._shown.stop()
 
     def waiting(self, stage: str) -> None:
         self.say(f"{stage:13} another process is making it; waiting")
 
     def outcome(self, outcome: Outcome) -> None:
         """One line a stage, and below it the notes on its result."""
-        self._close()
         if outcome.stage == "correction":  # the notes on the masks no longer hold
             self._notes.clear()
         self.print_notes()
@@ -63,11 +58,6 @@ class Console:
     def say(self, text: str) -> None:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._stage = None, ""
 
 
 def group_by_reason(reasons: Mapping[str, Reason], most: int) -> tuple[dict[Reason, str], int]:
