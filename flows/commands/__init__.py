@@ -31,6 +31,7 @@ Until = Annotated[
         "decode or metrics. After a prior there is a report of it."
     ),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print technical notes, too.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from flows.terminal.progress import StageProgress
 from retake.machine.disk import format_bytes
+from retake.report.notes import weighed
 from retake.stage import Outcome
 
 Reason = TypeVar("Reason")
@@ -16,11 +17,12 @@ Reason = TypeVar("Reason")
 class Console:
     """Progress and notes on stderr; stdout is left to the command's own output."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
         self.live = not quiet and sys.stderr.isatty()
         self._shown = StageProgress()
         self._notes: list[str] = []
+        self._untold: dict[str, None] = {}  # technical notes
 
     def started(self, stage: str) -> None:
         if self.live:
@@ -50,10 +52,20 @@ class Console:
             self.print_notes()
 
     def print_notes(self) -> None:
-        """Print the notes on the masks, held back until it is clear that no correction follows."""
-        for note in self._notes:
+        """Print the notes on the masks, held back until it is clear that no correction follows; of technical ones only
+        how many there were, at the end, unless all are asked for."""
+        found = weighed(self._notes)
+        for note in (*found.notes, *(found.technical if self.verbose else ())):
             self.say(f"{'':13} note: {note}")
+        self._untold |= dict.fromkeys(() if self.verbose else found.technical)
         self._notes.clear()
+
+    def end(self, where: str = "the report") -> None:
+        """Say how many notes were kept back, and where they stand."""
+        self.print_notes()
+        if count := len(self._untold):
+            self.say(f"{count} technical note{'s' * (count > 1)}: see {where}, or -v")
+        self._untold.clear()
 
     def say(self, text: str) -> None:
         if not self.quiet:
