@@ -97,8 +97,9 @@ class Plan:
         recipe = recipe_of(self.store, stage, params, chosen, {} if waits_for else inputs, lacking=True)
         self._look(stage, params, inputs)
         if waits_for:
-            why = f"depends on {', '.join(waits_for)}; skipped if the same bytes come out again"
             likely = self._forecast(recipe, params)
+            ran_before = f"; reused if {'these come' if len(waits_for) > 1 else 'that comes'} out unchanged"
+            why = f"depends on {', '.join(waits_for)}" + (ran_before if likely.seconds is not None else "")
             self.planned.append(Planned(stage.name, "may run", why, forecast=likely, lacks=lacking(stage, chosen)))
             return Promise(stage.name)
         if lacks := lacking(stage, chosen):

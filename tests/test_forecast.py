@@ -121,11 +121,14 @@ def test_frames_are_counted_before_they_are_decoded(tmp_path):
 
 def test_a_plan_goes_by_what_ran_before(tmp_path):
     shell, clip = Shell(tmp_path), sprite_clip(tmp_path / "clip.mp4", frames=18)
-    words = (clip, "--box", "20,20,80,80", "--until", "frames")
-    first = shell("plan", *words, "--json").data["stages"][0]
+    words = (clip, "--until", "optical_flow")
+    first, flow, _ = shell("plan", *words, "--json").data["stages"]
+    assert flow["why"] == "depends on frames"  # it was never made: there is nothing to reuse
     assert first["forecast"] == {"seconds": None, "bytes": None, "memory": None, "flops": None}
     shell("edit", *words)
-    again = shell("plan", *words, "frames.last=8", "--json").data["stages"][0]
+    again, flow, page = shell("plan", *words, "frames.last=8", "--json").data["stages"]
+    assert page["why"].endswith("; reused if these come out unchanged")
+    assert flow["why"] == "depends on frames; reused if that comes out unchanged"
     took = shell("plan", *words, "--json").data["stages"][0]
     assert again["status"] == "will run"
     assert again["forecast"]["seconds"] == pytest.approx(took["seconds"] / 2, rel=0.01)

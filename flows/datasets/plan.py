@@ -131,7 +131,7 @@ def lines(found: Outlook) -> Iterator[str]:
         )
     yield totals(found)
     aside, more = group_by_reason(found.unreadable, MAX_NAMES)
-    yield from (f"would be set aside: {names}  {reason[:160]}" for reason, names in aside.items())
+    yield from (f"would fail: {names}  {reason[:160]}" for reason, names in aside.items())
     if more:
         yield f"and {more} more"
     if found.lacks:
@@ -151,7 +151,7 @@ def totals(found: Outlook) -> str:
 def nothing(found: Outlook) -> str:
     aside = found.settled.get("quarantined", 0)
     more = f"; {aside} are quarantined: --retry quarantined tries them again" if aside else ""
-    return ("nothing but those to be set aside" if found.unreadable else "nothing to do") + more
+    return ("nothing but those that would fail" if found.unreadable else "nothing to do") + more
 
 
 def runs(found: Outlook) -> int:
