@@ -36,14 +36,15 @@ class StageProgress:
             self.start(stage)
         if done <= 0:
             return
+        bar: Any = self._bar
         now, (then, before) = self._clock(), self._since
         if total != self._total:  # the first count, or another kind: an edit counts steps, then frames
             before = done if self._total else 0
             self._total, self._since = total, (now, done)
-            self._bar.columns = columns(counting=True)
+            bar.columns = columns(counting=True)
         each = (now - then) / (done - before) if done > before else None
         left = "" if each is None else f"{format_duration(each * (total - done))} left"
-        self._bar.update(self._task, completed=done, total=total, left=left)
+        bar.update(self._task, completed=done, total=total, left=left)
 
     def stop(self) -> None:
         """Take the line away."""
