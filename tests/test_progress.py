@@ -35,7 +35,7 @@ def test_frames_are_counted_against_those_that_are_selected(tmp_path, words, cou
 def shown(*counted: tuple[float, int, int]) -> str:
     """What stands on a terminal after (seconds, done, total)."""
     text, now = io.StringIO(), [0.0]
-    progress = StageProgress(Screen(file=text, force_terminal=True, width=120), lambda: now[0])
+    progress = StageProgress(Screen(file=text, force_terminal=True, width=80), lambda: now[0])
     progress.start("edit")
     for now[0], done, total in counted:
         progress.count("edit", done, total)
@@ -49,9 +49,10 @@ def test_a_stage_is_a_name_and_its_seconds_until_there_is_something_to_count():
         assert "0:00:0" in shown(*nothing)
         assert "/" not in shown(*nothing)  # no bar that stands at 0
     assert "16/80" in shown((40.0, 16, 80))
-    assert "about 2.7 min left" in shown((40.0, 16, 80))
+    assert "about 26.7 min left" in shown((40.0, 16, 656))  # and the whole line fits
     # A resumed stage starts high; from its second count on its own pace counts.
     assert "about 48.0 s left" in shown((1.0, 16, 80), (17.0, 32, 80))
+    assert "left" not in shown((40.0, 80, 80))
     steps, frames = (10.0, 10, 10), (30.0, 16, 32)
     assert "16/32" in shown(steps, frames)
     assert "left" not in shown(steps, frames).rpartition("16/32")[2]  # a step says nothing of a frame

@@ -8,6 +8,8 @@ from typing import Any
 
 from flows.planning.table import format_duration
 
+BAR = 24  # columns, so that the line fits into 80
+
 
 class StageProgress:
     """One stage at a time. screen: rich's console, by default standard error; clock: seconds."""
@@ -42,7 +44,7 @@ class StageProgress:
             before = done if self._total else 0
             self._total, self._since = total, (now, done)
             bar.columns = columns(counting=True)
-        each = (now - then) / (done - before) if done > before else None
+        each = (now - then) / (done - before) if before < done < total else None
         left = "" if each is None else f"{format_duration(each * (total - done))} left"
         bar.update(self._task, completed=done, total=total, left=left)
 
@@ -58,5 +60,5 @@ def columns(counting: bool = False) -> tuple[Any, ...]:
     from rich import progress
 
     begin = progress.SpinnerColumn(), progress.TextColumn("{task.description:13}")
-    bar = (progress.BarColumn(), progress.MofNCompleteColumn()) if counting else ()
+    bar = (progress.BarColumn(BAR), progress.MofNCompleteColumn()) if counting else ()
     return *begin, *bar, progress.TimeElapsedColumn(), progress.TextColumn("{task.fields[left]}")
