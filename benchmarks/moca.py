@@ -110,10 +110,10 @@ def compared(question: Question, beside: Sequence[str]) -> list[dict[str, Any]]:
     for row in done["table"]:
         if row["category"] == intervals.ALL:
             of = {value: format_cell(cell) for value, cell in row["values"].items()}
-            rows.append({"table": title, "arm": row["arm"], **of})
+            rows.append({"table": title, "variant": row["arm"], **of})
     for row in done["table"]:
         cells = {value: cell.get("difference") for value, cell in row["values"].items()}
         if row["category"] == intervals.ALL and all(cells.values()):
             of = {value: format_cell(cell) for value, cell in cells.items() if cell}
-            rows.append({"table": f"{question.title}: difference to {question.against}", "arm": row["arm"], **of})
+            rows.append({"table": f"{question.title}: difference to {question.against}", "variant": row["arm"], **of})
     return rows

@@ -46,7 +46,7 @@ def shown(done: dict[str, Any]) -> dict[str, Any]:
     rows = [{key: value for key, value in job.items() if key != "metrics"} for job in done["jobs"]]
     create_table_artifact(rows, key=f"dataset-{artifact_key(done['dataset'])}", description=str(done["counts"]))
     if done["new_bad"]:
-        message = f"{done['new_bad']} edits of {done['dataset']} failed or were set aside; all others are done"
+        message = f"{done['new_bad']} edits of {done['dataset']} failed or were quarantined; all others are done"
         raise SomeFailedError("E700", message, f"The gallery has their reasons: {done['gallery']}")
     return done
 

@@ -18,9 +18,10 @@ from prefect.artifacts import (
 from flows.editing import edit
 from flows.places import open_store
 from flows.runners import Prefect
+from retake.stage import Silent
 
 
-class ProgressArtifacts:
+class ProgressArtifacts(Silent):
     """An observer that keeps one Prefect progress artifact a stage, updated at most at every twentieth."""
 
     def __init__(self) -> None:
@@ -34,8 +35,6 @@ class ProgressArtifacts:
         elif step > self._shown[stage][1]:
             update_progress_artifact(self._shown[stage][0], 5.0 * step)
             self._shown[stage] = (self._shown[stage][0], step)
-
-    def waiting(self, stage: str) -> None: ...
 
 
 @flow(name="edit-clip", persist_result=False)

@@ -12,7 +12,7 @@ plans, with a `Promise` of one. Every prior, method and metric names what it NEE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -51,23 +51,24 @@ class Runner(Protocol):
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
     ) -> Any: ...
 
-    def require(self, reference: str) -> None: ...
+    def require(self, references: Sequence[str]) -> None: ...
 
 
 def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> dict[str, Any]:
     """Call the stages of one edit in order; returns what each made, by stage name.
 
     `until` stops after that stage; its report then shows the layers that exist. Raises what stages raise, and
-    MachineError E302 before any work when a chosen network's weights are not here.
+    MachineError E302 before any work when weights of chosen networks are not here: it names all of them.
     """
     need = closure(p, until)
     for error in config_errors(p, need):
         raise error
-    require_weights(run, p, need)
+    own_masks(p, clip, need)
+    run.require(weights_needed([(p, need)]))
     clip = clip.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
     check(p, made["frames"], need)
-    make_priors(run, p, made, need)
+    make_priors(run, p, made, need, clip)
     priors = {name: made[name] for name in PRIORS if name in made}
 
     if "latents" in need:
@@ -102,7 +103,15 @@ def method(p: Settings) -> dict[str, Any]:
     return {**own, **called, "weights": {**own["weights"], **called["weights"]}}
 
 
-def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) -> None:
+def own_masks(p: Settings, clip: Clip, need: set[str]) -> dict[str, Clip]:
+    """The clip as an input of masks, where its own are asked for. Raises ConfigError E223 for a clip that has none."""
+    if "masks" not in need or not getattr(p.masks, "own", False):
+        return {}
+    clip.masks(p.frames.selection(), (2, 2))
+    return {"clip": clip}
+
+
+def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str], clip: Clip) -> None:
     """Add the priors that are needed to `made`, each from those before it."""
     for name in PRIORS:
         if name not in need:
@@ -111,6 +120,8 @@ def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str]) 
             made[name] = run(STAGES[name], p.region, masks=made["masks"])
             continue
         upstream = {prior: made[prior] for prior in p.choices[name].needs}
+        if name == "masks":
+            upstream |= own_masks(p, clip, need)
         params = uncorrected(p.masks) if name == "masks" else getattr(p, name)
         made[name] = run(STAGES[name], params, **p.choices[name].call, frames=made["frames"], **upstream)
         if name == "masks":
@@ -136,7 +147,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
         )
     for error in config_errors(p, need):
         raise error
-    require_weights(run, p, need | {"metrics"})
+    run.require(weights_needed([(p, need | {"metrics"})]))
     source = source.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}
     if hasattr(made["frames"], "meta"):
@@ -145,7 +156,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
     made["result"] = run(STAGES["frames"], p.frames, clip=result)
     comparable(made["frames"], made["result"])
     check(p, made["frames"], need)
-    make_priors(run, p, made, need)
+    make_priors(run, p, made, need, source)
     made["metrics"] = scored(run, p.metrics, made, made["result"])
     shown = {name: made[name] for name in ("result", *PRIORS) if name in made}
     made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown)
@@ -255,17 +266,18 @@ def check(p: Settings, made: Any, need: set[str]) -> None:
         latents.check(p.latents, (meta["width"], meta["height"]))
 
 
-def require_weights(run: Runner, p: Settings, need: set[str]) -> None:
-    """Raises MachineError E302, with the command that gets them, for weights of a prior, the method or the diffusion
-    model that are not here. Metrics without weights say so in their place; but a name that does not exist is refused,
-    E250."""
-    for group in CHOICES:
-        if group in need:
-            for reference in p.choices[group].weights.values():
-                run.require(reference)
-    if "latents" in need:
-        for reference in weights_of(p.model).values():
-            run.require(reference)
-    if "metrics" in need:
-        for reference in metrics.weights(p.metrics).values():
-            locate(reference)
+def weights_needed(planned: Iterable[tuple[Settings, set[str]]]) -> list[str]:
+    """References of the weights without which some stages, by their settings, cannot run: those of priors, the method
+    and the diffusion model, each once. Metrics without weights say so in their place; but for a name of theirs that
+    does not exist ConfigError E250 is raised."""
+    found: dict[str, None] = {}
+    for p, need in planned:
+        for group in CHOICES:
+            if group in need:
+                found |= dict.fromkeys(p.choices[group].weights.values())
+        if "latents" in need:
+            found |= dict.fromkeys(weights_of(p.model).values())
+        if "metrics" in need:
+            for reference in metrics.weights(p.metrics).values():
+                locate(reference)
+    return list(found)

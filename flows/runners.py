@@ -5,7 +5,7 @@ All three make the same recipe of the same inputs, so what Plan says is what the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,8 +97,9 @@ class Plan:
         recipe = recipe_of(self.store, stage, params, chosen, {} if waits_for else inputs, lacking=True)
         self._look(stage, params, inputs)
         if waits_for:
-            why = f"depends on {', '.join(waits_for)}; skipped if the same bytes come out again"
             likely = self._forecast(recipe, params)
+            ran_before = f"; reused if {'these come' if len(waits_for) > 1 else 'that comes'} out unchanged"
+            why = f"depends on {', '.join(waits_for)}" + (ran_before if likely.seconds is not None else "")
             self.planned.append(Planned(stage.name, "may run", why, forecast=likely, lacks=lacking(stage, chosen)))
             return Promise(stage.name)
         if lacks := lacking(stage, chosen):
@@ -129,9 +130,10 @@ class Plan:
         elif stage.name == "inversion":
             self.steps = params.settings.steps
 
-    def require(self, reference: str) -> None:
+    def require(self, references: Sequence[str]) -> None:
         """A plan may name weights that are not here: it says so. Raises ConfigError E250 for a name that is none."""
-        local.locate(reference)
+        for reference in references:
+            local.locate(reference)
 
     def _forecast(self, recipe: Recipe, params: Any) -> Forecast:
         return forecast(self.store, recipe, params, self.frames, self.steps, self.known)
@@ -160,9 +162,9 @@ class Local:
             self.on_outcome(outcome)
         return outcome
 
-    def require(self, reference: str) -> None:
+    def require(self, references: Sequence[str]) -> None:
         """Raises MachineError E302 for weights that are not here, E250 for a name that is none."""
-        local.require(reference)
+        local.require_all(references)
 
     def outcome(self, stage: Stage, params: Any, chosen: Chosen, inputs: Mapping[str, Any]) -> Outcome:
         """Find or make one stage's result."""

@@ -87,8 +87,11 @@ def stage(
 
 
 class Observer(Protocol):
-    """Receives the progress of a stage."""
+    """Receives the progress of a stage: that it began in this process, how much is done, and that it ended, also
+    where it failed; or that another process is at it."""
 
+    def started(self, stage: str) -> None: ...
+    def stopped(self, stage: str) -> None: ...
     def progress(self, stage: str, done: int, total: int) -> None: ...
     def waiting(self, stage: str) -> None: ...
 
@@ -96,6 +99,8 @@ class Observer(Protocol):
 class Silent:
     """An observer that says nothing."""
 
+    def started(self, stage: str) -> None: ...
+    def stopped(self, stage: str) -> None: ...
     def progress(self, stage: str, done: int, total: int) -> None: ...
     def waiting(self, stage: str) -> None: ...
 
@@ -238,12 +243,15 @@ def compute(
         with store.scratch() as scratch, memory.peak_memory() as peak:
             mark = sources.mark if sources else ""
             work = partial(Work, store, stage, key, scratch, observer, mark, recipe.weights)
+            observer.started(stage.name)
             try:
                 artifact = within_memory(work, params, inputs)
             except Exception:
                 if sources:  # a file that is written while it is read looks damaged: say what it is
                     sources()
                 raise
+            finally:
+                observer.stopped(stage.name)
         if sources:
             sources()
         seconds = time.perf_counter() - begun

@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Frames
-from retake.clip import Clip
+from retake.clip import Clip, ClipInfo, select_indices
+from retake.errors import ConfigError, MediaError
 from retake.formats import CHUNK, TIMES, pack
 from retake.stage import Work, stage
 from retake.video import Selection
@@ -70,6 +71,14 @@ def unusual_length(times: list[float], end: float | None, fps: float, variable: 
     return {"last_length": length} if abs(length - usual) > ROUNDING else {}
 
 
+def selected(selection: Selection, info: ClipInfo) -> int:
+    """How many frames a selection is likely to leave: exactly so where the clip has one rate."""
+    try:
+        return sum(1 for _ in select_indices(selection, info.frames, info.fps))
+    except (ConfigError, MediaError):  # what its real times say is found out by decoding
+        return info.frames
+
+
 @stage("frames", version=3, makes="frames", backends=("av", "decord", "opencv-python-headless"))
 def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     """Decode in a child process, in chunks; timestamps are the source's own."""
@@ -77,7 +86,7 @@ def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
     size = working_size(info.width, info.height, params.short_side)
     notes = list(info.notes)
     reading = {"backend": params.decoder, "on_damage": params.on_damage, "on_note": notes.append}
-    done = len(work.done)
+    done, expected = len(work.done), selected(params.selection(), info)
     rgb: list[np.ndarray] = []
     times: list[float] = []
 
@@ -92,9 +101,10 @@ def stage_frames(work: Work, params: Params, clip: Clip) -> Frames:
         times.append(seconds)
         if len(times) % CHUNK == 0:
             commit()
-            work.progress(len(times), info.frames)
+            work.progress(len(times), max(expected, len(times)))
     if rgb:
         commit()
+    work.progress(len(times), len(times))
     work.add(TIMES, pack({"seconds": np.array(times)}))
     fps = params.fps or info.fps
     variable = uneven(times, fps)

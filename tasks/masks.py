@@ -7,13 +7,14 @@ before its frame as they are, and goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from retake.artifact import Artifact, Frames, Masks
+from retake.clip import Clip
 from retake.formats import (
     CHUNK,
     FlowSeries,
@@ -30,18 +31,28 @@ from retake.formats import (
 from retake.lookup import lookup
 from retake.priors.masks.prompt import Correction, Followed, Moment, Prompted, Tracker, scaled
 from retake.stage import Work, stage
+from retake.video import Selection
 
 BACKENDS = ("opencv-python-headless",)
 Found = dict[int, dict[int, Followed]]  # frame -> object id -> mask
 
 
 @stage("masks", version=2, makes="masks", backends=BACKENDS, group="priors.masks")
-def stage_masks(work: Work, params: Any, frames: Frames, optical_flow: Artifact | None = None) -> Masks:
-    """From the prompt frame to the clip's end, then back to its start; masks that exist from first to last."""
+def stage_masks(
+    work: Work, params: Any, frames: Frames, optical_flow: Artifact | None = None, clip: Clip | None = None
+) -> Masks:
+    """From the prompt frame to the clip's end, then back to its start; masks that exist from first to last. `clip`:
+    one whose own masks are taken."""
     series: FrameSeries = work.open(frames)
     module = lookup("priors.masks", params.name)
+    size = series.width, series.height
+    if clip is not None:
+        own = clip.masks(Selection(**series.meta["selection"]), size)
+        taken = ({i: m for i, m in one.items() if params.object in (None, i)} for one in own)
+        return finished(work, params, series, read_through(work, taken, len(series)))
     if not hasattr(module, "tracker"):
-        return finished(work, params, series, read_through(work, params, module, series))
+        found = module.masks(params.path, params, len(series), size)
+        return finished(work, params, series, read_through(work, found, len(series)))
     follow(Following(work, params, module, series, work.open(optical_flow) if optical_flow else None))
     return finished(work, params, series)
 
@@ -201,17 +212,16 @@ def as_followed(masks: MaskSeries, t: int) -> dict[int, Followed]:
 # ---- masks that exist --------------------------------------------------------------------------------------------
 
 
-def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> list[str]:
+def read_through(work: Work, masks: Iterable[dict[int, np.ndarray]], count: int) -> list[str]:
     """Masks that are there already, chunk by chunk. Returns the notes on them."""
-    masks = module.masks(params.path, params, len(series), (series.width, series.height))
     pending: list[dict[int, np.ndarray]] = []
     for t, found in enumerate(masks):
         pending.append(found)
-        if t + 1 in (len(series), (t // CHUNK + 1) * CHUNK):
+        if t + 1 in (count, (t // CHUNK + 1) * CHUNK):
             if t // CHUNK not in work.done:
                 work.commit(t // CHUNK, given_tensors(pending))
             pending = []
-            work.progress(t + 1, len(series))
+            work.progress(t + 1, count)
     return list(getattr(masks, "notes", []))
 
 

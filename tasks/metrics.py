@@ -104,7 +104,7 @@ def stage_metrics(
         )
         for metric in metrics.values():
             metric.update(sample)
-        if t % 8 == 7:
+        if t % 8 == 7 or t + 1 == len(source):
             work.progress(t + 1, len(source))
 
     found = {name: metric.result() for name, metric in metrics.items()}
@@ -147,7 +147,7 @@ def load_metrics(params: Params, keyed: Mapping[str, str]) -> tuple[dict[str, An
         for role, reference in absent.items():
             # One metric with two networks says of each value which of them it lacks; the others lack all.
             lost = [v for v in module.DESCRIPTIONS if not hasattr(module, "without") or v.startswith(role)]
-            weights, how = local.size_and_licence(reference), local.fetch_command(reference)
+            weights, how = local.size_and_licence(reference), local.fetch_command([reference])
             needs_it = f"unavailable: needs {weights}, get it with: {how}"
             also = [module.OF_A_DATASET] if hasattr(module, "OF_A_DATASET") else []
             reasons |= dict.fromkeys(lost, "; ".join([needs_it, *also]))

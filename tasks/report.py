@@ -85,7 +85,7 @@ def stage_report(
                 watch.add(layers.resize_to(tile, judged), followed, backward)
             tiles = [layer(t, tile) for layer in draw]
             collected.add(t, [blank if drawn is None else drawn for drawn in tiles], source.seconds(t))
-            if t % 8 == 7:
+            if t % 8 == 7 or t + 1 == len(source):
                 work.progress(t + 1, len(source))
             yield layers.mosaic(tiles, size, columns)
 

@@ -101,7 +101,7 @@ CASES = {
         edit("good.mp4", "frames.first=9", "frames.last=3"), 2, "E210", "first <= last"
     ),
     # the box and the mask
-    "no box": Case(("edit", "good.mp4", PROPAGATE), 2, "E222", "--box x0,y0,x1,y1"),
+    "no box": Case(("edit", "good.mp4", PROPAGATE), 2, "E222", "--box x0,y0,x1,y1.*`retake frame CLIP 0`"),
     "half a box": Case(("edit", "good.mp4", "--box", "20,20"), 2, "E221", "--box x0,y0,x1,y1"),
     "words for a box": Case(("edit", "good.mp4", "--box", "the,dog,over,there"), 2, "E221", "--box x0,y0,x1,y1"),
     "not numbers": Case(("edit", "good.mp4", "--box", "nan,0,inf,9"), 2, "E221", "--box x0,y0,x1,y1"),
@@ -162,6 +162,14 @@ CASES = {
     "weights that are not here": Case(
         edit("good.mp4", "optical_flow=raft"), 5, "E302", "retake weights raft_large", where={"TORCH_HOME": "/nowhere"}
     ),
+    "weights of several networks": Case(
+        ("edit", "good.mp4", *BOX, "optical_flow=raft", "edit=sdedit", "edit.prompt=a", "model=animatediff"),
+        5,
+        "E302",
+        "retake weights raft_large stable_diffusion_v1_5 animatediff_v1_5_2",
+        "4265 MB",
+        where=dict.fromkeys(("TORCH_HOME", "HF_HOME", "HF_HUB_CACHE"), "/nowhere"),
+    ),
     "a mask said twice": Case(("metrics", "good.mp4", "good.mp4", "--mask", "black", *BOX), 2, "E229", "one of them"),
     "a setting without a say": Case(("metrics", "good.mp4", "good.mp4", "edit.strength=1"), 2, "E205", "Drop it"),
     "a region of nothing": Case(("metrics", "good.mp4", "good.mp4", "region.steps=[largest]"), 2, "E229", "--mask"),
@@ -200,6 +208,33 @@ def test_bad_input_is_told_with_a_code_and_a_next_step(name, retake, monkeypatch
     assert set(machine.error) == {"code", "message", "hint"}
     assert machine.error["code"] == case.code
     assert re.search(case.hint, machine.error["hint"])
+
+
+REFUSED = {
+    "edit": edit("good.mp4"),
+    "sweep": ("sweep", "good.mp4", *BOX, PROPAGATE, "edit.strength=0.5,1"),
+    "metrics": ("metrics", "good.mp4", "good.mp4"),
+    "export": ("export", "good.mp4", "--what", "frames"),
+    "export elsewhere": ("export", "good.mp4", "--what", "frames", "--out", "/dev/null/out"),
+    "dataset": ("dataset", "clips.csv", PROPAGATE),
+    "evaluate": ("evaluate", "moca", "evaluation.first=1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_results_folder_that_cannot_be_written_is_refused_before_a_stage_runs(
+    name, retake, given, monkeypatch, tmp_path
+):
+    from flows.experiments import evaluation
+
+    (given / "clips.csv").write_text('id,clip,masks.box\na,good.mp4,"20,20,80,80"\n')
+    for variable in ("RETAKE_EDITS", "RETAKE_DATASETS"):
+        monkeypatch.setenv(variable, "/dev/null")
+    monkeypatch.setenv("RETAKE_STORE", str(tmp_path))
+    monkeypatch.setattr(evaluation, "HOME", Path("/dev/null/evaluations"))
+    refused = retake(*REFUSED[name])
+    assert (refused.code, "E502 cannot write to /dev/null" in refused.err) == (5, True), refused.err
+    assert not list(tmp_path.rglob("*.json"))  # no result was made
 
 
 def test_a_plan_refuses_what_it_can_know(retake):

@@ -226,7 +226,7 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     for words, what in (
         (["masks.box=null", reference], "masks=grabcut needs to know what to follow. Give masks.box"),
         (["masks=given", reference], "masks=given needs masks.path"),
-        ([box], "propagate has nothing to carry. Give edit.reference=IMAGE"),
+        ([box], "no picture to insert. Give edit.reference=IMAGE"),
         ([box, "edit=sdedit", "edit.prompt=a", "edit.source=inversion", "edit.steps=3"], "Set inversion.steps=3"),
         ([box, reference, "tracks.queries=points"], "tracks.queries=points has no tracks.points"),
     ):
@@ -375,7 +375,7 @@ def test_a_plan_of_a_dataset_is_what_the_run_then_does(given, tmp_path):
     assert first.stages["frames"] == {"cached": 0, "will run": 3, "may run": 0}
     assert first.stages["report"] == {"cached": 0, "will run": 0, "may run": 3}
     assert (first.seconds, first.unknown, list(first.unreadable)) == (0, 9 * 3, ["empty/edit", "text/edit"])
-    assert "E402" in next(line for line in plan.lines(first) if "would be set aside: text" in line)
+    assert "E402" in next(line for line in plan.lines(first) if "would fail: text" in line)
     assert not (tmp_path / "datasets").exists()
     run(folder, given)
     again = planned()
@@ -483,7 +483,7 @@ def test_clips_are_left_out_by_rule(given, tmp_path):
     assert "8 frames, more than" in reasons[1]
 
 
-class Trouble:
+class Trouble(Silent):
     """An observer that raises once a stage reports progress on a clip, as often as it is told."""
 
     def __init__(self, error: BaseException, times: int, stage: str = "decode") -> None:
@@ -493,8 +493,6 @@ class Trouble:
         if stage == self.stage and self.left:
             self.left -= 1
             raise self.error
-
-    def waiting(self, stage: str) -> None: ...
 
 
 def test_what_may_pass_is_tried_again(given, tmp_path, monkeypatch):

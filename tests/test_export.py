@@ -449,7 +449,7 @@ def test_a_folder_appears_whole_or_not_at_all(home, tmp_path, monkeypatch):
 def test_what_settings_alone_tell_is_refused_before_anything_runs(tmp_path):
     run = runner(tmp_path)
     with pytest.raises(ConfigError) as caught:
-        export(CLIP, ["masks"], tmp_path / "out", runner=run)
+        export(CLIP, ["masks"], tmp_path / "out", ["masks.points=[[3,3,0]]"], runner=run)
     assert caught.value.code == "E222"
     assert "--box" in (caught.value.hint or "")
     assert not run.outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,15 @@ def test_the_most_similar_result_counts(tmp_path):
     assert forecast_of(store, "edit", ["edit.strength=0.6"], 32).seconds == 8.0
 
 
+def test_one_run_on_a_busy_machine_does_not_set_the_time(tmp_path):
+    store = Store(tmp_path)
+    for n, seconds in enumerate((99.0, 98.0, 8.2, 8.0, 8.4, 900.0, 8.1)):
+        published(store, "edit", [f"edit.strength=0.{n + 1}"], seconds, 32, 1)
+        (record,) = [path for path in (store.root / "records" / "edit").iterdir() if path.stat().st_mtime > 100]
+        os.utime(record, (n, n))
+    assert forecast_of(store, "edit", ["edit.strength=0.9"], 32).seconds == 8.2  # of the latest five
+
+
 def test_an_inversion_of_half_the_steps_takes_half_the_time_and_disk(tmp_path):
     store = Store(tmp_path)
     published(store, "inversion", ["inversion.steps=50"], 60.0, 16, 1000)
@@ -111,11 +121,14 @@ def test_frames_are_counted_before_they_are_decoded(tmp_path):
 
 def test_a_plan_goes_by_what_ran_before(tmp_path):
     shell, clip = Shell(tmp_path), sprite_clip(tmp_path / "clip.mp4", frames=18)
-    words = (clip, "--box", "20,20,80,80", "--until", "frames")
-    first = shell("plan", *words, "--json").data["stages"][0]
+    words = (clip, "--until", "optical_flow")
+    first, flow, _ = shell("plan", *words, "--json").data["stages"]
+    assert flow["why"] == "depends on frames"  # it was never made: there is nothing to reuse
     assert first["forecast"] == {"seconds": None, "bytes": None, "memory": None, "flops": None}
     shell("edit", *words)
-    again = shell("plan", *words, "frames.last=8", "--json").data["stages"][0]
+    again, flow, page = shell("plan", *words, "frames.last=8", "--json").data["stages"]
+    assert page["why"].endswith("; reused if these come out unchanged")
+    assert flow["why"] == "depends on frames; reused if that comes out unchanged"
     took = shell("plan", *words, "--json").data["stages"][0]
     assert again["status"] == "will run"
     assert again["forecast"]["seconds"] == pytest.approx(took["seconds"] / 2, rel=0.01)
@@ -147,7 +160,11 @@ def test_a_plan_for_people():
     assert lines[1].startswith(
         "edit          will run  about 3.3 min, up to 44 PFLOP, at most 6.0 GiB on the device; edit."
     )
-    assert lines[3].endswith("1 of 2 stages never ran here, so their time is not known")
+    assert lines[3].startswith(
+        "in all        at least 3.3 min and 1.0 MB on disk (not run here yet: decode), up to 44 PF"
+    )
+    assert list(table([will]))[1].startswith("in all        about 3.3 min, 1.0 MB on disk, up to")
+    assert list(table([may]))[1] == "in all        time not known (none of these stages has run here yet)"
     assert list(table([ran])) == lines[:1]
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from retake.errors import ConfigError
 from retake.formats import CHUNK, chunk_name, open_series
 from retake.priors import region
 from retake.priors.masks import grabcut
+from retake.stage import Silent
 from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
@@ -126,12 +128,10 @@ def test_a_killed_correction_goes_on_and_gives_the_same(tmp_path, followed):
     class Stopped(Exception):
         pass
 
-    class StopsAfterAChunk:
+    class StopsAfterAChunk(Silent):
         def progress(self, stage: str, done: int, total: int) -> None:
             if stage == "correction":
                 raise Stopped
-
-        def waiting(self, stage: str) -> None: ...
 
     store = Store(copied(followed, tmp_path / "b"), lambda line: None)
     with pytest.raises(Stopped):
@@ -218,6 +218,29 @@ def test_a_note_counts_empty_frames_chunk_by_chunk_and_object_by_object(tmp_path
     (note,) = found["masks"].meta["notes"]
     assert note.startswith("the mask of object 1 is empty")
     assert f"{empty[1][0]}" in note
+
+
+def test_a_scene_is_followed_by_its_own_mask_where_nobody_says_what_to_follow(tmp_path):
+    p = settings(["frames.first=3", "frames.last=20"], "sprites:cross")
+    runner, _, series = made(tmp_path / "store", p)
+    assert ran(runner) == ["frames", "masks"]
+    assert series.ids == (1,)
+    for t in range(18):
+        np.testing.assert_array_equal(series.object(t, 1), CROSS.mask(3 + t, 0))
+    both = made(tmp_path / "store", settings(["masks=given", "masks.own=true", "frames.last=0"]))[2]
+    assert both.ids == (1, 2)
+    assert cross().masks == settings([f"masks.box={box_around(CROSS.mask(0, 0))}"], "sprites:cross").masks
+    assert settings([], "clip.mp4").masks.name == "grabcut"
+
+
+def test_only_a_scene_knows_its_masks(tmp_path):
+    (tmp_path / "clip").mkdir()
+    cv2.imwrite(str(tmp_path / "clip" / "0.png"), np.zeros((48, 64, 3), np.uint8))
+    own = settings(["masks=given", "masks.own=true"])
+    with pytest.raises(ConfigError, match="E223"):
+        made(tmp_path / "store", own, clip=str(tmp_path / "clip"))
+    with pytest.raises(ConfigError, match="E223"):
+        made(tmp_path / "store", settings(["masks=given", "masks.own=true", "masks.path=masks"]))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ import pytest
 from helpers.command import Child, CommandResult, Shell, reference, sprite_clip
 from helpers.small_disk import small_disk
 
+from retake.stage import Silent
+
 BOX = ("--box", "20,20,80,80")
 
 
@@ -83,7 +85,7 @@ def wait_for(what: Callable[[], object], seconds: float = 60) -> object:
     return found
 
 
-class Watch:
+class Watch(Silent):
     """Remembers how far each stage said it was."""
 
     def __init__(self) -> None:
@@ -91,8 +93,6 @@ class Watch:
 
     def progress(self, stage: str, done: int, total: int) -> None:
         self.heard.setdefault(stage, []).append(done)
-
-    def waiting(self, stage: str) -> None: ...
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -28,9 +28,10 @@ Until = Annotated[
     str,
     typer.Option(
         help="Stop after this stage: frames, optical_flow, depth, masks, region, tracks, latents, inversion, edit, "
-        "decode or metrics. After a prior there is a report of it."
+        "decode or metrics. There is a report of what was made."
     ),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print technical notes, too.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

@@ -32,13 +32,13 @@ def dataset(
         ),
     ] = None,
     retry: Annotated[
-        str, typer.Option(help="With the value quarantined: also try again the edits that were set aside.")
+        str, typer.Option(help="With the value quarantined: also try again the edits that an earlier run gave up.")
     ] = "",
     only_plan: Annotated[bool, typer.Option("--plan", help="Only report what the run would take.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make every edit of every clip of a dataset; faulty clips are set aside. Example: retake dataset clips.csv
-    edit.reference=cat.png."""
+    """Make every edit of every clip of a dataset; clips that fail are listed with the error, the rest is done.
+    Example: retake dataset clips.csv edit.reference=cat.png."""
     from flows.terminal.console import Console
 
     chosen, rest = split_runner(split_manifest(list(words or [])))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Box, Clip, Debug, Json, Overrides, Until, app
+from flows.commands import Box, Clip, Debug, Json, Overrides, Until, Verbose, app
 from flows.terminal.arguments import check_clip, server_answers, split_runner, with_box
 from flows.terminal.exits import answer, show, stop_at_once
 
@@ -20,6 +20,7 @@ def edit(
     box: Box = None,
     until: Until = "report",
     as_json: Json = False,
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
     """Edit a clip. Example: retake edit dog.mp4 --box 70,40,300,460 edit.reference=cat.png"""
@@ -32,7 +33,7 @@ def edit(
 
     check_clip(clip)
     chosen, rest = split_runner(with_box(overrides, box))
-    console = Console(quiet=as_json)
+    console = Console(as_json, verbose)
     if chosen == "prefect" or (chosen == "auto" and server_answers(console.say)):
         from flows.edit import edit_clip
 
@@ -46,6 +47,7 @@ def edit(
         return
     reused = sum(s["status"] == "cached" for s in done["stages"])
     total = sum(s["bytes"] for s in done["stages"])
+    console.end()
     console.say(f"\nedit {done['edit']}: {len(done['stages'])} stages, {reused} from the store, {format_bytes(total)}")
     for identity, found in done["health"].items():
         console.say(f"{'mask' if len(done['health']) == 1 else f'mask {identity}':8} {said(found)}")
@@ -125,6 +127,7 @@ def metrics(
     ] = None,
     box: Box = None,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score any result against its source. Example: retake metrics dog.mp4 theirs.mp4 --mask masks/ metrics=all"""
     from flows.editing import metrics as score
@@ -134,9 +137,10 @@ def metrics(
 
     for clip in (source, result):
         check_clip(clip)
-    console = Console(quiet=as_json)
+    console = Console(as_json, verbose)
     _, rest = split_runner(with_box(overrides, box))
     found = score.score(source, result, rest, mask=mask, runner=Local(open_store(), console, console.outcome))
+    console.end()
     answer(as_json, found.as_json(), found.lines(), found.outputs)
 
 
@@ -186,6 +190,7 @@ def export(
     tracks_format: Annotated[str, typer.Option(help="npz or json.")] = "npz",
     box: Box = None,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Write flow, depth, masks or tracks as files for other tools. Example: retake export dog.mp4 --what flow,tracks"""
     from flows.editing import export as room
@@ -196,11 +201,12 @@ def export(
 
     check_clip(clip)
     _, rest = split_runner(with_box(overrides, box))
-    console = Console(quiet=as_json)
+    console = Console(as_json, verbose)
     formats = room.Formats(flow_format, depth_format, tracks_format)
     names = [name.strip() for name in what.split(",") if name.strip()]
     runner = Local(open_store(), console, console.outcome)
     done = room.export(clip, names, out, rest, formats=formats, runner=runner)
+    console.end("manifest.json")
     console.say(f"\n{done['files']} files, {format_bytes(int(done['bytes']))}")
     answer(as_json, done, (), {name: done[name] for name in ("manifest", *names)})
 

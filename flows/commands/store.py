@@ -59,7 +59,7 @@ def pin(
     off: Annotated[bool, typer.Option("--off", help="Remove the pin.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Protect an edit and all results that it uses from gc."""
+    """Protect an edit and all results that it uses from `retake gc`."""
     from flows.upkeep import housekeeping
 
     done = housekeeping.pin(edit, not off)

@@ -28,7 +28,7 @@ from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import MachineError, RetakeError
-from retake.machine.disk import explain_write_errors, write_atomic
+from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.recipe import digest
 from retake.store import Store
 
@@ -59,6 +59,8 @@ class Batch:
     def __post_init__(self) -> None:
         self.home = claim_home(self.work, self.runner.store)
         self.to = OUTS if self.record else self.home
+        for place in (self.home, self.to):
+            require_writable(place)
         self.store, self.rules = self.runner.store, self.work.dataset.skip
         self.states, self.marks = States(self.home / "states.jsonl"), Marks(self.store)
         self.began, self.worked, self.new_bad = time.monotonic(), 0, 0

@@ -15,7 +15,7 @@ from flows import graph
 from flows.datasets.manifest import ManifestError, Row, read_rows
 from flows.datasets.sources import entry, list_clips, no_clip
 from flows.places import PROJECT
-from flows.settings.compose import Settings, validate
+from flows.settings.compose import Settings, for_clip, validate
 from flows.settings.dataset import ClipEntry, Dataset, Entry, Rules, overlaid
 from flows.settings.explain import taken
 from retake.clip import Clip, open_clip, slug
@@ -128,7 +128,7 @@ class CheckedJob:
 def check_job(common: Mapping[str, Any], clip: ClipEntry, edit: Entry) -> CheckedJob:
     """The settings of a clip and an edit, looked at before anything runs."""
     try:
-        p = validate(overlaid(common, clip, edit))
+        p = for_clip(validate(overlaid(common, clip, edit)), clip.clip)
     except ConfigError as error:
         return CheckedJob(None, faults(common, clip, edit, error))
     missing = [f"no such file: {path}" for path in files_named(p) if not os.path.exists(path)]

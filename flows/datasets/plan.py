@@ -15,11 +15,10 @@ from flows.datasets import outputs
 from flows.datasets.fingerprint import Marks
 from flows.datasets.jobs import Work, broken_rule
 from flows.datasets.states import GOOD, SETTLED, States
-from flows.planning.table import format_duration, format_flops
+from flows.planning.table import format_duration, format_flops, total_cost
 from flows.runners import Plan, Planned
 from flows.terminal.console import group_by_reason
 from retake.errors import RetakeError
-from retake.machine.disk import format_bytes
 from retake.store import Store
 from retake.weights.local import fetch_command
 
@@ -31,11 +30,11 @@ OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where 
 
 @dataclass
 class Outlook:
-    """Counts of stages by what would happen, and what those that would run are likely to take. unknown: stages of
-    which nothing alike ever ran here; unreadable: edits that the run would set aside, with the reason, as far as the
-    clip's container tells; why: how often a stage would run for which reason, among the first edits that are not
-    settled, which are `explained`; waiting: files that were written less than `settle` seconds ago, which a run would
-    leave for the next one.
+    """Counts of stages by what would happen, and what those that would run are likely to take. unknown: how many of
+    them are of a kind that never ran here, which are the stages of `never_ran`; unreadable: edits that the run would
+    set aside, with the reason, as far as the clip's container tells; why: how often a stage would run for which reason,
+    among the first edits that are not settled, which are `explained`; waiting: files that were written less than
+    `settle` seconds ago, which a run would leave for the next one.
     """
 
     jobs: int = 0
@@ -46,6 +45,7 @@ class Outlook:
     bytes: int = 0
     flops: int = 0
     unknown: int = 0
+    never_ran: list[str] = field(default_factory=list)
     lacks: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     why: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -68,6 +68,7 @@ class Outlook:
             return
         if planned.forecast.seconds is None:
             self.unknown += 1
+            self.never_ran += [planned.stage] * (planned.stage not in self.never_ran)
         self.seconds += planned.forecast.seconds or 0.0
         if with_model and planned.stage in OF_A_MODEL:
             self.device_seconds += planned.forecast.seconds or 0.0
@@ -128,32 +129,29 @@ def lines(found: Outlook) -> Iterator[str]:
         yield from (
             f"why {stage}: {why[:160]} ({count} of the first {found.explained} edits)" for why, count in often[:3]
         )
-    yield " ".join(filter(None, totals(found)))
+    yield totals(found)
     aside, more = group_by_reason(found.unreadable, MAX_NAMES)
-    yield from (f"would be set aside: {names}  {reason[:160]}" for reason, names in aside.items())
+    yield from (f"would fail: {names}  {reason[:160]}" for reason, names in aside.items())
     if more:
         yield f"and {more} more"
     if found.lacks:
-        yield f"first: {fetch_command(' '.join(found.lacks))}"
+        yield f"first: {fetch_command(found.lacks)}"
 
 
-def totals(found: Outlook) -> Iterator[str]:
-    unknown = nothing(found) if not runs(found) else "time not known"
+def totals(found: Outlook) -> str:
+    known = runs(found) > found.unknown
     costs: Mapping[str, str] = {
-        "in all": format_duration(found.seconds) if found.seconds else unknown,
+        "in all": total_cost(found.seconds, found.bytes, found.never_ran, known) if runs(found) else nothing(found),
         "with the model": format_duration(found.device_seconds) if found.device_seconds else "",
         "operations": f"up to {format_flops(found.flops)}" if found.flops else "",
-        "on disk": format_bytes(found.bytes) if found.bytes else "",
     }
-    yield "; ".join(f"{what} {text}" for what, text in costs.items() if text)
-    if found.unknown:
-        yield f"({found.unknown} stages never ran here: their time is not known)"
+    return "; ".join(f"{what} {text}" for what, text in costs.items() if text)
 
 
 def nothing(found: Outlook) -> str:
     aside = found.settled.get("quarantined", 0)
     more = f"; {aside} are quarantined: --retry quarantined tries them again" if aside else ""
-    return ("nothing but those to be set aside" if found.unreadable else "nothing to do") + more
+    return ("nothing but those that would fail" if found.unreadable else "nothing to do") + more
 
 
 def runs(found: Outlook) -> int:

@@ -27,7 +27,7 @@ from flows.terminal.console import Console, group_by_reason
 from retake import dvc
 from retake.artifact import Artifact
 from retake.errors import ConfigError, did_you_mean
-from retake.machine.disk import write_atomic
+from retake.machine.disk import require_writable, write_atomic
 from retake.recipe import digest
 from retake.stage import Outcome
 from retake.store import Store
@@ -42,6 +42,7 @@ def run_stage(name: str, console: Console) -> dict[str, Any]:
     require_project()
     if name not in graph.STAGES:
         raise ConfigError("E209", f"there is no stage {name!r}", did_you_mean(name, list(graph.STAGES)))
+    require_writable(OUTS / name)
 
     def report(outcome: Outcome) -> None:
         if outcome.stage == name or outcome.status == "ran":  # the stages before it are there already

@@ -15,6 +15,7 @@ from flows.runners import Local, Plan, Planned
 from flows.settings.compose import settings
 from retake.artifact import Artifact
 from retake.clip import Clip, open_clip
+from retake.machine.disk import require_writable
 from retake.stage import Outcome
 
 
@@ -53,7 +54,7 @@ def edit(
     `edits_home()`/<clip>/<id>, with -until-<stage> behind it where it stopped. Raises RetakeError.
     """
     clip = open_clip(clip) if isinstance(clip, str) else clip
-    p = settings(list(overrides))
+    p = settings(list(overrides), clip.spec)
     runner = runner or Local(open_store())
     store = runner.store
     identity = result_folder.edit_id(store, clip, p)
@@ -61,6 +62,7 @@ def edit(
     place = identity if until == "report" else f"{identity}-until-{until}"
     folder = folder or edits_home() / clip.name / place
     command = command_line(clip, overrides, until)
+    require_writable(folder)
 
     def build() -> Edit:
         made = graph.edit_graph(runner, clip, p, until)
@@ -74,7 +76,7 @@ def edit(
 def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:
     """(edit id, what `edit` would do to each stage). Starts nothing; raises what is wrong with the settings, and with
     the clip as far as its container tells."""
-    opened, p, run = open_clip(clip), settings(list(overrides)), Plan(open_store())
+    opened, p, run = open_clip(clip), settings(list(overrides), clip), Plan(open_store())
     identity = result_folder.edit_id(run.store, opened, p)
     graph.edit_graph(run, opened, p, until)
     return identity, run.planned

@@ -36,6 +36,7 @@ from retake.exchange import masks as mask_files
 from retake.exchange import tracks as track_files
 from retake.exchange.atomic_folder import atomic_folder, list_files, why_not_replaceable
 from retake.formats import open_series
+from retake.machine.disk import require_writable
 from retake.recipe import digest
 from retake.store import Store
 from retake.video import write_png
@@ -117,6 +118,7 @@ def export(
     wanted = out.expanduser().resolve() if out else None
     if wanted is not None:
         require_replaceable(wanted, clip.name, what)  # before anything runs
+    require_writable(wanted.parent if wanted else edits_home() / clip.name)  # it appears whole, by its name
 
     def build() -> dict[str, str | int]:
         made = made_for(runner, clip, p, [STAGE[name] for name in what])
@@ -145,7 +147,8 @@ def opened(clip_or_edit: str, overrides: Sequence[str]) -> tuple[Clip, Settings]
         if method == "comparison":  # its settings would make an edit that nobody asked for
             raise ConfigError("E255", f"{folder} compares two clips and is not an edit", f"Give the clip: {spec}")
         return open_clip(spec), validate({**compose([]), **chosen})
-    return open_clip(clip_or_edit), settings(list(overrides))
+    clip = open_clip(clip_or_edit)
+    return clip, settings(list(overrides), clip.spec)
 
 
 def made_for(run: graph.Runner, clip: Clip, p: Settings, stages: Sequence[str]) -> dict[str, Any]:
@@ -153,10 +156,10 @@ def made_for(run: graph.Runner, clip: Clip, p: Settings, stages: Sequence[str]) 
     need = set().union(*(graph.closure(p, stage) for stage in stages))
     for error in graph.config_errors(p, need):
         raise error
-    graph.require_weights(run, p, need)
+    run.require(graph.weights_needed([(p, need)]))
     made = graph.edit_graph(run, clip, p, "decode" if "decode" in need else "frames")
     graph.check(p, made["frames"], need)
-    graph.make_priors(run, p, made, need - made.keys())
+    graph.make_priors(run, p, made, need - made.keys(), clip)
     return made
 
 

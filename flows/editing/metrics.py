@@ -13,9 +13,10 @@ from flows import graph
 from flows.editing import result_folder
 from flows.places import edits_home, open_store
 from flows.runners import Local
-from flows.settings.compose import Settings, compose, settings, validate
+from flows.settings.compose import Settings, compose, has_region, settings, validate
 from retake.clip import Clip, open_clip
 from retake.errors import ConfigError
+from retake.machine.disk import require_writable
 from retake.params import keyed_params
 from retake.recipe import digest
 from retake.report.metric_rows import companion
@@ -85,6 +86,7 @@ def score(
     keyed = {g: keyed_params(getattr(p, g), store.source_digest) for g in GROUPS}
     identity = digest([clip.digest(store), other.digest(store), keyed])[:12]
     folder = folder or edits_home() / clip.name / f"vs-{other.name[:60]}-{identity}"
+    require_writable(folder)
     said = ["--mask", mask] if mask is not None else []
     command = shlex.join(["retake", "metrics", clip.spec, other.spec, *overrides, *said])
 
@@ -119,12 +121,6 @@ def chosen(overrides: Sequence[str], mask: str | None) -> Settings:
     data = compose([*overrides, "masks=given"])
     data["masks"]["path"] = mask
     return validate(data)
-
-
-def has_region(p: Settings) -> bool:
-    """Whether the settings say where the edited object is."""
-    masks = p.masks
-    return bool(getattr(masks, "path", None) or getattr(masks, "text", None) or getattr(masks, "prompts", dict)())
 
 
 def hand_out(

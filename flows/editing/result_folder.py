@@ -44,11 +44,13 @@ class Finished:
 
     @property
     def method(self) -> str:
-        """Name of the editing method; "comparison" of a result that somebody else made; "priors" where the edit
-        stopped before it."""
+        """Name of the editing method; "comparison" of a result that somebody else made; where the edit stopped
+        before it, the last stage that was made."""
         if "edit" in self.made:
             return str(self.settings.edit.name)
-        return "comparison" if "metrics" in self.made else "priors"
+        if "metrics" in self.made:
+            return "comparison"
+        return [stage for stage in self.made if stage != "report"][-1]
 
     @property
     def title(self) -> str:

@@ -22,7 +22,7 @@ from flows.datasets.manifest import Row
 from flows.experiments.pairs import read_pairs
 from flows.places import CODE, OUTS, PROJECT
 from flows.runners import Local
-from flows.settings.compose import Settings, compose, lay, validate
+from flows.settings.compose import Settings, compose, for_clip, lay, validate
 from flows.settings.explain import checked_model
 from flows.settings.files import choices
 from flows.settings.overrides import Override, read
@@ -32,7 +32,7 @@ from retake.clip import Clip, SpriteClip, open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
 from retake.lookup import lookup
-from retake.machine.disk import explain_write_errors, write_atomic
+from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.common.crop import whole
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
@@ -42,7 +42,7 @@ from retake.store import Store
 from retake.video import read_image
 
 HOME = OUTS / "evaluations"
-OURS = {"mask_iou": ("overlap of the region (of the masks prior) with the first sprite's true mask", "higher")}
+OURS = {"mask_iou": ("overlap of the region that the masks give with the first sprite's true mask", "higher")}
 SHOWN = 160  # px, side of a picture on the sheet
 SOURCE, REFERENCE = "source", "reference"  # its first rows
 
@@ -53,12 +53,12 @@ class Evaluation(BaseModel, frozen=True, extra="forbid"):
     pairs: str = Field(description="manifest of pairs, CSV; from here, else from the project, else a shipped one")
     first: int | None = Field(None, ge=1, description="only so many pairs, from the top")
     categories: tuple[str, ...] = Field((), description="only pairs of these; empty: all")
-    settings: tuple[str, ...] = Field((), description="settings of every arm, as they are typed")
-    arms: dict[str, tuple[str, ...]] = Field(description="name -> settings of that arm alone", min_length=1)
-    only: tuple[str, ...] = Field((), description="only these arms; empty: all")
+    settings: tuple[str, ...] = Field((), description="settings of every variant, as they are typed")
+    arms: dict[str, tuple[str, ...]] = Field(description="name -> settings of that variant alone", min_length=1)
+    only: tuple[str, ...] = Field((), description="only these variants; empty: all")
     seeds: tuple[int, ...] = Field((0,), description="of the edit's noise; values are means over them", min_length=1)
     values: tuple[str, ...] = Field(description="values in the table; those of metrics, and mask_iou", min_length=1)
-    against: str | None = Field(None, description="arm that the others are set against, pair by pair")
+    against: str | None = Field(None, description="variant that the others are compared with, pair by pair")
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     """
     evaluation, pairs, jobs = prepared(name, overrides)
     arms = [arm for arm in evaluation.arms if any(job.arm == arm for job in jobs)]
-    for arm in arms:
-        p = next(job.settings for job in jobs if job.arm == arm)
-        graph.require_weights(runner, p, graph.closure(p, "metrics"))
+    firsts = [next(job.settings for job in jobs if job.arm == arm) for arm in arms]
+    runner.require(graph.weights_needed((p, graph.closure(p, "metrics")) for p in firsts))
     if evaluation.against is None:
-        console.say("note: no differences are taken; evaluation.against=ARM says to which arm")
+        console.say("note: no differences are taken; evaluation.against=NAME says to which variant")
     found = Found()
     # What was typed is part of the name: a quick look must not replace the table of a long run.
     folder = HOME / (f"{name}-{digest(list(overrides))[:8]}" if overrides else name)
+    require_writable(folder)
     done: dict[str, Any] = {"evaluation": name, "overrides": list(overrides), "pairs": len(pairs)}
     try:
         for n, job in enumerate(jobs):
@@ -138,7 +138,7 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
         if key == "edit.seed":
             raise ConfigError("E296", "edit.seed is set by the evaluation", "Write evaluation.seeds=[0,1,2].")
         if (key in columns or key.startswith("edit.")) and not any(takes(base, key) for base in bases.values()):
-            raise ConfigError("E205", f"no arm has the setting {key}", "A setting has a full name: edit.reference")
+            raise ConfigError("E205", f"no variant has the setting {key}", "A setting has a full name: edit.reference")
     names = {metric for base in bases.values() for metric in base["metrics"]["names"]}
     known = [value for metric in sorted(names) for value in lookup("metrics", metric).DESCRIPTIONS]
     chosen("evaluation.values", evaluation.values, (*known, *OURS))
@@ -149,9 +149,10 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
             settings = {k: v for k, v in pair.settings.items() if takes(base, k) and k not in of_arm}
             for seed in evaluation.seeds if takes(base, "edit.seed") else evaluation.seeds[:1]:
                 try:
-                    jobs.append(Job(pair, arm, seed, validate(of_pair(base, pair, settings, seed))))
+                    p = for_clip(validate(of_pair(base, pair, settings, seed)), pair.clip)
+                    jobs.append(Job(pair, arm, seed, p))
                 except ConfigError as error:
-                    where = f"the pair {pair.id}, arm {arm}: {error.message}"
+                    where = f"the pair {pair.id}, variant {arm}: {error.message}"
                     raise ConfigError(error.code, where, error.hint) from error
     return evaluation, pairs, jobs
 

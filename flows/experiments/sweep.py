@@ -29,7 +29,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError, RetakeError, did_you_mean
 from retake.formats import open_series
-from retake.machine.disk import explain_write_errors, write_atomic
+from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import gallery_page, intervals
@@ -73,7 +73,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     fails is reported and left out.
     """
     clip = open_clip(spec)
-    points, swept = points_of(overrides)
+    points, swept = points_of(overrides, spec)
     for path in sorted({path for point in points for path in files_named(point.settings)}):
         if not os.path.exists(path):
             local_file(path)  # says what is near
@@ -87,6 +87,9 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
         raise ConfigError("E218", f"no metric here is called {rank!r}", did_you_mean(rank, known))
     home = edits_home() / clip.name
     folder = home / f"sweep-{digest([spec, list(overrides)])[:12]}"
+    for place in (home, folder):
+        require_writable(place)
+    runner.require(graph.weights_needed((point.settings, graph.closure(point.settings)) for point in points))
     found = Found()
     try:
         for n, point in enumerate(points):
@@ -113,7 +116,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
     }
 
 
-def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str]]]:
+def points_of(overrides: Sequence[str], spec: str = "") -> tuple[list[Point], dict[str, list[str]]]:
     """All combinations in order, and the swept settings with their values (without seeds). Raises what `settings`
     raises, and ConfigError E218."""
     fixed, axes = [], {}
@@ -129,7 +132,7 @@ def points_of(overrides: Sequence[str]) -> tuple[list[Point], dict[str, list[str
         raise ConfigError("E218", f"{count} combinations", f"Give some values: edit.strength=0.5,1; at most {MOST}.")
     chosen = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     points = [(point, seed) for point in chosen for seed in seeds]
-    return [Point(point, seed, settings([*fixed, *words(point, seed)])) for point, seed in points], axes
+    return [Point(point, seed, settings([*fixed, *words(point, seed)], spec)) for point, seed in points], axes
 
 
 def words(point: Mapping[str, str], seed: str) -> list[str]:

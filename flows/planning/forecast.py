@@ -1,14 +1,15 @@
 """What a stage that would run is likely to take: time and disk as it took before, memory and operations as computed.
 
-Time is never guessed: it is that of the most similar result in the store, by its frames and steps, or unknown. Memory
-and operations of a diffusion model come from its real configuration (retake/diffusion/cost/predict.py). Nothing heavy
-is imported.
+Time is never guessed: it is the median of the most similar results in the store, by their frames and steps, or unknown:
+one run on a busy machine does not set it. Memory and operations of a diffusion model come from its real configuration
+(retake/diffusion/cost/predict.py). Nothing heavy is imported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from retake.clip import Clip, select_indices
@@ -18,14 +19,15 @@ from retake.lookup import lookup
 from retake.recipe import Recipe, differences, digest
 from retake.store import Record, Store
 
-LOOKED_AT = 200  # records of a stage, the newest first
+LOOKED_AT = 200  # records of a stage, the latest first
+MEDIAN_OF = 5  # of these, the most similar
 STEPS, OVERLAP = 50, 4  # of a method that does not say
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """seconds and bytes (on disk): as of the most similar result, scaled to this clip. memory (bytes on the device, at
-    most) and flops: computed. None where it is not known."""
+    """seconds and bytes (on disk): medians of the most similar results, scaled to this clip. memory (bytes on the
+    device, at most) and flops: computed. None where it is not known."""
 
     seconds: float | None = None
     bytes: int | None = None
@@ -42,7 +44,7 @@ def forecast(
     params: Any,
     frames: int | None,
     steps: int = STEPS,
-    known: dict[str, Record | None] | None = None,
+    known: dict[str, list[Record]] | None = None,
 ) -> Forecast:
     """What the stage of a recipe would take on a clip of so many frames. `steps`: of the inversion, for methods that
     take theirs from it. Inputs of the recipe do not matter, and may be left out. known: the most similar results that
@@ -53,13 +55,19 @@ def forecast(
     alike = digest([recipe.stage, recipe.implementation, recipe.params])
     if alike not in known:
         known[alike] = most_similar(store, recipe)
-    if (before := known[alike]) is None:
+    if not known[alike]:
         return Forecast(memory=memory, flops=flops)
+    seconds, sizes = zip(*(scaled(record, recipe, frames) for record in known[alike]), strict=True)
+    return Forecast(median(seconds), round(median(sizes)), memory, flops)
+
+
+def scaled(before: Record, recipe: Recipe, frames: int | None) -> tuple[float, float]:
+    """Seconds and bytes of an earlier result, scaled to so many frames and to the steps of a recipe."""
     count = frames_of(before)
     scale = frames / count if frames and count else 1.0
     longer = steps_of(recipe.params) / max(steps_of(before.recipe["params"]), 1e-3)
     wider = longer if recipe.stage == "inversion" else 1.0  # it keeps every level
-    return Forecast(before.seconds * scale * longer, round(before.artifact.bytes * scale * wider), memory, flops)
+    return before.seconds * scale * longer, before.artifact.bytes * scale * wider
 
 
 def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predicted | None:
@@ -88,10 +96,10 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
     )
 
 
-def most_similar(store: Store, recipe: Recipe) -> Record | None:
-    """The result of the same stage, implementation and size of model with the fewest other settings; the newest of
-    equals."""
-    wanted, best, fewest = recipe.ingredients(), None, None
+def most_similar(store: Store, recipe: Recipe) -> list[Record]:
+    """Of the results of the same stage, implementation and size of model those with the fewest other settings; the
+    latest five of them."""
+    wanted, best, fewest = recipe.ingredients(), list[Record](), None
     for count, record in enumerate(store.records(recipe.stage)):
         if count >= LOOKED_AT:
             break
@@ -99,7 +107,9 @@ def most_similar(store: Store, recipe: Recipe) -> Record | None:
             continue
         apart = len(differences(wanted["params"], record.recipe["params"]))
         if fewest is None or apart < fewest:
-            best, fewest = record, apart
+            best, fewest = [], apart
+        if apart == fewest and len(best) < MEDIAN_OF:
+            best.append(record)
     return best
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from flows.planning.forecast import Forecast
 from flows.runners import Planned
@@ -20,10 +20,10 @@ def table(planned: Sequence[Planned]) -> Iterator[str]:
         else:
             text = "; ".join(filter(None, (format_forecast(p.forecast), "needs weights" if p.lacks else "", p.why)))
         yield f"{p.stage:13} {p.status:9} {text}".rstrip()
-    if forecasts := [p.forecast for p in planned if p.forecast is not None]:
-        yield format_total(forecasts)
+    if any(p.forecast for p in planned):
+        yield format_total(planned)
     if missing := list(dict.fromkeys(reference for p in planned for reference in p.lacks)):
-        yield f"{'first':13} {fetch_command(' '.join(missing))}   ({', '.join(map(size_and_licence, missing))})"
+        yield f"{'first':13} {fetch_command(missing)}   ({', '.join(map(size_and_licence, missing))})"
 
 
 def format_forecast(one: Forecast | None) -> str:
@@ -38,27 +38,36 @@ def format_forecast(one: Forecast | None) -> str:
     return ", ".join(filter(None, parts))
 
 
-def format_total(forecasts: Iterable[Forecast]) -> str:
-    """Total time, disk, operations and memory of all stages that would run, and how many have no known time."""
-    some = list(forecasts)
-    known = [one.seconds for one in some if one.seconds is not None]
-    parts = [format_duration(sum(known)) if known else ""]
-    parts.append(f"{format_bytes(sum(one.bytes or 0 for one in some))} on disk" if known else "")
-    if flops := sum(one.flops or 0 for one in some):
+def format_total(planned: Sequence[Planned]) -> str:
+    """Total time, disk, operations and memory of all stages that would run: at least so much, where some of them never
+    ran here."""
+    some = {p.stage: p.forecast for p in planned if p.forecast is not None}
+    unknown = [stage for stage, one in some.items() if one.seconds is None]
+    seconds = sum(one.seconds or 0.0 for one in some.values())
+    parts = [total_cost(seconds, sum(one.bytes or 0 for one in some.values()), unknown, len(some) > len(unknown))]
+    if flops := sum(one.flops or 0 for one in some.values()):
         parts.append(f"up to {format_flops(flops)}")
-    if most := max(one.memory or 0 for one in some):
+    if most := max(one.memory or 0 for one in some.values()):
         parts.append(f"at most {format_device_memory(most)} on the device")
-    text = ", ".join(part for part in parts if part) or "not known"
-    if unknown := len(some) - len(known):
-        text += f"; {unknown} of {len(some)} stages never ran here, so their time is not known"
-    return f"{'in all':13} {text}"
+    return f"{'in all':13} {', '.join(parts)}"
 
 
-def format_duration(seconds: float) -> str:
+def total_cost(seconds: float, size: int, unknown: Sequence[str], known: bool) -> str:
+    """`about 19.4 s, 97.9 MB on disk`; `at least 13.9 s and 97.9 MB on disk (not run here yet: inversion, edit)`. size:
+    bytes; unknown: stages whose time is not known; known: whether that of any is."""
+    if not known:
+        return "time not known (none of these stages has run here yet)"
+    if not unknown:
+        return f"{format_duration(seconds)}, {format_bytes(size)} on disk"
+    least = format_duration(seconds, "at least")
+    return f"{least} and {format_bytes(size)} on disk (not run here yet: {', '.join(unknown)})"
+
+
+def format_duration(seconds: float, how: str = "about") -> str:
     """`about 3.2 min`: seconds below 90 s, minutes below 90 min, else hours."""
     if seconds < 90:
-        return f"about {seconds:.1f} s"
-    return f"about {seconds / 60:.1f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+        return f"{how} {seconds:.1f} s"
+    return f"{how} {seconds / 60:.1f} min" if seconds < 5400 else f"{how} {seconds / 3600:.1f} h"
 
 
 def format_device_memory(count: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,26 @@ def compose(overrides: Sequence[str]) -> dict[str, Any]:
     return lay([read(text) for text in overrides])
 
 
-def settings(overrides: Sequence[str]) -> Settings:
-    """Composed and validated settings. Raises what `compose` and `validate` raise."""
-    return validate(compose(overrides))
+def settings(overrides: Sequence[str], spec: str = "") -> Settings:
+    """Composed and validated settings, of the clip with that name. Raises what `compose` and `validate` raise."""
+    return for_clip(validate(compose(overrides)), spec)
+
+
+def for_clip(p: Settings, spec: str) -> Settings:
+    """Settings as a clip is edited with them: a scene of the sprite world knows where its first sprite is, so where
+    nobody says what to follow, that is taken."""
+    if not spec.startswith("sprites:") or has_region(p):
+        return p
+    default = chosen_by_default()["masks"]
+    if p.masks != _model("masks", stated("masks", default)):
+        return p
+    return replace(p, masks=_model("masks", {**stated("masks", "given"), "own": True, "object": 1}))
+
+
+def has_region(p: Settings) -> bool:
+    """Whether the settings say where the edited object is."""
+    said = (getattr(p.masks, key, None) for key in ("path", "own", "text"))
+    return any(said) or bool(getattr(p.masks, "prompts", dict)())
 
 
 def read_params(path: Path | None = None) -> dict[str, Any]:

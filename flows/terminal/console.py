@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from flows.terminal.progress import StageProgress
 from retake.machine.disk import format_bytes
+from retake.report.notes import weighed
 from retake.stage import Outcome
 
 Reason = TypeVar("Reason")
@@ -15,34 +17,29 @@ Reason = TypeVar("Reason")
 class Console:
     """Progress and notes on stderr; stdout is left to the command's own output."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet, self.verbose = quiet, verbose
         self.live = not quiet and sys.stderr.isatty()
-        self._bar: Any = None
-        self._task: Any = None
-        self._stage = ""
+        self._shown = StageProgress()
         self._notes: list[str] = []
+        self._untold: dict[str, None] = {}  # technical notes
+
+    def started(self, stage: str) -> None:
+        if self.live:
+            self._shown.start(stage)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        if not self.live:
-            return
-        if self._stage != stage:
-            self._close()
-            from rich.console import Console as Rich
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        if self.live:
+            self._shown.count(stage, done, total)
 
-            columns = (TextColumn("{task.description:13}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Rich(stderr=True), transient=True)
-            self._bar.start()
-            self._task, self._stage = self._bar.add_task(stage, total=total), stage
-        self._bar.update(self._task, completed=done, total=total)
+    def stopped(self, stage: str) -> None:
+        self._shown.stop()
 
     def waiting(self, stage: str) -> None:
         self.say(f"{stage:13} another process is making it; waiting")
 
     def outcome(self, outcome: Outcome) -> None:
         """One line a stage, and below it the notes on its result."""
-        self._close()
         if outcome.stage == "correction":  # the notes on the masks no longer hold
             self._notes.clear()
         self.print_notes()
@@ -55,19 +52,24 @@ class Console:
             self.print_notes()
 
     def print_notes(self) -> None:
-        """Print the notes on the masks, held back until it is clear that no correction follows."""
-        for note in self._notes:
+        """Print the notes on the masks, held back until it is clear that no correction follows; of technical ones only
+        how many there were, at the end, unless all are asked for."""
+        found = weighed(self._notes)
+        for note in (*found.notes, *(found.technical if self.verbose else ())):
             self.say(f"{'':13} note: {note}")
+        self._untold |= dict.fromkeys(() if self.verbose else found.technical)
         self._notes.clear()
+
+    def end(self, where: str = "the report") -> None:
+        """Say how many notes were kept back, and where they stand."""
+        self.print_notes()
+        if count := len(self._untold):
+            self.say(f"{count} technical note{'s' * (count > 1)}: see {where}, or -v")
+        self._untold.clear()
 
     def say(self, text: str) -> None:
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
-
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        self._bar, self._stage = None, ""
 
 
 def group_by_reason(reasons: Mapping[str, Reason], most: int) -> tuple[dict[Reason, str], int]:

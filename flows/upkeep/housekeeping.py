@@ -107,7 +107,7 @@ def keys_of(recipe: Path) -> set[str]:
 
 
 def pin(edit: str, on: bool) -> dict[str, Any]:
-    """Keep an edit (CLIP/ID of `retake report`) whatever `gc` is asked for, or let it go again."""
+    """Protect an edit (CLIP/ID of `retake report`) from `retake gc`, or let it go again."""
     home = edits_home()
     known = sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in home.glob("*/*/recipe.json"))
     place = pin_of(edit)

@@ -14,7 +14,7 @@ from retake.weights.catalogue import CATALOGUE, Url, Weights
 def inventory() -> list[dict[str, Any]]:
     """One entry for each weights of the catalogue: name, present, path and bytes (None where missing), megabytes,
     licence, serves, command."""
-    return [entry_of(weights, local.locate(name), local.fetch_command(name)) for name, weights in CATALOGUE.items()]
+    return [entry_of(weights, local.locate(name), local.fetch_command([name])) for name, weights in CATALOGUE.items()]
 
 
 def entry_of(weights: Weights, path: Path | None, command: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def get(references: list[str], console: Console) -> list[dict[str, Any]]:
             if entry.megabytes:
                 console.say(f"{reference}: {entry.megabytes} MB, {entry.licence}, for {entry.serves}")
             here[reference] = fetch(reference, moved, console.say)
-    return [entry_of(described(reference), path, local.fetch_command(reference)) for reference, path in here.items()]
+    return [entry_of(described(reference), path, local.fetch_command([reference])) for reference, path in here.items()]
 
 
 def described(reference: str) -> Weights:

@@ -83,6 +83,11 @@ class Clip:
         """(seconds from the clip's first frame, uint8 RGB [H,W,3]) of the selected frames, in order: the view."""
         raise NotImplementedError
 
+    def masks(self, selection: Selection, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:
+        """True masks of the selected frames, bool [H, W] by object id, at size = (width, height). Raises ConfigError
+        E223 for a clip that knows none."""
+        raise ConfigError("E223", f"{self.spec} knows no masks of its own", "Give --box x0,y0,x1,y1, or masks.path.")
+
     @property
     def coding(self) -> Coding:
         """How the code values that `codes` gives stand for colours."""

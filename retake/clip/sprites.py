@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from retake.recipe import digest
 from retake.store import Store
 from retake.video import Selection, resize
@@ -48,6 +50,13 @@ class SpriteClip(Clip):
 
     def info(self, folder_fps: float) -> ClipInfo:
         return ClipInfo(self.world.width, self.world.height, self.world.frames, self.world.fps)
+
+    def masks(self, selection: Selection, size: tuple[int, int]) -> Iterator[dict[int, np.ndarray]]:
+        numbers = range(len(self.world.scene.sprites))
+        return (
+            {n + 1: resize(self.world.mask(index, n) * np.uint8(255), size) > 127 for n in numbers}
+            for _, index in select_indices(selection, self.world.frames, self.world.fps)
+        )
 
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,14 @@ def explain_write_errors(where: Path, wanted: int = 0) -> Iterator[None]:
             ) from error
         with explain_disk_errors(where, wanted):
             raise
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse a folder that could not be made or written to, before work is done whose results belong there. Leaves no
+    trace. Raises MachineError E502, E503, E505, as writing there would."""
+    with explain_write_errors(folder):
+        there = next(one for one in (folder, *folder.absolute().parents) if one.is_symlink() or one.exists())
+        tempfile.TemporaryFile(dir=there).close()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ layers.py           one frame's views: mask overlay, flow colours, tracks, and t
 contact_sheet.py    a contact sheet, collected from the same stream
 edit_page.py        the page of one edit around one proxy video (page.html, page.css, page.js)
 metric_rows.py      its table of metrics
+notes.py            notes on results, by weight
 gallery_page.py     many edits to filter and sort (gallery.html, gallery.css, gallery.js)
 evaluation_page.py  the table of an evaluation, with the intervals of intervals.py
 """

@@ -20,6 +20,7 @@ from retake.errors import ConfigError
 from retake.machine.disk import write_atomic
 from retake.report import csp_hash
 from retake.report.metric_rows import Metric, groups
+from retake.report.notes import weighed
 
 __all__ = ["Health", "Link", "Metric", "ReportData", "StageRow", "build", "check", "render"]
 
@@ -70,7 +71,8 @@ class ReportData:
     flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown. wheel: the
         legend of its colours, a PNG. depth_bar: the legend of the depth layer's colours, a PNG.
     health: on the masks, on top of everything. recipe: nested settings; versions: name to version.
-    notices: shown on top, e.g. that a model stands in.
+    notices: notes on the result; those that ask for something on top, technical ones in a fold
+        (retake/report/notes.py).
     command: what to type to get this edit again. made: a date as text, when one is wanted.
     """
 
@@ -163,6 +165,7 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
         script=Markup(script),  # noqa: S704
         payload=Markup(_payload(data)),  # noqa: S704  escaped there
         recipe=[(name, list(_leaves(value))) for name, value in data.recipe.items()],
+        notes=weighed(data.notices),
         groups=groups(data.metrics, data.curves),
         totals=_totals(data),
         wheel=_picture(data.wheel),

@@ -1,4 +1,4 @@
-"""The page of an evaluation: a table of arms, what failed, and the contact sheet. It loads nothing remote."""
+"""The page of an evaluation: a table of variants, what failed, and the contact sheet. It loads nothing remote."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def page(
         "where nothing differs, one in twenty has one all the same.</p>"
     )
     for category in dict.fromkeys(row["category"] for row in table):
-        parts.append(f"<h2>{escape(category)}</h2><div class=scroll><table><thead><tr><th>arm</th>")
+        parts.append(f"<h2>{escape(category)}</h2><div class=scroll><table><thead><tr><th>variant</th>")
         parts += [heading(value, *what) for value, what in about.items()]
         parts.append("</tr></thead><tbody>")
         for row in table:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from retake.errors import ConfigError, MachineError, did_you_mean
@@ -103,12 +103,22 @@ def require(reference: str) -> Path:
     """Like `locate`, but raises MachineError E302, with the command that downloads the weights, if they are missing."""
     if (path := locate(reference)) is not None:
         return path
-    raise MachineError("E302", missing_message(reference), f"Get it: {fetch_command(reference)}")
+    raise missing_error([reference])
 
 
-def missing_message(reference: str) -> str:
-    """`weights raft_large (21 MB, BSD-3-Clause) are not on this machine`."""
-    return f"the weights {size_and_licence(reference)} are not on this machine"
+def require_all(references: Sequence[str]) -> None:
+    """Raises one MachineError E302 for all weights that are missing, and what `catalogue_entry` raises."""
+    if missing := [reference for reference in references if locate(reference) is None]:
+        raise missing_error(missing)
+
+
+def missing_error(references: Sequence[str]) -> MachineError:
+    """`the weights raft_large (21 MB, BSD-3-Clause) are not on this machine`, with the command that downloads them."""
+    named = ", ".join(map(size_and_licence, references))
+    it = "it" if len(references) == 1 else "them"
+    return MachineError(
+        "E302", f"the weights {named} are not on this machine", f"Get {it}: {fetch_command(references)}"
+    )
 
 
 def size_and_licence(reference: str) -> str:
@@ -118,11 +128,12 @@ def size_and_licence(reference: str) -> str:
     return f"{reference} ({size}{entry.licence})"
 
 
-def fetch_command(reference: str) -> str:
-    """The command that gets the weights of a reference."""
-    if reference in CATALOGUE and isinstance(CATALOGUE[reference].source, Shipped):
-        return "pip install --force-reinstall --no-deps retake" if IN_WHEEL else "git checkout -- retake/weights"
-    return f"retake weights {reference}"
+def fetch_command(references: Sequence[str]) -> str:
+    """The command that gets some weights."""
+    shipped = [one for one in references if one in CATALOGUE and isinstance(CATALOGUE[one].source, Shipped)]
+    again = "pip install --force-reinstall --no-deps retake" if IN_WHEEL else "git checkout -- retake/weights"
+    fetched = [one for one in references if one not in shipped]
+    return " && ".join([again] * bool(shipped) + [" ".join(["retake weights", *fetched])] * bool(fetched))
 
 
 def identity(reference: str, digest_of: Callable[[Path], str]) -> str:

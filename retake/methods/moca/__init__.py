@@ -67,7 +67,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
     masks: Masks | None = Field(
         None,
-        description="where masks come from: region (the masks prior), segmenter (GrabCut on the estimate), attention",
+        description="where masks come from: region (the masks stage), segmenter (GrabCut on the estimate), attention",
     )
     iou: float | None = Field(None, ge=0, le=1, description="overlap above which a new mask is taken; 0: always")
     compare: Literal["itself", "neighbour"] = Field(

@@ -55,11 +55,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 
 def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 (nothing to carry)."""
+    """Raises ConfigError E230 (no picture to insert)."""
     if not params.reference and not params.anchors:
-        raise ConfigError(
-            "E230", "propagate has nothing to carry", "Give edit.reference=IMAGE, or 'edit.anchors={0: IMAGE}'."
-        )
+        raise ConfigError("E230", "no picture to insert", "Give edit.reference=IMAGE, or 'edit.anchors={0: IMAGE}'.")
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:

@@ -50,6 +50,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     values: Literal["auto", "ids", "matte"] = Field(
         "auto", description="what the values of images are: ids of objects, or opacity; auto: what they look like"
     )
+    own: bool = Field(
+        False,
+        description="the masks that the clip itself knows, in place of a path: of scenes of the sprite world",
+        json_schema_extra={"inert": "the clip is an ingredient of such masks"},
+    )
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,18 @@ class Reading:
 
 
 def check_settings(params: Params) -> None:
-    """Raises ConfigError E223 when no path is given."""
-    _path(params.path)
+    """Raises ConfigError E223 when no path is given, or one beside the clip's own masks."""
+    if not params.own:
+        _path(params.path)
+    elif params.path:
+        raise ConfigError("E223", "masks.own=true has no use for masks.path", "Give one of them.")
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E223 when no path is given, MediaError E400 when nothing is there, E430
     when a folder does not hold one mask a frame."""
+    if params.own:
+        return
     path = _require(params.path)
     if path.is_dir():
         _check_count(path, len(mask_files(path)), frames["count"])

@@ -17,7 +17,7 @@ from retake.errors import ConfigError
 Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 MIN_SIDE = 4  # px, the smallest box side
-GIVE = "Give masks.box=[x0,y0,x1,y1] or masks.points; for one clip also --box x0,y0,x1,y1."
+GIVE = "Give --box x0,y0,x1,y1, masks.box or masks.points; `retake frame CLIP 0` draws a grid to read them from."
 
 
 class Prompt(BaseModel, frozen=True, extra="forbid"):
