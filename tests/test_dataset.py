@@ -224,7 +224,7 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     box, reference = "masks.box=[20,20,80,80]", "edit.reference=params/dataset/ball.png"
     small = [word for word in SMALL if "masks" not in word]
     for words, what in (
-        (["masks.box=null", reference], "masks=grabcut needs to know what to follow. Give masks.box"),
+        (["masks.box=null", reference], "masks=grabcut needs to know what to follow. Give --box"),
         (["masks=given", reference], "masks=given needs masks.path"),
         ([box], "no picture to insert. Give edit.reference=IMAGE"),
         ([box, "edit=sdedit", "edit.prompt=a", "edit.source=inversion", "edit.steps=3"], "Set inversion.steps=3"),
@@ -236,7 +236,7 @@ def test_what_is_wrong_for_every_clip_is_told_once(given, tmp_path):
     two = "dataset.edits=[{id: a, settings: {edit: {reference: params/dataset/ball.png}}}, {id: b}]"
     with pytest.raises(ConfigError) as raised:
         work_of(settings(tmp_path / "inbox", *small, box, two))
-    assert [problem[:29] for problem in raised.value.problems] == ["every clip: edit b: propagate"]
+    assert [problem[:29] for problem in raised.value.problems] == ["every clip: edit b: no pictur"]
     assert not (tmp_path / "datasets").exists()
 
 

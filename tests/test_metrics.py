@@ -566,7 +566,9 @@ def test_summary_is_flat_described_and_json_safe():
     pixels = {name for module in PIXELS for name in module.DESCRIPTIONS}
     assert set(values) == {name for name in pixels if "pnp_product" not in name}
     assert pixels <= set(summary.DESCRIPTIONS)
-    assert all(direction in ("lower", "higher") for _, direction in summary.DESCRIPTIONS.values())
+    assert {name for name, (_, way) in summary.DESCRIPTIONS.items() if way not in ("lower", "higher")} == {
+        "change_edited"
+    }
     json.dumps(values, allow_nan=False)
     assert values["psnr_unedited"] == 100
     assert values["warp_error_source_full"] == pytest.approx(0, abs=1e-10)
@@ -656,7 +658,7 @@ def test_modules_name_what_a_graph_must_know_and_import_nothing_heavy():
     for module in (warp_error, region, flicker, motion_fidelity, ssim):
         assert isinstance(module.VERSION, int)
         assert set(module.NEEDS) <= known
-        assert {direction for _, direction in module.DESCRIPTIONS.values()} <= {"lower", "higher"}
+        assert {direction for _, direction in module.DESCRIPTIONS.values()} <= {"lower", "higher", ""}
         assert module.Params().name == module.__name__.rpartition(".")[2]
     code = "import sys, retake.metrics.summary; print(*{'torch', 'torchmetrics', 'cv2', 'av'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

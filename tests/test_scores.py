@@ -170,7 +170,7 @@ def test_the_padding_of_an_odd_size_is_cropped_and_told(shell, tmp_path):
         write_png(tmp_path / "odd" / f"{k}.png", frame)
     encode(tmp_path / "padded.mp4", frames, 24.0, crf=12)
     words = ("metrics.names=[ssim]", "tracks.queries=grid", *SMALL[:2])
-    result = shell("metrics", tmp_path / "odd", tmp_path / "padded.mp4", *words)
+    result = shell("metrics", tmp_path / "odd", tmp_path / "padded.mp4", *words, "-v")
     assert "cropped from 96x72" in result.err
     (tmp_path / "cropped").mkdir()
     for k, (_, frame) in enumerate(decode(tmp_path / "padded.mp4")):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Shell, reference, sprite_clip
 
-from flows.experiments.sweep import points_of
+from flows.experiments.sweep import driven, points_of
 from retake.errors import ConfigError
 
 BALL = "edit.reference=params/dataset/ball.png"
@@ -39,6 +39,16 @@ def test_what_is_no_sweep_is_refused(overrides):
         points_of([BALL, *overrides])
 
 
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [((0.1, 0.2, 0.3), True), ((0.3, 0.2, 0.1), False), ((0.1, 0.3, 0.2), False), ((0.2, 0.2, 0.201), False)],
+)
+def test_a_ranking_by_editing_less_is_named(changes, warned):
+    rows = [{"values": {"flicker": {"mean": 1.0 - n}, "change_edited": {"mean": c}}} for n, c in enumerate(changes)]
+    assert (driven(rows, "flicker") is not None) is warned
+    assert driven(rows, "change_edited") is None
+
+
 def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):
     shell = Shell(tmp_path)
     clip, cat = sprite_clip(tmp_path / "clip.mp4", frames=4), reference(tmp_path / "cat.png")
@@ -50,6 +60,7 @@ def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):
     assert [row["point"].split()[0] for row in done["table"]] == ["edit.strength=0.25", "edit.strength=1"]
     values = [row["values"]["warp_error_edit"]["mean"] for row in done["table"]]
     assert values == sorted(values)
+    assert done["warning"].startswith("the less is edited, the better is warp_error_edit here")  # a ghost wins
     page = Path(done["outputs"]["gallery"])
     assert "E220" in page.read_text()
     assert len(list(page.parent.glob("*.jpg"))) == 2

@@ -101,7 +101,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Edit a clip under every combination of some settings. Example: retake sweep dog.mp4 --box 70,40,300,460
-    edit.reference=cat.png edit.strength=0.5,1 edit.feather=2,8 --rank warp_error_edit"""
+    edit.reference=cat.png edit.feather=2,4,8 edit.grow=0,2 --rank warp_error_edit"""
     from flows.experiments import sweep as room
     from flows.places import open_store
     from flows.runners import Local

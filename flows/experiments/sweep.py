@@ -39,6 +39,7 @@ from retake.video import local_file
 SEED = "edit.seed"
 FAR = 1e12  # what a range starts and ends within
 SHOWN = 200  # px, side of a picture on the grid
+CHANGE, DRIVEN = "change_edited", 0.1  # how much was edited, and the share by which it must differ to matter
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def sweep(runner: Local, console: Console, spec: str, overrides: Sequence[str], 
         "clip": spec,
         "points": len(points),
         "rank": rank,
+        "warning": driven(rows, rank) if rank else None,
         "table": rows,
         "failed": found.failed,
         "outputs": outputs,
@@ -219,6 +221,20 @@ def ranked(found: Found, rank: str | None) -> list[dict[str, Any]]:
     return rows
 
 
+def driven(rows: Sequence[Mapping[str, Any]], rank: str) -> str | None:
+    """A warning where the ranking is that of editing less: rows are ranked, the best first."""
+    means = [(row["values"].get(rank, {}).get("mean"), row["values"].get(CHANGE, {}).get("mean")) for row in rows]
+    changes = [change for value, change in means if value is not None and change is not None]
+    if rank == CHANGE or len(changes) < 2 or changes[0] > changes[-1] * (1 - DRIVEN):
+        return None
+    if any(later < earlier * (1 - DRIVEN / 2) for earlier, later in itertools.pairwise(changes)):
+        return None
+    return (
+        f"the less is edited, the better is {rank} here ({CHANGE}: {changes[0]:.3g} at the best, {changes[-1]:.3g} at "
+        "the worst). What is not edited is as steady as the source: compare results that change as much"
+    )
+
+
 def rank_key(mean: float | None, higher: bool) -> tuple[bool, float]:
     """Those without a value come last."""
     return (True, 0.0) if mean is None else (False, -mean if higher else mean)
@@ -266,11 +282,14 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
     rows = done["table"]
     if not rows:
         return
-    metrics = [done["rank"]] if done["rank"] else differing(rows)[:4]
+    shown = [CHANGE] if done["rank"] != CHANGE and CHANGE in rows[0]["values"] else []
+    metrics = [done["rank"], *shown] if done["rank"] else differing(rows)[:4]
     wide = max(len(row["point"]) for row in rows)
     if done["rank"]:
         better = DESCRIPTIONS.get(done["rank"], ("", ""))[1] or "higher"
         yield f"the best first: {done['rank']}, {better} is better"
+        if done["warning"]:
+            yield f"note: {done['warning']}"
     yield " " * wide + "".join(f"  {metric:>24}" for metric in metrics)
     for row in rows:
         cells = (format_cell(row["values"].get(metric, {}), row["seeds"]) for metric in metrics)

@@ -6,8 +6,8 @@ A metric module states
 
     VERSION        raised by hand when its numbers change for equal inputs
     NEEDS          names of the priors it reads, of "optical_flow", "region" and "tracks"; what was not made is None
-    DESCRIPTIONS   value name -> (what it is and in which unit, "lower" or "higher": which is better); no two
-                   metrics share a value name
+    DESCRIPTIONS   value name -> (what it is and in which unit, "lower" or "higher": which is better, or "":
+                   neither is, it tells what to make of others); no two metrics share a value name
     Params         a frozen pydantic model with a default for every field, and the metric's name in the field `name`;
                    fields that hold a path are marked `file`, those that hold weights `weights`
     Metric(params, **networks)   takes a clip frame by frame, see below

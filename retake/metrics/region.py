@@ -1,8 +1,11 @@
-"""Background preservation: PSNR, SSIM and L1 over the pixels that the edit had to leave alone.
+"""Background preservation: PSNR, SSIM and L1 over the pixels that the edit had to leave alone; and how much it changed
+of the others, without which no score of steadiness says anything: what is not edited at all is as steady as the source.
 
     PSNR = -10 log10( mean over p in R of (s(p) - x(p))^2 )     dB, data range 1, at most 100     higher
     SSIM = mean over R eroded by 5 px of the SSIM map           -1..1                             higher
     L1   = mean over p in R of |s(p) - x(p)|                     0..1                              lower
+
+    change = mean over p in the edited region of |s(p) - x(p)|  0..1                              neither is better
 
 R is the unedited region, True = not edited; squares and differences are means over the three channels.
 The erosion keeps the 11x11 window of SSIM off edited pixels. A frame whose region is empty has no value.
@@ -27,12 +30,13 @@ from pydantic import BaseModel, Field
 from retake.metrics.common.sample import Result, Sample
 from retake.metrics.common.values import same_size, unit
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("region",)
 DESCRIPTIONS = {
     "psnr_unedited": ("PSNR to the source over the unedited region, dB, at most 100", "higher"),
     "ssim_unedited": ("SSIM to the source over the unedited region, eroded by 5 px", "higher"),
     "l1_unedited": ("mean absolute difference to the source over the unedited region, 0..1", "lower"),
+    "change_edited": ("mean absolute difference to the source in the edited region, 0..1: how much was edited", ""),
     "psnr_pnp_product": ("PSNR of masked images over all pixels, dB: too large, to compare tables", "higher"),
     "ssim_pnp_product": ("SSIM of masked images over all pixels: diluted, to compare tables", "higher"),
     "l1_pnp_product": ("L1 of masked images over all pixels: diluted, to compare tables", "lower"),
@@ -128,7 +132,8 @@ class Metric:
     def __init__(self, params: Params) -> None:
         self.params = params
         ending = "unedited" if params.mode == "region" else params.mode
-        self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS if name.endswith(ending)}
+        self._values: dict[str, dict[int, float]] = {name: {} for name in DESCRIPTIONS if name.endswith(f"_{ending}")}
+        self._change: dict[int, float] = {}
 
     def update(self, sample: Sample) -> None:
         """Take the next frame, in order; one without a region has no value. The region grows by `margin` px first.
@@ -141,7 +146,9 @@ class Metric:
         scores = frame(sample.source, sample.result, unedited, self.params.mode)
         for series, value in zip(self._values.values(), scores, strict=True):
             series[sample.t] = value
+        edited = np.abs(unit(sample.source) - unit(sample.result))[sample.region]
+        self._change[sample.t] = float(edited.mean(dtype=np.float64)) if sample.region.any() else math.nan
 
     def result(self) -> Result:
         """Everything taken so far, of the chosen mode."""
-        return Result(self._values, why=None)
+        return Result({**self._values, "change_edited": self._change}, why=None)
