@@ -292,6 +292,18 @@ def test_a_difference_that_rests_on_few_pairs_has_no_colour():
         assert (f" of {count}" in page) != coloured
 
 
+def test_a_value_of_which_neither_direction_is_better_is_not_coloured():
+    found = {
+        (str(n), arm, 0): {"change_edited": 0.1 + plus} for n in range(6) for arm, plus in (("a", 0.0), ("b", 0.01))
+    }
+    rows = table(found, {str(n): "" for n in range(6)}, ["a", "b"], ["change_edited"], "a")
+    page = evaluation_page.page("x", rows, {"change_edited": (("how much", ""), "")}, [], "a", False)
+    assert "+0.01" in page
+    assert "is better" not in page
+    assert "class='better'" not in page
+    assert "class='worse'" not in page
+
+
 def test_missing_weights_stop_an_evaluation_before_anything_runs(tmp_path):
     runner = Local(Store(tmp_path / "store", lambda line: None))
     with pytest.raises(MachineError, match="E302"):

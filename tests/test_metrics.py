@@ -247,6 +247,19 @@ def test_pnp_product_inflates_psnr_by_the_closed_form():
     assert metric.result().summary()["psnr_pnp_product"] == wrong.psnr
 
 
+def test_how_much_was_edited_is_the_mean_change_in_the_region():
+    source, result = np.full((40, 40, 3), 100, np.uint8), np.full((40, 40, 3), 100, np.uint8)
+    edited = np.zeros((40, 40), bool)
+    edited[10:20, 10:30] = True
+    result[10:20, 10:20], result[30:] = 151, 0  # half of the region by 51; what changed outside does not count
+    metric = region.Metric(region.Params())
+    metric.update(Sample(0, source, result, edited))
+    metric.update(Sample(1, source, result, np.zeros_like(edited)))  # nothing is edited there
+    found = metric.result()
+    assert found.summary()["change_edited"] == pytest.approx(0.1)
+    assert math.isnan(found.per_frame()["change_edited"][1])
+
+
 def test_empty_regions_are_not_counted_and_psnr_is_a_mean_of_frames():
     source = texture()
     metric = metric_of(region, margin=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.command import Shell, reference, sprite_clip
 
-from flows.experiments.sweep import driven, points_of
+from flows.experiments.sweep import driven, lines, points_of
 from retake.errors import ConfigError
 
 BALL = "edit.reference=params/dataset/ball.png"
@@ -47,6 +47,8 @@ def test_a_ranking_by_editing_less_is_named(changes, warned):
     rows = [{"values": {"flicker": {"mean": 1.0 - n}, "change_edited": {"mean": c}}} for n, c in enumerate(changes)]
     assert (driven(rows, "flicker") is not None) is warned
     assert driven(rows, "change_edited") is None
+    table = [{"point": "a", "seeds": 1, **row} for row in rows]
+    assert next(lines({"table": table, "rank": "change_edited", "warning": None})) == "the largest first: change_edited"
 
 
 def test_a_sweep_ranks_draws_and_shares(tmp_path: Path):

@@ -161,15 +161,13 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
 
 def health_rows(health: Mapping[str, Any]) -> Iterator[Any]:
     """What the page says of every object's masks."""
-    from retake.health.verdict import REASONS
+    from retake.health.verdict import WORDS, reasons_of
     from retake.report.edit_page import Health
 
-    texts = {"good": "looks good", "look": "is worth a look in frames", "wrong": "is probably wrong in frames"}
     for identity, found in health.items():
         name = "The mask" if len(health) == 1 else f"The mask of object {identity}"
-        why = " and ".join(REASONS[reason] for reason in found["why"])
         spans = tuple((first, last) for first, last in found["frames"])
-        yield Health(name, found["verdict"], texts[found["verdict"]], why, spans)
+        yield Health(name, found["verdict"], WORDS[found["verdict"]], reasons_of(found), spans)
 
 
 def shown_first(made: Mapping[str, Artifact], layers: Sequence[str]) -> str:

@@ -286,8 +286,8 @@ def lines(done: Mapping[str, Any]) -> Iterator[str]:
     metrics = [done["rank"], *shown] if done["rank"] else differing(rows)[:4]
     wide = max(len(row["point"]) for row in rows)
     if done["rank"]:
-        better = DESCRIPTIONS.get(done["rank"], ("", ""))[1] or "higher"
-        yield f"the best first: {done['rank']}, {better} is better"
+        better = DESCRIPTIONS.get(done["rank"], ("", "higher"))[1]
+        yield f"the best first: {done['rank']}, {better} is better" if better else f"the largest first: {done['rank']}"
         if done["warning"]:
             yield f"note: {done['warning']}"
     yield " " * wide + "".join(f"  {metric:>24}" for metric in metrics)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.imaging.flow import warp
+from retake.imaging.soft_mask import bounding_box
 
 Mask = NDArray[np.bool_]
 
@@ -52,10 +53,11 @@ def signals(
         if backward is not None:
             moved = warp(before, backward)
             found["agreement"] = float((moved & mask).sum() / max(1, (moved | mask).sum()))
-    if not mask.any():
-        return Signals(**found)
     ring = max(3, round(min(mask.shape) / 80))
-    window = _around(mask, REACH * ring + 2)
+    box = bounding_box(mask, REACH * ring + 2)
+    if box is None:
+        return Signals(**found)
+    window = slice(box[1], box[3]), slice(box[0], box[2])
     inside, picture = mask[window], _lab(rgb[window])
     outline = _outline(inside)
     free = outline & _off_border(mask.shape, window)
@@ -101,14 +103,6 @@ def _outline(mask: Mask) -> Mask:
     """The outermost pixels of a mask."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     return mask & ~cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
-
-
-def _around(mask: Mask, margin: int) -> tuple[slice, slice]:
-    """The mask's bounding box and a margin around it, within the picture."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    sides = ((rows, mask.shape[0]), (columns, mask.shape[1]))
-    spans = [slice(max(0, int(at[0]) - margin), min(size, int(at[-1]) + 1 + margin)) for at, size in sides]
-    return spans[0], spans[1]
 
 
 def _off_border(shape: tuple[int, ...], window: tuple[slice, slice]) -> Mask:

@@ -33,6 +33,13 @@ REASONS = {
     "overlap": "the colours inside it are those around it",
 }
 
+WORDS: dict[Word, str] = {
+    "good": "looks good",
+    "look": "is worth a look in frames",
+    "wrong": "is probably wrong in frames",
+}
+"""Follow "the mask"; the frames and the reasons follow them."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -96,10 +103,13 @@ def runs(frames: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def said(found: Mapping[str, Any]) -> str:
     """A verdict's JSON in words that follow "the mask"."""
-    if found["verdict"] == "good":
-        return "looks good"
-    lead = "is probably wrong" if found["verdict"] == "wrong" else "is worth a look"
-    return f"{lead} in frames {listed(found['frames'])}: {' and '.join(REASONS[name] for name in found['why'])}"
+    lead, reasons = WORDS[found["verdict"]], reasons_of(found)
+    return f"{lead} {listed(found['frames'])}: {reasons}" if reasons else lead
+
+
+def reasons_of(found: Mapping[str, Any]) -> str:
+    """Why, in words; empty for a good mask."""
+    return " and ".join(REASONS[name] for name in found["why"])
 
 
 def listed(spans: Sequence[Sequence[int]], most: int = 4) -> str:

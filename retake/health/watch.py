@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retake.health.signals import Mask, Signals, signals
-from retake.health.verdict import Verdict, verdict
+from retake.health.verdict import Verdict, doubt, verdict
 
 
 class Watch:
@@ -36,11 +36,10 @@ class Watch:
 
     def as_json(self) -> dict[str, Any]:
         """By object and frame: the doubt and every signal, rounded."""
-        doubts = {identity: made.doubts for identity, made in self.verdicts().items()}
         return {
             str(identity): [
-                {"doubt": doubt, **{name: None if v is None else round(v, 3) for name, v in asdict(one).items()}}
-                for doubt, one in zip(doubts[identity], found, strict=True)
+                {name: None if v is None else round(v, 3) for name, v in {"doubt": doubt(one), **asdict(one)}.items()}
+                for one in found
             ]
             for identity, found in self.signals.items()
         }

@@ -146,8 +146,8 @@ class Metric:
         scores = frame(sample.source, sample.result, unedited, self.params.mode)
         for series, value in zip(self._values.values(), scores, strict=True):
             series[sample.t] = value
-        edited = np.abs(unit(sample.source) - unit(sample.result))[sample.region]
-        self._change[sample.t] = float(edited.mean(dtype=np.float64)) if sample.region.any() else math.nan
+        edited = np.abs(unit(sample.source[sample.region]) - unit(sample.result[sample.region]))
+        self._change[sample.t] = float(edited.mean(dtype=np.float64)) if edited.size else math.nan
 
     def result(self) -> Result:
         """Everything taken so far, of the chosen mode."""

@@ -57,9 +57,8 @@ def page(
 def heading(value: str, what: tuple[str, str], network: str) -> str:
     text, direction = what
     by = f"<small>by {escape(network)}</small>" if network else ""
-    return (
-        f"<th title='{escape(text, quote=True)}'>{escape(value)}<small>{escape(direction)} is better</small>{by}</th>"
-    )
+    way = f"<small>{escape(direction)} is better</small>" if direction else ""
+    return f"<th title='{escape(text, quote=True)}'>{escape(value)}{way}{by}</th>"
 
 
 def cell(value: Mapping[str, Any], direction: str) -> str:
@@ -70,7 +69,7 @@ def cell(value: Mapping[str, Any], direction: str) -> str:
         low, high = difference["low"], difference["high"]
         sure = (low > 0) - (high < 0)
         sure = sure if difference["pairs"] >= MIN_PAIRS else 0
-        kind = {1: "better", -1: "worse"}.get(sure if direction == "higher" else -sure, "")
+        kind = {1: "better", -1: "worse"}.get(sure * {"higher": 1, "lower": -1}.get(direction, 0), "")
         below = f"<small class='{kind}'>{difference['mean']:+.3g} [{low:+.3g}, {high:+.3g}]</small>"
     return f"<td title='{value['pairs']} pairs'>{escape(format_cell(value))}{below}</td>"
 
