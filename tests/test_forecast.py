@@ -166,6 +166,9 @@ def test_a_plan_for_people():
     assert list(table([will]))[1].startswith("in all        about 3.3 min, 1.0 MB on disk, up to")
     assert list(table([may]))[1] == "in all        time not known (none of these stages has run here yet)"
     assert list(table([ran])) == lines[:1]
+    twice = [replace(will, stage="correction")] * 2  # a stage of which there are several
+    assert list(table(twice))[2].startswith("in all        about 6.7 min, 2.0 MB on disk, up to 88 PF")
+    assert "here yet: decode)" in list(table([will, may, may]))[3]
 
 
 @pytest.mark.parametrize(

@@ -41,13 +41,13 @@ def format_forecast(one: Forecast | None) -> str:
 def format_total(planned: Sequence[Planned]) -> str:
     """Total time, disk, operations and memory of all stages that would run: at least so much, where some of them never
     ran here."""
-    some = {p.stage: p.forecast for p in planned if p.forecast is not None}
-    unknown = [stage for stage, one in some.items() if one.seconds is None]
-    seconds = sum(one.seconds or 0.0 for one in some.values())
-    parts = [total_cost(seconds, sum(one.bytes or 0 for one in some.values()), unknown, len(some) > len(unknown))]
-    if flops := sum(one.flops or 0 for one in some.values()):
+    some = [p.forecast for p in planned if p.forecast is not None]  # corrections repeat a stage
+    unknown = list(dict.fromkeys(p.stage for p in planned if p.forecast is not None and p.forecast.seconds is None))
+    known = [one.seconds for one in some if one.seconds is not None]
+    parts = [total_cost(sum(known), sum(one.bytes or 0 for one in some), unknown, bool(known))]
+    if flops := sum(one.flops or 0 for one in some):
         parts.append(f"up to {format_flops(flops)}")
-    if most := max(one.memory or 0 for one in some.values()):
+    if most := max(one.memory or 0 for one in some):
         parts.append(f"at most {format_device_memory(most)} on the device")
     return f"{'in all':13} {', '.join(parts)}"
 
