@@ -15,7 +15,14 @@ from pathlib import Path
 import typer
 
 from flows.commands import app
-from flows.terminal.exits import INTERRUPTED, at_once, command_path, fail, interrupted
+from flows.terminal.exits import (
+    INTERRUPTED,
+    at_once,
+    command_path,
+    fail,
+    interrupted,
+    interrupted_in_a_destructor,
+)
 from retake.errors import ConfigError, MachineError, RetakeError
 from retake.machine import memory
 
@@ -31,6 +38,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupted)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have it ignored
         signal.signal(signal.SIGINT, interrupted)
+    sys.unraisablehook = interrupted_in_a_destructor
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text, nor terminals take all of it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from helpers.command import Child, CommandResult, Shell, reference, sprite_clip
 from helpers.small_disk import small_disk
 
+from flows.terminal.exits import interrupted, interrupted_in_a_destructor
 from retake.stage import Silent
 
 BOX = ("--box", "20,20,80,80")
@@ -172,6 +174,31 @@ def test_a_second_ctrl_c_ends_it_now_and_harms_nothing(hows, pause, given, tmp_p
     assert "Traceback" not in err
     assert wait_for(lambda: not children_of(child.pid), 5)
     assert Shell(tmp_path)("verify").code == 0
+
+
+def test_an_interrupt_that_meets_a_destructor_is_not_lost(monkeypatch, capfd):
+    """Python drops what a destructor raises: a Ctrl-C that came there once was printed as "Exception ignored in", and
+    the run went on."""
+
+    class Closes:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            raise AssertionError("the handler raises before this")
+
+    def work() -> None:
+        Closes()
+        time.sleep(20)
+
+    monkeypatch.setattr(sys, "unraisablehook", interrupted_in_a_destructor)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 # ---- a store that may only be read, and a server that is gone --------------------------------------------------------

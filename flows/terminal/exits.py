@@ -62,6 +62,16 @@ def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def interrupted_in_a_destructor(dropped: Any) -> None:
+    """`sys.unraisablehook`. What is raised in a destructor or a callback Python prints and drops, and an interrupt may
+    come just there: it is raised again a moment later, when the destructor is over."""
+    if not isinstance(dropped.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    signal.signal(signal.SIGALRM, interrupted)
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
 def at_once(*_: Any) -> None:
     """End this process and its children now. The store is made for that: what was committed stays."""
     for number in (signal.SIGINT, signal.SIGTERM):
