@@ -8,6 +8,7 @@ with which a benchmark runs on next to no data, as the suite does with those in 
 
 NAMES = (
     "ground_truth",
+    "moving",
     "depth",
     "health",
     "stages",

@@ -2,7 +2,7 @@
 
     clip ─► frames ─┬─► optical_flow ─┬─► depth
                     ├─► masks ◄───────┘
-                    │     └─► correction ... ─► region ─► tracks
+                    │     └─► correction ... ─► region ─► tracks ─► edited_tracks
                     ├─► latents ─► inversion                  (both with the group `model`)
                     └─── what the method NEEDS of these ─► edit ─► decode ─► metrics ─► report
 
@@ -25,7 +25,21 @@ from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
 from retake.stage import Stage
 from retake.weights.local import locate
-from tasks import decode, depth, edit, frames, inversion, latents, masks, metrics, optical_flow, region, report, tracks
+from tasks import (
+    decode,
+    depth,
+    edit,
+    edited_tracks,
+    frames,
+    inversion,
+    latents,
+    masks,
+    metrics,
+    optical_flow,
+    region,
+    report,
+    tracks,
+)
 
 STAGES: dict[str, Stage] = {
     "frames": frames.stage_frames,
@@ -34,6 +48,7 @@ STAGES: dict[str, Stage] = {
     "masks": masks.stage_masks,
     "region": region.stage_region,
     "tracks": tracks.stage_tracks,
+    "edited_tracks": edited_tracks.stage_edited_tracks,
     "latents": latents.stage_latents,
     "inversion": inversion.stage_inversion,
     "edit": edit.stage_edit,
@@ -41,7 +56,14 @@ STAGES: dict[str, Stage] = {
     "metrics": metrics.stage_metrics,
     "report": report.stage_report,
 }
-PRIORS = ("optical_flow", "depth", "masks", "region", "tracks")  # in the order in which they can be made
+PRIORS = (
+    "optical_flow",
+    "depth",
+    "masks",
+    "region",
+    "tracks",
+    "edited_tracks",
+)  # in the order in which they can be made
 
 
 class Runner(Protocol):
@@ -54,11 +76,13 @@ class Runner(Protocol):
     def require(self, references: Sequence[str]) -> None: ...
 
 
-def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> dict[str, Any]:
+def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report", report: bool = True) -> dict[str, Any]:
     """Call the stages of one edit in order; returns what each made, by stage name.
 
-    `until` stops after that stage; its report then shows the layers that exist. Raises what stages raise, and
-    MachineError E302 before any work when weights of chosen networks are not here: it names all of them.
+    `until` stops after that stage; its report then shows the layers that exist, unless `report` is false.
+
+    Raises what stages raise, and MachineError E302 before any work when weights of chosen networks are not here: it
+    names all of them.
     """
     need = closure(p, until)
     for error in config_errors(p, need):
@@ -83,7 +107,7 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report") -> d
         made["decode"] = run(STAGES["decode"], p.decode, clip=clip, frames=made["frames"], edited=made["edit"])
     if "metrics" in need:
         made["metrics"] = scored(run, metric_settings(p), made, made["decode"])
-    if until in ("report", *PRIORS):
+    if report and until in ("report", *PRIORS):
         shown = {"result": made["decode"]} if "decode" in made else {}
         made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown, **priors)
     return made

@@ -88,6 +88,10 @@ class Tracks(Artifact):
     """Point tracks with visibility."""
 
 
+class EditedTracks(Artifact):
+    """Where the points of tracks shall be, beside where they are. meta: count, width, height, objects."""
+
+
 class Latents(Artifact):
     """The clip as a diffusion model's autoencoder sees it. meta: count (latent frames), frames, channels, height and
     width (of a latent), pixels (height, width), time (frames a latent frame)."""

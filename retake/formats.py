@@ -14,6 +14,10 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              state-<chunk>.safetensors, what a correction goes on from
     region   mask bits [n,H,ceil(W/8)]; of a soft matte also opacity uint8 [n,H,W]
     tracks   ids int64 [P] · xy float32 [n,P,2] · visible bool [n,P]
+    editedtracks
+             ids, objects int64 [P] (0: background) · xy float32 [n,P,2], edited places · frame int32 [n,P], the source
+             frame that a point shows · source float32 [n,P,2], its place there · visible, hidden bool [n,P] (hidden:
+             taken away by the edit)
     latents  z float16 [n,C,h,w] of n latent frames
     inversion
              z float16 or float32 [g,n,C,h,w]: a group of up to 8 levels of noise of one chunk of latent
@@ -47,6 +51,7 @@ VERSION = {
     "masks": 2,
     "region": 1,
     "tracks": 1,
+    "editedtracks": 1,
     "latents": 1,
     "inversion": 1,
     "edited": 1,
@@ -114,6 +119,7 @@ class Series:
         self.width: int = artifact.meta.get("width", 0)
         self.height: int = artifact.meta.get("height", 0)
         self._loaded: OrderedDict[int, Tensors] = OrderedDict()
+        self._checked: set[str] = set()
 
     def __len__(self) -> int:
         return self.count
@@ -136,6 +142,17 @@ class Series:
             raise IndexError(f"{self.artifact.kind} has {self.count} entries, not {t}")
         return self.chunk(t // CHUNK)[name][t % CHUNK]
 
+    def _part(self, name: str, tensor: str, part: Any) -> np.ndarray:
+        """A part of one tensor of a file, which is hashed once. Raises DamagedError when it is not what it was."""
+        from safetensors import safe_open
+
+        file = self.artifact[name]
+        if name not in self._checked:
+            self.store.verify(file)
+            self._checked.add(name)
+        with safe_open(self.store.object_path(file.sha256), framework="numpy") as opened:
+            return opened.get_slice(tensor)[part]
+
     def _decode(self, tensors: Tensors) -> Tensors:
         return tensors
 
@@ -156,6 +173,12 @@ class FrameSeries(Series):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[t] for t in range(self.count))
+
+    def alone(self, t: int) -> np.ndarray:
+        """Frame t without the others of its chunk, for whoever reads here and there."""
+        if t // CHUNK in self._loaded:
+            return self[t]
+        return self._part(chunk_name(t // CHUNK), "rgb", t % CHUNK)
 
     @cached_property
     def times(self) -> np.ndarray:
@@ -245,6 +268,15 @@ class TrackSeries(Series):
         return chunk["ids"], chunk["xy"][t % CHUNK], chunk["visible"][t % CHUNK]
 
 
+class EditedTrackSeries(Series):
+    """`series[t]` is the tensors of frame t by name: ids, objects int64 [P]; xy, source float32 [P,2]; frame int32 [P];
+    visible, hidden bool [P]."""
+
+    def __getitem__(self, t: int) -> Tensors:
+        chunk = self.chunk(t // CHUNK)
+        return {name: array if name in ("ids", "objects") else array[t % CHUNK] for name, array in chunk.items()}
+
+
 class LatentSeries(Series):
     """`series[t]` is float32 [C,h,w] of latent frame t; `series.span(range(0, 20))` is float32 [20,C,h,w]."""
 
@@ -265,7 +297,6 @@ class InversionSeries(Series):
     def __init__(self, store: Store, artifact: Artifact) -> None:
         super().__init__(store, artifact)
         self.steps: int = artifact.meta["steps"]
-        self._checked: set[str] = set()
 
     def level(self, level: int, frames: range) -> np.ndarray:
         """Raises IndexError for a level that there is not, DamagedError for a file that is not what it was."""
@@ -276,18 +307,8 @@ class InversionSeries(Series):
         for chunk in range(frames.start // CHUNK, -(-frames.stop // CHUNK)):
             span = chunk_range(chunk, self.count)
             first, last = max(frames.start, span.start) - span.start, min(frames.stop, span.stop) - span.start
-            found.append(self._rows(chunk_name(group * self.chunks() + chunk), row, slice(first, last)))
+            found.append(self._part(chunk_name(group * self.chunks() + chunk), "z", (row, slice(first, last))))
         return np.concatenate(found).astype(np.float32)
-
-    def _rows(self, name: str, row: int, frames: slice) -> np.ndarray:
-        from safetensors import safe_open
-
-        file = self.artifact[name]
-        if name not in self._checked:
-            self.store.verify(file)
-            self._checked.add(name)
-        with safe_open(self.store.object_path(file.sha256), framework="numpy") as opened:
-            return opened.get_slice("z")[row, frames]
 
 
 class EditedSeries(Series):
@@ -305,6 +326,7 @@ READERS: dict[str, type[Series]] = {
     "masks": MaskSeries,
     "region": RegionSeries,
     "tracks": TrackSeries,
+    "editedtracks": EditedTrackSeries,
     "latents": LatentSeries,
     "inversion": InversionSeries,
     "edited": EditedSeries,

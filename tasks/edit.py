@@ -24,6 +24,7 @@ def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None
     settings: Any = params.settings if isinstance(params, Modelled) else params
     series = work.open(frames)
     method = lookup("methods", settings.name)
+    told: list[str] = []
     inputs = Inputs(
         series,
         work.scratch,
@@ -32,6 +33,7 @@ def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None
         batch=model.batch if model else 1,
         keep=work.keep,
         kept=work.kept,
+        tell=told.append,
     )
     opened = {name: work.open(artifact) for name, artifact in priors.items()}
     z = work.open(latents) if latents else None
@@ -40,7 +42,8 @@ def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None
         tensors = {"box": np.array(patch.box, np.int32), "rgb": patch.rgb, "alpha": patch.alpha}
         work.commit(index, tensors)
         work.progress(min((index + 1) * CHUNK, len(series)), len(series))
-    about = {"notes": notes(model)} if model else {}
+    told += notes(model) if model else []
+    about = {"notes": told} if told or model else {}
     return work.finish(count=len(series), width=series.width, height=series.height, name=settings.name, **about)  # type: ignore[return-value]
 
 

@@ -15,7 +15,15 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Artifact, Frames, Report, Result
-from retake.formats import DepthSeries, FlowSeries, FrameSeries, MaskSeries, RegionSeries, TrackSeries
+from retake.formats import (
+    DepthSeries,
+    EditedTrackSeries,
+    FlowSeries,
+    FrameSeries,
+    MaskSeries,
+    RegionSeries,
+    TrackSeries,
+)
 from retake.health.watch import Watch
 from retake.imaging.flow import resize_flow
 from retake.report import contact_sheet, layers
@@ -46,6 +54,7 @@ def stage_report(
     masks: Artifact | None = None,
     region: Artifact | None = None,
     tracks: Artifact | None = None,
+    edited_tracks: Artifact | None = None,
 ) -> Report:
     """One video of tiled layers, so that what the page compares is always the same frame."""
     source: FrameSeries = work.open(frames)
@@ -73,6 +82,8 @@ def stage_report(
         names, draw = [*names, "depth"], [*draw, depth_layer(near, nearest, size)]
     if tracks:
         names, draw = [*names, "tracks"], [*draw, track_layer(work.open(tracks), size)]
+    if edited_tracks:
+        names, draw = [*names, "edited tracks"], [*draw, edited_track_layer(work.open(edited_tracks), size)]
     columns = layers.columns_for(len(names))
     collected = contact_sheet.Sheet(names, len(source), params.columns)
     blank = np.full((size[1], size[0], 3), layers.BACKDROP, np.uint8)
@@ -170,5 +181,18 @@ def track_layer(tracks: TrackSeries, size: tuple[int, int]) -> Layer:
             xy[k, now], seen[k, now] = layers.scale_points(old_xy[then], scale), old_seen[then]
         alive = seen[-1]
         return layers.draw_tracks(tile, xy[:, alive], seen[:, alive], ids[alive])
+
+    return draw
+
+
+def edited_track_layer(tracks: EditedTrackSeries, size: tuple[int, int]) -> Layer:
+    """Points that the edit moves: a line from where each is to where it shall be."""
+    scale = size[0] / tracks.width, size[1] / tracks.height
+
+    def draw(t: int, tile: np.ndarray) -> np.ndarray:
+        now = tracks[t]
+        seen = now["visible"]
+        source, edited = (layers.scale_points(now[name][seen], scale) for name in ("source", "xy"))
+        return layers.draw_moved(tile, source, edited, now["ids"][seen])
 
     return draw

@@ -24,6 +24,7 @@ from retake.weights.local import locate
 SMALL = ("frames.last=5", "frames.short_side=64", "report.tile=64", "report.columns=2", "decode.preset=veryfast")
 BOX = "masks.box=[40,40,130,130]"
 EDIT = f"edit.reference={CHECKOUT}/params/dataset/ball.png"
+HIDE = "edited_tracks.edits=[{{do: hide}}]"
 # What a choice cannot do without: words to type, in which a name in braces is a folder or file that was exported.
 NEEDED = {
     "optical_flow/given": ("optical_flow.forward={flow}/forward", "optical_flow.backward={flow}/backward"),
@@ -31,6 +32,9 @@ NEEDED = {
     "masks/given": ("masks.path={masks}",),
     "masks/sam2": (BOX,),
     "tracks/given": ("tracks.path={tracks}", BOX),
+    "edited_tracks/given": ("edited_tracks.path={tracks}", BOX),
+    "edited_tracks/program": (HIDE, BOX),
+    "edit/move": (HIDE, BOX),
     "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
     "inversion/default": ("inversion.steps=2",),
 }
@@ -70,7 +74,8 @@ def nothing_fetched(tmp_path, monkeypatch) -> Path:
 def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, nothing_fetched):
     group, _, name = choice.partition("/")
     words = [w.format(**exported) for w in NEEDED.get(choice, (BOX,) if group in PROMPTED or group == "masks" else ())]
-    p = settings([f"{group}={name}", *SMALL, EDIT, *words])
+    pasted = () if choice == "edit/move" else (EDIT,)  # which takes no picture
+    p = settings([f"{group}={name}", *SMALL, *pasted, *words])
     runner = Local(Store(nothing_fetched / "store", lambda line: None))
     until = "latents" if group == "model" else group
     if missing := [reference for reference in references(p, until) if locate(reference) is None]:

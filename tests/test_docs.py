@@ -65,6 +65,7 @@ def test_commands_that_texts_name_exist():
     from flows.__main__ import app
 
     commands = {c.name or c.callback.__name__ for c in app.registered_commands if c.callback}
+    commands |= {str(group.name) for group in app.registered_groups}
     pages = [path.read_text() for path in (CHECKOUT / "docs").glob("*.md")]
     spoken = [text for _, tree in sources() for text in texts(tree)] + pages
     named = {found for text in spoken for found in re.findall(r"(?:`|: |^)retake ([a-z]+)\b", text, re.MULTILINE)}

@@ -27,8 +27,8 @@ Box = Annotated[
 Until = Annotated[
     str,
     typer.Option(
-        help="Stop after this stage: frames, optical_flow, depth, masks, region, tracks, latents, inversion, edit, "
-        "decode or metrics. There is a report of what was made."
+        help="Stop after this stage: frames, optical_flow, depth, masks, region, tracks, edited_tracks, latents, "
+        "inversion, edit, decode or metrics. There is a report of what was made."
     ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print technical notes, too.")]

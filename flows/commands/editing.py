@@ -182,7 +182,10 @@ def export(
     overrides: Overrides = None,
     what: Annotated[
         str,
-        typer.Option(help="What to write, separated by commas: frames, flow, depth, masks, region, tracks, result."),
+        typer.Option(
+            help="What to write, separated by commas: frames, flow, depth, masks, region, tracks, edited_tracks, "
+            "result."
+        ),
     ] = "",
     out: Annotated[Path | None, typer.Option(help="Folder to write; by default one beside the clip's edits.")] = None,
     flow_format: Annotated[str, typer.Option(help="flo, kitti or npz.")] = "flo",

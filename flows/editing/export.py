@@ -5,7 +5,7 @@
     region/00000.png                   where the edit happens, value 1
     flow/forward/00000.flo, backward/  motion of frame t into t+1 on the grid of t, and back on the grid of t+1
     depth/00000.png                    relative inverse depth, 16 bits times the step that the manifest states
-    tracks.npz                         xy, visible, ids, size (retake/exchange/tracks.py)
+    tracks.npz, edited_tracks.npz      xy, visible, ids, size (retake/exchange/tracks.py)
     result/00000.png                   the edited clip at the source's size
     manifest.json, SHA256SUMS          what this is and what made it; what `sha256sum -c` reads
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ STAGE = {
     "masks": "masks",
     "region": "region",
     "tracks": "tracks",
+    "edited_tracks": "edited_tracks",
     "result": "decode",
 }
 FLOW = {"flo": flow_files.write_flo, "kitti": flow_files.write_kitti, "npz": flow_files.write_npz}
@@ -246,7 +248,7 @@ def write_depth(w: Writing) -> dict[str, Any]:
     return {"folder": "depth", "format": kind, **scale, "convention": series.meta["convention"]}
 
 
-def write_tracks(w: Writing) -> dict[str, Any]:
+def write_tracks(w: Writing, name: str = "tracks") -> dict[str, Any]:
     kind, tracks = w.formats.tracks, track_files.from_series(w.series)
     points, most = len(tracks.ids), MOST_PLACES[kind]
     if tracks.count * points > most or points > track_files.MAX_POINTS:
@@ -255,8 +257,8 @@ def write_tracks(w: Writing) -> dict[str, Any]:
             f"{points} tracks over {tracks.count} frames are too many for one {kind} file",
             "Fewer: tracks.reseed=0, a wider tracks.spacing, fewer frames" + (", or npz." if kind == "json" else "."),
         )
-    TRACKS[kind](w.folder / f"tracks.{kind}", tracks)
-    return {"file": f"tracks.{kind}", "format": kind, "points": points}
+    TRACKS[kind](w.folder / f"{name}.{kind}", tracks)
+    return {"file": f"{name}.{kind}", "format": kind, "points": points}
 
 
 WRITERS: dict[str, Callable[[Writing], dict[str, Any]]] = {
@@ -266,6 +268,7 @@ WRITERS: dict[str, Callable[[Writing], dict[str, Any]]] = {
     "masks": write_masks,
     "region": write_region,
     "tracks": write_tracks,
+    "edited_tracks": partial(write_tracks, name="edited_tracks"),
     "result": write_result,
 }
 

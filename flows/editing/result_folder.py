@@ -173,6 +173,7 @@ def health_rows(health: Mapping[str, Any]) -> Iterator[Any]:
 def shown_first(made: Mapping[str, Artifact], layers: Sequence[str]) -> str:
     """The layer that a person came for: the result, else that of the prior at which the edit stopped."""
     named = {"optical_flow": "flow", "depth": "depth", "masks": "mask", "region": "region", "tracks": "tracks"}
+    named["edited_tracks"] = "edited tracks"
     last = [named[stage] for stage in made if stage in named]
     wanted = "result" if "result" in layers else last[-1] if last else "source"
     return wanted if wanted in layers else "mask"  # a region that is the union of the masks has no layer of its own

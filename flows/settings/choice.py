@@ -15,6 +15,7 @@ CHOICES = {
     "depth": "priors.depth",
     "masks": "priors.masks",
     "tracks": "priors.tracks",
+    "edited_tracks": "priors.edited_tracks",
     "edit": "methods",
 }
 

@@ -52,6 +52,7 @@ class Settings:
     masks: Any
     region: Any
     tracks: Any
+    edited_tracks: Any
     model: Any
     latents: Any
     inversion: Any

@@ -25,7 +25,7 @@ import numpy as np
 
 from retake.errors import MediaError
 from retake.exchange.files import check_compression, npy_header
-from retake.formats import CHUNK, TrackSeries
+from retake.formats import CHUNK, EditedTrackSeries, TrackSeries
 from retake.machine.disk import explain_write_errors
 
 MAX_POINTS = 1 << 18
@@ -49,7 +49,7 @@ class PointTracks:
     blocks: Callable[[], Iterator[Block]]
 
 
-def from_series(series: TrackSeries) -> PointTracks:
+def from_series(series: TrackSeries | EditedTrackSeries) -> PointTracks:
     """All points of an artifact; a point is unknown in chunks that do not list it."""
     chunks = range(series.chunks())
     known = [series.chunk(index)["ids"] for index in chunks]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from retake.imaging.distance import distance
@@ -11,9 +13,15 @@ Box = tuple[int, int, int, int]
 
 def soft_mask(mask: np.ndarray, feather: float, grow: float) -> np.ndarray:
     """float32 [H, W] in 0..1 of bool [H, W]: the mask grown by `grow` px, with a smooth edge `feather` px wide."""
-    inside, outside = distance(mask), distance(~mask)
-    s = np.clip((np.where(mask, inside - 0.5, 0.5 - outside) + grow) / feather + 0.5, 0, 1)
-    return (s * s * (3 - 2 * s)).astype(np.float32) if mask.any() else np.zeros(mask.shape, np.float32)
+    soft = np.zeros(mask.shape, np.float32)
+    box = bounding_box(mask, max(0, math.ceil(grow + feather / 2)) + 2)
+    if box is not None:  # further out it is 0
+        x0, y0, x1, y1 = box
+        part = mask[y0:y1, x0:x1]
+        inside, outside = distance(part), distance(~part)
+        s = np.clip((np.where(part, inside - 0.5, 0.5 - outside) + grow) / feather + 0.5, 0, 1)
+        soft[y0:y1, x0:x1] = s * s * (3 - 2 * s)
+    return soft
 
 
 def seam(mask: np.ndarray, opacity: np.ndarray | None, feather: float, grow: float) -> np.ndarray:

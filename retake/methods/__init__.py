@@ -3,8 +3,8 @@
 A method module states
 
     VERSION   raised by hand when its output changes for equal inputs
-    NEEDS     names of the priors it reads ("optical_flow", "depth", "masks", "region", "tracks"), and of what it takes
-              from a diffusion model: "latents", "inversion"
+    NEEDS     names of the priors it reads ("optical_flow", "depth", "masks", "region", "tracks", "edited_tracks"), and
+              of what it takes from a diffusion model: "latents", "inversion"
     Params    a frozen pydantic model; fields that hold a path are marked `file`
     edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
     needs(params)                optional: the part of NEEDS that these settings read
@@ -55,5 +55,7 @@ class Inputs:
     """How many windows of a long clip may go through the backbone at once."""
     keep: Callable[[Iterable[Tensors]], None] = lambda parts: None
     """Makes what a method needs to go on from where it is durable, in parts of which one at a time is in memory."""
+    tell: Callable[[str], None] = lambda note: None
+    """Takes a note for the result, such as what could not be done: the same one after a kill."""
     kept: Callable[[], Iterator[Tensors]] = lambda: iter(())
     """What a run that was killed gave `keep` last, part by part; nothing at the start."""

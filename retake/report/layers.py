@@ -198,6 +198,25 @@ def draw_tracks(rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Se
     return picture
 
 
+def draw_moved(rgb: np.ndarray, source: np.ndarray, edited: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Draws where points shall be, with a line from where they are.
+
+    rgb: uint8 [H, W, 3]. source, edited: float [P, 2], (x, y) in pixels of `rgb`. ids: P integers, of the colours.
+    Returns uint8 [H, W, 3].
+    """
+    picture, stroke = rgb.copy(), _stroke(rgb)
+    ends = np.rint(np.clip(np.stack([source, edited]), -1e4, 1e4) * 16).astype(int)
+    moved = np.abs(ends[1] - ends[0]).max(-1, initial=0) >= 16  # by a pixel
+    for p in range(len(ids)):
+        colour = id_colour(int(ids[p]))
+        if moved[p]:
+            dark = tuple(c // 2 for c in colour)
+            cv2.line(picture, ends[0, p].tolist(), ends[1, p].tolist(), dark, stroke, cv2.LINE_AA, 4)
+        cv2.circle(picture, ends[1, p].tolist(), (2 * stroke + 1) * 16, (0, 0, 0), -1, cv2.LINE_AA, 4)
+        cv2.circle(picture, ends[1, p].tolist(), 2 * stroke * 16, colour, -1, cv2.LINE_AA, 4)
+    return picture
+
+
 def id_colour(identity: int) -> tuple[int, int, int]:
     """A bright RGB colour for an id; neighbouring ids lie a golden angle of hue apart."""
     red, green, blue = colorsys.hsv_to_rgb(identity * 0.6180339887 % 1.0, 0.75, 1.0)

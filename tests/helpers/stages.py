@@ -21,7 +21,9 @@ from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
-STAGES = tuple(name for name in graph.STAGES if name not in ("depth", "latents", "inversion"))  # not needed here
+STAGES = tuple(
+    name for name in graph.STAGES if name not in ("depth", "edited_tracks", "latents", "inversion")
+)  # not needed here
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 BALL = f"edit.reference={CODE}/params/dataset/ball.png"
 QUICK = [BALL, "report.tile=64", "report.columns=2", "decode.preset=veryfast"]

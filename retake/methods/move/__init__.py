@@ -1,0 +1,207 @@
+"""Move what is already in the clip, without a model: objects are cut out by their masks, the scene behind them is put
+together from the frames that show it (background.py), and every object is laid where its edited tracks are (layer.py).
+
+An object's picture on a frame is its own of the source frame that the edit shows there, so it goes on moving as it
+does. Shadows and reflections are no part of a mask and stay where they are. Where the background's own tracks are
+edited, the whole picture is laid anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.errors import ConfigError
+from retake.formats import EditedTrackSeries, FrameSeries, MaskSeries, Tensors, chunk_range
+from retake.imaging.soft_mask import Box, bounding_box, seam, soft_mask
+from retake.machine.threads import single_threaded
+from retake.methods import Inputs, Patch
+from retake.methods.move.background import Background
+from retake.methods.move.layer import Placement, placement
+from retake.methods.move.plate import sampled
+
+VERSION = 1
+NEEDS = ("masks", "edited_tracks")
+
+WHOLE = 0  # the id of the background
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """How the objects sit on the picture. Lengths in working pixels."""
+
+    name: Literal["move"] = "move"
+    order: tuple[int, ...] = Field(
+        (), description="ids of objects from back to front; moved ones that are not named lie in front of all"
+    )
+    feather: float = Field(2.0, ge=0.5, le=100, description="width of an object's soft edge")
+    grow: float = Field(0.0, ge=-50, le=50, description="how far an object's edge is moved outwards")
+    margin: float = Field(4.0, ge=0, le=100, description="how far beyond a mask the background is taken from elsewhere")
+
+
+def edit(
+    latents: None, backbone: None, priors: Mapping[str, Any], inputs: Inputs, params: Params, rng: np.random.Generator
+) -> Iterator[Patch]:
+    """One Patch a chunk. Raises ConfigError E238 where `order` names an object that the masks do not hold."""
+    masks: MaskSeries = priors["masks"]
+    if strange := [i for i in params.order if i not in masks.ids]:
+        raise ConfigError("E238", f"edit.order: there is no object {strange[0]}", f"The masks hold {list(masks.ids)}.")
+    with single_threaded():
+        scene = Scene(inputs.frames, masks, priors["edited_tracks"], params)
+        behind = Background(inputs.frames, (scene.hole(t) for t in range(len(masks))), inputs.scratch)
+        for state in inputs.kept():
+            if int(state["chunk"]) == inputs.first_chunk:
+                behind.restore(state)
+        for index in range(inputs.first_chunk, inputs.frames.chunks()):
+            before = {**behind.state(), "chunk": np.array(index)}
+            patch = joined([scene.render(t, behind) for t in chunk_range(index, len(masks))])
+            # A kill may come before the chunk is committed or after it: both have what they go on from.
+            inputs.keep([before, {**behind.state(), "chunk": np.array(index + 1)}])
+            yield patch
+    if behind.unseen:
+        share = behind.unseen / behind.asked
+        where = "of the background behind what moved is seen in no frame: filled from its surroundings"
+        inputs.tell(f"{max(share, 0.01):.0%} {where}")
+
+
+class Scene:
+    """A clip as layers: its objects, and what is behind them."""
+
+    def __init__(self, frames: FrameSeries, masks: MaskSeries, edited: EditedTrackSeries, params: Params) -> None:
+        self.frames, self.masks, self.edited, self.params = frames, masks, edited, params
+        self.size = frames.width, frames.height
+        named = [i for i in params.order if i in masks.ids]
+        self.order = [*(i for i in masks.ids if i not in named), *named]
+
+    def hole(self, t: int) -> np.ndarray:
+        """Where frame t does not show the background: bool [H, W]."""
+        hole = soft_mask(self.masks[t], self.params.feather, self.params.margin) > 0
+        opacity = self.masks.opacity(t)
+        return hole if opacity is None else hole | (opacity > 0)
+
+    def render(self, t: int, behind: Background) -> tuple[Box, np.ndarray, np.ndarray] | None:
+        """(box, rgb uint8 [h,w,3], alpha uint8 [h,w]) of frame t; None where it is the source's."""
+        now = self.edited[t]
+        ground = placement(now, WHOLE, t)
+        whole = (0, 0, *self.size)
+        if not ground.rests(t, whole):
+            return whole, self.anew(t, now, ground, behind), np.full(self.size[::-1], 255, np.uint8)
+        places = {i: placement(now, i, t) for i in self.masks.ids}
+        boxes = {i: bounding_box(self.masks.object(t, i), 0) for i in self.masks.ids}
+        moved = [i for i in self.order if not places[i].rests(t, boxes[i] or whole)]
+        layers = {i: laid for i in moved if (laid := self.laid(i, places[i])) is not None}
+        hidden = np.zeros(self.size[::-1], bool)
+        for i in moved:
+            hidden |= self.masks.object(t, i)
+        gone = soft_mask(hidden, self.params.feather, self.params.margin)
+        if (opacity := self.masks.opacity(t)) is not None and moved:
+            gone = np.maximum(gone, (opacity > 0).astype(np.float32))
+        for i in self.masks.ids:
+            if i not in moved:
+                gone[self.masks.object(t, i)] = 0
+        box = around([bounding_box(gone > 0, 0), *(laid[0] for laid in layers.values())])
+        if box is None:
+            return None
+        x0, y0, x1, y1 = box
+        rgb, alpha = self.frames[t][y0:y1, x0:x1].astype(np.float32), gone[y0:y1, x0:x1].copy()
+        rows, columns = np.nonzero(alpha)
+        rgb[rows, columns] = behind.colours(t, np.stack([columns + x0, rows + y0], 1).astype(np.float64))
+        for i in self.order:
+            if i in layers:
+                over(rgb, alpha, box, layers[i])
+            elif i in self.params.order and boxes[i] is not None:  # an object in front that stays where it is
+                inside = self.masks.object(t, i)[y0:y1, x0:x1]
+                rgb[inside], alpha[inside] = self.frames[t][y0:y1, x0:x1][inside], 0
+        return box, np.rint(rgb).clip(0, 255).astype(np.uint8), np.rint(255 * alpha).astype(np.uint8)
+
+    def anew(self, t: int, now: Tensors, ground: Placement, behind: Background) -> np.ndarray:
+        """The whole of frame t, uint8 [H, W, 3], where the background itself is moved."""
+        whole = (0, 0, *self.size)
+        where = ground.source_map(whole)
+        source, hole = self.frames[ground.frame], self.hole(ground.frame)
+        rgb = sampled(source, where.reshape(-1, 2)).reshape(*where.shape[:2], 3)
+        x, y = np.rint(where).astype(int).transpose(2, 0, 1)
+        outside = (x < 0) | (y < 0) | (x >= self.size[0]) | (y >= self.size[1])
+        lacks = outside | hole[y.clip(0, self.size[1] - 1), x.clip(0, self.size[0] - 1)]
+        if lacks.any():
+            rgb[lacks] = behind.colours(ground.frame, where[lacks].astype(np.float64))
+        alpha = np.ones(rgb.shape[:2], np.float32)
+        for i in self.order:
+            if (laid := self.laid(i, placement(now, i, t))) is not None:
+                over(rgb, alpha, whole, laid)
+        return np.rint(rgb).clip(0, 255).astype(np.uint8)
+
+    def laid(self, identity: int, place: Placement) -> tuple[Box, np.ndarray, np.ndarray] | None:
+        """An object where it goes: box, colours float32 [h,w,3], opacity float32 [h,w]; None where it is not seen."""
+        if place.hidden:
+            return None
+        mask = self.masks.object(place.frame, identity)
+        soft = seam(mask, self.opacity(identity, place.frame), self.params.feather, self.params.grow)
+        inside = bounding_box(soft > 0, 2)
+        box = place.reach(inside, self.size) if inside else None
+        if inside is None or box is None:
+            return None
+        x0, y0, x1, y1 = inside
+        colours = own_colours(self.frames[place.frame][y0:y1, x0:x1], mask[y0:y1, x0:x1])
+        where = place.source_map(box) - np.array([x0, y0], np.float32)
+        smaller = np.sqrt(abs(np.linalg.det(place.matrix[:2, :2])))
+        soft = soft[y0:y1, x0:x1]
+        if smaller < 0.75:  # sampling alone would skip pixels
+            colours, soft = (cv2.GaussianBlur(a, (0, 0), 0.45 / smaller) for a in (colours, soft))
+        x, y = np.ascontiguousarray(where[..., 0]), np.ascontiguousarray(where[..., 1])
+        rgb = cv2.remap(colours, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        alpha = cv2.remap(soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return box, rgb.clip(0, 255), alpha
+
+    def opacity(self, identity: int, t: int) -> np.ndarray | None:
+        """A soft matte, where there is one and it is this object's alone."""
+        return self.masks.opacity(t) if self.masks.ids == (identity,) else None
+
+
+def own_colours(rgb: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """float32 [h, w, 3] of uint8: beyond the object, and in the pixel at its edge that holds some of what lies behind
+    it, the colours of the nearest pixels inside."""
+    core = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+    core = core if core.any() else mask
+    own = rgb.astype(np.float32)
+    share = cv2.GaussianBlur(core.astype(np.float32), (0, 0), 2.0)
+    near = cv2.GaussianBlur(own * core[..., None], (0, 0), 2.0) / np.maximum(share, 1e-4)[..., None]
+    use = ~core & (share > 1e-3)
+    own[use] = near[use]
+    return own
+
+
+def over(rgb: np.ndarray, alpha: np.ndarray, box: Box, laid: tuple[Box, np.ndarray, np.ndarray]) -> None:
+    """Lay a layer over a picture that covers `box`, in place: colours float32 [h, w, 3], opacity float32 [h, w]."""
+    (x0, y0, x1, y1), colours, opacity = laid
+    part = np.s_[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]]
+    both = opacity + alpha[part] * (1 - opacity)
+    share = opacity / np.maximum(both, 1e-6)
+    rgb[part] += share[..., None] * (colours - rgb[part])
+    alpha[part] = both
+
+
+def around(boxes: list[Box | None]) -> Box | None:
+    """The box that holds all of those that there are."""
+    known = np.array([box for box in boxes if box is not None])
+    if not len(known):
+        return None
+    (x0, y0), (x1, y1) = known[:, :2].min(0), known[:, 2:].max(0)
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+def joined(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patch:
+    """Frames of one chunk on the one box that holds them all."""
+    box = around([one[0] if one else None for one in rendered]) or (0, 0, 0, 0)
+    x0, y0, x1, y1 = box
+    rgb = np.zeros((len(rendered), y1 - y0, x1 - x0, 3), np.uint8)
+    alpha = np.zeros(rgb.shape[:3], np.uint8)
+    for k, one in enumerate(rendered):
+        if one is not None:
+            left, top, right, bottom = one[0]
+            rgb[k, top - y0 : bottom - y0, left - x0 : right - x0] = one[1]
+            alpha[k, top - y0 : bottom - y0, left - x0 : right - x0] = one[2]
+    return Patch(box, rgb, alpha)

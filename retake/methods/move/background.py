@@ -1,0 +1,122 @@
+"""What stands behind the objects: taken from the frames in which it is seen, brought over by the camera's motion.
+
+A place that an object hides is looked for in the nearest frames first; what no frame shows is made up once, from its
+surroundings (fill.py), and carried along from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from retake.formats import FrameSeries, Tensors, pack_bits, unpack_bits
+from retake.methods.move.affine import IDENTITY, placed
+from retake.methods.move.camera import Camera
+from retake.methods.move.fill import filled
+from retake.methods.move.plate import Plate, sampled
+
+EVERY = 32  # frames within which every one is looked at; further away they are looked at ever more seldom
+CELL = 2  # px: neighbours so near are shown by the same frame
+
+
+class Background:
+    """The scene without its objects. Reads the clip once. On disk: a bit a pixel and frame.
+
+    holes: of every frame in order, bool [H, W]: where no background is seen.
+    """
+
+    def __init__(self, frames: FrameSeries, holes: Iterator[np.ndarray], scratch: Path) -> None:
+        self.frames, self.path = frames, scratch / "holes.bin"
+        self.width, self.height = frames.width, frames.height
+        self.to_first = np.tile(IDENTITY, (len(frames), 1, 1))
+        """float64 [F, 3, 3]: places on a frame to places on the first."""
+        self.asked = self.unseen = 0  # pixels that were hidden, and those of them that no frame shows
+        self.plate: Plate | None = None
+        camera = Camera()
+        with self.path.open("wb") as file:
+            for t, hole in enumerate(holes):
+                file.write(pack_bits(hole).tobytes())
+                self.to_first[t] = camera.follow(frames[t], ~hole)
+        self._from_first = np.linalg.inv(self.to_first)
+
+    def hole(self, t: int) -> np.ndarray:
+        row = -(-self.width // 8)
+        bits = np.fromfile(self.path, np.uint8, row * self.height, offset=row * self.height * t)
+        return unpack_bits(bits.reshape(self.height, row), self.width)
+
+    def between(self, t: int, u: int) -> np.ndarray:
+        """float64 [3, 3]: places on frame t to places on frame u, of what rests."""
+        return self._from_first[u] @ self.to_first[t]
+
+    def colours(self, t: int, xy: np.ndarray) -> np.ndarray:
+        """Colours float32 [N, 3] of the scene at places float64 [N, 2] of frame t, also outside the picture."""
+        out, unseen = np.zeros((len(xy), 3), np.float32), np.zeros(len(xy), bool)
+        if self.plate is not None:  # what was made up is shown by no frame
+            unseen, known = self.plate.look_up(self.between(t, self.plate.frame), xy)
+            out[unseen] = known
+        rest = np.flatnonzero(~unseen)
+        cells = np.floor(xy[rest] / CELL).astype(np.int64)
+        _, first, of = np.unique(cells[:, 1] * (1 << 32) + cells[:, 0], return_index=True, return_inverse=True)
+        shown = self._search(t, xy[rest[first]])[of]
+        for u in np.unique(shown[shown >= 0]):
+            here = rest[shown == u]
+            out[here] = sampled(self.frames.alone(int(u)), placed(self.between(t, int(u)), xy[here]))
+        fresh = rest[shown < 0]
+        self.asked, self.unseen = self.asked + len(xy), self.unseen + int(unseen.sum()) + len(fresh)
+        if len(fresh):
+            self._make_up(t, xy, out, unseen, fresh)
+        return out
+
+    def _search(self, t: int, xy: np.ndarray) -> np.ndarray:
+        """The nearest frame that shows each place, int [N]; -1: none."""
+        shown, left = np.full(len(xy), -1), np.arange(len(xy))
+        for u in nearest_first(t, len(self.frames)):
+            if not len(left):
+                break
+            there = placed(self.between(t, u), xy[left])
+            column, row = np.rint(there).astype(int).T
+            inside = (column >= 0) & (row >= 0) & (column < self.width) & (row < self.height)
+            found = np.flatnonzero(inside)
+            found = found[~self.hole(u)[row[found], column[found]]]
+            shown[left[found]] = u
+            left = np.delete(left, found)
+        return shown
+
+    def _make_up(self, t: int, xy: np.ndarray, out: np.ndarray, old: np.ndarray, fresh: np.ndarray) -> None:
+        """Fill the colours of the fresh places, int [n] of N, and keep them; old: those made up before, bool [N]."""
+        column, row = np.rint(xy).astype(int).clip(0, (self.width - 1, self.height - 1)).T
+        picture, lacks = self.frames[t].copy(), self.hole(t)
+        wanted = np.zeros(lacks.shape, bool)
+        wanted[row[fresh], column[fresh]] = True
+        picture[row, column], lacks[row, column] = np.rint(out), False
+        picture = filled(picture, wanted, lacks | wanted)
+        out[fresh] = picture[row[fresh], column[fresh]]
+        if self.plate is None or not self.plate.holds(self.between(t, self.plate.frame)):
+            self.plate = Plate(t, (self.width, self.height))
+            wanted[row[old], column[old]] = True  # goes on to the new plate
+        self.plate.add(self.between(t, self.plate.frame), picture, wanted)
+
+    def state(self) -> Tensors:
+        """What a later chunk goes on from."""
+        counts = {"counts": np.array([self.asked, self.unseen], np.int64)}
+        return counts | self.plate.state() if self.plate else counts
+
+    def restore(self, state: Tensors) -> None:
+        self.asked, self.unseen = (int(n) for n in state["counts"])
+        if "plate" in state:
+            self.plate = Plate(int(state["plate_frame"]), (self.width, self.height))
+            self.plate.restore(state)
+
+
+def nearest_first(t: int, count: int) -> Iterator[int]:
+    """Frames from t outwards: each of the nearest, then ever fewer."""
+    yield t
+    far = 1
+    while t - far >= 0 or t + far < count:
+        if t - far >= 0:
+            yield t - far
+        if t + far < count:
+            yield t + far
+        far += 1 + far // EVERY

@@ -1,0 +1,69 @@
+"""The tracks of a clip as an edit reads them: which object each point lies on, and where the objects' middles are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from retake.formats import MaskSeries, TrackSeries
+from retake.track_edits.camera import Found, motions, placed
+
+
+class ClipTracks:
+    """Tracks and masks of one clip. Reads the masks once; keeps a number a point, and two an object and frame."""
+
+    def __init__(self, tracks: TrackSeries, masks: MaskSeries) -> None:
+        self.tracks, self.count, self.size = tracks, len(tracks), (tracks.width, tracks.height)
+        labels: dict[int, int] = {}
+        middles = np.full((len(masks.ids), self.count, 2), np.nan)
+        areas = np.zeros((len(masks.ids), self.count), int)
+        for t in range(self.count):
+            here = {identity: masks.object(t, identity) for identity in masks.ids}
+            for k, mask in enumerate(here.values()):
+                rows, columns = np.nonzero(mask)
+                areas[k, t] = len(rows)
+                if len(rows):
+                    middles[k, t] = columns.mean(), rows.mean()
+            ids, xy, visible = tracks[t]
+            fresh = np.array([int(i) not in labels for i in ids], bool) & visible
+            x = np.rint(xy[fresh, 0]).astype(int).clip(0, self.size[0] - 1)
+            y = np.rint(xy[fresh, 1]).astype(int).clip(0, self.size[1] - 1)
+            found = np.zeros(len(x), np.int64)
+            for identity, mask in here.items():
+                found[mask[y, x]] = identity
+            labels |= dict(zip(ids[fresh].tolist(), found.tolist(), strict=True))
+        self._ids = np.array(sorted(labels), np.int64)
+        self._labels = np.array([labels[i] for i in self._ids.tolist()], np.int64)
+        self._middles = {
+            identity: self._carried(identity, middles[k], int(areas[k].argmax()))
+            for k, identity in enumerate(masks.ids)
+            if areas[k].any()
+        }
+
+    def _carried(self, identity: int, middles: np.ndarray, whole: int) -> np.ndarray:
+        """Where the middle of an object is on all frames, float64 [F, 2]: that of its mask on the frame `whole`, where
+        most of it is seen, moved as its points move. The middle of the mask itself would jump where something covers a
+        part of it; it stands in where no points are left."""
+
+        def seen(t: int) -> Found:
+            ids, xy, visible, objects = self.points(t)
+            keep = visible & (objects == identity)
+            return ids[keep], xy[keep]
+
+        back = np.linalg.inv(motions(seen, self.count, whole, "affine"))
+        known = np.flatnonzero(np.isfinite(middles[:, 0]))
+        found = np.stack([np.interp(np.arange(self.count), known, middles[known, axis]) for axis in (0, 1)], 1)
+        moved = np.isfinite(back).all((1, 2))
+        found[moved] = placed(back[moved], np.repeat(middles[whole][None], moved.sum(), 0))
+        return found
+
+    def points(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """ids int64 [P], xy float32 [P, 2], visible bool [P], objects int64 [P] of frame t."""
+        ids, xy, visible = self.tracks[t]
+        if not len(self._ids):
+            return ids, xy, visible, np.zeros(len(ids), np.int64)
+        place = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
+        return ids, xy, visible, np.where(self._ids[place] == ids, self._labels[place], 0)
+
+    def middles(self, t: int) -> dict[int, tuple[float, float]]:
+        """(x, y) of every object's middle, by its id."""
+        return {identity: (float(xy[t, 0]), float(xy[t, 1])) for identity, xy in self._middles.items()}
