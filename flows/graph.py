@@ -212,6 +212,8 @@ def scored(run: Runner, params: metrics.Params, made: Mapping[str, Any], result:
     """The metrics of a result against its source, from whichever priors there are."""
     wanted = {name: made[name] for name in metrics.needs(params) if name in made}
     versions = ",".join(label(lookup("metrics", name)) for name in params.names)
+    if "edited_tracks" in made and "edit" in made:  # what was moved is compared with where it shall be
+        wanted |= {"edited": made["edit"]} | ({"tracks": made["edited_tracks"]} if "tracks" in wanted else {})
     inputs = {"frames": made["frames"], "result": result, **wanted}
     return run(STAGES["metrics"], params, implementation=versions, weights=metrics.weights(params), **inputs)
 

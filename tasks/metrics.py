@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, create_model
 
 from retake.artifact import Artifact, Frames, Metrics, Result
 from retake.errors import ConfigError
-from retake.formats import CHUNK, FlowSeries, FrameSeries, RegionSeries, TrackSeries
+from retake.formats import CHUNK, EditedSeries, FlowSeries, FrameSeries, RegionSeries, TrackSeries
 from retake.lookup import lookup, names
 from retake.metrics.common.guard import guarded
 from retake.metrics.common.sample import NO_REGION, Sample, Tracks
@@ -79,8 +79,10 @@ def stage_metrics(
     optical_flow: Artifact | None = None,
     region: Artifact | None = None,
     tracks: Artifact | None = None,
+    edited: Artifact | None = None,
 ) -> Metrics:
-    """Everything is measured at working size: a larger result is shrunk by the same filter as the source was.
+    """Everything is measured at working size: a larger result is shrunk by the same filter as the source was. `edited`
+    is given where things were moved: where they are now is edited, too.
 
     A metric whose network's weights are not here has no value and a reason; it is made once they are.
     """
@@ -89,14 +91,17 @@ def stage_metrics(
     mask: RegionSeries | None = work.open(region) if region else None
     size = source.width, source.height
     points: TrackSeries | None = work.open(tracks) if tracks else None
+    moved: EditedSeries | None = work.open(edited) if edited else None
     metrics, reasons = load_metrics(params, work.weights)
-    for t, edited in enumerate(at_size(work.open(result), size)):
+    for t, shown in enumerate(at_size(work.open(result), size)):
         forward, backward = (flow.forward(t - 1), flow.backward(t - 1)) if flow is not None and t else (None, None)
         sample = Sample(
             t,
             source[t],
-            edited,
-            region=mask[t] if mask is not None else None,
+            shown,
+            region=(mask[t] if moved is None else mask[t] | laid(moved, t, mask[t].shape))
+            if mask is not None
+            else None,
             flow=forward,
             fps=source.meta["fps"],
             backward=backward,
@@ -179,9 +184,17 @@ def unmeasured(params: Params, keyed: Mapping[str, str]) -> list[str]:
 
 
 def window(tracks: TrackSeries, t: int) -> Tracks:
-    """The source's points over the frames of the chunk that begins at frame t."""
+    """The source's points, or where they shall be, over the frames of the chunk that begins at frame t."""
     chunk = tracks.chunk(t // CHUNK)
     return Tracks(chunk["xy"], chunk["visible"])
+
+
+def laid(edited: EditedSeries, t: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Where the edit of frame t is, bool [H, W]."""
+    (x0, y0, x1, y1), _, alpha = edited[t]
+    where = np.zeros(shape, bool)
+    where[y0:y1, x0:x1] = alpha > 0
+    return where
 
 
 def at_size(result: FrameSeries, size: tuple[int, int]) -> Iterator[np.ndarray]:

@@ -229,3 +229,14 @@ def test_a_killed_edit_goes_on_bit_for_bit(stop, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         calls.again("edit", StopAfter(stop))
     assert calls.again("edit").digest == whole
+
+
+def test_scores_compare_with_where_things_shall_be(tmp_path):
+    """Not with where they were: a move that did what was asked for scores as such, on the page and in a ranking."""
+    words = [f"frames.last={LAST}", "edit=move", "edited_tracks.edits=[{do: move, by: [60, 0], frames: [0, 20]}]"]
+    done = edit.edit("sprites:drift", words, until="metrics", folder=tmp_path)
+    values = json.loads(open_store().read(done.made["metrics"]["metrics.json"]))
+    assert values["motion_fidelity"] > 0.99
+    assert values["track_error"] < 0.5
+    assert values["psnr_unedited"] == 100
+    assert values["change_edited"] > 0.1

@@ -41,7 +41,7 @@ VERSION = 1
 NEEDS = ("tracks",)
 DESCRIPTIONS = {
     "motion_fidelity": (
-        "agreement of directions of motion between source and result tracks, -1..1",
+        "agreement of directions of motion between source (of a move: edited) and result tracks, -1..1",
         "higher",
     ),
     "track_error": ("mean distance between tracks started at the same points, pixels", "lower"),

@@ -65,6 +65,7 @@ class Edit:
     def __init__(self, program: Program, source: Source, scale: tuple[float, float] = (1.0, 1.0)) -> None:
         self.source, self.scale = source, np.array(scale, np.float64)
         self.size = np.array(source.size, np.float64)
+        self._listed: tuple[np.ndarray, ...] = (np.zeros(0),) * 4
         self.chosen = [self._chosen(one.points) for one in program.edits]
         self.steps = [self._step(n, one, program.edits[:n]) for n, one in enumerate(program.edits)]
         self._state = lru_cache(maxsize=64)(self._evaluated)
@@ -107,11 +108,13 @@ class Edit:
         ids, xy, visible, objects = self.source.points(t)
         middles = self.source.middles(t) | {0: tuple((self.size - 1) / 2)}
         known = sorted(middles)
-        ids = np.concatenate([np.array([FAR + k for k in known], np.int64), ids])
-        xy = np.concatenate([np.array([middles[k] for k in known], np.float64).reshape(-1, 2), xy])
+        if ids is not self._listed[0]:  # the same for all frames of a chunk
+            every = np.concatenate([np.array([FAR + k for k in known], np.int64), ids])
+            self._listed = ids, every, np.concatenate([np.array(known, np.int64), objects]), np.zeros(len(every), bool)
+        _, ids, objects, hidden = self._listed
+        xy = np.concatenate([[middles[k] for k in known], xy])
         visible = np.concatenate([np.ones(len(known), bool), visible])
-        objects = np.concatenate([np.array(known, np.int64), objects])
-        return Points(ids, xy, visible, objects, np.full(len(ids), float(t)), np.zeros(len(ids), bool))
+        return Points(ids, xy, visible, objects, np.full(len(ids), float(t)), hidden)
 
     # ---- which points ------------------------------------------------------------------------------------------------
 
@@ -170,28 +173,25 @@ class Edit:
                 )
             motions = np.linalg.inv(self._motions(number, last_one))
             return one, lambda t, p, mask: put_back(motions[t], p, mask) if span[0] <= t <= span[1] else p
-        keys = one.keys if isinstance(one, op.Keys) else (as_key(one),)
+        keys = one.keys if isinstance(one, op.Keys) else grown(as_key(one), one.frames)
         about: op.About = "centre" if isinstance(one, op.Move) else one.about
         weights = self._weights(one.falloff) if isinstance(one, op.Move) and one.falloff else None
-        return one, lambda t, p, mask: self._keyed(keys, one.frames, about, weights, t, p, mask)
+        return one, lambda t, p, mask: self._keyed(keys, about, weights, t, p, mask)
 
     def _keyed(
         self,
         keys: tuple[op.Key, ...],
-        span: op.Span | None,
         about: op.About,
         weights: Any,
         t: int,
         points: Points,
         mask: np.ndarray,
     ) -> Points:
-        """Places shifted, scaled and turned as the keys say at t; a single key grows over the span."""
-        if len(keys) == 1 and span is not None:
-            keys = (op.Key(frame=span[0], easing=keys[0].easing), keys[0].model_copy(update={"frame": span[1]}))
-            if span[0] == span[1]:
-                keys = (keys[1],) if t >= span[0] else (keys[0],)
+        """Places shifted, scaled and turned as the keys say at t."""
         by, scale, angle = interpolated(keys, t)
         shift = np.array(by) * self.scale
+        if scale == 1 and not angle and weights is None and mask.all():
+            return replace(points, xy=points.xy + shift)
         xy = points.xy.copy()
         if scale != 1 or angle:
             cos, sin = scale * math.cos(math.radians(angle)), scale * math.sin(math.radians(angle))
@@ -200,10 +200,7 @@ class Edit:
                 xy[part] = (points.xy[part] - centre) @ turn.T + centre
         if weights is not None:
             shift = shift * weights(points.ids)[mask, None]
-        if mask.all():
-            xy += shift
-        else:
-            xy[mask] += shift
+        xy[mask] += shift
         return replace(points, xy=xy)
 
     def _centres(self, about: op.About, points: Points, mask: np.ndarray) -> list[tuple[np.ndarray, Floats]]:
@@ -271,6 +268,16 @@ def as_key(one: op.Move | op.Scale | op.Rotate) -> op.Key:
     if isinstance(one, op.Scale):
         return op.Key(frame=0, scale=one.by, easing=one.easing)
     return op.Key(frame=0, rotate=one.by, easing=one.easing)
+
+
+def grown(key: op.Key, span: op.Span | None) -> tuple[op.Key, ...]:
+    """Keys of what grows from nothing to `key` over a span; at once where the span is one frame."""
+    if span is None:
+        return (key,)
+    whole = key.model_copy(update={"frame": span[1]})
+    if span[0] < span[1]:
+        return op.Key(frame=span[0], easing=key.easing), whole
+    return (op.Key(frame=span[0] - 1, easing="hold"), whole) if span[0] else (whole,)
 
 
 def interpolated(keys: tuple[op.Key, ...], t: float) -> tuple[op.Pair, float, float]:
