@@ -56,14 +56,8 @@ STAGES: dict[str, Stage] = {
     "metrics": metrics.stage_metrics,
     "report": report.stage_report,
 }
-PRIORS = (
-    "optical_flow",
-    "depth",
-    "masks",
-    "region",
-    "tracks",
-    "edited_tracks",
-)  # in the order in which they can be made
+# In the order in which they can be made.
+PRIORS = ("optical_flow", "depth", "masks", "region", "tracks", "edited_tracks")
 
 
 class Runner(Protocol):

@@ -114,13 +114,13 @@ def checkout(tmp_path_factory) -> Path:
     write("retake/priors/brightness/luma.py", PRIOR)
     write("params/brightness/luma.yaml", "name: luma\ngain: 1.0\n")
     write("tasks/brightness.py", STAGE)
-    change("flows/graph.py", "from tasks import decode,", "from tasks import brightness, decode,")
+    change("flows/graph.py", "from tasks import (\n", "from tasks import (\n    brightness,\n")
     change(
         "flows/graph.py",
-        '    "tracks": tracks.stage_tracks,\n',
-        '    "tracks": tracks.stage_tracks,\n    "brightness": brightness.stage_brightness,\n',
+        '    "edited_tracks": edited_tracks.stage_edited_tracks,\n',
+        '    "edited_tracks": edited_tracks.stage_edited_tracks,\n    "brightness": brightness.stage_brightness,\n',
     )
-    change("flows/graph.py", '"region", "tracks")  #', '"region", "tracks", "brightness")  #')
+    change("flows/graph.py", '"tracks", "edited_tracks")', '"tracks", "edited_tracks", "brightness")')
     change(
         "flows/settings/choice.py",
         '    "edit": "methods",\n',

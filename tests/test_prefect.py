@@ -12,7 +12,9 @@ import pytest
 from flows.graph import STAGES
 
 SETTINGS = ["frames.last=20", "masks.box=[50,44,142,136]", "edit.reference=params/dataset/ball.png", "report.tile=160"]
-MADE = [stage for stage in STAGES if stage not in ("depth", "latents", "inversion")]  # no others are needed here
+MADE = [
+    stage for stage in STAGES if stage not in ("depth", "edited_tracks", "latents", "inversion")
+]  # no others are needed here
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from retake.metrics import fid
 from retake.store import Store
 
 ALL_CLIPS = "all clips"  # no clip's id: ids hold no space
-OF_A_CLIP = ("frames", *graph.PRIORS)  # one result a clip; the other stages make one a clip and edit
+# One result a clip; the other stages make one a clip and edit: where things move to is the edit's to say.
+OF_A_CLIP = ("frames", *(name for name in graph.PRIORS if name != "edited_tracks"))
 Place = tuple[str, ...]
 """(clip,) or (clip, edit)."""
 
