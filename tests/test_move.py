@@ -105,6 +105,15 @@ def test_time_runs_half_as_fast_for_the_object_alone(tmp_path):
     assert agree(result, moved("fast", pose), times=(2, 10, 20, 30)) > 26
 
 
+def test_between_stabilise_and_reapply_time_is_that_of_the_scene(tmp_path):
+    """The object stands where it stood in the world at half the time, before the camera of now."""
+    edits = [{"do": "stabilise", "model": "translation"}, {"do": "retime", "speed": 0.5}, {"do": "reapply"}]
+    result, series, _ = edited("sprites:fast", tmp_path, *edits, more=("tracks.queries=grid",))
+    assert agree(result, moved("fast", lambda t, poses: poses[t // 2]), times=(2, 10, 20, 30)) > 24
+    x0, _, x1, _ = series[20][0]
+    assert x1 - x0 < 320  # the background was put back where it was, and is the source's
+
+
 @pytest.mark.parametrize(
     ("one", "pose"),
     [
