@@ -268,11 +268,22 @@ def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:
         if name in need and (early := getattr(p.choices[name].module, "check_settings", None)):
             beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
             checks.append(partial(early, getattr(p, name), *beside))
+    if "edit" in need and "edited_tracks" not in need and moves_something(p):
+        yield ConfigError(
+            "E237",
+            f"edited_tracks says how things move, and edit={p.edit.name} moves nothing",
+            "Add edit=move; or leave edited_tracks out.",
+        )
     for check_settings in checks:
         try:
             check_settings()
         except ConfigError as error:
             yield error
+
+
+def moves_something(p: Settings) -> bool:
+    """Whether the settings say how tracks shall move."""
+    return bool(getattr(p.edited_tracks, "edits", ()) or p.edited_tracks.path)
 
 
 def check(p: Settings, made: Any, need: set[str]) -> None:

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from retake.artifact import EditedTracks, Frames, Masks, Tracks
-from retake.formats import MaskSeries, Tensors, TrackSeries, chunk_range
+from retake.errors import MediaError
+from retake.formats import CHUNK, MaskSeries, Tensors, TrackSeries, chunk_range
 from retake.lookup import lookup
 from retake.stage import Work, stage
 from retake.track_edits.clip_source import ClipTracks
 from retake.track_edits.evaluate import Edit, Points, merged
 from retake.track_edits.program import check
+
+NOTHING = (
+    "nothing moves: the edits choose no point, or change none; see which there are: retake tracks show (background and "
+    "whole picture: tracks.queries=grid)"
+)
 
 
 @stage(
@@ -40,9 +46,25 @@ def stage_edited_tracks(work: Work, params: Any, frames: Frames, masks: Masks, t
         span = chunk_range(index, len(series))
         work.commit(index, tensors([at(t) for t in span], source))
         work.progress(span.stop, len(series))
+    changed = any(changes(work.read(index), index) for index in range(series.chunks()))
     return work.finish(
-        count=len(series), width=series.width, height=series.height, name=params.name, objects=list(objects.ids)
+        count=len(series),
+        width=series.width,
+        height=series.height,
+        name=params.name,
+        objects=list(objects.ids),
+        notes=[] if changed else [NOTHING],
     )  # type: ignore[return-value]
+
+
+def changes(chunk: Tensors, index: int) -> bool:
+    """Whether anything in a chunk of edited tracks is not as in the source."""
+    now = np.arange(len(chunk["frame"]))[:, None] + index * CHUNK
+    return bool(
+        (np.abs(chunk["xy"] - chunk["source"]).max(initial=0) > 0.05)
+        or chunk["hidden"].any()
+        or (chunk["frame"] != now).any()
+    )
 
 
 class Replaced:
@@ -50,6 +72,12 @@ class Replaced:
 
     def __init__(self, given: Any, source: ClipTracks) -> None:
         self.given, self.source = given, source
+        if not np.isin(given.ids, source.ids).any():
+            raise MediaError(
+                "E437",
+                "the file of edited tracks holds none of the clip's own points",
+                "Start from them: retake export CLIP --what tracks, with the same settings.",
+            )
         self._rows = self._read()
         self._row, self._t = next(self._rows), 0
 

@@ -191,8 +191,8 @@ def edited_track_layer(tracks: EditedTrackSeries, size: tuple[int, int]) -> Laye
 
     def draw(t: int, tile: np.ndarray) -> np.ndarray:
         now = tracks[t]
-        seen = now["visible"]
+        seen = now["visible"] | now["hidden"]
         source, edited = (layers.scale_points(now[name][seen], scale) for name in ("source", "xy"))
-        return layers.draw_moved(tile, source, edited, now["ids"][seen])
+        return layers.draw_moved(tile, source, edited, now["ids"][seen], now["hidden"][seen])
 
     return draw

@@ -140,6 +140,21 @@ def test_a_hidden_object_leaves_the_scene_behind_it(tmp_path):
     assert (series[20][2] > 0).sum() >= source.mask(20, 0).sum()
 
 
+def test_what_is_hidden_is_not_brought_back_by_an_order(tmp_path):
+    both = ("masks=given", "masks.own=true", "edit.order=[2,1]")
+    one, _, _ = edited("sprites:cross", tmp_path, {"do": "hide", "points": {"object": 1}}, more=both, last=4)
+    source = World(scene("cross"))
+    assert psnr(one[0], source.frame(0), source.mask(0, 0)) < 20
+    assert psnr(one[0], source.frame(0), source.mask(0, 1)) == 99
+
+
+def test_an_edit_that_changes_nothing_says_so(tmp_path):
+    _, _, done = edited("sprites:drift", tmp_path, {"do": "move", "by": [9, 0], "points": {"object": 0}}, last=3)
+    (note,) = done.made["edited_tracks"].meta["notes"]
+    assert note.startswith("nothing moves")
+    assert "tracks.queries=grid" in note
+
+
 def test_what_no_frame_shows_is_made_up_steadily_and_told(tmp_path):
     """An object that rests before a camera that rests hides the same place for ever."""
     words = ("tracks.reseed=0",)
@@ -203,6 +218,7 @@ def test_the_preview_draws_where_points_shall_be(tmp_path):
     words = [f"frames.last={LAST}", f"edited_tracks.edits={json.dumps([move])}"]
     done = track_preview.show("sprites:drift", words, tmp_path / "out")
     assert done["moved"] == done["points"] > 20
+    assert done["hidden"] == done["retimed"] == 0
     assert done["longest_px"] == pytest.approx(80, abs=0.1)
     strip = read_image(tmp_path / "out" / "tracks.png")
     assert strip.shape[1] > strip.shape[0]
@@ -218,6 +234,9 @@ def test_the_preview_draws_where_points_shall_be(tmp_path):
         (("edited_tracks.edits=[{do: hide, points: {object: 9}}]",), "E238", "there is no object 9"),
         (("edited_tracks.edits=[{do: hide}]", "edit.order=[4]"), "E238", "there is no object 4"),
         (("edited_tracks.edits=[{do: stabilise}]",), "E239", "too few points"),
+        (("edited_tracks.edits=edit.json",), "E205", "give edited_tracks.path=edit.json"),
+        (("edited_tracks.edits={{do: hide}",), "E205", "in quotes"),
+        (("edited_tracks.edits=[{do: hide}]", "edit=propagate"), "E237", "edit=propagate moves nothing"),
         (("edited_tracks.edits=[{do: hide}]", f"edited_tracks.path={__file__}"), "E237", "both edits and a path"),
     ],
 )

@@ -275,6 +275,8 @@ def test_without_points_to_fit_it_is_told():
         ([{"do": "move", "by": [1, 0], "speed": 3}], "edits.0.speed"),
         ([{"do": "move", "by": [1, 0], "points": {"object": 1, "ids": [3]}}], "name one of object, ids and box"),
         ([{"do": "scale", "by": 0}], "edits.0.by"),
+        ([{"do": "move", "by": [1, 0], "frame": [0, 9]}], "Did you mean frames?"),
+        ([{"do": "hide", "points": {"box": [9, 9, 3, 3]}}], "its top left, then its bottom right"),
     ],
 )
 def test_an_edit_that_makes_no_sense_is_refused_with_its_place(edits, said):
@@ -325,6 +327,20 @@ def test_a_file_is_read_or_refused_by_name(tmp_path):
         assert str(path) in error.value.message
     with pytest.raises(MediaError, match="no file"):
         program.read(tmp_path / "nothing.json")
+
+
+def test_a_file_of_tracks_in_place_of_edits_is_told_so(tmp_path):
+    path = tmp_path / "tracks.json"
+    path.write_text('{"ids": [0], "visible": [[1]], "xy": [[[3, 4]]]}')
+    with pytest.raises(ConfigError) as error:
+        program.read(path)
+    assert "edited_tracks=given" in error.value.hint
+
+
+def test_a_box_without_points_is_told():
+    with pytest.raises(ConfigError, match="no point lies in the box") as error:
+        edited({"do": "hide", "points": {"box": [60, 44, 63, 47]}})
+    assert error.value.code == "E239"
 
 
 def test_the_schema_names_every_operator():

@@ -31,11 +31,13 @@ def show_tracks(
     from flows.terminal.console import Console
 
     check_clip(clip)
-    console = Console(as_json)
+    console = Console(as_json, verbose=True)
     _, rest = split_runner(with_box(overrides, box))
     done = track_preview.show(clip, rest, out, Local(open_store(), console, console.outcome))
-    console.end("tracks.mp4")
-    told = f"{done['moved']} of {done['points']} points move, by up to {done['longest_px']:g} px of the working size"
+    console.print_notes()
+    told = f"of {done['points']} points {done['moved']} move, by up to {done['longest_px']:g} px"
+    told += f"; {done['retimed']} show another moment" * bool(done["retimed"])
+    told += f"; {done['hidden']} are hidden at some time" * bool(done["hidden"])
     answer(as_json, done, [told], {name: done[name] for name in ("video", "strip")})
 
 

@@ -225,7 +225,7 @@ def driven(rows: Sequence[Mapping[str, Any]], rank: str) -> str | None:
     """A warning where the ranking is that of editing less: rows are ranked, the best first."""
     means = [(row["values"].get(rank, {}).get("mean"), row["values"].get(CHANGE, {}).get("mean")) for row in rows]
     changes = [change for value, change in means if value is not None and change is not None]
-    if rank == CHANGE or len(changes) < 2 or changes[0] > changes[-1] * (1 - DRIVEN):
+    if rank == CHANGE or len(changes) < 2 or changes[0] >= changes[-1] * (1 - DRIVEN):
         return None
     if any(later < earlier * (1 - DRIVEN / 2) for earlier, later in itertools.pairwise(changes)):
         return None

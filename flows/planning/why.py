@@ -39,6 +39,15 @@ def in_words(stage: str, name: str, new: Any, old: Any) -> str:
         came, went = [c["frame"] for c in new if c not in old], [c["frame"] for c in old if c not in new]
         changes = [f"a new correction on frame {t}" for t in came] + [f"none on frame {t} any more" for t in went]
         return ", ".join(changes) or "corrections in another order"
+    lists = isinstance(new, list) and isinstance(old, list) and len(new) == len(old)
+    if lists and all(isinstance(one, dict) for one in (*new, *old)):
+        inner = [
+            (f"{name}.{n}.{key}", a.get(key), b.get(key))
+            for n, (a, b) in enumerate(zip(new, old, strict=True))
+            for key in sorted({*a, *b})
+            if a.get(key) != b.get(key)
+        ]
+        return "; ".join(in_words(stage, *one) for one in inner)
     if name.startswith("inputs.") and new and old:
         what = name.removeprefix("inputs.")
         return f"another {what} ({short(old)} -> {short(new)})"

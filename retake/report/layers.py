@@ -198,10 +198,13 @@ def draw_tracks(rgb: np.ndarray, trail: np.ndarray, visible: np.ndarray, ids: Se
     return picture
 
 
-def draw_moved(rgb: np.ndarray, source: np.ndarray, edited: np.ndarray, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Draws where points shall be, with a line from where they are.
+def draw_moved(
+    rgb: np.ndarray, source: np.ndarray, edited: np.ndarray, ids: Sequence[int] | np.ndarray, hidden: np.ndarray
+) -> np.ndarray:
+    """Draws where points shall be, with a line from where they are; a cross where one is taken away.
 
     rgb: uint8 [H, W, 3]. source, edited: float [P, 2], (x, y) in pixels of `rgb`. ids: P integers, of the colours.
+    hidden: bool [P].
     Returns uint8 [H, W, 3].
     """
     picture, stroke = rgb.copy(), _stroke(rgb)
@@ -209,6 +212,10 @@ def draw_moved(rgb: np.ndarray, source: np.ndarray, edited: np.ndarray, ids: Seq
     moved = np.abs(ends[1] - ends[0]).max(-1, initial=0) >= 16  # by a pixel
     for p in range(len(ids)):
         colour = id_colour(int(ids[p]))
+        if hidden[p]:
+            at = np.rint(ends[0, p] / 16).astype(int).tolist()
+            cv2.drawMarker(picture, at, colour, cv2.MARKER_TILTED_CROSS, 6 * stroke, stroke, cv2.LINE_AA)
+            continue
         if moved[p]:
             dark = tuple(c // 2 for c in colour)
             cv2.line(picture, ends[0, p].tolist(), ends[1, p].tolist(), dark, stroke, cv2.LINE_AA, 4)

@@ -31,8 +31,9 @@ class ClipTracks:
             for identity, mask in here.items():
                 found[mask[y, x]] = identity
             labels |= dict(zip(ids[fresh].tolist(), found.tolist(), strict=True))
-        self._ids = np.array(sorted(labels), np.int64)
-        self._labels = np.array([labels[i] for i in self._ids.tolist()], np.int64)
+        self.ids = np.array(sorted(labels), np.int64)
+        """Of all points that are seen, ascending."""
+        self._labels = np.array([labels[i] for i in self.ids.tolist()], np.int64)
         self._middles = {
             identity: self._carried(identity, middles[k], int(areas[k].argmax()))
             for k, identity in enumerate(masks.ids)
@@ -59,10 +60,10 @@ class ClipTracks:
     def points(self, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """ids int64 [P], xy float32 [P, 2], visible bool [P], objects int64 [P] of frame t."""
         ids, xy, visible = self.tracks[t]
-        if not len(self._ids):
+        if not len(self.ids):
             return ids, xy, visible, np.zeros(len(ids), np.int64)
-        place = np.searchsorted(self._ids, ids).clip(max=len(self._ids) - 1)
-        return ids, xy, visible, np.where(self._ids[place] == ids, self._labels[place], 0)
+        place = np.searchsorted(self.ids, ids).clip(max=len(self.ids) - 1)
+        return ids, xy, visible, np.where(self.ids[place] == ids, self._labels[place], 0)
 
     def middles(self, t: int) -> dict[int, tuple[float, float]]:
         """(x, y) of every object's middle, by its id."""

@@ -129,7 +129,14 @@ class Edit:
         ids, xy, _, _ = self.source.points(points.frame)
         x0, y0, x1, y1 = points.box
         low, high = self._place((x0, y0)), self._place((x1, y1))
-        return ids[((xy >= low) & (xy <= high)).all(1)]
+        inside = ids[((xy >= low) & (xy <= high)).all(1)]
+        if not len(inside):
+            raise ConfigError(
+                "E239",
+                f"no point lies in the box {points.box} on frame {points.frame}",
+                "Draw the points there are: retake tracks show. tracks.queries=grid follows the whole picture.",
+            )
+        return inside
 
     def _mask(self, step: int, points: Points) -> np.ndarray:
         """Which of the points an operator takes, bool [P]."""

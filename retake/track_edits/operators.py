@@ -35,6 +35,8 @@ class Points(Model):
     def one(self) -> Points:
         if sum(value is not None for value in (self.object, self.ids, self.box)) != 1:
             raise ValueError("name one of object, ids and box")
+        if self.box is not None and (self.box[0] >= self.box[2] or self.box[1] >= self.box[3]):
+            raise ValueError("a box is x0, y0, x1, y1: its top left, then its bottom right")
         return self
 
 

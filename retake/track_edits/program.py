@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from retake.track_edits import operators
 from retake.track_edits.operators import Model, Operator, Points
 
 MOST = 1 << 20  # bytes of a file
+OPERATORS = "docs/moving.md for the operators and what they take, or: retake tracks schema"
 
 
 class Program(Model):
@@ -27,13 +28,16 @@ class Program(Model):
     edits: tuple[operators.Any, ...] = ()
 
 
+def kinds() -> dict[str, type[Operator]]:
+    """The operators by name."""
+    named = [kind for kind in vars(operators).values() if isinstance(kind, type) and issubclass(kind, Operator)]
+    told = {kind: kind.model_fields["do"].annotation for kind in named if "do" in kind.model_fields}
+    return {get_args(annotation)[0]: kind for kind, annotation in told.items()}
+
+
 def names() -> list[str]:
     """Names of the operators."""
-    return sorted(
-        kind.model_fields["do"].annotation.__args__[0]  # type: ignore[union-attr]
-        for kind in vars(operators).values()
-        if isinstance(kind, type) and issubclass(kind, Operator) and "do" in kind.model_fields
-    )
+    return sorted(kinds())
 
 
 def schema() -> dict[str, Any]:
@@ -47,7 +51,8 @@ def parse(data: Any, where: str) -> Program:
         return Program.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        loc = [str(part) for n, part in enumerate(first["loc"]) if n != 2 or first["loc"][0] != "edits"]
+        parts = [part for n, part in enumerate(first["loc"]) if n != 2 or first["loc"][0] != "edits"]
+        loc = [str(part) for part in parts if not re.search(r"[\[(]|^Points$", str(part))]
         place = ".".join(loc) or "the file"  # without the operator's name, by which pydantic tells them apart
         wants = re.sub("[Tt]uple", "list", first["msg"].removeprefix("Value error, "))
         given = json.dumps(first["input"], default=str)[:80]
@@ -58,10 +63,20 @@ def parse(data: Any, where: str) -> Program:
                 f"{where}: {place} has no operator {asked[:40]!r}",
                 f"{did_you_mean(asked, names())} Operators: {', '.join(names())}.",
             ) from error
+        if first["type"] == "extra_forbidden":
+            known = (
+                sorted(kinds()[str(first["loc"][2])].model_fields) if len(first["loc"]) == 4 else ["version", "edits"]
+            )
+            hint = did_you_mean(loc[-1], known)
+            if {"xy", "visible"} <= set(data if isinstance(data, dict) else ()):
+                hint = "This is a file of tracks: edited_tracks=given edited_tracks.path=FILE"
+            raise ConfigError("E237", f"{where}: there is no field {place}", hint) from error
+        if first["type"] == "missing":
+            raise ConfigError("E237", f"{where}: {place} is missing", f"See {OPERATORS}") from error
         raise ConfigError(
             "E237",
             f"{where}: {place}: {wants}, not {given}",
-            "docs/moving.md lists the operators and what they take.",
+            f"See {OPERATORS}",
         ) from error
 
 

@@ -112,7 +112,7 @@ class Scene:
         for i in self.order:
             if i in layers:
                 over(rgb, alpha, box, layers[i])
-            elif i in self.params.order and boxes[i] is not None:  # an object in front that stays where it is
+            elif i in self.params.order and i not in moved:  # an object in front that stays where it is
                 inside = self.masks.object(t, i)[y0:y1, x0:x1]
                 rgb[inside], alpha[inside] = self.frames[t][y0:y1, x0:x1][inside], 0
         return box, np.rint(rgb).clip(0, 255).astype(np.uint8), np.rint(255 * alpha).astype(np.uint8)

@@ -6,18 +6,21 @@ surroundings (fill.py), and carried along from there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from retake.formats import FrameSeries, Tensors, pack_bits, unpack_bits
-from retake.methods.move.affine import IDENTITY, placed
+from retake.methods.move.affine import IDENTITY, placed, shifted
 from retake.methods.move.camera import Camera
 from retake.methods.move.fill import filled
 from retake.methods.move.plate import Plate, sampled
 
 EVERY = 32  # frames within which every one is looked at; further away they are looked at ever more seldom
+EDGE = 4  # px at a frame's edge that are looked at last: cameras and coders leave dark lines there
 CELL = 2  # px: neighbours so near are shown by the same frame
 
 
@@ -72,22 +75,27 @@ class Background:
     def _search(self, t: int, xy: np.ndarray) -> np.ndarray:
         """The nearest frame that shows each place, int [N]; -1: none."""
         shown, left = np.full(len(xy), -1), np.arange(len(xy))
-        for u in nearest_first(t, len(self.frames)):
-            if not len(left):
-                break
-            there = placed(self.between(t, u), xy[left])
-            column, row = np.rint(there).astype(int).T
-            inside = (column >= 0) & (row >= 0) & (column < self.width) & (row < self.height)
-            found = np.flatnonzero(inside)
-            found = found[~self.hole(u)[row[found], column[found]]]
-            shown[left[found]] = u
-            left = np.delete(left, found)
+        for edge in (EDGE, 0):
+            for u in nearest_first(t, len(self.frames)):
+                if not len(left):
+                    break
+                there = placed(self.between(t, u), xy[left])
+                column, row = np.rint(there).astype(int).T
+                inside = (column >= edge) & (column < self.width - edge)
+                inside &= (row >= edge) & (row < self.height - edge)
+                found = np.flatnonzero(inside)
+                found = found[~self.hole(u)[row[found], column[found]]]
+                shown[left[found]] = u
+                left = np.delete(left, found)
         return shown
 
     def _make_up(self, t: int, xy: np.ndarray, out: np.ndarray, old: np.ndarray, fresh: np.ndarray) -> None:
         """Fill the colours of the fresh places, int [n] of N, and keep them; old: those made up before, bool [N]."""
-        column, row = np.rint(xy).astype(int).clip(0, (self.width - 1, self.height - 1)).T
-        picture, lacks = self.frames[t].copy(), self.hole(t)
+        beyond = max(-xy.min(), (xy - (self.width - 1, self.height - 1)).max(), 0)
+        pad = min(math.ceil(beyond), self.width + self.height)  # the picture may lack what lies outside it
+        column, row = (np.rint(xy).astype(int) + pad).clip(0, (self.width - 1 + 2 * pad, self.height - 1 + 2 * pad)).T
+        picture = cv2.copyMakeBorder(self.frames[t], pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+        lacks = np.pad(self.hole(t), pad, constant_values=True)
         wanted = np.zeros(lacks.shape, bool)
         wanted[row[fresh], column[fresh]] = True
         picture[row, column], lacks[row, column] = np.rint(out), False
@@ -96,7 +104,8 @@ class Background:
         if self.plate is None or not self.plate.holds(self.between(t, self.plate.frame)):
             self.plate = Plate(t, (self.width, self.height))
             wanted[row[old], column[old]] = True  # goes on to the new plate
-        self.plate.add(self.between(t, self.plate.frame), picture, wanted)
+        unpadded = shifted(np.array([-pad, -pad], np.float64))
+        self.plate.add(self.between(t, self.plate.frame) @ unpadded, picture, wanted)
 
     def state(self) -> Tensors:
         """What a later chunk goes on from."""

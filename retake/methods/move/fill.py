@@ -12,7 +12,7 @@ import numpy as np
 
 from retake.imaging.soft_mask import bounding_box
 
-SLIT = 8  # px across: less is filled by marching
+SLIT = 4  # px across: less is filled by marching
 RIM = 10  # px around a hole that are compared
 AROUND = 24  # px that marching starts from
 
@@ -29,6 +29,19 @@ def filled(picture: np.ndarray, wanted: np.ndarray, lacks: np.ndarray) -> np.nda
     return out
 
 
+def halves(hole: np.ndarray) -> list[np.ndarray]:
+    """A hole cut across its longer side: bool [H, W] each."""
+    box = bounding_box(hole, 0)
+    assert box is not None
+    x0, y0, x1, y1 = box
+    first = np.zeros_like(hole)
+    if x1 - x0 >= y1 - y0:
+        first[:, : (x0 + x1) // 2] = True
+    else:
+        first[: (y0 + y1) // 2] = True
+    return [hole & first, hole & ~first]
+
+
 def marched(picture: np.ndarray, lacks: np.ndarray) -> np.ndarray:
     box = bounding_box(lacks, AROUND)
     if box is None:
@@ -41,7 +54,7 @@ def marched(picture: np.ndarray, lacks: np.ndarray) -> np.ndarray:
 
 
 def patched(picture: np.ndarray, hole: np.ndarray, lacks: np.ndarray) -> np.ndarray:
-    """The picture with one hole filled by another part of it; as it is where there is none."""
+    """The picture with one hole filled by another part of it; where no part is as large, one half after the other."""
     box = bounding_box(hole, RIM)
     assert box is not None
     x0, y0, x1, y1 = box
@@ -50,6 +63,11 @@ def patched(picture: np.ndarray, hole: np.ndarray, lacks: np.ndarray) -> np.ndar
     rim &= ~lacks[y0:y1, x0:x1]
     shift = best_shift(picture, box, inside, rim, lacks)
     if shift is None:
+        if min(x1 - x0, y1 - y0) > 2 * (RIM + SLIT):
+            lacks = lacks.copy()
+            for half in halves(hole):
+                picture = patched(picture, half, lacks)
+                lacks &= ~half  # the second one may look at the first
         return picture
     dx, dy = shift
     part = picture[y0 + dy : y1 + dy, x0 + dx : x1 + dx].astype(np.float32)

@@ -39,7 +39,7 @@ class Plate:
 
     def add(self, to_plate: np.ndarray, picture: np.ndarray, made: np.ndarray) -> None:
         """Keep what was made up on a frame: its picture uint8 [H, W, 3], where it was made up, bool [H, W]."""
-        box = bounding_box(made, 1)
+        box = bounding_box(made, 5)
         if box is None:
             return
         x0, y0, x1, y1 = box
@@ -52,12 +52,14 @@ class Plate:
         where = placed(inverse(to_plate), np.stack([x, y], -1).reshape(-1, 2) + self.corner)
         height, width = made.shape
         column, row = np.rint(where).astype(int).clip(0, (width - 1, height - 1)).T
-        fresh = cv2.dilate(made.astype(np.uint8), np.ones((3, 3), np.uint8))[row, column] > 0
         part = np.s_[low[1] : high[1], low[0] : high[0]]
-        fresh &= ~self.known[part].ravel()
-        rows, columns = y.ravel()[fresh], x.ravel()[fresh]
-        self.colours[rows, columns] = np.rint(sampled(picture, where[fresh]))
-        self.known[rows, columns] = True
+        unknown, x, y = ~self.known[part].ravel(), x.ravel(), y.ravel()
+        # Colours reach a little further than what is known: who samples between pixels at its edge must not meet black.
+        for reach, known in ((9, False), (3, True)):
+            near = cv2.dilate(made.astype(np.uint8), np.ones((reach, reach), np.uint8))[row, column] > 0
+            rows, columns = y[near & unknown], x[near & unknown]
+            self.colours[rows, columns] = np.rint(sampled(picture, where[near & unknown]))
+            self.known[rows, columns] |= known
 
     def state(self) -> Tensors:
         return {"plate_frame": np.array(self.frame), "plate": self.colours, "plate_known": self.known}

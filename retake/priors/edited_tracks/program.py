@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,10 +32,14 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def written(cls, edits: Any) -> Any:
         """Hydra takes [{do: move}] for a list, but JSON, whose keys stand in quotes, for text."""
-        try:
-            return json.loads(edits) if isinstance(edits, str) else edits
-        except ValueError:
+        if not isinstance(edits, str):
             return edits
+        if edits.endswith(".json"):
+            raise ValueError(f"that is a file; give edited_tracks.path={edits}")
+        for reader in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError):
+                return reader(edits)
+        raise ValueError("not a list of operators; write 'edited_tracks.edits=[{do: move, by: [120, 0]}]', in quotes")
 
 
 def program(params: Params) -> Program:
