@@ -12,7 +12,8 @@ import numpy as np
 from retake.formats import RegionSeries
 from retake.imaging.soft_mask import Box, bounding_box, soft_mask
 from retake.methods import Patch
-from retake.methods.propagate import Params, assembled, edge_reach
+from retake.methods.patches import assembled
+from retake.methods.propagate import Params, edge_reach
 
 
 def static_paste(masks: RegionSeries, picture: np.ndarray) -> Patch:

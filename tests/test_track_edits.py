@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from retake.errors import ConfigError, MediaError
 from retake.track_edits import program
-from retake.track_edits.evaluate import Edit, eased
+from retake.track_edits.evaluate import Edit
+from retake.track_edits.keys import eased
 
 COUNT, SIZE = 24, (64, 48)
 

@@ -18,6 +18,7 @@ import numpy as np
 from retake.errors import ConfigError
 from retake.track_edits import camera
 from retake.track_edits import operators as op
+from retake.track_edits.keys import as_key, grown, interpolated
 from retake.track_edits.program import Program
 
 Floats = np.ndarray
@@ -266,48 +267,6 @@ class Edit:
                 "Follow the background, too: tracks.queries=grid",
             )
         return found
-
-
-def as_key(one: op.Move | op.Scale | op.Rotate) -> op.Key:
-    """What move, scale and rotate come to in the end."""
-    if isinstance(one, op.Move):
-        return op.Key(frame=0, by=one.by, easing=one.easing)
-    if isinstance(one, op.Scale):
-        return op.Key(frame=0, scale=one.by, easing=one.easing)
-    return op.Key(frame=0, rotate=one.by, easing=one.easing)
-
-
-def grown(key: op.Key, span: op.Span | None) -> tuple[op.Key, ...]:
-    """Keys of what grows from nothing to `key` over a span; at once where the span is one frame."""
-    if span is None:
-        return (key,)
-    whole = key.model_copy(update={"frame": span[1]})
-    if span[0] < span[1]:
-        return op.Key(frame=span[0], easing=key.easing), whole
-    return (op.Key(frame=span[0] - 1, easing="hold"), whole) if span[0] else (whole,)
-
-
-def interpolated(keys: tuple[op.Key, ...], t: float) -> tuple[op.Pair, float, float]:
-    """Shift, factor and angle at t: between two keys by the easing of the first; sizes go by factors."""
-    after = next((n for n, key in enumerate(keys) if key.frame > t), len(keys))
-    if after == 0 or after == len(keys):
-        key = keys[0 if after == 0 else -1]
-        return key.by, key.scale, key.rotate
-    a, b = keys[after - 1], keys[after]
-    s = eased((t - a.frame) / (b.frame - a.frame), a.easing)
-    by = (a.by[0] + s * (b.by[0] - a.by[0]), a.by[1] + s * (b.by[1] - a.by[1]))
-    return by, a.scale * (b.scale / a.scale) ** s, a.rotate + s * (b.rotate - a.rotate)
-
-
-def eased(s: float, easing: op.Easing) -> float:
-    """Share of the way at share s of the time, both 0..1."""
-    if easing == "ease_in":
-        return s * s
-    if easing == "ease_out":
-        return s * (2 - s)
-    if easing == "ease_in_out":
-        return s * s * (3 - 2 * s)
-    return 0.0 if easing == "hold" else s
 
 
 def retimed(t: int, one: op.Retime, last: int) -> float:

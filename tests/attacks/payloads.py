@@ -12,6 +12,7 @@ GROUPS = [
     "masks",
     "region",
     "tracks",
+    "edited_tracks",
     "model",
     "latents",
     "inversion",

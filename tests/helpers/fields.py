@@ -25,7 +25,7 @@ def another(kind: Any, value: Any) -> Any:
         return not value
     if kind in (int, float):
         return (value or 0) + 1
-    if kind is str:
+    if kind in (str, Any):
         return f"{value}-other"
     if origin is dict:
         return {1: one(get_args(kind)[1]) if get_args(kind)[1] is not str else "some-file"}

@@ -34,7 +34,8 @@ from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.video import encode
 
-STAGES = tuple(name for name in graph.STAGES if name not in ("depth", "latents", "inversion"))  # not needed here
+NOT_NEEDED = ("depth", "edited_tracks", "latents", "inversion")
+STAGES = tuple(name for name in graph.STAGES if name not in NOT_NEEDED)
 
 
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")

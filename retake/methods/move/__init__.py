@@ -23,6 +23,7 @@ from retake.methods import Inputs, Patch
 from retake.methods.move.background import Background
 from retake.methods.move.layer import Placement, placement
 from retake.methods.move.plate import sampled
+from retake.methods.patches import around, assembled
 
 VERSION = 1
 NEEDS = ("masks", "edited_tracks")
@@ -57,7 +58,7 @@ def edit(
                 behind.restore(state)
         for index in range(inputs.first_chunk, inputs.frames.chunks()):
             before = {**behind.state(), "chunk": np.array(index)}
-            patch = joined([scene.render(t, behind) for t in chunk_range(index, len(masks))])
+            patch = assembled([scene.render(t, behind) for t in chunk_range(index, len(masks))])
             # A kill may come before the chunk is committed or after it: both have what they go on from.
             inputs.keep([before, {**behind.state(), "chunk": np.array(index + 1)}])
             yield patch
@@ -97,7 +98,7 @@ class Scene:
         for i in moved:
             hidden |= self.masks.object(t, i)
         gone = soft_mask(hidden, self.params.feather, self.params.margin)
-        if (opacity := self.masks.opacity(t)) is not None and moved:
+        if moved and (opacity := self.opacity(moved[0], t)) is not None:
             gone = np.maximum(gone, (opacity > 0).astype(np.float32))
         for i in self.masks.ids:
             if i not in moved:
@@ -182,26 +183,3 @@ def over(rgb: np.ndarray, alpha: np.ndarray, box: Box, laid: tuple[Box, np.ndarr
     share = opacity / np.maximum(both, 1e-6)
     rgb[part] += share[..., None] * (colours - rgb[part])
     alpha[part] = both
-
-
-def around(boxes: list[Box | None]) -> Box | None:
-    """The box that holds all of those that there are."""
-    known = np.array([box for box in boxes if box is not None])
-    if not len(known):
-        return None
-    (x0, y0), (x1, y1) = known[:, :2].min(0), known[:, 2:].max(0)
-    return int(x0), int(y0), int(x1), int(y1)
-
-
-def joined(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patch:
-    """Frames of one chunk on the one box that holds them all."""
-    box = around([one[0] if one else None for one in rendered]) or (0, 0, 0, 0)
-    x0, y0, x1, y1 = box
-    rgb = np.zeros((len(rendered), y1 - y0, x1 - x0, 3), np.uint8)
-    alpha = np.zeros(rgb.shape[:3], np.uint8)
-    for k, one in enumerate(rendered):
-        if one is not None:
-            left, top, right, bottom = one[0]
-            rgb[k, top - y0 : bottom - y0, left - x0 : right - x0] = one[1]
-            alpha[k, top - y0 : bottom - y0, left - x0 : right - x0] = one[2]
-    return Patch(box, rgb, alpha)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 IDENTITY = np.eye(3)
-INLIER = 1.0  # px
 SPREAD = 2.0  # px: points that lie closer to one line than this say nothing of what happens across it
 
 
@@ -17,15 +15,6 @@ def placed(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
 
 def inverse(matrix: np.ndarray) -> np.ndarray:
     return np.linalg.inv(matrix)
-
-
-def robust(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64 [3, 3] that takes points a to b, [P, 2], outliers rejected."""
-    found, inside = cv2.estimateAffine2D(a, b, method=cv2.RANSAC, ransacReprojThreshold=INLIER)
-    if found is None or inside.sum() < 3:
-        return shifted(np.median(b - a, axis=0))
-    keep = inside.ravel().astype(bool)
-    return exact(a[keep], b[keep])
 
 
 def exact(a: np.ndarray, b: np.ndarray) -> np.ndarray:

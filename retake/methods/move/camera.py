@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.methods.move.affine import IDENTITY, inverse, placed, robust
+from retake.methods.move.affine import IDENTITY, inverse, placed
+from retake.track_edits.camera import fitted
 
 CORNERS = 300
 LEAST = 12  # corners; with fewer the camera is taken to go on resting
@@ -57,7 +58,7 @@ class Camera:
         self._start, self._now = self._start[keep], there[keep]
         if len(self._now) < LEAST:
             return
-        matrix = robust(self._now, self._start)
+        matrix = fitted(self._now, self._start, "affine")
         ends = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
         moved = np.abs(placed(inverse(self._matrix) @ self._key @ matrix, ends) - ends).max()
         if moved >= REST:

@@ -23,6 +23,7 @@ from retake.imaging.rgba import premultiplied_resize, with_alpha
 from retake.imaging.soft_mask import Box, bounding_box, seam
 from retake.machine.threads import single_threaded
 from retake.methods import Inputs, Patch
+from retake.methods.patches import assembled
 from retake.methods.propagate.object_motion import ObjectMotion, apply
 from retake.video import read_image, resize
 
@@ -175,25 +176,6 @@ def render(
         np.rint(rgb.clip(0, 255)).astype(np.uint8),
         np.rint(255 * p.strength * alpha.clip(0, 1)).astype(np.uint8),
     )
-
-
-def assembled(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patch:
-    """Frames of one chunk on the one box that holds them all."""
-    boxes = np.array([r[0] for r in rendered if r is not None])
-    if len(boxes) == 0:
-        return Patch(
-            (0, 0, 0, 0), np.zeros((len(rendered), 0, 0, 3), np.uint8), np.zeros((len(rendered), 0, 0), np.uint8)
-        )
-    x0, y0 = boxes[:, :2].min(axis=0)
-    x1, y1 = boxes[:, 2:].max(axis=0)
-    rgb = np.zeros((len(rendered), y1 - y0, x1 - x0, 3), np.uint8)
-    alpha = np.zeros(rgb.shape[:3], np.uint8)
-    for k, one in enumerate(rendered):
-        if one is not None:
-            bx0, by0, bx1, by1 = one[0]
-            rgb[k, by0 - y0 : by1 - y0, bx0 - x0 : bx1 - x0] = one[1]
-            alpha[k, by0 - y0 : by1 - y0, bx0 - x0 : bx1 - x0] = one[2]
-    return Patch((int(x0), int(y0), int(x1), int(y1)), rgb, alpha)
 
 
 def reference_layer(masks: RegionSeries, frame: int, image: np.ndarray, fit: str) -> Layer:
