@@ -1,8 +1,8 @@
 """How the camera moves: an affine from every frame to the first, followed on corners of the background.
 
 Corners (Shi, Tomasi, CVPR 1994) are tracked from a key frame on (Lucas, Kanade, pyramidal) and every frame is fitted to
-the key frame directly, so that errors add up only from key to key. Flat places say nothing of a motion: optical flow,
-which has a value there, too, draws the camera towards rest.
+the key frame directly, so that errors add up only from key to key. Flat places say nothing of a motion, though
+optical flow has a value there, too.
 """
 
 from __future__ import annotations
