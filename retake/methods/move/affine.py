@@ -13,10 +13,6 @@ def placed(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:
     return xy @ matrix[:2, :2].T + matrix[:2, 2]
 
 
-def inverse(matrix: np.ndarray) -> np.ndarray:
-    return np.linalg.inv(matrix)
-
-
 def exact(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """float64 [3, 3] that takes points a to b, [P, 2], by least squares: an affine where the points span an area, a
     similarity where they span a line, a shift of one point."""

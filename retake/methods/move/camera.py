@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.methods.move.affine import IDENTITY, inverse, placed
+from retake.methods.move.affine import IDENTITY, placed
 from retake.track_edits.camera import fitted
 
 CORNERS = 300
@@ -60,7 +60,7 @@ class Camera:
             return
         matrix = fitted(self._now, self._start, "affine")
         ends = np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
-        moved = np.abs(placed(inverse(self._matrix) @ self._key @ matrix, ends) - ends).max()
+        moved = np.abs(placed(np.linalg.inv(self._matrix) @ self._key @ matrix, ends) - ends).max()
         if moved >= REST:
             self._matrix = self._key @ matrix
 

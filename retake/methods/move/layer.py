@@ -9,7 +9,7 @@ import numpy as np
 
 from retake.formats import Tensors
 from retake.imaging.soft_mask import Box
-from retake.methods.move.affine import exact, inverse, placed
+from retake.methods.move.affine import exact, placed
 
 STILL = 0.05  # px: less is no motion
 BENDS = 0.75  # px by which points must leave the affine before it is bent
@@ -41,7 +41,7 @@ class Placement:
         grid = np.stack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1)), -1).astype(np.float64)
         if len(self.bend):
             grid = grid - bent(self.bend, box)
-        return placed(inverse(self.matrix), grid).astype(np.float32)
+        return placed(np.linalg.inv(self.matrix), grid).astype(np.float32)
 
     def reach(self, box: Box, size: tuple[int, int]) -> Box | None:
         """The box on the edited frame that holds what lies in a box of the source frame; None outside the picture."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from retake.formats import Tensors
 from retake.imaging.soft_mask import bounding_box
-from retake.methods.move.affine import inverse, placed
+from retake.methods.move.affine import placed
 
 BEYOND = 0.5  # of the frame's size: how far the plate reaches beyond it
 ZOOM = 1.5  # by more than this in either way a new plate is begun
@@ -49,7 +49,7 @@ class Plate:
         if (low >= high).any():
             return
         x, y = np.meshgrid(np.arange(low[0], high[0]), np.arange(low[1], high[1]))
-        where = placed(inverse(to_plate), np.stack([x, y], -1).reshape(-1, 2) + self.corner)
+        where = placed(np.linalg.inv(to_plate), np.stack([x, y], -1).reshape(-1, 2) + self.corner)
         height, width = made.shape
         column, row = np.rint(where).astype(int).clip(0, (width - 1, height - 1)).T
         part = np.s_[low[1] : high[1], low[0] : high[0]]
