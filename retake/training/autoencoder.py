@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from retake.diffusion.families.common import image_vae
 from retake.imaging.signed import to_signed
-from retake.training.pictures import Data, pool, varied
+from retake.synthetic import clips
+from retake.training.fours import Encode
+from retake.training.pictures import Data, Image, pool, varied
 
 WIDTHS = (32, 48, 64)  # a quarter of the size, after two halvings
 CHANNELS = 8
@@ -56,3 +60,22 @@ def tensor(images: np.ndarray, device: str = "cpu") -> Tensor:
     """Pixels float32 [N, 3, H, W] in -1..1 of uint8 [N, H, W, 3]."""
     x = to_signed(torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2))
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def frame_by_frame(vae: Any) -> Encode:
+    """Latents by the image autoencoder."""
+
+    def encode(frames: Image) -> Tensor:
+        return image_vae.encode(vae, to_signed(torch.from_numpy(frames)).permute(0, 1, 4, 2, 3))
+
+    return encode
+
+
+def measured(vae: Any, limits: clips.Limits, count: int = 64, seed: int = 1 << 30) -> float:
+    """The factor that brings the latents of clips to unit variance."""
+    short, code, square = replace(limits, frames=2), frame_by_frame(vae), 0.0
+    for n in range(count):
+        with torch.inference_mode():
+            z = code(clips.render(clips.draw(seed + n, short).scene)[None]) / vae.config.scaling_factor
+        square += float(z.double().square().mean()) / count
+    return square**-0.5

@@ -4,7 +4,7 @@ python -m retake.training.export --size cpu --folder artifacts/training         
 python -m retake.training.export --size cpu --folder artifacts/training --part vae    this one, as far as it is
 
 retake/weights/embedded/      a pipeline as AnimateDiffPipeline saves it: VAE, towers, U-Net, motion adapter
-retake/weights/embedded_dit/  the video transformer and its schedule; VAE and towers are those of embedded/
+retake/weights/embedded_dit/  a pipeline as CogVideoXPipeline saves it: VAE, T5, transformer
 retake/weights/judge/         the other CLIP
 """
 
@@ -23,9 +23,12 @@ import torch
 from torch import nn
 
 from retake.training import encoders, shipped
-from retake.training.denoisers import ADAPTER, SCHEDULE
-from retake.training.embedded import SIZES, Workshop
+from retake.training import transformer as dit
+from retake.training import unet as motion_unet
+from retake.training.lessons import SCHEDULE
 from retake.training.loop import progress
+from retake.training.sizes import SIZES
+from retake.training.workshop import Workshop
 
 INDEX: dict[str, Any] = {
     "embedded": {
@@ -41,6 +44,9 @@ INDEX: dict[str, Any] = {
     },
     "embedded_dit": {
         "_class_name": "CogVideoXPipeline",
+        "vae": ["diffusers", "AutoencoderKLCogVideoX"],
+        "text_encoder": ["transformers", "T5EncoderModel"],
+        "tokenizer": ["transformers", "T5Tokenizer"],
         "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
         "scheduler": ["diffusers", "CogVideoXDDIMScheduler"],
     },
@@ -85,7 +91,7 @@ def vae(shop: Workshop) -> Writers:
 def clip(shop: Workshop) -> Writers:
     whole = shop.trained("clip")
     return {
-        "embedded/text_encoder": partial(save, text_tower(whole)),
+        "embedded/text_encoder": partial(save, text_tower(whole.text_model)),
         "embedded/image_encoder": partial(save, image_tower(whole)),
         "embedded/tokenizer": encoders.tokenizer().save_pretrained,
         "embedded/feature_extractor": processor().save_pretrained,
@@ -95,25 +101,38 @@ def clip(shop: Workshop) -> Writers:
 def unet(shop: Workshop) -> Writers:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
+    student = shop.trained("unet")
     return {
-        "embedded/unet": partial(save, shop.trained("unet")),
+        "embedded/unet": partial(save, student.unet),
+        "embedded/text_encoder": partial(save, text_tower(student.text)),
         "embedded/scheduler": DDIMScheduler(**SCHEDULE).save_pretrained,
     }
 
 
 def motion(shop: Workshop) -> Writers:
-    """The modules, and the U-Net again: it has learnt with them."""
-    whole, frames = shop.trained("motion"), shop.taught("unet")
-    have = whole.state_dict()
+    """The modules, and the U-Net and its text tower again: they have learnt with them."""
+    student, frames = shop.trained("motion"), motion_unet.of_frames()
+    have = student.unet.state_dict()
     frames.load_state_dict({name: have[name] for name in frames.state_dict()})
-    return {"embedded/unet": partial(save, frames), "embedded/motion_adapter": partial(save, adapter(whole))}
+    return {
+        "embedded/unet": partial(save, frames),
+        "embedded/text_encoder": partial(save, text_tower(student.text)),
+        "embedded/motion_adapter": partial(save, adapter(student.unet)),
+    }
+
+
+def video_vae(shop: Workshop) -> Writers:
+    return {"embedded_dit/vae": partial(save, shop.video_vae())}
 
 
 def transformer(shop: Workshop) -> Writers:
     from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
+    student = shop.trained("transformer")
     return {
-        "embedded_dit/transformer": partial(save, shop.trained("transformer")),
+        "embedded_dit/transformer": partial(save, student.transformer),
+        "embedded_dit/text_encoder": partial(save, student.text),
+        "embedded_dit/tokenizer": dit.tokenizer().save_pretrained,
         "embedded_dit/scheduler": CogVideoXDDIMScheduler(**SCHEDULE, snr_shift_scale=1.0).save_pretrained,
     }
 
@@ -122,7 +141,15 @@ def judge(shop: Workshop) -> Writers:
     return {"judge": partial(whole_clip, shop.trained("judge"))}
 
 
-WRITERS = {"vae": vae, "clip": clip, "judge": judge, "unet": unet, "motion": motion, "transformer": transformer}
+WRITERS = {
+    "vae": vae,
+    "clip": clip,
+    "judge": judge,
+    "unet": unet,
+    "motion": motion,
+    "video_vae": video_vae,
+    "transformer": transformer,
+}
 
 
 def whole_clip(clip: Any, to: Path) -> None:
@@ -144,11 +171,11 @@ def save(model: nn.Module, to: Path) -> None:
         (to / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 
 
-def text_tower(clip: Any) -> Any:
+def text_tower(text: Any) -> Any:
     from transformers import CLIPTextModel
 
-    tower = CLIPTextModel(clip.config.text_config)
-    getattr(tower, "text_model", tower).load_state_dict(clip.text_model.state_dict())
+    tower = CLIPTextModel(text.config)
+    getattr(tower, "text_model", tower).load_state_dict(text.state_dict())
     return tower
 
 
@@ -167,7 +194,7 @@ def adapter(motion: Any) -> Any:
     """The motion modules of a motion U-Net, as diffusers saves them apart."""
     from diffusers.models.unets.unet_motion_model import MotionAdapter
 
-    made = MotionAdapter(**ADAPTER)
+    made = MotionAdapter(**motion_unet.ADAPTER)
     wanted, have = made.state_dict(), motion.state_dict()
     made.load_state_dict({name: have[name] for name in wanted})
     return made

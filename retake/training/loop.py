@@ -21,26 +21,31 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 from retake.machine.disk import atomic_path, write_atomic
+from retake.training.muon import Muon, is_matrix
 
 
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast: `steps` in all, learning rate `rate` after `warmup` steps, falling to nothing over the
-    last share `cooldown`; gradients clipped at `clip`; `average`: decay of the weights' moving average."""
+    last share `cooldown`; hidden matrices at rate `muon` by that optimiser where it is given, all else by AdamW;
+    gradients clipped at `clip`; `average`: decay of the weights' moving average."""
 
     steps: int
     rate: float
+    muon: float = 0.0
     warmup: int = 200
     cooldown: float = 0.3
     clip: float = 1.0
     decay: float = 0.01
     average: float = 0.999
 
-    def rate_at(self, step: int) -> float:
+    def share_at(self, step: int) -> float:
+        """Of the full learning rates."""
         left = (self.steps - step) / max(self.cooldown * self.steps, 1)
-        return self.rate * min(1.0, (step + 1) / self.warmup) * min(1.0, max(left, 0.0))
+        return min(1.0, (step + 1) / self.warmup) * min(1.0, max(left, 0.0))
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Slice:
     minutes: float = math.inf
     log_every: int = 20
     save_every: float = 120.0  # seconds
+    look_every: float = 1800.0
 
 
 class Stopped(Exception):
@@ -63,29 +69,33 @@ def train(
     plan: Plan,
     sitting: Slice,
     say: Callable[[str], None] = print,
+    look: Callable[[], object] | None = None,
 ) -> bool:
     """Train the parameters of `model` that require gradients; returns whether all steps are done.
 
     loss_of: (step) -> loss and figures for the curve; draws its data from the step's number. The folder is made, or
-    gone on from.
+    gone on from. look: called now and then, after the state was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
+    optimisers = optimisers_of(dict(zip(names, weights, strict=True)), plan)
     average = [p.detach().clone() for p in weights]
-    step, spent = resume(folder, names, weights, average, optimiser)
-    begun, saved, stop, sums, count, done = time.monotonic(), time.monotonic(), _StopSignal(), {}, 0, 0
+    step, spent = resume(folder, names, weights, average, optimisers)
+    begun = saved = looked = time.monotonic()
+    stop, sums, count, done = _StopSignal(), {}, 0, 0
     with stop:
         while step < plan.steps:
-            for group in optimiser.param_groups:
-                group["lr"] = plan.rate_at(step)
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = group["initial_lr"] * plan.share_at(step)
             loss, figures = loss_of(step)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(weights, plan.clip)
-            if torch.isfinite(norm):
-                optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser in optimisers:
+                if torch.isfinite(norm):
+                    optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             decay = min(plan.average, (step + 1) / (step + 10))
             with torch.no_grad():
                 for mean, weight in zip(average, weights, strict=True):
@@ -105,14 +115,31 @@ def train(
                     curve.write(json.dumps(row) + "\n")
                 say(" ".join(f"{k}={v}" for k, v in row.items()))
                 sums, count, done = {}, 0, 0
-            if ends or now - saved > sitting.save_every:
-                save(folder, names, weights, average, optimiser, step, spent + now - begun)
+            looks = look is not None and now - looked > sitting.look_every and not ends
+            if ends or looks or now - saved > sitting.save_every:
+                save(folder, names, weights, average, optimisers, step, spent + now - begun)
                 saved = now
+            if looks and look is not None:
+                look()
+                looked = time.monotonic()
             if stop.asked:
                 raise Stopped
             if ends:
                 break
     return step >= plan.steps
+
+
+def optimisers_of(weights: dict[str, nn.Parameter], plan: Plan) -> list[torch.optim.Optimizer]:
+    """AdamW, and beside it Muon for hidden matrices where the plan gives it a rate."""
+    turned = {name: w for name, w in weights.items() if plan.muon and is_matrix(name, w)}
+    rest = [w for name, w in weights.items() if name not in turned]
+    made: list[torch.optim.Optimizer] = [AdamW(rest, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)]
+    if turned:
+        made.append(Muon(turned.values(), plan.muon, weight_decay=plan.decay))
+    for optimiser in made:
+        for group in optimiser.param_groups:
+            group["initial_lr"] = group["lr"]
+    return made
 
 
 def averaged(folder: Path, model: nn.Module) -> nn.Module:
@@ -136,41 +163,51 @@ def progress(folder: Path) -> dict[str, Any]:
 
 
 def resume(
-    folder: Path, names: list[str], weights: Sequence[Tensor], average: Sequence[Tensor], optimiser: torch.optim.AdamW
+    folder: Path,
+    names: list[str],
+    weights: Sequence[nn.Parameter],
+    average: Sequence[Tensor],
+    optimisers: Sequence[torch.optim.Optimizer],
 ) -> tuple[int, float]:
     """Read a run's state into place; returns its step and the seconds spent so far."""
     if not (folder / "state.safetensors").exists():
         return 0, 0.0
     state = load_file(folder / "state.safetensors")
     step = int(state["step"])
-    taken = float(state.get("taken", state["step"]))  # steps that were not finite are not Adam's
     trim(folder / "curve.jsonl", step)
+    mine = {weight: optimiser for optimiser in optimisers for g in optimiser.param_groups for weight in g["params"]}
+    moments: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        kind, _, name = key.partition("/")
+        if kind.startswith("moment."):
+            moments.setdefault(name, {})[kind.removeprefix("moment.")] = value
     with torch.no_grad():
         for name, weight, mean in zip(names, weights, average, strict=True):
             weight.copy_(state[f"weight/{name}"])
             mean.copy_(state[f"average/{name}"])
-            moments = {k: state[f"{k}/{name}"].to(weight.device) for k in ("exp_avg", "exp_avg_sq")}
-            optimiser.state[weight] = {"step": torch.tensor(taken), **moments}
+            if name in moments:
+                kept = {k: v if k == "step" else v.to(weight.device) for k, v in moments[name].items()}
+                mine[weight].state[weight] = kept
     return step, float(state["seconds"])
 
 
 def save(
     folder: Path,
     names: Iterable[str],
-    weights: Sequence[Tensor],
+    weights: Sequence[nn.Parameter],
     average: Sequence[Tensor],
-    optimiser: torch.optim.AdamW,
+    optimisers: Sequence[torch.optim.Optimizer],
     step: int,
     seconds: float,
 ) -> None:
     """Write a run's whole state aside, then rename it."""
-    taken = max((float(optimiser.state[w]["step"]) for w in weights if w in optimiser.state), default=0.0)
-    state = {"step": torch.tensor(step), "taken": torch.tensor(taken)}
-    state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+    state = {"step": torch.tensor(step), "seconds": torch.tensor(seconds, dtype=torch.float64)}
     for name, weight, mean in zip(names, weights, average, strict=True):
         state[f"weight/{name}"], state[f"average/{name}"] = weight.detach(), mean
-        for kind in ("exp_avg", "exp_avg_sq"):
-            state[f"{kind}/{name}"] = optimiser.state[weight][kind] if weight in optimiser.state else 0 * mean
+        for optimiser in optimisers:
+            # Its keys are weights; asking for one that has taken no step would make it an entry.
+            for kind, value in optimiser.state[weight].items() if weight in optimiser.state else ():
+                state[f"moment.{kind}/{name}"] = value
     state = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     with atomic_path(folder / "state.safetensors", durable=True) as part:
         save_file(state, part)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,9 @@ class Scores:
     direction: float
     present: float
     speed: tuple[float, float, float]
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
 
     def __str__(self) -> str:
         low, middle, high = self.speed

@@ -8,13 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from retake.training.unet import Student
+
 HERE = Path(__file__).resolve().parent.parent / "weights"
 
 PLACES = {
     "vae": ("embedded/vae",),
     "clip": ("embedded/text_encoder", "embedded/image_encoder"),
-    "unet": ("embedded/unet",),
+    "unet": ("embedded/unet", "embedded/text_encoder"),
     "motion": ("embedded/motion_adapter",),
+    "video_vae": ("embedded_dit/vae",),
     "transformer": ("embedded_dit/transformer",),
     "judge": ("judge",),
 }
@@ -27,7 +30,8 @@ def ships(part: str) -> bool:
 
 
 def load(part: str) -> Any:
-    """The network of a part that others learn from: vae, clip (text_model and vision_model) or unet; float32.
+    """The network of a part that others learn from: vae, clip (text_model and vision_model), unet (unet.Student) or
+    video_vae; float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -51,10 +55,19 @@ def clip(text: Path, image: Path) -> Any:
     return both
 
 
-def unet(folder: Path) -> Any:
+def unet(folder: Path, text: Path) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextModel
 
-    return UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False).float()
+    written = CLIPTextModel.from_pretrained(text).float()
+    frames: Any = UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False)
+    return Student(frames.float(), getattr(written, "text_model", written))
 
 
-LOADERS = {"vae": vae, "clip": clip, "unet": unet}
+def video_vae(folder: Path) -> Any:
+    from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+
+    return AutoencoderKLCogVideoX.from_pretrained(folder, low_cpu_mem_usage=False).float()
+
+
+LOADERS = {"vae": vae, "clip": clip, "unet": unet, "video_vae": video_vae}

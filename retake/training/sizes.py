@@ -1,0 +1,127 @@
+"""How much each part of the embedded models learns, by size: `cpu` is what ships."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from retake.training.lessons import Lesson
+from retake.training.loop import Plan
+
+
+@dataclass(frozen=True)
+class Course:
+    """A denoiser's training: its plan, lessons, how many fours of each kind are rendered for it, and the power by which
+    times are drawn."""
+
+    plan: Plan
+    lessons: tuple[Lesson, ...]
+    fours: Mapping[str, int]
+    power: float
+
+
+@dataclass(frozen=True)
+class Size:
+    """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder. half: products of
+    the denoisers in bfloat16."""
+
+    pictures: int
+    moving: int
+    vae: Plan
+    vae_batch: int
+    clip: Plan
+    clip_batch: int
+    video_vae: Plan
+    video_vae_batch: int
+    unet: Course
+    motion: Course
+    transformer: Course
+    half: bool = False
+
+
+CPU = Size(
+    pictures=12_000,
+    moving=4_000,
+    vae=Plan(3_000, 1e-3, cooldown=0.5),
+    vae_batch=16,
+    clip=Plan(3_000, 1e-3, cooldown=0.5),
+    clip_batch=128,
+    video_vae=Plan(5_500, 1e-3, muon=0.01, cooldown=0.6, decay=0.0),
+    video_vae_batch=4,
+    unet=Course(
+        Plan(5_000, 1e-3, muon=0.01, cooldown=0.5),
+        (
+            Lesson(0.15, ("upright",), 1, 16, 5),
+            Lesson(0.3, ("upright", "loose", "loose"), 1, 16, 5),
+            Lesson(0.5, ("loose", "plain", "plain"), 1, 16, 4),
+            Lesson(0.8, ("plain", "world", "world"), 1, 16, 2),
+            Lesson(1.0, ("world",), 1, 16),
+        ),
+        {"upright": 1_500, "loose": 2_000, "plain": 3_000, "world": 4_000},
+        power=0.7,
+    ),
+    motion=Course(
+        Plan(3_600, 6e-4, muon=0.005, cooldown=0.6),
+        (Lesson(0.3, ("clips",), 4, 4, 3), Lesson(0.6, ("clips",), 8, 2, 2), Lesson(1.0, ("clips",), 16, 1)),
+        {"clips": 2_000},
+        power=0.5,
+    ),
+    transformer=Course(
+        Plan(6_000, 1e-3, muon=0.02, cooldown=0.6),
+        (
+            Lesson(0.1, ("upright",), 1, 8, 5),
+            Lesson(0.2, ("upright", "loose", "loose"), 1, 8, 5),
+            Lesson(0.35, ("loose", "plain", "plain"), 1, 8, 4),
+            Lesson(0.5, ("plain", "world", "world"), 1, 8, 3),
+            Lesson(0.6, ("world",), 2, 4, 2, spread=False),
+            Lesson(1.0, ("world",), 5, 2),
+        ),
+        {"upright": 500, "loose": 500, "plain": 750, "world": 2_500},
+        power=0.5,
+    ),
+)
+
+GPU = Size(
+    pictures=30_000,
+    moving=12_000,
+    vae=Plan(6_000, 1e-3, cooldown=0.5),
+    vae_batch=64,
+    clip=Plan(4_000, 1e-3, cooldown=0.5),
+    clip_batch=256,
+    video_vae=Plan(10_000, 1e-3, muon=0.01, cooldown=0.6, decay=0.0),
+    video_vae_batch=32,
+    unet=Course(
+        Plan(10_000, 1e-3, muon=0.01, cooldown=0.5),
+        (
+            Lesson(0.15, ("upright",), 1, 64, 5),
+            Lesson(0.3, ("upright", "loose", "loose"), 1, 64, 5),
+            Lesson(0.5, ("loose", "plain", "plain"), 1, 64, 4),
+            Lesson(0.8, ("plain", "world", "world"), 1, 64, 2),
+            Lesson(1.0, ("world",), 1, 64),
+        ),
+        {"upright": 4_000, "loose": 8_000, "plain": 8_000, "world": 16_000},
+        power=0.7,
+    ),
+    motion=Course(
+        Plan(16_000, 6e-4, muon=0.005, cooldown=0.6),
+        (Lesson(0.3, ("clips",), 4, 32, 3), Lesson(0.6, ("clips",), 8, 16, 2), Lesson(1.0, ("clips",), 16, 8)),
+        {"clips": 12_000},
+        power=0.5,
+    ),
+    transformer=Course(
+        Plan(30_000, 1e-3, muon=0.02, cooldown=0.6),
+        (
+            Lesson(0.1, ("upright",), 1, 64, 5),
+            Lesson(0.2, ("upright", "loose", "loose"), 1, 64, 5),
+            Lesson(0.35, ("loose", "plain", "plain"), 1, 64, 4),
+            Lesson(0.5, ("plain", "world", "world"), 1, 64, 3),
+            Lesson(0.6, ("world",), 2, 32, 2, spread=False),
+            Lesson(1.0, ("world",), 5, 16),
+        ),
+        {"upright": 2_000, "loose": 4_000, "plain": 4_000, "world": 12_000},
+        power=0.5,
+    ),
+    half=True,
+)
+
+SIZES = {"cpu": CPU, "gpu": GPU}

@@ -1,0 +1,184 @@
+"""The parts of the embedded models in one folder: which there are, what each learns from, and their training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retake.diffusion.families.common.conditioning import image_states
+from retake.errors import ConfigError
+from retake.synthetic.clips import Limits
+from retake.training import autoencoder, encoders, fours, moving, shipped, transformer, unet, video_autoencoder
+from retake.training.fours import Coder
+from retake.training.lessons import Teacher, loss
+from retake.training.loop import Plan, Slice, averaged, progress, train
+from retake.training.pictures import Data
+from retake.training.sizes import Course, Size
+
+PARTS = ("vae", "clip", "judge", "unet", "motion", "video_vae", "transformer")
+LEARNS_FROM = {"unet": ("vae", "clip"), "motion": ("vae", "clip", "unet"), "transformer": ("video_vae",)}
+COURSES = {"unet": unet, "motion": unet, "transformer": transformer}
+"""The modules of the denoisers: what their fours are and how they read captions."""
+SEED = 20  # of initial weights; parts differ by their place in PARTS
+
+
+@dataclass
+class Workshop:
+    """A training in a folder: makes its parts, and hands out those that are finished."""
+
+    folder: Path
+    size: Size
+    device: str
+    share: tuple[int, int] = (0, 1)  # (k, n): the k-th of n processes that render fours together
+    on_shipped: bool = False  # parts that ship count as finished
+    say: Callable[[str], None] = print
+    look: Callable[[Workshop, str], object] | None = None  # at a denoiser in training, now and then
+    _factors: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
+
+    def make(self, part: str, minutes: float) -> bool:
+        """Work on a part for at most so long; whether it is finished. Fours that it learns from are rendered first."""
+        self.ready(part)
+        until = time.monotonic() + 60 * minutes
+        if part in COURSES and not self.rendered(part, until):
+            return False
+        model, plan, loss = self.lesson(part)
+        said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
+        self.say(f"{said}, step {progress(self.folder / part)['step']} of {plan.steps}")
+        sitting = Slice((until - time.monotonic()) / 60)
+        look = partial(self.look, self, part) if self.look is not None and part in COURSES else None
+        return train(self.folder / part, model, loss, plan, sitting, self.say, look)
+
+    def wanted(self, part: str | None) -> list[str]:
+        """The parts to be made, in order. One that is named is made though it ships."""
+        if part is None:
+            return [name for name in PARTS if not self.finished(name)]
+        return [part] if not self.finished(part) or self.as_shipped(part) else []
+
+    def ready(self, part: str) -> None:
+        """Raises ConfigError E247 unless the parts that it learns from are finished: what half a network gave would be
+        kept as if it were the whole one's."""
+        if missing := [before for before in LEARNS_FROM.get(part, ()) if not self.finished(before)]:
+            raise ConfigError(
+                "E247",
+                f"{part} needs {' and '.join(missing)}, not finished in {self.folder}",
+                "Leave --part out: parts are then made in their order.",
+            )
+
+    def finished(self, part: str) -> bool:
+        return progress(self.folder / part)["step"] >= self.plan_of(part).steps or self.as_shipped(part)
+
+    def as_shipped(self, part: str) -> bool:
+        """Whether a part is taken as it ships: it may be, and was not begun here."""
+        return self.on_shipped and not progress(self.folder / part)["step"] and shipped.ships(part)
+
+    def plan_of(self, part: str) -> Plan:
+        of = getattr(self.size, "clip" if part == "judge" else part)
+        return of.plan if isinstance(of, Course) else of
+
+    def rendered(self, part: str, until: float = math.inf) -> bool:
+        """Render what a denoiser learns from, until a moment of time.monotonic(); whether all is there."""
+        course, to = self.course(part), self.folder / "fours" / self.eyes(part)
+        wanted = [path for name, count in course.fours.items() for path in fours.shards(to, name, count)]
+        if not all(path.exists() for path in wanted):
+            coder = self.coder(part)
+            for name, count in course.fours.items():
+                fours.render(to, name, COURSES[part].KINDS[name], count, coder, until, self.share)
+        return all(path.exists() for path in wanted)
+
+    def course(self, part: str) -> Course:
+        return getattr(self.size, part)
+
+    def eyes(self, part: str) -> str:
+        """The autoencoder by which a denoiser sees."""
+        return "video_vae" if part == "transformer" else "vae"
+
+    def coder(self, part: str) -> Coder:
+        if self.eyes(part) == "video_vae":
+            return Coder(
+                video_autoencoder.clip_by_clip(self.video_vae()), None, Limits(frames=video_autoencoder.FRAMES)
+            )
+        tower = self.taught("clip").vision_model
+
+        def portray(portraits: Any) -> Tensor:
+            return image_states(tower, autoencoder.tensor(portraits)).cpu()
+
+        return Coder(autoencoder.frame_by_frame(self.vae()), portray, Limits())
+
+    def lesson(self, part: str) -> tuple[Any, Plan, Any]:
+        """A part's fresh network, its plan and its loss."""
+        size, device = self.size, self.device
+        plan, seed = self.plan_of(part), SEED + PARTS.index(part)
+        model = self.fresh(part)
+        if part == "vae":
+            data = Data(size.pictures, Limits().size, size.vae_batch, seed)
+            return model, plan, autoencoder.loss(model, data, device)
+        if part in ("clip", "judge"):
+            data = Data(size.pictures, Limits().size, size.clip_batch, seed)
+            return model, plan, encoders.loss(model, encoders.tokenizer(), data, device)
+        if part == "video_vae":
+            clips = moving.pool(
+                self.folder / part / "clips.npy", seed, size.moving, video_autoencoder.FRAMES, Limits().size
+            )
+            return model, plan, video_autoencoder.loss(model, clips, size.video_vae_batch, seed, device)
+        lessons = self.course(part).lessons
+        return model, plan, loss(model, self.teacher(part), lessons, plan.steps, size.half)
+
+    def fresh(self, part: str) -> Any:
+        """A part's network with initial weights."""
+        torch.manual_seed(SEED + PARTS.index(part))
+        if part == "vae":
+            model = autoencoder.network().to(memory_format=torch.channels_last)
+        elif part in ("clip", "judge"):
+            towers = encoders.CONDITIONER if part == "clip" else encoders.JUDGE
+            model = encoders.network(towers, len(encoders.tokenizer()))
+        elif part == "video_vae":
+            model = video_autoencoder.network()
+        elif part == "unet":
+            model = unet.Student(unet.of_frames(), self.taught("clip").text_model.train().requires_grad_(True))
+        elif part == "motion":
+            model = self.taught("unet").train().requires_grad_(True)
+            model.unet = unet.of_clips(model.unet)
+        else:
+            model = transformer.Student()
+        return model.to(self.device)
+
+    def trained(self, part: str) -> Any:
+        """A part's network with the moving average of what it has learnt so far, ready to infer."""
+        return averaged(self.folder / part, self.fresh(part)).eval().requires_grad_(False)
+
+    def taught(self, part: str) -> Any:
+        """A finished part that others learn from: as trained here, else as it ships."""
+        return shipped.load(part).to(self.device) if self.as_shipped(part) else self.trained(part)
+
+    def vae(self) -> Any:
+        """The image autoencoder, its latents scaled to unit variance."""
+        return self._scaled("vae", partial(autoencoder.measured, limits=Limits()))
+
+    def video_vae(self) -> Any:
+        """The video autoencoder, its latents scaled to unit variance."""
+        limits = Limits(frames=video_autoencoder.FRAMES)
+        return self._scaled("video_vae", partial(video_autoencoder.measured, limits=limits))
+
+    def _scaled(self, part: str, measured: Callable[[Any], float]) -> Any:
+        coder = self.taught(part)
+        if not self.as_shipped(part):  # which says its factor
+            key = part, progress(self.folder / part)["step"]
+            if key not in self._factors:
+                self._factors[key] = round(measured(coder), 4)
+            coder.register_to_config(scaling_factor=self._factors[key])
+        return coder
+
+    def teacher(self, part: str) -> Teacher:
+        course, module, seed = self.course(part), COURSES[part], SEED + PARTS.index(part)
+        folder = self.folder / "fours" / self.eyes(part)
+        data = {name: fours.read(folder, name, count) for name, count in course.fours.items()}
+        frames = video_autoencoder.LATENT if part == "transformer" else unet.FRAMES
+        return Teacher(data, module.tokenised, frames, course.power, module.TOLD, seed, self.device)
