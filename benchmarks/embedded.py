@@ -4,7 +4,9 @@ Both denoisers make clips of captions that ask for a shape, a hue, a texture, a 
 in eight) and a speed, through the interface that the methods use: DDIM from noise with guidance. The world's own clips
 of the same captions are the yardstick, as they are and through the autoencoder. *Object in frames* is the share of
 frames that show the object. Speeds are of the object, in pixels a frame; *off* is how far the speeds lie from the
-world's, rank by rank, in pixels a frame.
+world's, rank by rank, in pixels a frame. *Object the same* is the correlation of the object from frame to frame with
+its motion removed; *sharpness* the variance of the Laplacian beside that of the autoencoder; *flicker* the distance of
+the background from the mean of its neighbours in time, of 255.
 
 Samples are written as sheets to artifacts/sheets/, to be looked at: a row a clip, every second frame, and beside them
 the captions in order.
@@ -42,6 +44,7 @@ HERE = Path(__file__).resolve().parents[1]
 SHEETS = HERE / "artifacts" / "sheets"
 REAL = HERE.parent / "shared" / "clips"
 SPEEDS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, np.inf)  # bins, pixels a frame
+WORLD, CODED = "the world", "the world, encoded and decoded"
 SMOKE = {"clips": 1, "steps": 2, "coded": 1}
 
 
@@ -62,16 +65,24 @@ def run(
     first = next(iter(backbones.values()))  # its autoencoder is everybody's
     subjects = scores.asked(clips, SEED)
     truth = scores.rendered(subjects, SEED, Limits())
-    made = {"the world": (truth, 0.0), "the world, encoded and decoded": (through(first, truth), 0.0)}
+    made = {WORLD: (truth, 0.0), CODED: (through(first, truth), 0.0)}
+    quiet = scores.asked_to_rest(max(clips // 4, 1), SEED)
+    rest = {WORLD: scores.rendered(quiet, SEED, Limits())}
+    rest[CODED] = through(first, rest[WORLD])
     for name, backbone in backbones.items():
         begun = time.perf_counter()
         shown = sampled(backbone, [str(subject) for subject in subjects], steps, guidance)
         made[name] = shown, (time.perf_counter() - begun) / clips
+        rest[name] = sampled(backbone, [str(subject) for subject in quiet], steps, guidance)
     for name, (shown, _) in made.items():
         write(sheets, name.replace(", ", "_").replace(" ", "_"), shown, subjects)
     title = f"Captions: {clips} clips, {steps} steps, guidance {guidance:g}"
     rows = [attributes(title, name, shown, subjects, seconds) for name, (shown, seconds) in made.items()]
-    return [*rows, *speeds({name: shown for name, (shown, _) in made.items()}), *reconstructions(first, coded)]
+    shown = {name: clips for name, (clips, _) in made.items()}
+    sharp = next(row["sharpness"] for row in rows if row["clips of"] == CODED)
+    for row in rows:
+        row["sharpness"] /= sharp
+    return [*rows, *paces(shown, subjects, rest, quiet), *speeds(shown), *reconstructions(first, coded)]
 
 
 def attributes(title: str, name: str, made: np.ndarray, subjects: Sequence[Subject], seconds: float) -> dict[str, Any]:
@@ -86,8 +97,26 @@ def attributes(title: str, name: str, made: np.ndarray, subjects: Sequence[Subje
         "shape": found.shape,
         "direction": found.direction,
         "object in frames": found.present,
+        "object the same": found.same,
+        "sharpness": found.sharp,
+        "flicker": found.flicker,
         "seconds a clip": seconds or None,
     }
+
+
+def paces(
+    made: Mapping[str, np.ndarray],
+    subjects: Sequence[Subject],
+    rest: Mapping[str, np.ndarray],
+    quiet: Sequence[Subject],
+) -> Iterator[dict[str, Any]]:
+    """Median speed by the word that the caption says of it."""
+    from retake.training import scores
+
+    for name, clips in made.items():
+        found = scores.speeds(clips, subjects) | scores.speeds(rest[name], quiet)
+        said = {word or "no word": found.get(word) for word in ("slowly", "", "quickly", "resting")}
+        yield {"table": "Words for speed: median, px a frame", "clips of": name, **said}
 
 
 def speeds(made: Mapping[str, np.ndarray]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from retake.synthetic import clips, detector, grammar
 from retake.synthetic.grammar import Subject
+from retake.synthetic.steadiness import flicker, sameness, sharpness
 
 Image = NDArray[np.uint8]
 
@@ -30,9 +31,18 @@ def asked(count: int, seed: int) -> list[Subject]:
     ]
 
 
+def asked_to_rest(count: int, seed: int) -> list[Subject]:
+    """The subjects of `asked`, resting."""
+    return [replace(subject, direction="resting", speed="") for subject in asked(count, seed)]
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Shares of clips that show what was asked, of frames that show the object, and speeds (pixels a frame)."""
+    """Shares of clips that show what was asked, of frames that show the object, and speeds (pixels a frame).
+
+    same: correlation of the object from frame to frame, its motion removed. sharp: variance of the Laplacian, in
+    squared levels of 255. flicker: of the background, in levels of 255.
+    """
 
     clips: int
     hue: float
@@ -40,6 +50,9 @@ class Scores:
     direction: float
     present: float
     speed: tuple[float, float, float]
+    same: float
+    sharp: float
+    flicker: float
 
     def row(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,7 +61,8 @@ class Scores:
         low, middle, high = self.speed
         return (
             f"{self.clips} clips: hue {self.hue:.0%}, shape {self.shape:.0%}, direction {self.direction:.0%} "
-            f"(chance 12 %), object in {self.present:.0%} of frames, speed {low:.2f} / {middle:.2f} / {high:.2f}"
+            f"(chance 12 %), object in {self.present:.0%} of frames, {self.same:.2f} the same, "
+            f"speed {low:.2f} / {middle:.2f} / {high:.2f}, sharp {self.sharp:.0f}, flicker {self.flicker:.1f}"
         )
 
 
@@ -63,7 +77,19 @@ def score(made: Image, subjects: Sequence[Subject]) -> Scores:
         float(np.mean([s.direction == a.direction for s, a in zip(seen, subjects, strict=True)])),
         float(np.mean([s.present for s in seen])),
         (float(speeds[0]), float(speeds[1]), float(speeds[2])),
+        float(np.nanmean([sameness(clip, one.centres) for clip, one in zip(made, seen, strict=True)])),
+        float(np.mean([sharpness(clip) for clip in made])),
+        float(np.nanmean([flicker(clip, one.centres) for clip, one in zip(made, seen, strict=True)])),
     )
+
+
+def speeds(made: Image, subjects: Sequence[Subject]) -> dict[str, float]:
+    """Median speed of the clips (pixels a frame) that ask for each pace: slowly, "" and quickly, or "resting"."""
+    by: dict[str, list[float]] = {}
+    for clip, subject in zip(made, subjects, strict=True):
+        pace = "resting" if subject.direction == "resting" else subject.speed
+        by.setdefault(pace, []).append(detector.read(clip).speed)
+    return {pace: float(np.median(found)) for pace, found in by.items()}
 
 
 def rendered(subjects: Sequence[Subject], seed: int, limits: clips.Limits) -> Image:
