@@ -19,6 +19,7 @@ NAMES = (
     "store",
     "sprites",
     "embedded",
+    "motion_probe",
     "round_trip",
     "diffusion",
     "fifo",
