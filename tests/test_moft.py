@@ -1,0 +1,298 @@
+"""MOFT: steering against what must hold of it, and its channels recomputed from the formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_cogvideox
+from helpers import small_diffusion as small
+from torch.nn import functional as F
+
+from retake.diffusion.backbone import Backbone, Condition
+from retake.diffusion.checkpointing import checkpointed
+from retake.diffusion.cost import measure
+from retake.diffusion.loading.load import load
+from retake.diffusion.model import Model
+from retake.diffusion.shared_attention import SharedAttention
+from retake.methods.moft import channels, guidance
+from retake.methods.moft.guidance import Guide, Target
+from retake.synthetic.panning import WAYS, panning
+
+SITE = "up_blocks.1"
+SPATIAL = "up_blocks.*.attentions.*.transformer_blocks.0.attn1"
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return load(Model(**small.settings(small.save_animatediff(tmp_path_factory.mktemp("animatediff")))))
+
+
+@pytest.fixture(scope="module")
+def transformer(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    weights, parts = small_cogvideox.save_embedded(tmp_path_factory.mktemp("dit"))
+    how = {"family": "cogvideox", "weights": str(weights), "parts": str(parts), "width": 64, "height": 64, "frames": 8}
+    return load(Model(**how))
+
+
+def clip_of(backbone: Backbone, seed: int = 0) -> torch.Tensor:
+    grid = backbone.grid(8, backbone.height, backbone.width)
+    return noise(1, *grid, seed=seed)
+
+
+def target_for(backbone: Backbone, site: str, z: torch.Tensor) -> Target:
+    mask = torch.zeros(z.shape[1], *z.shape[-2:])
+    mask[:, 2:5, 1:4] = 1
+    width = next(found.grid.channels for found in backbone.sites() if found.name == site)
+    some = torch.arange(0, width, 3)
+    return Target(mask, some, 0.1 * noise(z.shape[1], len(some), seed=5))
+
+
+# ---- steering ------------------------------------------------------------------------------------------------------
+
+
+def test_latents_outside_the_mask_are_not_steered(unet):
+    z, said = clip_of(unet), unet.condition(text=["a"])
+    target = target_for(unet, SITE, z)
+    moved, _ = guidance.steered(unet, z, 500, said, [target], Guide(SITE), None)
+    change = (moved - z).abs().amax((0, 2))
+    assert change[target.mask == 0].max() == 0
+    assert change[target.mask == 1].min() > 0
+    # Of frames behind `clip` the whole picture is free (the paper's figure 12).
+    freed, _ = guidance.steered(unet, z, 500, said, [target], Guide(SITE, clip=3), None)
+    change = (freed - z).abs().amax((0, 2))
+    assert change[:3][target.mask[:3] == 0].max() == 0
+    assert change[3:][target.mask[3:] == 0].max() > 0
+
+
+def test_steering_goes_down_the_loss(unet, transformer):
+    for backbone, site in ((unet, SITE), (transformer, "transformer_blocks.1")):
+        z, said = clip_of(backbone), backbone.condition(text=["a"])
+        target = target_for(backbone, site, z)
+        losses = []
+        for _ in range(4):
+            z, value = guidance.steered(backbone, z, 500, said, [target], Guide(site, updates=1, rate=2.0), None)
+            losses.append(value)
+        assert losses == sorted(losses, reverse=True)
+        assert losses[-1] < losses[0]
+
+
+def test_without_weight_it_is_sampling_to_the_bit(unet):
+    z, said = clip_of(unet), unet.condition(text=["a cat"])
+    plain = z
+    for t, to in unet.schedule.step_pairs(6):
+        with torch.no_grad():
+            x0, eps = unet.predict(plain, t, said, 3.0)
+        plain = unet.schedule.step(x0, eps, t, to)
+    target = target_for(unet, SITE, z)
+    for guide in (Guide(SITE, weight=0), Guide(SITE, weight=0, shared=SPATIAL)):
+        assert torch.equal(guidance.sample(unet, z, said, [target], guide, steps=6, guidance=3.0), plain)
+    assert torch.equal(guidance.sample(unet, z, said, [], Guide(SITE), steps=6, guidance=3.0), plain)
+    steered = guidance.sample(unet, z, said, [target], Guide(SITE), steps=6, guidance=3.0)
+    assert not torch.equal(steered, plain)
+
+
+def test_only_the_guided_steps_are_steered(unet):
+    z, said, seen = clip_of(unet), unet.condition(text=["a"]), []
+    guide = Guide(SITE, first=0.2, last=0.5)
+    target = target_for(unet, SITE, z)
+    guidance.sample(
+        unet, z, said, [target], guide, steps=10, guidance=1.0, progress=lambda step, value: seen.append(step)
+    )
+    assert seen == [2, 3, 4]
+
+
+def test_the_mean_over_a_mask_needs_no_enlarged_map():
+    maps, mask = noise(5, 3, 4, 6).double(), (noise(5, 16, 24, seed=1) > 0.4).double()
+    large = F.interpolate(maps, (16, 24), mode="bilinear", align_corners=False)
+    slow = torch.stack([large[t][:, mask[t] > 0].mean(1) for t in range(5)])
+    weights = guidance.averaging(mask, 4, 6)
+    assert torch.allclose((maps * weights[:, None]).sum((-2, -1)), slow, atol=1e-12)
+    assert guidance.averaging(torch.zeros(2, 8, 8), 4, 4).abs().max() == 0
+
+
+def test_two_objects_have_targets_of_their_own():
+    features = noise(1, 6, 8, 4, 4)
+    masks = torch.zeros(2, 6, 4, 4)
+    masks[0, :, :2], masks[1, :, 2:] = 1, 1
+    own = [guidance.motion(features, mask) for mask in masks]
+    some = torch.tensor([1, 5])
+    held = [Target(mask, some, curve[:, some]) for mask, curve in zip(masks, own, strict=True)]
+    assert float(guidance.loss(features, held, 6.0)) == pytest.approx(0, abs=1e-10)
+    swapped = [Target(held[0].mask, some, held[1].curve), Target(held[1].mask, some, held[0].curve)]
+    each = F.mse_loss(own[0][:, some], own[1][:, some])
+    assert float(guidance.loss(features, swapped, 6.0)) == pytest.approx(2 * 6.0 * float(each), rel=1e-5)
+
+
+# ---- shared keys and values ----------------------------------------------------------------------------------------
+
+
+def test_shared_keys_and_values_of_the_same_clip_change_nothing(unet):
+    z, said, shared = clip_of(unet), unet.condition(text=["a"]), SharedAttention(unet, SPATIAL)
+    with torch.no_grad():
+        with shared.remembered():
+            own = unet.predict(z, 500, said).x0
+        with shared.used():
+            again = unet.predict(z, 500, said).x0
+        assert torch.allclose(own, again, atol=1e-5)
+        with shared.remembered():
+            unet.predict(clip_of(unet, seed=3), 500, said)
+        with shared.used():
+            assert not torch.allclose(unet.predict(z, 500, said).x0, own, atol=1e-3)
+        assert torch.equal(unet.predict(z, 500, said).x0, own)  # nothing stays
+
+
+def test_with_guidance_the_conditioned_half_is_remembered(unet):
+    z, said, shared = clip_of(unet), unet.condition(text=["a"], negative="b"), SharedAttention(unet, SPATIAL)
+    with torch.no_grad():
+        own = unet.predict(z, 500, said).x0
+        with shared.remembered(halves=True):
+            unet.predict(z, 500, said, 3.0)
+        with shared.used():
+            assert torch.allclose(unet.predict(z, 500, said).x0, own, atol=1e-5)
+
+
+def test_sharing_touches_the_named_layers_alone(unet):
+    network = unet.parts.use("network")
+    before = {name: module.processor for name, module in network.named_modules() if hasattr(module, "set_processor")}
+    with SharedAttention(unet, SPATIAL).remembered():
+        changed = {name for name, processor in before.items() if network.get_submodule(name).processor is not processor}
+    named = {name for name in before if name.startswith("up_blocks") and name.endswith("transformer_blocks.0.attn1")}
+    assert changed == {name for name in named if "attentions" in name}
+    assert not [name for name in changed if "motion_modules" in name]
+    assert all(network.get_submodule(name).processor is processor for name, processor in before.items())
+
+
+# ---- cheap gradients -----------------------------------------------------------------------------------------------
+
+
+def kept_by(backbone: Backbone, z: torch.Tensor, site: str) -> tuple[torch.Tensor, int]:
+    """The gradient of a loss at a site, and the bytes that the pass kept for it."""
+    z, kept = z.detach().requires_grad_(True), 0
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        features = backbone.features(z, 500, backbone.condition(text=["a"]), [site])[site]
+        value = features.square().mean()
+    (gradient,) = torch.autograd.grad(value, z)
+    return gradient, kept
+
+
+def test_checkpointed_blocks_give_the_same_gradient_and_keep_less(unet, transformer):
+    for backbone, site in ((unet, SITE), (transformer, "transformer_blocks.1")):
+        network, z = backbone.parts.use("network"), clip_of(backbone)
+        plain, much = kept_by(backbone, z, site)
+        with checkpointed(network):
+            again, little = kept_by(backbone, z, site)
+        assert torch.allclose(plain, again, atol=1e-6)
+        assert little < 0.5 * much
+        assert not [name for name, module in network.named_modules() if "forward" in vars(module)]
+
+
+@pytest.mark.parametrize(("name", "most"), [("animatediff", 0.5), ("cogvideox_2b", 1.5)])
+def test_a_gradient_at_real_size_keeps_little(name, most):
+    """On the meta device: what a pass to the site of motion keeps beside the weights, in GiB. The peak of a block that
+    is run again comes on top."""
+    architecture = measure.PUBLISHED[name]
+    backbone = measure.built(architecture)
+    network, adapter = backbone.parts.use("network"), measure.adapter_of(architecture.family)
+    own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    grid = backbone.grid(architecture.frames, architecture.height, architecture.width)
+    z = torch.empty(1, *grid, device="meta", requires_grad=True)
+    states = torch.empty(
+        1, architecture.states, adapter.text_width(network.config), device="meta", dtype=backbone.dtype
+    )
+    site = adapter.site(network.config)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), checkpointed(network):
+        features = backbone.features(z, 500.0, Condition({"states": states}), [site])[site]
+        features.float().square().sum()
+    held = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in own)
+    assert 0.01 < held / 2**30 < most
+
+
+# ---- channels ------------------------------------------------------------------------------------------------------
+
+
+def features_of_pans(scenes: int = 3, frames: int = 8, width: int = 20) -> dict[tuple[str, int], torch.Tensor]:
+    """Features in which channel 3 goes with x, channel 7 against y, the rest is content and a little noise."""
+    made = {}
+    for way in channels.AXIS_OF:
+        x, y = WAYS[way]
+        for scene in range(scenes):
+            still = noise(1, width, 8, 8, seed=scene)
+            value = still.expand(frames, width, 8, 8) + 0.01 * noise(frames, width, 8, 8, seed=100 + scene)
+            ramp = torch.linspace(-1, 1, frames)[:, None, None]
+            value[:, 3] += 2 * x * ramp
+            value[:, 7] -= 3 * y * ramp
+            made[way, scene] = value
+    return made
+
+
+def test_channels_that_move_are_found_by_axis():
+    found = channels.find(features_of_pans())
+    assert int(found.ranked["horizontal"][0]) == 3
+    assert int(found.ranked["vertical"][0]) == 7
+    assert found.of(["left"], 0.05).tolist() == [3]
+    assert found.of(["left", "up"], 0.05).tolist() == [3, 7]
+    assert len(found.of(["left"], 0.5)) == 10
+    assert float(found.sign["right"][3]) == -float(found.sign["left"][3]) == 1
+
+
+def test_the_ranking_is_the_published_one():
+    """Recomputed as the notebook does it: first frames, the middle cells, covariance over N - 1, eigenvectors."""
+    features = features_of_pans()
+    samples = []
+    for (way, _), value in features.items():
+        if way in ("left", "right"):
+            still = (value - value.mean(0))[0][:, 2:6, 2:6]
+            samples.append(still.reshape(still.shape[0], -1).T.double().numpy())
+    stacked = np.concatenate(samples)
+    stacked = stacked - stacked.mean(0)
+    values, vectors = np.linalg.eigh(stacked.T @ stacked / (len(stacked) - 1))
+    first = np.abs(vectors[:, values.argmax()])
+    ours = channels.find(features)
+    assert np.allclose(ours.loadings["horizontal"].abs().numpy(), first, atol=1e-5)
+    assert ours.ranked["horizontal"].tolist() == np.argsort(-first, kind="stable").tolist()
+
+
+def test_a_made_curve_is_what_panning_clips_show():
+    features = features_of_pans()
+    found = channels.find(features)
+    shown = channels.content_removed(features["right", 0][None])[0][:, 3].mean((-2, -1))
+    made = found.curve("right", 8)[:, 3]
+    assert torch.allclose(made, shown, atol=0.05)
+    assert abs(float(made.mean())) < 1e-6
+    assert torch.allclose(found.curve("left", 8)[:, 3], -made, atol=0.05)
+    assert torch.allclose(found.curve("right", 8, amplitude=2.0), 2 * found.curve("right", 8))
+    there_and_back = found.curve("right", 9, turns=[4])[:, 3]
+    assert torch.allclose(there_and_back[0], there_and_back[-1])
+    assert there_and_back.argmax() == 4
+
+
+# ---- panning -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_content_of_a_panning_clip_goes_where_it_is_said(way):
+    clip = panning(way, 4, 48, 5, 3.0).astype(float)
+    x, y = WAYS[way]
+    for t in range(4):  # frame t + 1 shows frame t, three pixels on
+        moved = np.roll(clip[t], (3 * y, 3 * x), (0, 1))[6:-6, 6:-6]
+        assert np.abs(moved - clip[t + 1][6:-6, 6:-6]).mean() < 1.0
+    if way == "still":
+        assert np.array_equal(clip[0], clip[4])
+    assert np.array_equal(panning(way, 4, 48, 5, 3.0)[2], panning("still", 4, 48, 5, 3.0)[2])
