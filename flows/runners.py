@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flows.planning.forecast import STEPS, Forecast, forecast, frame_count
+from flows.planning.forecast import STEPS, Extent, Forecast, Known, extent_before, forecast
 from flows.planning.why import why_missing
 from retake.artifact import Artifact
 from retake.clip import Clip
@@ -84,10 +84,10 @@ class Plan:
 
     store: Store
     planned: list[Planned] = field(default_factory=list)
-    frames: int | None = None  # of the clip, once its frames have been planned
+    extent: Extent = field(default_factory=Extent)  # of the clip, once its frames have been planned
     steps: int = STEPS  # of the inversion, once it has been planned
     explain: bool = True
-    known: dict[str, Any] = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
 
     def __call__(
         self, stage: Stage, params: Any, *, implementation: str = "", weights: Mapping[str, str] = {}, **inputs: Any
@@ -124,9 +124,11 @@ class Plan:
         if stage.name == "frames":
             made, clip = inputs.get("made"), inputs.get("clip")
             if made is not None:
-                self.frames = made.meta["count"]
+                meta = made.meta
+                source = meta["source_width"] * meta["source_height"]
+                self.extent = Extent(meta["count"], source, meta["width"] * meta["height"])
             elif isinstance(clip, Clip):
-                self.frames = frame_count(clip, params)
+                self.extent = extent_before(clip, params)
         elif stage.name == "inversion":
             self.steps = params.settings.steps
 
@@ -136,7 +138,7 @@ class Plan:
             local.locate(reference)
 
     def _forecast(self, recipe: Recipe, params: Any) -> Forecast:
-        return forecast(self.store, recipe, params, self.frames, self.steps, self.known)
+        return forecast(self.store, recipe, params, self.extent, self.steps, self.known)
 
 
 @dataclass

@@ -6,10 +6,10 @@ import os
 from dataclasses import replace
 
 import pytest
-from helpers.command import Shell, sprite_clip
+from helpers.command import Shell, reference, sprite_clip
 
 from flows import graph
-from flows.planning.forecast import Forecast, forecast, frame_count, of_model
+from flows.planning.forecast import Extent, Forecast, extent_before, forecast, of_model
 from flows.planning.table import format_duration, format_flops, table
 from flows.runners import Chosen, Plan, Planned, recipe_of
 from flows.settings.compose import settings
@@ -21,23 +21,25 @@ from retake.store import Record, Store
 
 def call(words: list[str], stage: str = "edit"):
     p = settings(words)
-    return graph.method(p) if stage == "edit" else graph.modelled(getattr(p, stage), p.model)
+    if stage in ("latents", "inversion"):
+        return graph.modelled(getattr(p, stage), p.model)
+    return graph.method(p) if stage == "edit" else {"params": getattr(p, stage)}
 
 
-def published(store: Store, stage: str, words: list[str], seconds: float, frames: int, size: int) -> None:
+def published(store: Store, stage: str, words: list[str], seconds: float, frames: int, size: int, **meta: int) -> None:
     """A record as a run of that stage would leave it."""
     how = call(words, stage)
     chosen = Chosen(how.get("implementation", ""), how.get("weights", {}))
     recipe = recipe_of(store, graph.STAGES[stage], how["params"], chosen, {}, lacking=True)
-    artifact = Edited((File("a", "0" * 64, "0" * 32, size),), {"count": frames})
+    artifact = Edited((File("a", "0" * 64, "0" * 32, size),), {"count": frames, **meta})
     store.publish(Record(recipe.key, recipe.ingredients(), artifact, seconds, {}))
 
 
-def forecast_of(store: Store, stage: str, words: list[str], frames: int) -> Forecast:
+def forecast_of(store: Store, stage: str, words: list[str], frames: int, **size: int) -> Forecast:
     how = call(words, stage)
     chosen = Chosen(how.get("implementation", ""), how.get("weights", {}))
     recipe = recipe_of(store, graph.STAGES[stage], how["params"], chosen, {}, lacking=True)
-    return forecast(store, recipe, how["params"], frames)
+    return forecast(store, recipe, how["params"], Extent(frames, **size))
 
 
 def test_time_and_disk_grow_with_frames(tmp_path):
@@ -113,10 +115,12 @@ def test_memory_and_operations_come_from_the_real_configuration(tmp_path):
 
 def test_frames_are_counted_before_they_are_decoded(tmp_path):
     clip = open_clip(str(sprite_clip(tmp_path / "clip.mp4", frames=20)))
-    assert frame_count(clip, settings([]).frames) == 20
-    assert frame_count(clip, settings(["frames.first=4", "frames.last=9"]).frames) == 6
+    whole = extent_before(clip, settings(["frames.short_side=48"]).frames)
+    assert whole.frames == 20
+    assert whole.source == 4 * whole.working
+    assert extent_before(clip, settings(["frames.first=4", "frames.last=9"]).frames).frames == 6
     with pytest.raises(ConfigError, match="E211"):
-        frame_count(clip, settings(["frames.start=99"]).frames)
+        extent_before(clip, settings(["frames.start=99"]).frames)
 
 
 def test_a_plan_goes_by_what_ran_before(tmp_path):
@@ -224,6 +228,44 @@ def test_a_queue_is_asked_at_most_as_often_as_planned(words, backbone):
             spans = Windows(frames, backbone.length, ahead).spans
             truly = 2 * diagonal.levels * sum(map(len, spans))
         assert truly <= planned.evaluations * backbone.length <= 2.5 * truly
+
+
+def test_time_and_disk_grow_with_the_size_of_a_frame(tmp_path):
+    store, big, small = Store(tmp_path), 640 * 480, 320 * 240
+    published(store, "masks", [], 8.0, 32, 1000, width=320, height=240)
+    assert forecast_of(store, "masks", [], 32, source=big, working=big) == Forecast(32.0, 4000)
+    assert forecast_of(store, "masks", [], 32, source=big, working=small) == Forecast(8.0, 1000)
+    assert forecast_of(store, "masks", [], 32) == Forecast(8.0, 1000)  # of a size that is not known
+    # A result is as large as its source, whatever the stages before it worked at.
+    published(store, "decode", [], 2.0, 32, 500, width=320, height=240)
+    assert forecast_of(store, "decode", [], 32, source=big, working=small).seconds == 8.0
+
+
+def test_results_of_the_same_size_count_before_others(tmp_path):
+    store, size = Store(tmp_path), 320 * 240
+    for n in range(5):  # large frames took disproportionately long here
+        published(store, "edit", [f"edit.feather={5 + n}"], 3.0 + n, 32, 1, width=320, height=240)
+        published(store, "edit", [f"edit.feather={15 + n}"], 400.0, 32, 1, width=1280, height=960)
+    assert forecast_of(store, "edit", [], 32, working=size).seconds == 5.0
+    assert forecast_of(store, "edit", [], 32, working=16 * size).seconds == 400.0
+
+
+def test_a_model_works_at_its_own_size(tmp_path):
+    store = Store(tmp_path)
+    words = ["edit=sdedit", "edit.prompt=a"]
+    published(store, "edit", words, 8.0, 32, 1000, width=320, height=240)
+    assert forecast_of(store, "edit", words, 32, source=1, working=4 * 320 * 240).seconds == 8.0
+
+
+def test_metrics_know_the_size_of_their_frames(tmp_path):
+    shell = Shell(tmp_path)
+    small, large = sprite_clip(tmp_path / "small.mp4", 6), sprite_clip(tmp_path / "large.mp4", 6, (320, 192))
+    words = ("--box", "20,20,80,80", f"edit.reference={reference(tmp_path / 'ball.png')}")
+    shell("edit", small, *words)
+    took = {one["stage"]: one for one in shell("plan", small, *words, "--json").data["stages"]}
+    likely = {one["stage"]: one for one in shell("plan", large, *words, "--json").data["stages"]}
+    assert likely["metrics"]["forecast"]["seconds"] == pytest.approx(4 * took["metrics"]["seconds"], rel=0.05)
+    assert likely["report"]["forecast"]["seconds"] == pytest.approx(took["report"]["seconds"], rel=0.05)
 
 
 def test_results_without_frames_are_taken_as_they_are(tmp_path):

@@ -15,6 +15,7 @@ from flows.datasets import outputs
 from flows.datasets.fingerprint import Marks
 from flows.datasets.jobs import Work, broken_rule
 from flows.datasets.states import GOOD, SETTLED, States
+from flows.planning.forecast import Known
 from flows.planning.table import format_duration, format_flops, total_cost
 from flows.runners import Plan, Planned
 from flows.terminal.console import group_by_reason
@@ -81,7 +82,7 @@ def outlook(store: Store, work: Work, states: States, retry_states: Sequence[str
     hashed, containers looked at."""
     found, marks = Outlook(jobs=len(work.jobs), waiting=list(work.waiting), settle=work.dataset.settle), Marks(store)
     shared: set[tuple[str, str]] = set()
-    known: dict[str, Any] = {}
+    known = Known()
     for job in work.jobs:
         state = states.of(job.name, marks.mark_of(job, work.dataset.skip))
         if state is not None and state.state in SETTLED and state.state not in retry_states:
