@@ -616,6 +616,17 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     assert not shop.as_shipped("vae")
 
 
+def test_parts_of_the_models_to_come_are_learnt_from_before_those_that_are_used(workshop, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "HERE", tmp_path)
+    export.export(workshop, "unet", tmp_path)
+    assert shipped.folders("unet")[0] == tmp_path / "embedded" / "unet"
+    export.export(workshop, "unet", tmp_path / "next")
+    assert shipped.folders("unet") == [tmp_path / "next" / "embedded" / name for name in ("unet", "text_encoder")]
+    export.export(workshop, "video_vae", tmp_path / "next")
+    assert shipped.ships("video_vae")
+    assert not shipped.ships("transformer")
+
+
 def looks_like(trained, folder, tolerance=2e-2):
     """The metrics' CLIP makes of an exported folder what training made of the same pictures and captions."""
     network = clip.load(str(folder), "cpu")

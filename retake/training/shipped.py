@@ -1,6 +1,7 @@
 """Parts of the embedded models as they ship, for others to learn from: a training need not make them anew.
 
-What a shipped part gives differs from what its training's folder gives by half precision alone.
+What a shipped part gives differs from what its training's folder gives by half precision alone. Parts of the models
+that are to come are laid into next/ as they are finished, in the same places: a model is used when all its parts are.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ PLACES = {
     "transformer": ("embedded_dit/transformer",),
     "judge": ("judge",),
 }
-"""Folders of weights by part; the parts of retake/training/embedded.py but the latents, which are no network."""
+"""Folders of weights by part."""
+
+
+def folders(part: str) -> list[Path]:
+    """A part's folders, of the models to come where it is finished; [] where it does not ship."""
+    for root in (HERE / "next", HERE):
+        if all(any((root / place).glob("*.safetensors")) for place in PLACES[part]):
+            return [root / place for place in PLACES[part]]
+    return []
 
 
 def ships(part: str) -> bool:
     """Whether all of a part's folders hold weights."""
-    return part in PLACES and all(any((HERE / place).glob("*.safetensors")) for place in PLACES[part])
+    return bool(folders(part))
 
 
 def load(part: str) -> Any:
@@ -35,7 +44,8 @@ def load(part: str) -> Any:
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
-    return LOADERS[part](*(HERE / place for place in PLACES[part])).eval().requires_grad_(False)
+    found = folders(part) or [HERE / place for place in PLACES[part]]
+    return LOADERS[part](*found).eval().requires_grad_(False)
 
 
 def vae(folder: Path) -> Any:
