@@ -159,8 +159,9 @@ def test_what_no_frame_shows_is_made_up_steadily_and_told(tmp_path):
     """An object that rests before a camera that rests hides the same place for ever."""
     words = ("tracks.reseed=0",)
     result, _, done = edited("sprites:still", tmp_path, {"do": "move", "by": [0, 500]}, more=words)
-    (note,) = done.made["edit"].meta["notes"]
-    assert note.endswith("of the background behind what moved is seen in no frame: filled from its surroundings")
+    filled, gone = done.made["edit"].meta["notes"]
+    assert filled.endswith("of the background behind what moved is seen in no frame: filled from its surroundings")
+    assert gone == f"object 1 is moved out of the picture on {len(result)} of {len(result)} frames"
     world = World(scene("still"))
     inside = world.mask(0, 0) & world.mask(LAST, 0)
     assert np.array_equal(result[3][inside], result[LAST][inside])  # it does not flicker

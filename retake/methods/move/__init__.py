@@ -56,16 +56,20 @@ def edit(
         for state in inputs.kept():
             if int(state["chunk"]) == inputs.first_chunk:
                 behind.restore(state)
+                scene.outside = dict(zip(masks.ids, state["outside"].tolist(), strict=True))
         for index in range(inputs.first_chunk, inputs.frames.chunks()):
-            before = {**behind.state(), "chunk": np.array(index)}
+            before = {**behind.state(), **scene.state(), "chunk": np.array(index)}
             patch = assembled([scene.render(t, behind) for t in chunk_range(index, len(masks))])
             # A kill may come before the chunk is committed or after it: both have what they go on from.
-            inputs.keep([before, {**behind.state(), "chunk": np.array(index + 1)}])
+            inputs.keep([before, {**behind.state(), **scene.state(), "chunk": np.array(index + 1)}])
             yield patch
     if behind.unseen:
         share = behind.unseen / behind.asked
         where = "of the background behind what moved is seen in no frame: filled from its surroundings"
         inputs.tell(f"{max(share, 0.01):.0%} {where}")
+    for identity, count in scene.outside.items():
+        if count:
+            inputs.tell(f"object {identity} is moved out of the picture on {count} of {len(masks)} frames")
 
 
 class Scene:
@@ -76,6 +80,11 @@ class Scene:
         self.size = frames.width, frames.height
         named = [i for i in params.order if i in masks.ids]
         self.order = [*(i for i in masks.ids if i not in named), *named]
+        self.outside = dict.fromkeys(masks.ids, 0)  # frames on which nothing of an object is left in the picture
+
+    def state(self) -> Tensors:
+        """What a later chunk goes on from."""
+        return {"outside": np.array([self.outside[i] for i in self.masks.ids], np.int64)}
 
     def hole(self, t: int) -> np.ndarray:
         """Where frame t does not show the background: bool [H, W]."""
@@ -142,8 +151,11 @@ class Scene:
         mask = self.masks.object(place.frame, identity)
         soft = seam(mask, self.opacity(identity, place.frame), self.params.feather, self.params.grow)
         inside = bounding_box(soft > 0, 2)
-        box = place.reach(inside, self.size) if inside else None
-        if inside is None or box is None:
+        if inside is None:
+            return None
+        box = place.reach(inside, self.size)
+        if box is None:
+            self.outside[identity] += 1
             return None
         x0, y0, x1, y1 = inside
         colours = own_colours(self.frames[place.frame][y0:y1, x0:x1], mask[y0:y1, x0:x1])
