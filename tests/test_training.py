@@ -616,6 +616,17 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     assert not shop.as_shipped("vae")
 
 
+def test_the_video_autoencoder_that_ships_keeps_what_clips_show():
+    vae = shipped.load("video_vae")
+    code, found = video_autoencoder.clip_by_clip(vae), []
+    for seed in range(4_000, 4_008):
+        clip = clips.render(clips.draw(seed, clips.Limits(frames=17)).scene)
+        with torch.inference_mode():
+            shown = judging.decoded(vae, code(clip[None]))[0]
+        found.append(10 * np.log10(255**2 / np.square(shown.astype(float) - clip).mean()))
+    assert np.mean(found) > 33  # dB
+
+
 def test_parts_of_the_models_to_come_are_learnt_from_before_those_that_are_used(workshop, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "HERE", tmp_path)
     export.export(workshop, "unet", tmp_path)
