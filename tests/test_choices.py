@@ -35,6 +35,7 @@ NEEDED = {
     "edited_tracks/given": ("edited_tracks.path={tracks}", BOX),
     "edited_tracks/program": (HIDE, BOX),
     "edit/move": (HIDE, BOX),
+    "edit/timetomove": (HIDE, "edit.steps=2", BOX),
     "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
     "inversion/default": ("inversion.steps=2",),
 }
@@ -74,7 +75,7 @@ def nothing_fetched(tmp_path, monkeypatch) -> Path:
 def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, nothing_fetched):
     group, _, name = choice.partition("/")
     words = [w.format(**exported) for w in NEEDED.get(choice, (BOX,) if group in PROMPTED or group == "masks" else ())]
-    pasted = () if choice == "edit/move" else (EDIT,)  # which takes no picture
+    pasted = () if choice in ("edit/move", "edit/timetomove") else (EDIT,)  # which take no picture
     p = settings([f"{group}={name}", *SMALL, *pasted, *words])
     runner = Local(Store(nothing_fetched / "store", lambda line: None))
     until = "latents" if group == "model" else group

@@ -18,7 +18,7 @@ from torch import nn
 from retake.diffusion.families.cogvideox.transformer import positions
 from retake.errors import ConfigError
 from retake.networks import clip
-from retake.synthetic import clips, grammar
+from retake.synthetic import clips, detector, grammar
 from retake.synthetic.world import World
 from retake.training import (
     autoencoder,
@@ -59,7 +59,10 @@ TINY = replace(
     ),
     motion=Course(TURNED, (Lesson(0.5, ("clips",), 4, 1, 3), Lesson(1.0, ("clips",), 16, 1)), {"clips": 2}, 0.5),
     transformer=Course(
-        TURNED, (Lesson(0.5, ("plain",), 1, 2), Lesson(1.0, ("world",), 5, 1)), {"plain": 2, "world": 2}, 0.5
+        TURNED,
+        (Lesson(0.5, ("plain",), 1, 2), Lesson(1.0, ("world", "pair"), 5, 1)),
+        {"plain": 2, "world": 2, "pair": 2},
+        0.5,
     ),
 )
 
@@ -304,7 +307,7 @@ def test_the_clips_of_a_four_differ_in_one_word_alone():
     seen = set()
     for kind in kinds.values():
         for seed in range(60):
-            attribute, subjects, scenes = fours.draw(kind.seed + seed, kind, clips.Limits())
+            attribute, subjects, scenes = fours.alone(kind.seed + seed, kind, clips.Limits())
             seen.add(attribute)
             assert len({str(subject) for subject in subjects}) == fours.FOUR
             same = {
@@ -323,7 +326,7 @@ def test_upright_sprites_rest_near_the_middle_and_their_captions_say_no_directio
     for name, wide in (("upright", 0.03), ("loose", 0.15)):
         kind = unet.KINDS[name]
         for seed in range(10):
-            _, subjects, scenes = fours.draw(kind.seed + seed, kind, clips.Limits())
+            _, subjects, scenes = fours.alone(kind.seed + seed, kind, clips.Limits())
             poses = {pose for scene in scenes for pose in scene.sprites[0].poses}
             (pose,) = poses
             assert pose.angle == 0
@@ -333,7 +336,7 @@ def test_upright_sprites_rest_near_the_middle_and_their_captions_say_no_directio
 
 def test_speeds_of_a_four_are_those_of_their_words():
     kind = replace(unet.KINDS["clips"], shares={"speed": 1.0})
-    _, subjects, scenes = fours.draw(kind.seed, kind, clips.Limits())
+    _, subjects, scenes = fours.alone(kind.seed, kind, clips.Limits())
     gone = {}
     for subject, scene in zip(subjects, scenes, strict=True):
         first, last = scene.sprites[0].poses[0], scene.sprites[0].poses[-1]
@@ -342,6 +345,24 @@ def test_speeds_of_a_four_are_those_of_their_words():
         )
     assert gone["resting"] == 0
     assert gone["slowly"] < gone[""] < gone["quickly"]
+
+
+def test_of_two_objects_each_does_what_its_words_say():
+    kind, limits = transformer.KINDS["pair"], clips.Limits(frames=17)
+    right, told = 0, 0
+    for seed in range(12):
+        _, captions, scenes = fours.draw(kind.seed + seed, kind, limits)
+        assert len(set(captions)) == fours.FOUR
+        clip = clips.render(scenes[0])
+        first, second = captions[0].partition(" over ")[0].split(" and ")
+        asked = [grammar.parse(said) for said in (first, second)]
+        assert asked[0].hue != asked[1].hue
+        for subject in asked:
+            if subject.direction is not None:
+                told += 1
+                right += detector.read(clip, subject.hue).direction == subject.direction
+    assert told > 15
+    assert right >= 0.85 * told  # they cover each other now and then
 
 
 def test_fours_that_are_there_are_not_rendered_again(workshop):
@@ -364,9 +385,9 @@ def test_processes_share_the_rendering(workshop, tmp_path):
 def test_latents_of_a_four_are_those_of_its_clips(workshop):
     data = fours.read(workshop.folder / "fours" / "vae", "clips", 2)
     kind, vae = unet.KINDS["clips"], workshop.vae()
-    attribute, subjects, scenes = fours.draw(kind.seed + 1, kind, clips.Limits())
+    attribute, captions, scenes = fours.draw(kind.seed + 1, kind, clips.Limits())
     assert data.attributes[1] == attribute
-    assert data.captions[1] == [str(subject) for subject in subjects]
+    assert data.captions[1] == captions
     with torch.inference_mode():
         z = vae.encode(autoencoder.tensor(clips.render(scenes[2]))).latent_dist.mean * vae.config.scaling_factor
     assert torch.allclose(data.latents[1, 2].float(), z, atol=2e-3, rtol=2e-3)
@@ -528,6 +549,17 @@ def test_the_world_itself_scores_full_marks():
         replace(s, direction=grammar.DIRECTIONS[(grammar.DIRECTIONS.index(s.direction) + 3) % 8]) for s in subjects
     ]
     assert scores.score(scores.rendered(subjects, 5, clips.Limits()), turned).direction == 0
+
+
+def test_two_objects_are_read_apart():
+    pairs = scores.asked_pairs(12, 3)
+    assert all(one.hue != other.hue and one.direction != other.direction for one, other in pairs)
+    limits, rng = clips.Limits(frames=17), np.random.default_rng(0)
+    scenes = [[clips.scene_of(subject, 5, rng, limits) for subject in pair] for pair in pairs]
+    made = np.stack([clips.render(clips.joined(*two, (0, 13) if n % 2 else (13, 0))) for n, two in enumerate(scenes)])
+    assert scores.both_right(made, pairs) >= 0.8
+    swapped = [(replace(one, direction=other.direction), other) for one, other in pairs]
+    assert scores.both_right(made, swapped) == 0
 
 
 def test_every_direction_is_asked_for_as_often():

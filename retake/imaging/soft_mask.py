@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,3 +40,12 @@ def bounding_box(mask: np.ndarray, margin: int) -> Box | None:
     x0, x1 = max(0, int(columns[0]) - margin), min(width, int(columns[-1]) + 1 + margin)
     y0, y1 = max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + 1 + margin)
     return x0, y0, x1, y1
+
+
+def around(boxes: Sequence[Box | None]) -> Box | None:
+    """The box that holds all of those that there are."""
+    known = np.array([box for box in boxes if box is not None])
+    if not len(known):
+        return None
+    (x0, y0), (x1, y1) = known[:, :2].min(0), known[:, 2:].max(0)
+    return int(x0), int(y0), int(x1), int(y1)

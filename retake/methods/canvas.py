@@ -13,7 +13,7 @@ from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import with_alpha
 from retake.imaging.signed import to_signed, to_uint8
 from retake.imaging.soft_mask import bounding_box, seam
-from retake.methods import Patch
+from retake.methods import Inputs, Patch
 from retake.video import read_image, resize
 
 if TYPE_CHECKING:
@@ -73,26 +73,26 @@ def touched_cells(latents: LatentSeries, region: RegionSeries, soft: Soft, margi
     def grown(coverage: Tensor) -> Tensor:
         return torch.nn.functional.max_pool2d((coverage > 0).float(), 2 * margin + 1, 1, margin)
 
-    return cells(latents, region, touched, grown, scratch / "touched.latents")
+    return cells(latents, len(region), touched, grown, scratch / "touched.latents")
 
 
 def covered_cells(latents: LatentSeries, region: RegionSeries, scratch: Path) -> Mask:
     """How much of a latent cell the region covers, 0..1; of several frames in one latent frame, the most. In a scratch
     file."""
     return cells(
-        latents, region, lambda t: np.uint8(255) * region[t], lambda coverage: coverage, scratch / "region.latents"
+        latents, len(region), lambda t: np.uint8(255) * region[t], lambda coverage: coverage, scratch / "region.latents"
     )
 
 
 def cells(
     latents: LatentSeries,
-    region: RegionSeries,
+    frames: int,
     drawn: Callable[[int], np.ndarray],
     finished: Callable[[Tensor], Tensor],
     path: Path,
 ) -> Mask:
-    """A region on the latent grid. drawn: a frame's number -> its uint8 [H, W]; finished: coverage [1, h, w] of its
-    cells -> what is kept of them, 0..1."""
+    """A region of so many frames on the latent grid. drawn: a frame's number -> its uint8 [H, W]; finished: coverage
+    [1, h, w] of its cells -> what is kept of them, 0..1."""
     import torch
 
     from retake.diffusion.grid import to_grid
@@ -100,7 +100,7 @@ def cells(
 
     meta = latents.meta
     reel = Reel(path, (len(latents), 1, meta["height"], meta["width"]), torch.uint8)
-    for t in range(len(region)):
+    for t in range(frames):
         pixels = torch.from_numpy(resize(drawn(t), (meta["pixels"][1], meta["pixels"][0])).astype(np.float32))
         found = finished(to_grid(pixels[None] / 255, "masks", meta["space"], 1))
         k = -(-t // meta["time"])  # the latent frame that holds frame t
@@ -135,3 +135,17 @@ def patch(pixels: Tensor, size: tuple[int, int], alpha: list[np.ndarray] | None)
 def chunk_starts(z: Reel) -> range:
     """First latent frame of every chunk."""
     return range(0, z.shape[0], CHUNK)
+
+
+def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
+    """Fill z [F, C, h, w] with what a killed run kept, else with the source at level `start`; returns z's level."""
+    import torch
+
+    level, at = start, 0
+    for part in inputs.kept():
+        z[at : at + len(part["z"])] = torch.from_numpy(part["z"])
+        level, at = int(part["level"]), at + len(part["z"])
+    if at == 0:
+        for first in chunk_starts(z):
+            z[first : first + CHUNK] = source(start, range(first, min(first + CHUNK, z.shape[0])))
+    return level

@@ -6,20 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retake.imaging.soft_mask import Box
+from retake.imaging.soft_mask import Box, around
 from retake.methods import Patch
 
 
-def around(boxes: Sequence[Box | None]) -> Box | None:
-    """The box that holds all of those that there are."""
-    known = np.array([box for box in boxes if box is not None])
-    if not len(known):
-        return None
-    (x0, y0), (x1, y1) = known[:, :2].min(0), known[:, 2:].max(0)
-    return int(x0), int(y0), int(x1), int(y1)
-
-
-def assembled(rendered: list[tuple[Box, np.ndarray, np.ndarray] | None]) -> Patch:
+def assembled(rendered: Sequence[tuple[Box, np.ndarray, np.ndarray, *tuple[np.ndarray, ...]] | None]) -> Patch:
     """Frames of one chunk on the one box that holds them all."""
     box = around([one[0] if one else None for one in rendered]) or (0, 0, 0, 0)
     x0, y0, x1, y1 = box

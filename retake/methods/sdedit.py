@@ -19,13 +19,11 @@ from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import chunk_starts, edge, patch, shown, source_of, touched_cells
+from retake.methods.canvas import begun, chunk_starts, edge, patch, shown, source_of, touched_cells
 from retake.video import read_image
 
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone
-    from retake.diffusion.sampling.ddim import Source
-    from retake.diffusion.sampling.windows import Reel
 
 VERSION = 2
 NEEDS = ("latents", "inversion", "region")
@@ -156,20 +154,6 @@ def edit(
         span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
         alpha = [edge(region[t], params, region.opacity(t)) for t in span] if region else None
         yield patch(pixels, (frames.width, frames.height), alpha)
-
-
-def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
-    """Fill z [F, C, h, w] with what a killed run kept, else with the source at level `start`; returns z's level."""
-    import torch
-
-    level, at = start, 0
-    for part in inputs.kept():
-        z[at : at + len(part["z"])] = torch.from_numpy(part["z"])
-        level, at = int(part["level"]), at + len(part["z"])
-    if at == 0:
-        for first in chunk_starts(z):
-            z[first : first + CHUNK] = source(start, range(first, min(first + CHUNK, z.shape[0])))
-    return level
 
 
 def condition_of(backbone: Backbone, params: Params) -> Any:

@@ -107,6 +107,21 @@ def scene_of(subject: Subject, seed: int, rng: np.random.Generator, limits: Limi
     return Scene(size, size, frames, limits.fps, (sprite,), tuple(camera), palette, seed, ground=ground)
 
 
+def joined(one: Scene, other: Scene, apart: tuple[float, float], scale: float = 0.75) -> Scene:
+    """Two scenes of one sprite each as one of both, over the first one's ground: the first sprite moved by `apart`
+    pixels (x, y), the second as far the other way, so that they meet seldom; both drawn `scale` times as large."""
+    sprites = []
+    for scene, way in ((one, 1), (other, -1)):
+        sprite = scene.sprites[0]
+        poses = tuple(
+            # Where it is on the screen, less what the first scene's camera adds.
+            pose._replace(x=pose.x + own.x - ours.x + way * apart[0], y=pose.y + own.y - ours.y + way * apart[1])
+            for pose, own, ours in zip(sprite.poses, scene.camera, one.camera, strict=True)
+        )
+        sprites.append(replace(sprite, poses=poses, radius=scale * sprite.radius, order=len(sprites) + 1))
+    return replace(one, sprites=tuple(sprites))
+
+
 def portrait(scene: Scene, sprite: int = 0, size: int = 64) -> Image:
     """One sprite alone, uint8 [size, size, 3]: upright as it faces right, on grey. A reference image."""
     shown, _ = _alone(scene, sprite, size)

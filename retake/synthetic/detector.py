@@ -44,10 +44,10 @@ class Seen:
     centres: Floats
 
 
-def read(frames: Image) -> Seen:
-    """What a clip uint8 [F, H, W, 3] of one sprite shows."""
+def read(frames: Image, named: str | None = None) -> Seen:
+    """What a clip uint8 [F, H, W, 3] of one sprite shows, or that sprite of several which has the hue `named`."""
     chroma, hue = colours(frames)
-    named = main_hue(chroma, hue)
+    named = named or main_hue(chroma, hue)
     size = frames.shape[2]
     centres = np.full((len(frames), 2), np.nan)
     if named is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retake.errors import ConfigError
 
@@ -44,6 +44,12 @@ class Subject:
         if self.ground:
             words += ["over", self.ground]
         return " ".join(word for word in words if word)
+
+
+def together(one: Subject, other: Subject) -> str:
+    """The caption of two, over the first one's ground: `a red disc resting and a blue star moving left over sand`."""
+    told = [str(replace(subject, ground="")) for subject in (one, other)]
+    return " and ".join(told) + (f" over {one.ground}" if one.ground else "")
 
 
 def parse(caption: str) -> Subject:

@@ -33,6 +33,8 @@ from retake.synthetic.world import World
 
 FOUR = 4
 SHARD = 250
+APART = 0.2  # from the middle: two objects of a clip, in widths of the frame
+ALONE_RESTS = 0.3  # share of second objects that do not move
 VALUES: dict[str, tuple[str, ...]] = {
     "shape": grammar.SHAPES,
     "hue": tuple(grammar.HUES),
@@ -47,13 +49,15 @@ class Kind:
     """What fours are drawn of. shares: of the attributes in which they differ. seed: of the first. frames: of each
     clip, drawn by chance; None keeps them all. radius: of sprites, in widths of the frame; they are without texture
     then, and the camera rests; None leaves both to the world. jitter: they rest upright, so far from the middle at
-    most, in widths of the frame; None lets them go where they say."""
+    most, in widths of the frame; None lets them go where they say. paired: another object beside, of another hue,
+    which is named, too; the four differs in the first or in the second."""
 
     shares: Mapping[str, float]
     seed: int
     frames: int | None = None
     radius: tuple[float, float] | None = None
     jitter: float | None = None
+    paired: bool = False
 
 
 PLAIN = {
@@ -77,8 +81,35 @@ class Fours:
     attributes: list[str]
 
 
-def draw(seed: int, kind: Kind, limits: clips.Limits) -> tuple[str, list[Subject], list[Scene]]:
-    """The attribute in which a four differs, its captions' subjects (what is left unsaid left out) and its scenes."""
+def draw(seed: int, kind: Kind, limits: clips.Limits) -> tuple[str, list[str], list[Scene]]:
+    """The attribute in which a four differs, its captions and its scenes."""
+    attribute, subjects, scenes = alone(seed, kind, limits)
+    if not kind.paired:
+        return attribute, [str(subject) for subject in subjects], scenes
+    rng = np.random.default_rng([seed, 25])
+    free = [hue for hue in grammar.HUES if hue not in {subject.hue for subject in subjects}]
+    moving = rng.uniform() >= ALONE_RESTS
+    other = Subject(
+        shape=str(rng.choice(grammar.SHAPES)),
+        hue=str(rng.choice(free)),
+        texture=str(rng.choice(grammar.TEXTURES)),
+        direction=str(rng.choice(grammar.DIRECTIONS)) if moving else "resting",
+        speed=str(rng.choice(grammar.SPEEDS)) if moving else "",
+    )
+    beside = clips.scene_of(other, seed + 1, rng, limits)
+    angle = rng.uniform(0, 2 * math.pi)
+    apart = (APART * limits.size * math.cos(angle), APART * limits.size * math.sin(angle))
+    both = [clips.joined(scene, beside, apart) for scene in scenes]
+    said = other if rng.uniform() < clips.SAID["texture"] else replace(other, texture="")
+    if rng.uniform() < 0.5:
+        return attribute, [grammar.together(subject, said) for subject in subjects], both
+    turned = [(replace(said, ground=subject.ground), replace(subject, ground="")) for subject in subjects]
+    return attribute, [grammar.together(first, second) for first, second in turned], both
+
+
+def alone(seed: int, kind: Kind, limits: clips.Limits) -> tuple[str, list[Subject], list[Scene]]:
+    """The attribute in which a four of one object differs, its captions' subjects (what is left unsaid left out) and
+    its scenes."""
     rng = np.random.default_rng([seed, 21])
     attribute = str(rng.choice(list(kind.shares), p=np.array(list(kind.shares.values())) / sum(kind.shares.values())))
     resting = attribute not in ("direction", "speed") and rng.uniform() < clips.RESTING
@@ -172,18 +203,18 @@ def render(
 
 def one(seed: int, kind: Kind, coder: Coder) -> Four:
     """The four of a seed."""
-    attribute, subjects, scenes = draw(seed, kind, coder.limits)
+    attribute, captions, scenes = draw(seed, kind, coder.limits)
     whole, rng = coder.limits.frames, np.random.default_rng([seed, 22])
     at = np.arange(whole) if kind.frames is None else np.sort(rng.choice(whole, kind.frames, replace=False))
     worlds = [World(scene) for scene in scenes]
     frames = np.stack([[world.frame(int(t)) for t in at] for world in worlds])
-    masks = np.stack([[world.mask(int(t), 0) for t in at] for world in worlds])
+    masks = np.stack([[world.surfaces(int(t)) >= 0 for t in at] for world in worlds])
     with torch.inference_mode():
         latents = coder.encode(frames).half()
         states = torch.zeros(FOUR, 0, 0, dtype=torch.float16)
         if coder.portray is not None:
             states = coder.portray(np.stack([clips.portrait(scene, size=coder.limits.size) for scene in scenes])).half()
-    return Four(latents, covered(masks, latents), states, [str(subject) for subject in subjects], attribute)
+    return Four(latents, covered(masks, latents), states, captions, attribute)
 
 
 def covered(masks: NDArray[np.bool_], latents: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from retake.imaging.signed import to_uint8
+from retake.synthetic import grammar
 from retake.training import fours, scores, unet, video_autoencoder
 from retake.training.fours import Fours
 from retake.training.lessons import Teacher, heard
@@ -47,6 +48,10 @@ def judged(shop: Workshop, part: str, count: int = 100, clips: int = 32, steps: 
     subjects = scores.asked(clips, 7)
     made = sampled(shop, part, student, teacher, [str(s) for s in subjects], steps)
     row["scores"] = scores.score(np.repeat(made, 2, 1) if made.shape[1] == 1 else made, subjects).row()
+    if part == "transformer":
+        pairs = scores.asked_pairs(clips, 7)
+        said = [grammar.together(*pair) for pair in pairs]
+        row["both right"] = scores.both_right(sampled(shop, part, student, teacher, said, steps), pairs)
     rows = [made[n : n + BATCH, 0] for n in range(0, clips, BATCH)] if made.shape[1] == 1 else made[:16]
     write_png(folder / f"sheet-{row['step']:06d}.png", scores.sheet(np.asarray(rows), 1 if made.shape[1] == 1 else 2))
     with (folder / "scores.jsonl").open("a") as file:
@@ -116,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     row = judged(Workshop(given.folder / given.size, SIZES[given.size], "cpu", on_shipped=given.on_shipped), given.part)
     for t, rises in row["heard"].items():
         print(f"t {t}: " + ", ".join(f"{name} {rise:+.2%}" for name, rise in rises.items()))
-    print(row["scores"])
+    print(row["scores"] | {name: row[name] for name in ("both right",) if name in row})
 
 
 if __name__ == "__main__":

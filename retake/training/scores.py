@@ -36,6 +36,16 @@ def asked_to_rest(count: int, seed: int) -> list[Subject]:
     return [replace(subject, direction="resting", speed="") for subject in asked(count, seed)]
 
 
+def asked_pairs(count: int, seed: int) -> list[tuple[Subject, Subject]]:
+    """Two subjects each, of two hues, that go two ways."""
+    rng, made = np.random.default_rng([seed, 26]), []
+    for n, one in enumerate(asked(count, seed)):
+        away = grammar.DIRECTIONS[(grammar.DIRECTIONS.index(str(one.direction)) + int(rng.integers(2, 7))) % 8]
+        hue = str(rng.choice([hue for hue in grammar.HUES if hue != one.hue]))
+        made.append((one, replace(one, shape=grammar.SHAPES[(n + 1) % 4], hue=hue, direction=away)))
+    return made
+
+
 @dataclass(frozen=True)
 class Scores:
     """Shares of clips that show what was asked, of frames that show the object, and speeds (pixels a frame).
@@ -80,6 +90,18 @@ def score(made: Image, subjects: Sequence[Subject]) -> Scores:
         float(np.nanmean([sameness(clip, one.centres) for clip, one in zip(made, seen, strict=True)])),
         float(np.mean([sharpness(clip) for clip in made])),
         float(np.nanmean([flicker(clip, one.centres) for clip, one in zip(made, seen, strict=True)])),
+    )
+
+
+def both_right(made: Image, pairs: Sequence[tuple[Subject, Subject]]) -> float:
+    """Share of clips in which each of two objects, told apart by hue, goes its way."""
+    return float(
+        np.mean(
+            [
+                all(detector.read(clip, subject.hue).direction == subject.direction for subject in pair)
+                for clip, pair in zip(made, pairs, strict=True)
+            ]
+        )
     )
 
 

@@ -22,7 +22,12 @@ WIDTH = 64  # of the text's states
 HEADS, HEAD, LAYERS = 3, 64, 6
 
 MOVING = {"shape": 0.3, "direction": 0.25, "speed": 0.25, "hue": 0.1, "texture": 0.1}
-KINDS = {**PLAIN, "plain": replace(PLAIN["plain"], frames=None), "world": Kind(MOVING, 20_000_000)}
+KINDS = {
+    **PLAIN,
+    "plain": replace(PLAIN["plain"], frames=None),
+    "world": Kind(MOVING, 20_000_000),
+    "pair": Kind(MOVING, 30_000_000, paired=True),
+}
 TOLD = (0.1, 0.9, 0.0, 0.0)
 """As in unet.py; CogVideoX reads no picture."""
 

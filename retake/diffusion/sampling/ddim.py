@@ -65,6 +65,7 @@ def sample(
     *,
     steps: int,
     start: int | None = None,
+    stop: int = 0,
     guidance: float = 1.0,
     windows: Windows | None = None,
     batch: int = 1,
@@ -74,9 +75,9 @@ def sample(
     mask: Mask | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Latents:
-    """Denoise latents z [F, C, h, w] from level `start` to level 0, in place; returns z.
+    """Denoise latents z [F, C, h, w] from level `start` to level `stop`, in place; returns z.
 
-    condition: of one clip (B = 1). steps: from pure noise to the clean clip; `start` of them are made, all by default.
+    condition: of one clip (B = 1). steps: from pure noise to the clean clip; all of them are made by default.
     windows: how a long clip is cut, one window by default; `batch` of them go through the network at once. eta: 0 is
     deterministic, 1 DDPM's variance, from the noise of `seed`. source, mask: after every step, what the mask leaves
     out is the source's at that level. progress: (steps done, steps to do).
@@ -89,7 +90,7 @@ def sample(
     pairs = schedule.step_pairs(steps)
     start = steps if start is None else start
 
-    for done, (t, to) in enumerate(pairs[steps - start :], 1):
+    for done, (t, to) in enumerate(pairs[steps - start : steps - stop], 1):
         level = start - done
 
         def step(spans: Sequence[range], t: float = t, to: float = to, level: int = level) -> Tensor:
@@ -105,7 +106,7 @@ def sample(
                 free = mask(frames).to(made.device)
                 made = free * made + (1 - free) * source(level, frames).to(made.device)
             z[frames.start : frames.stop] = made
-        progress(done, start)
+        progress(done, start - stop)
     return z
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from retake.formats import Tensors
 from retake.imaging.soft_mask import Box
-from retake.methods.move.affine import exact, placed
+from retake.recomposition.affine import exact, placed
 
 STILL = 0.05  # px: less is no motion
 BENDS = 0.75  # px by which points must leave the affine before it is bent

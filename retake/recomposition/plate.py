@@ -7,7 +7,7 @@ import numpy as np
 
 from retake.formats import Tensors
 from retake.imaging.soft_mask import bounding_box
-from retake.methods.move.affine import placed
+from retake.recomposition.affine import placed
 
 BEYOND = 0.5  # of the frame's size: how far the plate reaches beyond it
 ZOOM = 1.5  # by more than this in either way a new plate is begun

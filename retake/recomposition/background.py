@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from retake.formats import FrameSeries, Tensors, pack_bits, unpack_bits
-from retake.methods.move.affine import IDENTITY, placed, shifted
-from retake.methods.move.camera import Camera
-from retake.methods.move.fill import filled
-from retake.methods.move.plate import Plate, sampled
+from retake.recomposition.affine import IDENTITY, placed, shifted
+from retake.recomposition.camera import Camera
+from retake.recomposition.fill import filled
+from retake.recomposition.plate import Plate, sampled
 
 EVERY = 32  # frames within which every one is looked at; further away they are looked at ever more seldom
 EDGE = 4  # px at a frame's edge that are looked at last: cameras and coders leave dark lines there

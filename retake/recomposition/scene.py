@@ -1,5 +1,5 @@
-"""Move what is already in the clip, without a model: objects are cut out by their masks, the scene behind them is put
-together from the frames that show it (background.py), and every object is laid where its edited tracks are (layer.py).
+"""A clip as layers: objects cut out by their masks and laid where their edited tracks are (layer.py), before the scene
+behind them, put together from the frames that show it (background.py).
 
 An object's picture on a frame is its own of the source frame that the edit shows there, so it goes on moving as it
 does. Shadows and reflections are no part of a mask and stay where they are. Where the background's own tracks are
@@ -8,74 +8,54 @@ edited, the whole picture is laid anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError
-from retake.formats import EditedTrackSeries, FrameSeries, MaskSeries, Tensors, chunk_range
-from retake.imaging.soft_mask import Box, bounding_box, seam, soft_mask
-from retake.machine.threads import single_threaded
-from retake.methods import Inputs, Patch
-from retake.methods.move.background import Background
-from retake.methods.move.layer import Placement, placement
-from retake.methods.move.plate import sampled
-from retake.methods.patches import around, assembled
-
-VERSION = 1
-NEEDS = ("masks", "edited_tracks")
+from retake.formats import EditedTrackSeries, FrameSeries, MaskSeries, Tensors
+from retake.imaging.soft_mask import Box, around, bounding_box, seam, soft_mask
+from retake.recomposition.background import Background
+from retake.recomposition.layer import Placement, placement
+from retake.recomposition.plate import sampled
 
 WHOLE = 0  # the id of the background
 
 
-class Params(BaseModel, frozen=True, extra="forbid"):
-    """How the objects sit on the picture. Lengths in working pixels."""
+class Layering(Protocol):
+    """Settings of how objects sit on the picture; lengths in working pixels."""
 
-    name: Literal["move"] = "move"
-    order: tuple[int, ...] = Field(
-        (), description="ids of objects from back to front; moved ones that are not named lie in front of all"
-    )
-    feather: float = Field(2.0, ge=0.5, le=100, description="width of an object's soft edge")
-    grow: float = Field(0.0, ge=-50, le=50, description="how far an object's edge is moved outwards")
-    margin: float = Field(4.0, ge=0, le=100, description="how far beyond a mask the background is taken from elsewhere")
+    @property
+    def order(self) -> tuple[int, ...]: ...
+    @property
+    def feather(self) -> float: ...
+    @property
+    def grow(self) -> float: ...
+    @property
+    def margin(self) -> float: ...
 
 
-def edit(
-    latents: None, backbone: None, priors: Mapping[str, Any], inputs: Inputs, params: Params, rng: np.random.Generator
-) -> Iterator[Patch]:
-    """One Patch a chunk. Raises ConfigError E238 where `order` names an object that the masks do not hold."""
-    masks: MaskSeries = priors["masks"]
-    if strange := [i for i in params.order if i not in masks.ids]:
-        raise ConfigError("E238", f"edit.order: there is no object {strange[0]}", f"The masks hold {list(masks.ids)}.")
-    with single_threaded():
-        scene = Scene(inputs.frames, masks, priors["edited_tracks"], params)
-        behind = Background(inputs.frames, (scene.hole(t) for t in range(len(masks))), inputs.scratch)
-        for state in inputs.kept():
-            if int(state["chunk"]) == inputs.first_chunk:
-                behind.restore(state)
-                scene.outside = dict(zip(masks.ids, state["outside"].tolist(), strict=True))
-        for index in range(inputs.first_chunk, inputs.frames.chunks()):
-            before = {**behind.state(), **scene.state(), "chunk": np.array(index)}
-            patch = assembled([scene.render(t, behind) for t in chunk_range(index, len(masks))])
-            # A kill may come before the chunk is committed or after it: both have what they go on from.
-            inputs.keep([before, {**behind.state(), **scene.state(), "chunk": np.array(index + 1)}])
-            yield patch
-    if behind.unseen:
-        share = behind.unseen / behind.asked
-        where = "of the background behind what moved is seen in no frame: filled from its surroundings"
-        inputs.tell(f"{max(share, 0.01):.0%} {where}")
-    for identity, count in scene.outside.items():
-        if count:
-            inputs.tell(f"object {identity} is moved out of the picture on {count} of {len(masks)} frames")
+class Rendered(NamedTuple):
+    """A frame of the edit in the box where it differs from the source: rgb uint8 [h, w, 3], alpha uint8 [h, w], and
+    laid uint8 [h, w], the part of alpha that objects have at their new places."""
+
+    box: Box
+    rgb: np.ndarray
+    alpha: np.ndarray
+    laid: np.ndarray
 
 
 class Scene:
-    """A clip as layers: its objects, and what is behind them."""
+    """A clip as layers: its objects, and what is behind them.
 
-    def __init__(self, frames: FrameSeries, masks: MaskSeries, edited: EditedTrackSeries, params: Params) -> None:
+    Raises ConfigError E238 where `order` names an object that the masks do not hold.
+    """
+
+    def __init__(self, frames: FrameSeries, masks: MaskSeries, edited: EditedTrackSeries, params: Layering) -> None:
+        if strange := [i for i in params.order if i not in masks.ids]:
+            known = f"The masks hold {list(masks.ids)}."
+            raise ConfigError("E238", f"edit.order: there is no object {strange[0]}", known)
         self.frames, self.masks, self.edited, self.params = frames, masks, edited, params
         self.size = frames.width, frames.height
         named = [i for i in params.order if i in masks.ids]
@@ -92,13 +72,14 @@ class Scene:
         opacity = self.masks.opacity(t)
         return hole if opacity is None else hole | (opacity > 0)
 
-    def render(self, t: int, behind: Background) -> tuple[Box, np.ndarray, np.ndarray] | None:
-        """(box, rgb uint8 [h,w,3], alpha uint8 [h,w]) of frame t; None where it is the source's."""
+    def render(self, t: int, behind: Background) -> Rendered | None:
+        """Frame t; None where it is the source's."""
         now = self.edited[t]
         ground = placement(now, WHOLE, t)
         whole = (0, 0, *self.size)
         if not ground.rests(t, whole):
-            return whole, self.anew(t, now, ground, behind), np.full(self.size[::-1], 255, np.uint8)
+            full = np.full(self.size[::-1], 255, np.uint8)
+            return Rendered(whole, self.anew(t, now, ground, behind), full, full)
         places = {i: placement(now, i, t) for i in self.masks.ids}
         boxes = {i: bounding_box(self.masks.object(t, i), 0) for i in self.masks.ids}
         moved = [i for i in self.order if not places[i].rests(t, boxes[i] or whole)]
@@ -119,13 +100,17 @@ class Scene:
         rgb, alpha = self.frames[t][y0:y1, x0:x1].astype(np.float32), gone[y0:y1, x0:x1].copy()
         rows, columns = np.nonzero(alpha)
         rgb[rows, columns] = behind.colours(t, np.stack([columns + x0, rows + y0], 1).astype(np.float64))
+        laid = np.zeros_like(alpha)
         for i in self.order:
             if i in layers:
                 over(rgb, alpha, box, layers[i])
+                covered(laid, box, layers[i])
             elif i in self.params.order and i not in moved:  # an object in front that stays where it is
                 inside = self.masks.object(t, i)[y0:y1, x0:x1]
                 rgb[inside], alpha[inside] = self.frames[t][y0:y1, x0:x1][inside], 0
-        return box, np.rint(rgb).clip(0, 255).astype(np.uint8), np.rint(255 * alpha).astype(np.uint8)
+                laid[inside] = 0
+        alphas = (np.rint(255 * one).astype(np.uint8) for one in (alpha, laid))
+        return Rendered(box, np.rint(rgb).clip(0, 255).astype(np.uint8), *alphas)
 
     def anew(self, t: int, now: Tensors, ground: Placement, behind: Background) -> np.ndarray:
         """The whole of frame t, uint8 [H, W, 3], where the background itself is moved."""
@@ -195,3 +180,10 @@ def over(rgb: np.ndarray, alpha: np.ndarray, box: Box, laid: tuple[Box, np.ndarr
     share = opacity / np.maximum(both, 1e-6)
     rgb[part] += share[..., None] * (colours - rgb[part])
     alpha[part] = both
+
+
+def covered(laid: np.ndarray, box: Box, layer: tuple[Box, np.ndarray, np.ndarray]) -> None:
+    """Add a layer's opacity to that of the layers below it, in place: float32 [h, w] over `box`."""
+    (x0, y0, x1, y1), _, opacity = layer
+    part = np.s_[y0 - box[1] : y1 - box[1], x0 - box[0] : x1 - box[0]]
+    laid[part] = opacity + laid[part] * (1 - opacity)

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from retake.methods.move.affine import IDENTITY, placed
+from retake.recomposition.affine import IDENTITY, placed
 from retake.track_edits.camera import fitted
 
 CORNERS = 300

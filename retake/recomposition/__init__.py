@@ -1,0 +1,1 @@
+"""A clip taken apart into layers and put together anew along edited tracks, without a model."""
