@@ -648,6 +648,15 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     assert not shop.as_shipped("vae")
 
 
+def test_what_ships_fits_what_learns_from_it(tmp_path):
+    shop = Workshop(tmp_path, SIZES["cpu"], "cpu", on_shipped=True, say=quiet)
+    assert shop.fresh("motion").unet.config.block_out_channels == unet.WIDTHS
+    assert shop.eyes("transformer") == "video_vae"
+    assert shop.video_vae().config.latent_channels == video_autoencoder.CHANNELS
+    for part in ("unet", "motion", "transformer"):
+        shop.ready(part)
+
+
 def test_the_video_autoencoder_that_ships_keeps_what_clips_show():
     vae = shipped.load("video_vae")
     code, found = video_autoencoder.clip_by_clip(vae), []

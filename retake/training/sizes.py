@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retake.training.lessons import Lesson
 from retake.training.loop import Plan
@@ -81,6 +81,13 @@ CPU = Size(
     ),
 )
 
+
+def larger(course: Course, steps: int, by: int, fours: Mapping[str, int]) -> Course:
+    """The same lessons over so many steps, of `by` times as many fours each, out of more of them."""
+    lessons = tuple(replace(lesson, fours=by * lesson.fours) for lesson in course.lessons)
+    return Course(replace(course.plan, steps=steps), lessons, fours, course.power)
+
+
 GPU = Size(
     pictures=30_000,
     moving=12_000,
@@ -88,38 +95,15 @@ GPU = Size(
     vae_batch=64,
     clip=Plan(4_000, 1e-3, cooldown=0.5),
     clip_batch=256,
-    video_vae=Plan(10_000, 1e-3, muon=0.01, cooldown=0.6, decay=0.0),
+    video_vae=replace(CPU.video_vae, steps=10_000),
     video_vae_batch=32,
-    unet=Course(
-        Plan(10_000, 1e-3, muon=0.01, cooldown=0.8),
-        (
-            Lesson(0.1, ("upright",), 1, 64, 5),
-            Lesson(0.45, ("loose",), 1, 64, 5),
-            Lesson(0.7, ("loose", "plain", "plain"), 1, 64, 4),
-            Lesson(0.9, ("plain", "world", "world"), 1, 64, 2),
-            Lesson(1.0, ("world",), 1, 64),
-        ),
-        {"upright": 4_000, "loose": 8_000, "plain": 8_000, "world": 16_000},
-        power=0.7,
-    ),
-    motion=Course(
-        Plan(16_000, 6e-4, muon=0.005, cooldown=0.6),
-        (Lesson(0.3, ("clips",), 4, 32, 3), Lesson(0.6, ("clips",), 8, 16, 2), Lesson(1.0, ("clips",), 16, 8)),
-        {"clips": 12_000},
-        power=0.5,
-    ),
-    transformer=Course(
-        Plan(30_000, 1e-3, muon=0.02, cooldown=0.8),
-        (
-            Lesson(0.06, ("upright",), 1, 64, 5),
-            Lesson(0.25, ("loose",), 1, 64, 5),
-            Lesson(0.35, ("loose", "plain", "plain"), 1, 64, 4),
-            Lesson(0.45, ("plain", "world", "world"), 1, 64, 2),
-            Lesson(0.55, ("world",), 2, 32, 2, spread=False),
-            Lesson(1.0, ("world", "world", "pair"), 5, 16),
-        ),
+    unet=larger(CPU.unet, 10_000, 4, {"upright": 4_000, "loose": 8_000, "plain": 8_000, "world": 16_000}),
+    motion=larger(CPU.motion, 16_000, 8, {"clips": 12_000}),
+    transformer=larger(
+        CPU.transformer,
+        30_000,
+        8,
         {"upright": 2_000, "loose": 4_000, "plain": 4_000, "world": 12_000, "pair": 6_000},
-        power=0.5,
     ),
     half=True,
 )

@@ -1,4 +1,4 @@
-"""MOFT: steering against what must hold of it, and its channels recomputed from the formulas."""
+"""Steering motion (MOFT): against what must hold of it, and its channels recomputed from the formulas."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from helpers import small_cogvideox
 from helpers import small_diffusion as small
 from torch.nn import functional as F
 
+from retake.diffusion import motion_channels as channels
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.checkpointing import checkpointed
 from retake.diffusion.cost import measure
 from retake.diffusion.loading.load import load
 from retake.diffusion.model import Model
+from retake.diffusion.sampling import motion_guidance as guidance
+from retake.diffusion.sampling.motion_guidance import Guide, Target
 from retake.diffusion.shared_attention import SharedAttention
-from retake.methods.moft import channels, guidance
-from retake.methods.moft.guidance import Guide, Target
 from retake.synthetic.panning import WAYS, panning
 
 SITE = "up_blocks.1"
