@@ -319,6 +319,10 @@ def test_the_clips_of_a_four_differ_in_one_word_alone():
             assert len({(scene.seed, scene.palette, scene.ground) for scene in scenes}) == 1
             if attribute in ("shape", "hue", "texture"):
                 assert len({scene.sprites[0].poses for scene in scenes}) == 1
+            if kind.radius is not None and kind.jitter is None and subjects[0].direction not in (None, "resting"):
+                first, last = scenes[0].sprites[0].poses[0], scenes[0].sprites[0].poses[-1]
+                angle = np.arctan2(last.y - first.y, last.x - first.x)  # on the screen: the camera rests
+                assert round(angle / (np.pi / 4)) % 8 == grammar.DIRECTIONS.index(subjects[0].direction)
     assert seen == set(fours.VALUES)
 
 
