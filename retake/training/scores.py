@@ -87,10 +87,16 @@ def score(made: Image, subjects: Sequence[Subject]) -> Scores:
         float(np.mean([s.direction == a.direction for s, a in zip(seen, subjects, strict=True)])),
         float(np.mean([s.present for s in seen])),
         (float(speeds[0]), float(speeds[1]), float(speeds[2])),
-        float(np.nanmean([sameness(clip, one.centres) for clip, one in zip(made, seen, strict=True)])),
+        mean_of_known([sameness(clip, one.centres) for clip, one in zip(made, seen, strict=True)]),
         float(np.mean([sharpness(clip) for clip in made])),
-        float(np.nanmean([flicker(clip, one.centres) for clip, one in zip(made, seen, strict=True)])),
+        mean_of_known([flicker(clip, one.centres) for clip, one in zip(made, seen, strict=True)]),
     )
+
+
+def mean_of_known(values: Sequence[float]) -> float:
+    """NaN where none is known, as the flicker of stills."""
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def both_right(made: Image, pairs: Sequence[tuple[Subject, Subject]]) -> float:
