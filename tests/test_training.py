@@ -654,7 +654,7 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
 
 def test_what_ships_fits_what_learns_from_it(tmp_path):
     shop = Workshop(tmp_path, SIZES["cpu"], "cpu", on_shipped=True, say=quiet)
-    assert shop.fresh("motion").unet.config.block_out_channels == unet.WIDTHS
+    assert tuple(shop.fresh("motion").unet.config.block_out_channels) == unet.WIDTHS
     assert shop.eyes("transformer") == "video_vae"
     assert shop.video_vae().config.latent_channels == video_autoencoder.CHANNELS
     for part in ("unet", "motion", "transformer"):
