@@ -54,6 +54,11 @@ def tokenizer() -> Any:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
 
 
+def ids(words: Any, captions: Sequence[str]) -> Tensor:
+    """Ids [N, L] of captions, filled up to the length L of their tokenizer."""
+    return words(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
 def merges_of(words: Sequence[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, by rank, that make each word one token. A word is first put together by the merges of those
     before it, so that its own, which rank below them, cannot take a word of theirs apart."""

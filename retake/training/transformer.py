@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from retake.diffusion.families.cogvideox.transformer import evaluate, positions
 from retake.synthetic import grammar
+from retake.training.encoders import ids
 from retake.training.fours import PLAIN, Kind
 from retake.training.video_autoencoder import CHANNELS, FRAMES, LATENT, SIDE
 
@@ -87,8 +88,7 @@ def tokenizer() -> Any:
 
 def tokenised(captions: Sequence[str]) -> Tensor:
     """Ids [N, 20] of captions."""
-    how: dict[str, Any] = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
-    return tokenizer()(list(captions), **how).input_ids
+    return ids(tokenizer(), captions)
 
 
 class Student(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from retake.training.autoencoder import CHANNELS
-from retake.training.encoders import LENGTH, WIDTH, tokenizer
+from retake.training.encoders import WIDTH, ids, tokenizer
 from retake.training.fours import PLAIN, Kind
 
 SIDE = 16  # of a latent frame
@@ -85,7 +85,7 @@ class Student(nn.Module):
         z, t, frames = drawn["z"], drawn["t"], drawn["z"].shape[1]
         condition = torch.cat([self.text(drawn["tokens"]).last_hidden_state, drawn["references"]], 1)
         condition = condition.repeat_interleave(frames, 0)
-        if "motion_modules" not in {name.split(".")[-1] for name, _ in self.unet.named_modules()}:
+        if type(self.unet).__name__ == "UNet2DConditionModel":
             out = self.unet(z.flatten(0, 1), t.repeat_interleave(frames), condition, return_dict=False)[0]
             return out.unflatten(0, z.shape[:2])
         with placed(self.unet, drawn["at"]):
@@ -94,8 +94,7 @@ class Student(nn.Module):
 
 def tokenised(captions: Sequence[str]) -> Tensor:
     """Ids [N, 16] of captions."""
-    how: dict[str, Any] = {"padding": "max_length", "max_length": LENGTH, "truncation": True, "return_tensors": "pt"}
-    return tokenizer()(list(captions), **how).input_ids
+    return ids(tokenizer(), captions)
 
 
 @contextmanager
