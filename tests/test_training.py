@@ -57,13 +57,14 @@ TINY = replace(
     unet=Course(
         TURNED, (Lesson(0.5, ("plain",), 1, 2, 5), Lesson(1.0, ("world",), 1, 2)), {"plain": 2, "world": 2}, 0.7
     ),
-    motion=Course(TURNED, (Lesson(0.5, ("clips",), 4, 1, 3), Lesson(1.0, ("clips",), 16, 1)), {"clips": 2}, 0.5),
-    transformer=Course(
+    motion=Course(
         TURNED,
-        (Lesson(0.5, ("plain",), 1, 2), Lesson(1.0, ("world", "pair"), 5, 1)),
-        {"plain": 2, "world": 2, "pair": 2},
+        (Lesson(0.5, ("clips", "world"), 4, 1, 3), Lesson(1.0, ("clips",), 16, 1)),
+        {"world": 2, "clips": 2},
         0.5,
     ),
+    transformer_frames=Course(TURNED, (Lesson(1.0, ("plain", "world"), 1, 2),), {"plain": 2, "world": 2}, 0.5),
+    transformer=Course(TURNED, (Lesson(1.0, ("world", "pair"), 5, 1),), {"world": 2, "pair": 2}, 0.5),
 )
 
 
@@ -283,14 +284,14 @@ def test_all_of_the_image_model_and_its_text_tower_learn_on_with_the_motion_modu
 
 def test_a_part_waits_for_what_it_learns_from(tmp_path):
     shop = Workshop(tmp_path, TINY, "cpu", say=quiet)
-    for part in ("unet", "motion", "transformer"):
+    for part in ("unet", "motion", "transformer_frames", "transformer"):
         with pytest.raises(ConfigError, match="E247"):
             shop.make(part, 1)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_look_at_a_training_tells_what_it_hears_and_shows(workshop):
-    for part in ("unet", "transformer"):
+    for part in ("unet", "transformer_frames", "transformer"):
         row = judging.judged(workshop, part, count=1, clips=1, steps=2)
         folder = workshop.folder / part
         assert json.loads((folder / "scores.jsonl").read_text())["step"] == row["step"] == 2
@@ -422,6 +423,7 @@ def test_the_teacher_draws_the_same_for_the_same_step(workshop):
     assert a["tokens"].shape == (8, 16)
     assert a["references"].shape == (8, 17, 64)
     assert 0.5 < one.data["clips"].latents.float().std() < 2
+    assert one.draw(4, Lesson(1.0, ("world",), 4, 2))["z"].shape == (32, 1, 8, 16, 16)  # as many frames
     assert a["weight"].min() == 1
     assert 2 < a["weight"].max() <= 3
 
@@ -609,7 +611,11 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     looks_like(workshop.trained("judge"), tmp_path / "judge")
     card = json.loads((tmp_path / "embedded.training.json").read_text())
     assert card.keys() == {"vae", "clip", "unet", "motion"}
-    assert json.loads((tmp_path / "embedded_dit.training.json").read_text()).keys() == {"video_vae", "transformer"}
+    assert json.loads((tmp_path / "embedded_dit.training.json").read_text()).keys() == {
+        "video_vae",
+        "transformer_frames",
+        "transformer",
+    }
     assert card["vae"]["step"] == 2
     assert card["vae"]["curve"][-1]["step"] == 2
 
@@ -627,7 +633,7 @@ def test_the_shipped_pipeline_runs_in_plain_diffusers():
 def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     monkeypatch.setattr(shipped, "HERE", weights)
-    for part in ("vae", "clip", "unet", "video_vae"):
+    for part in ("vae", "clip", "unet", "video_vae", "transformer_frames"):
         assert not shipped.ships(part)
         export.export(workshop, part, weights)
         assert shipped.ships(part)
@@ -657,7 +663,7 @@ def test_what_ships_fits_what_learns_from_it(tmp_path):
     assert tuple(shop.fresh("motion").unet.config.block_out_channels) == unet.WIDTHS
     assert shop.eyes("transformer") == "video_vae"
     assert shop.video_vae().config.latent_channels == video_autoencoder.CHANNELS
-    for part in ("unet", "motion", "transformer"):
+    for part in ("unet", "motion", "transformer_frames"):
         shop.ready(part)
 
 
@@ -720,7 +726,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         assert result.code == 2
         assert "E247" in result.err
     assert not list(tmp_path.glob("*/state*"))
-    for part in ("motion", "unet", "transformer"):
+    for part in ("motion", "unet", "transformer_frames", "transformer"):
         early = shell("train", "embedded", "--folder", str(tmp_path), "--part", part)
         assert early.code == 2
         assert "E247" in early.err

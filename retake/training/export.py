@@ -125,10 +125,10 @@ def video_vae(shop: Workshop) -> Writers:
     return {"embedded_dit/vae": partial(save, shop.video_vae())}
 
 
-def transformer(shop: Workshop) -> Writers:
+def transformer(shop: Workshop, part: str = "transformer") -> Writers:
     from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 
-    student = shop.trained("transformer")
+    student = shop.trained(part)
     return {
         "embedded_dit/transformer": partial(save, student.transformer),
         "embedded_dit/text_encoder": partial(save, student.text),
@@ -148,6 +148,7 @@ WRITERS = {
     "unet": unet,
     "motion": motion,
     "video_vae": video_vae,
+    "transformer_frames": partial(transformer, part="transformer_frames"),
     "transformer": transformer,
 }
 

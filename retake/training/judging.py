@@ -27,8 +27,14 @@ from retake.training.loop import progress
 from retake.training.sizes import SIZES
 from retake.training.workshop import COURSES, Workshop
 
-HELD_OUT = {"unet": ("world", 50_000_000), "motion": ("clips", 51_000_000), "transformer": ("world", 52_000_000)}
+HELD_OUT = {
+    "unet": ("world", 50_000_000),
+    "motion": ("clips", 51_000_000),
+    "transformer_frames": ("world", 52_000_000),
+    "transformer": ("world", 52_000_000),
+}
 """Kind of the fours by which a part's hearing is told, and the first seed, of which nothing learns."""
+OF_FRAMES = ("unet", "transformer_frames")
 TIMES = (980, 850, 600, 300)
 GUIDANCE = 3.0
 BATCH = 8
@@ -42,7 +48,7 @@ def judged(shop: Workshop, part: str, count: int = 100, clips: int = 32, steps: 
     folder = shop.folder / part
     student = shop.trained(part)
     teacher = listener(shop, part, count)
-    single = torch.zeros(1, dtype=torch.long) if part == "unet" else None
+    single = torch.zeros(1, dtype=torch.long) if part in OF_FRAMES else None
     row: dict[str, Any] = dict(progress(folder))
     row["heard"] = {t: heard(student, teacher, "heard", t, single) for t in TIMES}
     subjects = scores.asked(clips, 7)
@@ -60,13 +66,13 @@ def judged(shop: Workshop, part: str, count: int = 100, clips: int = 32, steps: 
 
 
 def listener(shop: Workshop, part: str, count: int) -> Teacher:
-    """A teacher of held-out fours, kept beside the others; a U-Net of frames is asked by one frame of each clip."""
+    """A teacher of held-out fours, kept beside the others; what makes frames is asked by one frame of each clip."""
     name, seed = HELD_OUT[part]
-    kind = replace(COURSES[part].KINDS[name], seed=seed, frames=1 if part == "unet" else None)
+    kind = replace(COURSES[part].KINDS[name], seed=seed, frames=1 if part in OF_FRAMES else None)
     folder = shop.folder / "fours" / shop.eyes(part)
     fours.render(folder, f"heard-{part}", kind, count, shop.coder(part))
     data: dict[str, Fours] = {"heard": fours.read(folder, f"heard-{part}", count)}
-    frames = video_autoencoder.LATENT if part == "transformer" else unet.FRAMES
+    frames = video_autoencoder.LATENT if shop.eyes(part) == "video_vae" else unet.FRAMES
     return Teacher(data, COURSES[part].tokenised, frames, 1.0, (0.0, 1.0, 0.0, 0.0), 0, shop.device)
 
 
@@ -74,12 +80,12 @@ def listener(shop: Workshop, part: str, count: int) -> Teacher:
 def sampled(
     shop: Workshop, part: str, student: Any, teacher: Teacher, prompts: Sequence[str], steps: int
 ) -> scores.Image:
-    """Clips uint8 [N, F, H, W, 3] of N prompts by DDIM from noise with guidance; of a U-Net of frames, one frame."""
+    """Clips uint8 [N, F, H, W, 3] of N prompts by DDIM from noise with guidance; of what makes frames, one frame."""
     shape = teacher.data["heard"].latents.shape[2:]
     references = teacher.data["heard"].references[0, 0]
     random = torch.Generator().manual_seed(3)
     tokens, at = COURSES[part].tokenised(prompts), torch.arange(shape[0])
-    coder = shop.video_vae() if part == "transformer" else shop.vae()
+    coder = shop.video_vae() if shop.eyes(part) == "video_vae" else shop.vae()
     made = []
     for first in range(0, len(prompts), BATCH):
         some = tokens[first : first + BATCH]

@@ -40,7 +40,8 @@ teaches the more, the more its noise differs."""
 @dataclass(frozen=True)
 class Lesson:
     """Until the share `until` of the steps: `fours` fours of one of `kinds`, `frames` (latent) frames of each, evenly
-    spread where `spread` and in a row where not; `weight` of cells that a sprite fills, others weigh 1."""
+    spread where `spread` and in a row where not; of kinds that keep single frames, so many more fours. `weight` of
+    cells that a sprite fills, others weigh 1."""
 
     until: float
     kinds: tuple[str, ...]
@@ -86,9 +87,9 @@ class Teacher:
         [B, f, 1, h, w], and the frames' numbers at [f]."""
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         kind = lesson.kinds[step % len(lesson.kinds)]
-        count = lesson.fours
-        picked = torch.randint(len(self.data[kind].attributes), (count,), generator=random)
         at = self._frames(self.data[kind].latents.shape[2], lesson, random)
+        count = lesson.fours * lesson.frames // len(at)
+        picked = torch.randint(len(self.data[kind].attributes), (count,), generator=random)
         u = (torch.arange(count) + torch.rand(count, generator=random)) / count
         apart = (APART / self.schedule.length) ** (1 / self.power)
         each = apart * torch.rand(count, FOUR, generator=random)

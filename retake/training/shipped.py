@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from retake.training.unet import Student
+from retake.training import transformer, unet
 
 HERE = Path(__file__).resolve().parent.parent / "weights"
 
@@ -19,6 +19,7 @@ PLACES = {
     "unet": ("embedded/unet", "embedded/text_encoder"),
     "motion": ("embedded/motion_adapter",),
     "video_vae": ("embedded_dit/vae",),
+    "transformer_frames": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
     "transformer": ("embedded_dit/transformer",),
     "judge": ("judge",),
 }
@@ -39,8 +40,8 @@ def ships(part: str) -> bool:
 
 
 def load(part: str) -> Any:
-    """The network of a part that others learn from: vae, clip (text_model and vision_model), unet (unet.Student) or
-    video_vae; float32.
+    """The network of a part that others learn from: vae, clip (text_model and vision_model), unet (unet.Student),
+    video_vae or transformer_frames (transformer.Student); float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -65,13 +66,13 @@ def clip(text: Path, image: Path) -> Any:
     return both
 
 
-def unet(folder: Path, text: Path) -> Any:
+def frames_unet(folder: Path, text: Path) -> Any:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel
 
     written = CLIPTextModel.from_pretrained(text).float()
     frames: Any = UNet2DConditionModel.from_pretrained(folder, low_cpu_mem_usage=False)
-    return Student(frames.float(), getattr(written, "text_model", written))
+    return unet.Student(frames.float(), getattr(written, "text_model", written))
 
 
 def video_vae(folder: Path) -> Any:
@@ -80,4 +81,18 @@ def video_vae(folder: Path) -> Any:
     return AutoencoderKLCogVideoX.from_pretrained(folder, low_cpu_mem_usage=False).float()
 
 
-LOADERS = {"vae": vae, "clip": clip, "unet": unet, "video_vae": video_vae}
+def frames_transformer(folder: Path, text: Path) -> Any:
+    from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+    from transformers import T5EncoderModel
+
+    frames: Any = CogVideoXTransformer3DModel.from_pretrained(folder, low_cpu_mem_usage=False)
+    return transformer.Student(frames.float(), T5EncoderModel.from_pretrained(text).float())
+
+
+LOADERS = {
+    "vae": vae,
+    "clip": clip,
+    "unet": frames_unet,
+    "video_vae": video_vae,
+    "transformer_frames": frames_transformer,
+}

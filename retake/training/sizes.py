@@ -35,6 +35,7 @@ class Size:
     video_vae_batch: int
     unet: Course
     motion: Course
+    transformer_frames: Course
     transformer: Course
     half: bool = False
 
@@ -61,22 +62,31 @@ CPU = Size(
         power=0.7,
     ),
     motion=Course(
-        Plan(3_600, 6e-4, muon=0.005, cooldown=0.6),
-        (Lesson(0.3, ("clips",), 4, 4, 3), Lesson(0.6, ("clips",), 8, 2, 2), Lesson(1.0, ("clips",), 16, 1)),
-        {"clips": 2_000},
+        Plan(3_600, 1e-3, muon=0.01, cooldown=0.8),
+        (
+            Lesson(0.3, ("world", "clips"), 4, 4, 3),
+            Lesson(0.6, ("world", "clips"), 8, 2, 2),
+            Lesson(1.0, ("world", "clips", "clips"), 16, 1),
+        ),
+        {"world": 4_000, "clips": 2_000},
+        power=0.5,
+    ),
+    transformer_frames=Course(
+        Plan(5_400, 1e-3, muon=0.02, cooldown=0.8),
+        (
+            Lesson(0.12, ("upright",), 1, 12, 5),
+            Lesson(0.5, ("loose",), 1, 12, 5),
+            Lesson(0.7, ("loose", "plain", "plain"), 1, 12, 4),
+            Lesson(0.9, ("plain", "world", "world"), 1, 12, 2),
+            Lesson(1.0, ("world",), 1, 12),
+        ),
+        {"upright": 1_500, "loose": 3_000, "plain": 750, "world": 1_500},
         power=0.5,
     ),
     transformer=Course(
-        Plan(12_000, 1e-3, muon=0.02, cooldown=0.8),
-        (
-            Lesson(0.06, ("upright",), 1, 12, 5),
-            Lesson(0.25, ("loose",), 1, 12, 5),
-            Lesson(0.35, ("loose", "plain", "plain"), 1, 12, 4),
-            Lesson(0.45, ("plain", "world", "world"), 1, 12, 2),
-            Lesson(0.55, ("world",), 2, 6, 2, spread=False),
-            Lesson(1.0, ("world", "world", "pair"), 5, 2),
-        ),
-        {"upright": 1_500, "loose": 3_000, "plain": 750, "world": 2_500, "pair": 1_200},
+        Plan(5_400, 1e-3, muon=0.01, cooldown=0.8),
+        (Lesson(0.2, ("world",), 2, 6, 2, spread=False), Lesson(1.0, ("world", "world", "pair"), 5, 2)),
+        {"world": 2_500, "pair": 1_200},
         power=0.5,
     ),
 )
@@ -98,13 +108,11 @@ GPU = Size(
     video_vae=replace(CPU.video_vae, steps=10_000),
     video_vae_batch=32,
     unet=larger(CPU.unet, 10_000, 4, {"upright": 4_000, "loose": 8_000, "plain": 8_000, "world": 16_000}),
-    motion=larger(CPU.motion, 16_000, 8, {"clips": 12_000}),
-    transformer=larger(
-        CPU.transformer,
-        30_000,
-        8,
-        {"upright": 2_000, "loose": 4_000, "plain": 4_000, "world": 12_000, "pair": 6_000},
+    motion=larger(CPU.motion, 16_000, 8, {"world": 16_000, "clips": 12_000}),
+    transformer_frames=larger(
+        CPU.transformer_frames, 14_000, 8, {"upright": 2_000, "loose": 4_000, "plain": 4_000, "world": 12_000}
     ),
+    transformer=larger(CPU.transformer, 16_000, 8, {"world": 12_000, "pair": 6_000}),
     half=True,
 )
 

@@ -1,7 +1,8 @@
 """The video transformer of the embedded models: a CogVideoX of small size, taught on fours of clips, its T5 with it.
 
-Single latent frames of large plain sprites first, where shapes and hues are learnt for a fifth of a clip's price; then
-the world as it is; then whole clips, in which the ways are. Positions are rotary, as in CogVideoX-5B.
+Single latent frames of large plain sprites first, where shapes and hues are learnt for a fifth of a clip's price, then
+the world as it is: the part `transformer_frames`. Then whole clips, in which the ways are: `transformer`. Positions are
+rotary, as in CogVideoX-5B.
 """
 
 from __future__ import annotations
@@ -94,10 +95,10 @@ def tokenised(captions: Sequence[str]) -> Tensor:
 class Student(nn.Module):
     """The transformer and the text tower that learns with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, transformer: Any, text: Any) -> None:
         super().__init__()
-        self.transformer: Any = network()
-        self.text: Any = text_tower()
+        self.transformer: Any = transformer
+        self.text: Any = text
 
     def forward(self, drawn: Mapping[str, Tensor]) -> Tensor:
         """v [B, f, C, h, w] of what `lessons.Teacher` draws; latent frames stand at their own places in the clip."""

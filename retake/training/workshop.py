@@ -23,9 +23,14 @@ from retake.training.loop import Plan, Slice, averaged, progress, train
 from retake.training.pictures import Data
 from retake.training.sizes import Course, Size
 
-PARTS = ("vae", "clip", "judge", "unet", "motion", "video_vae", "transformer")
-LEARNS_FROM = {"unet": ("vae", "clip"), "motion": ("vae", "clip", "unet"), "transformer": ("video_vae",)}
-COURSES = {"unet": unet, "motion": unet, "transformer": transformer}
+PARTS = ("vae", "clip", "judge", "unet", "motion", "video_vae", "transformer_frames", "transformer")
+LEARNS_FROM = {
+    "unet": ("vae", "clip"),
+    "motion": ("vae", "clip", "unet"),
+    "transformer_frames": ("video_vae",),
+    "transformer": ("video_vae", "transformer_frames"),
+}
+COURSES = {"unet": unet, "motion": unet, "transformer_frames": transformer, "transformer": transformer}
 """The modules of the denoisers: what their fours are and how they read captions."""
 SEED = 20  # of initial weights; parts differ by their place in PARTS
 
@@ -98,7 +103,7 @@ class Workshop:
 
     def eyes(self, part: str) -> str:
         """The autoencoder by which a denoiser sees."""
-        return "video_vae" if part == "transformer" else "vae"
+        return "video_vae" if COURSES[part] is transformer else "vae"
 
     def coder(self, part: str) -> Coder:
         if self.eyes(part) == "video_vae":
@@ -146,8 +151,10 @@ class Workshop:
         elif part == "motion":
             model = self.taught("unet").train().requires_grad_(True)
             model.unet = unet.of_clips(model.unet)
+        elif part == "transformer_frames":
+            model = transformer.Student(transformer.network(), transformer.text_tower())
         else:
-            model = transformer.Student()
+            model = self.taught("transformer_frames").train().requires_grad_(True)
         return model.to(self.device)
 
     def trained(self, part: str) -> Any:
@@ -180,5 +187,5 @@ class Workshop:
         course, module, seed = self.course(part), COURSES[part], SEED + PARTS.index(part)
         folder = self.folder / "fours" / self.eyes(part)
         data = {name: fours.read(folder, name, count) for name, count in course.fours.items()}
-        frames = video_autoencoder.LATENT if part == "transformer" else unet.FRAMES
+        frames = video_autoencoder.LATENT if module is transformer else unet.FRAMES
         return Teacher(data, module.tokenised, frames, course.power, module.TOLD, seed, self.device)
