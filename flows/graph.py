@@ -3,7 +3,8 @@
     clip ─► frames ─┬─► optical_flow ─┬─► depth
                     ├─► masks ◄───────┘
                     │     └─► correction ... ─► region ─► tracks ─► edited_tracks
-                    ├─► latents ─► inversion                  (both with the group `model`)
+                    ├─► latents ─► inversion ┐                (these with the group `model`;
+                    │   motion_channels ─────┤                 motion_channels reads no clip)
                     └─── what the method NEEDS of these ─► edit ─► decode ─► metrics ─► report
 
 A runner is called as `run(stage, params, clip=..., **artifacts)` and answers with an artifact, or, when it only
@@ -35,6 +36,7 @@ from tasks import (
     latents,
     masks,
     metrics,
+    motion_channels,
     optical_flow,
     region,
     report,
@@ -51,6 +53,7 @@ STAGES: dict[str, Stage] = {
     "edited_tracks": edited_tracks.stage_edited_tracks,
     "latents": latents.stage_latents,
     "inversion": inversion.stage_inversion,
+    "motion_channels": motion_channels.stage_motion_channels,
     "edit": edit.stage_edit,
     "decode": decode.stage_decode,
     "metrics": metrics.stage_metrics,
@@ -94,6 +97,8 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report", repo
         made["latents"] = run(STAGES["latents"], **modelled(p.latents, model), frames=made["frames"])
     if "inversion" in need:
         made["inversion"] = run(STAGES["inversion"], **modelled(p.inversion, p.model), latents=made["latents"])
+    if "motion_channels" in need:
+        made["motion_channels"] = run(STAGES["motion_channels"], **modelled(p.motion_channels, p.model))
     if "edit" in need:
         wanted = {name: made[name] for name in p.choices["edit"].needs}
         made["edit"] = run(STAGES["edit"], **method(p), frames=made["frames"], **wanted)
@@ -221,6 +226,7 @@ def closure(p: Settings, until: str = "report") -> set[str]:
         "region": ("masks",),
         "latents": (),
         "inversion": ("latents",),
+        "motion_channels": (),
         "decode": ("edit",),
         "metrics": ("decode", *metrics.needs(p.metrics)),
         "report": ("metrics",),

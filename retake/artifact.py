@@ -102,6 +102,11 @@ class Inversion(Artifact):
     notes, and of the latents' own count, frames, channels, height, width and time."""
 
 
+class MotionChannels(Artifact):
+    """Which channels of a diffusion model's features hold motion, and how. meta: site, channels (how many there are),
+    step (pixels of the model's frame, of the panning clips), scenes."""
+
+
 class Edited(Artifact):
     """The edited region at working size, with its opacity, cropped to where it is."""
 

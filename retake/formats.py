@@ -23,6 +23,9 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              z float16 or float32 [g,n,C,h,w]: a group of up to 8 levels of noise of one chunk of latent
              frames. Levels 1 to 8 are the first group; level 0 is the latents themselves.
              File number = group * chunks + chunk
+    motionchannels
+             one file channels.safetensors, not a time series: by axis `ranked horizontal` int64 [C], `loadings
+             horizontal` float64 [C]; by way `slope left` float32 [C]
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
     result   code values of the source's coding (meta.coding) at its size, uint8, or uint16 of more than 8 bits:
              y [n,H,W] · u, v [n,h,w], or rgb [n,H,W,3]; a [n,H,W] where the source has alpha
@@ -54,6 +57,7 @@ VERSION = {
     "editedtracks": 1,
     "latents": 1,
     "inversion": 1,
+    "motionchannels": 1,
     "edited": 1,
     "result": 2,
     "metrics": 1,
@@ -319,7 +323,22 @@ class EditedSeries(Series):
         return chunk["box"], chunk["rgb"][t % CHUNK], chunk["alpha"][t % CHUNK]
 
 
-READERS: dict[str, type[Series]] = {
+class MotionChannelsFile:
+    """`tensors()` of the one file, by kind ("ranked", "loadings", "slope") and then by axis or way."""
+
+    def __init__(self, store: Store, artifact: Artifact) -> None:
+        self.store, self.artifact, self.meta = store, artifact, artifact.meta
+
+    def tensors(self) -> dict[str, Tensors]:
+        """Raises DamagedError when the file is not what it was."""
+        found: dict[str, Tensors] = {}
+        for name, array in unpack(self.store.read(self.artifact["channels.safetensors"])).items():
+            kind, _, of = name.partition(" ")
+            found.setdefault(kind, {})[of] = array
+        return found
+
+
+READERS: dict[str, Any] = {
     "frames": FrameSeries,
     "flow": FlowSeries,
     "depth": DepthSeries,
@@ -329,11 +348,12 @@ READERS: dict[str, type[Series]] = {
     "editedtracks": EditedTrackSeries,
     "latents": LatentSeries,
     "inversion": InversionSeries,
+    "motionchannels": MotionChannelsFile,
     "edited": EditedSeries,
     "result": ResultSeries,
 }
 
 
 def open_series(store: Store, artifact: Artifact) -> Any:
-    """The reader of a chunked artifact. Raises KeyError for kinds that are not time series."""
+    """The reader of an artifact that stages read. Raises KeyError for other kinds."""
     return READERS[artifact.kind](store, artifact)

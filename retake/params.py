@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -33,6 +36,8 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
             value = file_digest(str(path))
         elif isinstance(value, BaseModel):
             value = keyed_params(value, file_digest)
+        elif models := models_in(value):
+            value = [keyed_params(one, file_digest) for one in models]
         else:
             value = params.model_dump(mode="json", include={name})[name]
         keyed[name] = value
@@ -54,6 +59,24 @@ def files_of(params: BaseModel) -> list[str]:
         value = getattr(params, name)
         if "file" in marks and value is not None:
             found += list(value.values()) if isinstance(value, Mapping) else [value]
-        elif isinstance(value, BaseModel):
-            found += files_of(value)
+        for one in models_in((value,)) or models_in(value):
+            found += files_of(one)
     return found
+
+
+def models_in(value: Any) -> list[BaseModel]:
+    """The models of a tuple that holds models alone."""
+    if isinstance(value, tuple) and all(isinstance(one, BaseModel) for one in value):
+        return list(value)
+    return []
+
+
+def as_written(value: Any, example: str) -> Any:
+    """A list as it was typed: Hydra takes [{do: move}] for one, but JSON, whose keys stand in quotes, for text. Raises
+    ValueError, which names the example, for text that is no list."""
+    if not isinstance(value, str):
+        return value
+    for reader in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError):
+            return reader(value)
+    raise ValueError(f"not a list; write '{example}', in quotes")

@@ -37,7 +37,14 @@ NEEDED = {
     "edit/move": (HIDE, BOX),
     "edit/timetomove": (HIDE, "edit.steps=2", BOX),
     "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
+    "edit/moft": (
+        "edit.targets=[{{object: 1, direction: right}}]",
+        "inversion.steps=2",
+        "motion_channels.scenes=1",
+        BOX,
+    ),
     "inversion/default": ("inversion.steps=2",),
+    "motion_channels/default": ("motion_channels.scenes=1", "inversion.steps=2"),
 }
 PROMPTED = {"region", "tracks", "edit", "decode", "metrics", "report"}
 
@@ -75,7 +82,7 @@ def nothing_fetched(tmp_path, monkeypatch) -> Path:
 def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, nothing_fetched):
     group, _, name = choice.partition("/")
     words = [w.format(**exported) for w in NEEDED.get(choice, (BOX,) if group in PROMPTED or group == "masks" else ())]
-    pasted = () if choice in ("edit/move", "edit/timetomove") else (EDIT,)  # which take no picture
+    pasted = () if choice in ("edit/move", "edit/timetomove", "edit/moft") else (EDIT,)  # which take no picture
     p = settings([f"{group}={name}", *SMALL, *pasted, *words])
     runner = Local(Store(nothing_fetched / "store", lambda line: None))
     until = "latents" if group == "model" else group

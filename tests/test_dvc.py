@@ -14,7 +14,18 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SMALL = ["frames.last=3", "frames.short_side=96", "report.tile=64"]
-BEFORE = ["frames", "optical_flow", "depth", "masks", "region", "tracks", "edited_tracks", "latents", "inversion"]
+BEFORE = [
+    "frames",
+    "optical_flow",
+    "depth",
+    "masks",
+    "region",
+    "tracks",
+    "edited_tracks",
+    "latents",
+    "inversion",
+    "motion_channels",
+]
 STAGES = [*BEFORE, "edit", "decode", "metrics", "report"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,9 @@ from retake.diffusion.cost import measure
 from retake.diffusion.loading.load import load
 from retake.diffusion.model import Model
 from retake.diffusion.sampling import motion_guidance as guidance
-from retake.diffusion.sampling.motion_guidance import Guide, Target
+from retake.diffusion.sampling.ddim import sample
+from retake.diffusion.sampling.motion_guidance import Guide, Steering, Target, Unsteered
+from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.shared_attention import SharedAttention
 from retake.synthetic.panning import WAYS, panning
 
@@ -82,29 +86,64 @@ def test_steering_goes_down_the_loss(unet, transformer):
         assert losses[-1] < losses[0]
 
 
+def sampled(backbone: Backbone, guide: Guide, targets: int = 1, steps: int = 6, count: int = 8, **more: Any) -> Any:
+    """Latents [F, C, h, w] sampled under guidance, steered where there are targets, and the levels that were."""
+    grid = backbone.grid(8, backbone.height, backbone.width)
+    z, said, seen = noise(count, *grid[1:]), backbone.condition(text=["a cat"]), list[int]()
+    windows = Windows(count, grid.frames, 2)
+    first = z[: grid.frames]
+    target = target_for(backbone, guide.site, first[None])
+    steering = Steering(
+        backbone,
+        z,
+        said,
+        lambda span: [target] * targets,
+        guide,
+        steps=steps,
+        windows=windows,
+        told=lambda level, loss: seen.append(level),
+        **more,
+    )
+    sample(backbone, z, said, steps=steps, guidance=3.0, windows=windows, before=steering)
+    return z, seen
+
+
 def test_without_weight_it_is_sampling_to_the_bit(unet):
-    z, said = clip_of(unet), unet.condition(text=["a cat"])
-    plain = z
-    for t, to in unet.schedule.step_pairs(6):
-        with torch.no_grad():
-            x0, eps = unet.predict(plain, t, said, 3.0)
-        plain = unet.schedule.step(x0, eps, t, to)
-    target = target_for(unet, SITE, z)
+    plain = noise(8, *unet.grid(8, unet.height, unet.width)[1:])
+    sample(unet, plain, unet.condition(text=["a cat"]), steps=6, guidance=3.0)
     for guide in (Guide(SITE, weight=0), Guide(SITE, weight=0, shared=SPATIAL)):
-        assert torch.equal(guidance.sample(unet, z, said, [target], guide, steps=6, guidance=3.0), plain)
-    assert torch.equal(guidance.sample(unet, z, said, [], Guide(SITE), steps=6, guidance=3.0), plain)
-    steered = guidance.sample(unet, z, said, [target], Guide(SITE), steps=6, guidance=3.0)
-    assert not torch.equal(steered, plain)
+        assert torch.equal(sampled(unet, guide)[0], plain)
+    assert torch.equal(sampled(unet, Guide(SITE), targets=0)[0], plain)
+    assert not torch.equal(sampled(unet, Guide(SITE))[0], plain)
 
 
 def test_only_the_guided_steps_are_steered(unet):
-    z, said, seen = clip_of(unet), unet.condition(text=["a"]), []
-    guide = Guide(SITE, first=0.2, last=0.5)
-    target = target_for(unet, SITE, z)
-    guidance.sample(
-        unet, z, said, [target], guide, steps=10, guidance=1.0, progress=lambda step, value: seen.append(step)
-    )
-    assert seen == [2, 3, 4]
+    assert sampled(unet, Guide(SITE, first=0.2, last=0.5), steps=10)[1] == [8, 7, 6]
+
+
+def test_every_window_of_a_long_clip_is_steered(unet):
+    long, plain = (sampled(unet, Guide(SITE, weight=weight), count=14)[0] for weight in (6.0, 0.0))
+    change = (long - plain).abs().amax((1, 2, 3))
+    assert len(change) == 14
+    assert change.min() > 0
+
+
+def test_the_unsteered_clip_is_sampled_no_further_than_it_is_asked_for(unet):
+    begun = noise(8, *unet.grid(8, unet.height, unet.width)[1:])
+    said, levels = unet.condition(text=["a cat"]), []
+
+    def step(z: Any, level: int) -> None:
+        levels.append(level)
+        sample(unet, z, said, steps=6, start=level, stop=level - 1, guidance=3.0)
+
+    plain = Unsteered(begun.clone(), 6, step)
+    guide = Guide(SITE, first=0.3, last=0.7, shared=SPATIAL)
+    shared = sampled(unet, guide, plain=plain.at)[0]
+    assert levels == [6, 5, 4]
+    expected = begun.clone()
+    sample(unet, expected, said, steps=6, stop=3, guidance=3.0)
+    assert torch.equal(plain.at(3, range(8)), expected)
+    assert not torch.equal(shared, sampled(unet, Guide(SITE, first=0.3, last=0.7))[0])
 
 
 def test_the_mean_over_a_mask_needs_no_enlarged_map():
@@ -191,7 +230,7 @@ def test_checkpointed_blocks_give_the_same_gradient_and_keep_less(unet, transfor
     for backbone, site in ((unet, SITE), (transformer, "transformer_blocks.1")):
         network, z = backbone.parts.use("network"), clip_of(backbone)
         plain, much = kept_by(backbone, z, site)
-        with checkpointed(network):
+        with backbone.checkpointed():
             again, little = kept_by(backbone, z, site)
         assert torch.allclose(plain, again, atol=1e-6)
         assert little < 0.5 * much
@@ -228,10 +267,13 @@ def test_a_gradient_at_real_size_keeps_little(name, most):
 # ---- channels ------------------------------------------------------------------------------------------------------
 
 
+SHIFTS = 3.0 * torch.arange(8)
+
+
 def features_of_pans(scenes: int = 3, frames: int = 8, width: int = 20) -> dict[tuple[str, int], torch.Tensor]:
     """Features in which channel 3 goes with x, channel 7 against y, the rest is content and a little noise."""
     made = {}
-    for way in channels.AXIS_OF:
+    for way in channels.WAYS:
         x, y = WAYS[way]
         for scene in range(scenes):
             still = noise(1, width, 8, 8, seed=scene)
@@ -244,13 +286,14 @@ def features_of_pans(scenes: int = 3, frames: int = 8, width: int = 20) -> dict[
 
 
 def test_channels_that_move_are_found_by_axis():
-    found = channels.find(features_of_pans())
+    found = channels.find(features_of_pans(), SHIFTS)
     assert int(found.ranked["horizontal"][0]) == 3
     assert int(found.ranked["vertical"][0]) == 7
-    assert found.of(["left"], 0.05).tolist() == [3]
-    assert found.of(["left", "up"], 0.05).tolist() == [3, 7]
-    assert len(found.of(["left"], 0.5)) == 10
-    assert float(found.sign["right"][3]) == -float(found.sign["left"][3]) == 1
+    assert found.of(["horizontal"], 0.05).tolist() == [3]
+    assert found.of(["horizontal", "vertical"], 0.05).tolist() == [3, 7]
+    assert len(found.of(["horizontal"], 0.5)) == 10
+    assert float(found.slope["right"][3]) == pytest.approx(4 / 21, rel=0.02)  # -2 to 2 over 21 pixels
+    assert float(found.slope["left"][3]) == pytest.approx(-4 / 21, rel=0.02)
 
 
 def test_the_ranking_is_the_published_one():
@@ -265,23 +308,25 @@ def test_the_ranking_is_the_published_one():
     stacked = stacked - stacked.mean(0)
     values, vectors = np.linalg.eigh(stacked.T @ stacked / (len(stacked) - 1))
     first = np.abs(vectors[:, values.argmax()])
-    ours = channels.find(features)
+    ours = channels.find(features, SHIFTS)
     assert np.allclose(ours.loadings["horizontal"].abs().numpy(), first, atol=1e-5)
     assert ours.ranked["horizontal"].tolist() == np.argsort(-first, kind="stable").tolist()
 
 
 def test_a_made_curve_is_what_panning_clips_show():
     features = features_of_pans()
-    found = channels.find(features)
-    shown = channels.content_removed(features["right", 0][None])[0][:, 3].mean((-2, -1))
-    made = found.curve("right", 8)[:, 3]
-    assert torch.allclose(made, shown, atol=0.05)
-    assert abs(float(made.mean())) < 1e-6
-    assert torch.allclose(found.curve("left", 8)[:, 3], -made, atol=0.05)
-    assert torch.allclose(found.curve("right", 8, amplitude=2.0), 2 * found.curve("right", 8))
-    there_and_back = found.curve("right", 9, turns=[4])[:, 3]
-    assert torch.allclose(there_and_back[0], there_and_back[-1])
-    assert there_and_back.argmax() == 4
+    found = channels.find(features, SHIFTS)
+    for way, channel in (("right", 3), ("left", 3), ("up", 7), ("down", 7)):
+        shown = channels.content_removed(features[way, 0][None])[0].mean((-2, -1))
+        path = SHIFTS[:, None] * torch.tensor(WAYS[way])
+        made = found.curve(path)
+        assert torch.allclose(made[:, channel], shown[:, channel], atol=0.05), way
+        assert made.mean(0).abs().max() < 1e-5
+        assert torch.allclose(found.curve(2 * path + 7), 2 * made, atol=1e-5)  # of where it starts nothing is said
+    there_and_back = torch.tensor([0.0, 3, 6, 9, 12, 9, 6, 3, 0])[:, None] * torch.tensor([1.0, 0])
+    made = found.curve(there_and_back)[:, 3]
+    assert torch.allclose(made[0], made[-1])
+    assert made.argmax() == 4
 
 
 # ---- panning -------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from flows.graph import STAGES
 
 SETTINGS = ["frames.last=20", "masks.box=[50,44,142,136]", "edit.reference=params/dataset/ball.png", "report.tile=160"]
 MADE = [
-    stage for stage in STAGES if stage not in ("depth", "edited_tracks", "latents", "inversion")
+    stage for stage in STAGES if stage not in ("depth", "edited_tracks", "latents", "inversion", "motion_channels")
 ]  # no others are needed here
 
 

@@ -24,7 +24,7 @@ from retake.metrics import fid
 from retake.params import files_of
 
 FEW = 200  # problems of a manifest, beyond which the settings of its rows are not looked at, too
-OF_AN_EDIT = {"model", "latents", "inversion", "edit", "decode", "metrics", "report"}
+OF_AN_EDIT = {"model", "latents", "inversion", "motion_channels", "edit", "decode", "metrics", "report"}
 
 
 @dataclass(frozen=True)

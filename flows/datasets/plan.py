@@ -26,7 +26,7 @@ from retake.weights.local import fetch_command
 EXPLAINED = 20  # edits of which it is found out why their stages would run: every look goes through many records
 MAX_NAMES = 10  # files, and edits that would be set aside
 DIGESTS = re.compile(r" \([0-9a-f]{10} -> [0-9a-f]{10}\)")  # no two clips share them
-OF_A_MODEL = ("latents", "inversion", "edit")  # stages that run on a GPU where there is one
+OF_A_MODEL = ("latents", "inversion", "motion_channels", "edit")  # stages that run on a GPU where there is one
 
 
 @dataclass

@@ -26,7 +26,7 @@ from flows.settings.plain_yaml import read_yaml
 from retake.diffusion.model import Model
 from retake.errors import ConfigError, did_you_mean
 from retake.lookup import lookup
-from tasks import decode, frames, inversion, latents, metrics, region, report
+from tasks import decode, frames, inversion, latents, metrics, motion_channels, region, report
 
 # Groups with one model of their own; the others are choices of a module, whose Params they are.
 MODELS: dict[str, type[BaseModel]] = {
@@ -35,6 +35,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "model": Model,
     "latents": latents.Params,
     "inversion": inversion.Params,
+    "motion_channels": motion_channels.Params,
     "decode": decode.Params,
     "metrics": metrics.Params,
     "report": report.Params,
@@ -56,6 +57,7 @@ class Settings:
     model: Any
     latents: Any
     inversion: Any
+    motion_channels: Any
     edit: Any
     decode: Any
     metrics: Any

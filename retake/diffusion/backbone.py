@@ -176,6 +176,21 @@ class Backbone(ABC):
         """Outputs [B, f, C', h', w'] at named sites; the network stops after the last of them. Gradients reach z where
         it requires them. Raises ConfigError E274 for a name that is not a site."""
 
+    @property
+    @abstractmethod
+    def motion_site(self) -> str:
+        """The site whose features say most of motion, where nobody names another."""
+
+    @property
+    @abstractmethod
+    def appearance(self) -> str | None:
+        """Pattern of the self-attention layers on the way up, within single frames, whose keys and values hold looks;
+        None for a network whose attention goes over frames and space at once."""
+
+    @abstractmethod
+    def checkpointed(self) -> AbstractContextManager[None]:
+        """Within it, gradients run blocks again in place of keeping what they made (checkpointing.py)."""
+
     @abstractmethod
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
         """Within the block, attention layers whose names match a pattern use another processor; afterwards, and after

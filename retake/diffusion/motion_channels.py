@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,58 +18,50 @@ from torch import Tensor
 from retake.diffusion.motion_feature import content_removed
 
 AXES = {"horizontal": ("left", "right"), "vertical": ("up", "down")}
-AXIS_OF = {way: axis for axis, ways in AXES.items() for way in ways}
+WAYS = tuple(way for ways in AXES.values() for way in ways)
 
 
 @dataclass(frozen=True)
 class Channels:
-    """ranked: int64 [C] by axis, channels by falling loading; loadings: float64 [C] by axis. low, high, sign: float32
-    [C] by way: the range of the motion feature over the frames, mean over scenes, and which end it starts at."""
+    """ranked: int64 [C] by axis, channels by falling loading; loadings: float64 [C] by axis. slope: float32 [C] by way:
+    by how much the motion feature grows with each pixel that content goes that way, mean over scenes."""
 
     ranked: Mapping[str, Tensor]
     loadings: Mapping[str, Tensor]
-    low: Mapping[str, Tensor]
-    high: Mapping[str, Tensor]
-    sign: Mapping[str, Tensor]
+    slope: Mapping[str, Tensor]
 
-    def of(self, ways: Sequence[str], share: float) -> Tensor:
-        """Channels int64 [K] for ways, ascending: `share` of all for each of their axes, one at least."""
-        axes = sorted({AXIS_OF[way] for way in ways})
+    def of(self, axes: Sequence[str], share: float) -> Tensor:
+        """Channels int64 [K] for axes, ascending: `share` of all for each of them, one at least."""
         count = {axis: max(1, round(share * len(self.ranked[axis]))) for axis in axes}
         return torch.cat([self.ranked[axis][: count[axis]] for axis in axes]).unique()
 
-    def curve(self, way: str, frames: int, amplitude: float = 1.0, turns: Sequence[int] = ()) -> Tensor:
-        """The motion feature float32 [frames, C] of an object that goes a way, made of what panning clips show: a line
-        from one end of each channel's range to the other, with zero mean over time. turns: frames at which it turns
-        back."""
-        ends = [0, *turns, frames - 1]
-        ramp = torch.zeros(frames)
-        for k, (first, last) in enumerate(pairwise(ends)):
-            rise = torch.linspace(0, 1, last - first + 1)
-            ramp[first : last + 1] = rise if k % 2 == 0 else 1 - rise
-        ramp = ramp - ramp.mean()
-        return amplitude * ramp[:, None] * (self.sign[way] * (self.high[way] - self.low[way]))
+    def curve(self, path: Tensor) -> Tensor:
+        """The motion feature float32 [F, C] of an object whose places are path [F, 2], (x, y) in pixels of the model's
+        frame, made of what panning clips show; its mean over time is zero.
+
+        The paper's is a line between the ends of each channel's range (sec. 4.1); as a slope for each pixel it says of
+        any path how the feature goes, and is not ruled by the first and the last frame.
+        """
+        off = path - path.mean(0)
+        along = [(self.slope[to] - self.slope[back]) / 2 for back, to in AXES.values()]
+        return off[:, :1] * along[0] + off[:, 1:] * along[1]
 
 
-def find(features: Mapping[tuple[str, int], Tensor]) -> Channels:
-    """Channels from features [F, C, h, w] of panning clips by (way, scene): each way of AXES, every scene alike."""
+def find(features: Mapping[tuple[str, int], Tensor], shifts: Tensor) -> Channels:
+    """Channels from features [F, C, h, w] of panning clips by (way, scene): each way of AXES, every scene alike.
+    shifts: float32 [F], how far the content has gone on each of the frames, in pixels of the model's frame."""
     moving = {key: content_removed(value[None].float())[0] for key, value in features.items()}
-    curves: dict[str, Tensor] = {}
-    for way in AXIS_OF:
+    off = shifts - shifts.mean()
+    slope: dict[str, Tensor] = {}
+    for way in WAYS:
         of = [middle(value).flatten(2).mean(-1) for (found, _), value in moving.items() if found == way]
-        curves[way] = torch.stack(of)  # [scenes, F, C]
+        slope[way] = (off[:, None] * torch.stack(of).mean(0)).sum(0) / off.square().sum()
     ranked, loadings = {}, {}
     for axis, ways in AXES.items():
         samples = [middle(value)[0].flatten(1).T for (way, _), value in moving.items() if way in ways]
         loadings[axis] = first_component(torch.cat(samples))
         ranked[axis] = loadings[axis].abs().argsort(descending=True, stable=True)
-    return Channels(
-        ranked,
-        loadings,
-        {way: curve.amin(1).mean(0) for way, curve in curves.items()},
-        {way: curve.amax(1).mean(0) for way, curve in curves.items()},
-        {way: (curve[:, -1] - curve[:, 0]).mean(0).sign() for way, curve in curves.items()},
-    )
+    return Channels(ranked, loadings, slope)
 
 
 def middle(features: Tensor) -> Tensor:

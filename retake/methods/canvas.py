@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.imaging.rgba import with_alpha
 from retake.imaging.signed import to_signed, to_uint8
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.windows import Reel
 
 BEHIND = 127  # grey behind a transparent reference, and around one that is not square
+
+
+class Stepped(Protocol):
+    """Settings of how a clip is denoised: from where, and in how many steps; None: as the inversion's."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def strength(self) -> float: ...
+    @property
+    def steps(self) -> int | None: ...
+    @property
+    def overlap(self) -> int | None: ...
 
 
 class Soft(Protocol):
@@ -137,14 +151,46 @@ def chunk_starts(z: Reel) -> range:
     return range(0, z.shape[0], CHUNK)
 
 
-def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
-    """Fill z [F, C, h, w] with what a killed run kept, else with the source at level `start`; returns z's level."""
+def check_steps(params: Stepped, of_inversion: int, default: int) -> None:
+    """Raises ConfigError E292 (steps or overlap beside an inversion, which has its own, of so many steps), E291 (a
+    strength that makes no step)."""
+    steps = params.steps or default
+    if params.source == "inversion":
+        steps = of_inversion
+        for name in ("steps", "overlap"):
+            if getattr(params, name) is not None:
+                raise ConfigError(
+                    "E292",
+                    f"edit.{name} does not apply beside an inversion, which has its own",
+                    f"Set inversion.{name}={getattr(params, name)}, or edit.source=noise.",
+                )
+    check_strength(params.strength, steps)
+
+
+def check_strength(strength: float, steps: int) -> None:
+    """Raises ConfigError E291 for a strength that makes none of so many steps."""
+    if round(strength * steps) == 0:
+        raise ConfigError(
+            "E291",
+            f"edit.strength={strength:g} of {steps} steps makes none: nothing would change",
+            f"Give {1 / steps:.2g} or more, up to 1.",
+        )
+
+
+def parts_of(at: int, **reels: Reel) -> dict[str, np.ndarray]:
+    """What to keep of latents from frame `at` on, for `begun`."""
+    return {name: reel[at : at + CHUNK].numpy() for name, reel in reels.items()}
+
+
+def begun(z: Reel, inputs: Inputs, source: Source, start: int, name: str = "z") -> int:
+    """Fill z [F, C, h, w] with what a killed run kept under that name, else with the source at level `start`; returns
+    z's level."""
     import torch
 
     level, at = start, 0
     for part in inputs.kept():
-        z[at : at + len(part["z"])] = torch.from_numpy(part["z"])
-        level, at = int(part["level"]), at + len(part["z"])
+        z[at : at + len(part[name])] = torch.from_numpy(part[name])
+        level, at = int(part["level" if name == "z" else f"{name} level"]), at + len(part[name])
     if at == 0:
         for first in chunk_starts(z):
             z[first : first + CHUNK] = source(start, range(first, min(first + CHUNK, z.shape[0])))

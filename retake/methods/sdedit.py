@@ -19,7 +19,17 @@ from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import begun, chunk_starts, edge, patch, shown, source_of, touched_cells
+from retake.methods.canvas import (
+    begun,
+    check_steps,
+    chunk_starts,
+    edge,
+    parts_of,
+    patch,
+    shown,
+    source_of,
+    touched_cells,
+)
 from retake.video import read_image
 
 if TYPE_CHECKING:
@@ -79,17 +89,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
         raise ConfigError(
             "E230", "sdedit has nothing to paint", 'Give edit.prompt="a red disc", edit.reference=IMAGE, or both.'
         )
-    if params.source == "inversion":
-        for name in ("steps", "overlap"):
-            if getattr(params, name) is not None:
-                raise ConfigError(
-                    "E292",
-                    f"edit.{name} does not apply beside an inversion, which has its own",
-                    f"Set inversion.{name}={getattr(params, name)}, or edit.source=noise.",
-                )
-    steps = beside["inversion"].steps if params.source == "inversion" else params.steps or STEPS
-    if round(params.strength * steps) == 0:
-        raise too_weak(params, steps)
+    check_steps(params, beside["inversion"].steps, STEPS)
     if params.reference and not takes_images(beside["model"]):
         raise ConfigError(
             "E273",
@@ -133,7 +133,7 @@ def edit(
     def stepped(done: int, todo: int) -> None:
         inputs.progress(start - todo + done, start)
         if (todo - done) % KEPT == 0:
-            inputs.keep({"level": np.array(todo - done), "z": z[at : at + CHUNK].numpy()} for at in chunk_starts(z))
+            inputs.keep({"level": np.array(todo - done), **parts_of(at, z=z)} for at in chunk_starts(z))
 
     sample(
         backbone,
@@ -160,11 +160,3 @@ def condition_of(backbone: Backbone, params: Params) -> Any:
     """The condition for one clip. Raises ConfigError E273 for a kind that the model does not take."""
     text = [params.prompt] if params.prompt else None
     return backbone.condition(text, shown(params.reference) if params.reference else None, params.unwanted)
-
-
-def too_weak(params: Params, steps: int) -> ConfigError:
-    return ConfigError(
-        "E291",
-        f"edit.strength={params.strength:g} of {steps} steps makes none: nothing would change",
-        f"Give {1 / steps:.2g} or more, up to 1.",
-    )

@@ -22,7 +22,7 @@ from retake.formats import CHUNK, LatentSeries
 from retake.imaging.signed import to_signed
 from retake.machine.threads import single_threaded
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import begun, cells, chunk_starts, edge, patch
+from retake.methods.canvas import begun, cells, check_strength, chunk_starts, edge, parts_of, patch
 from retake.recomposition.background import Background
 from retake.recomposition.scene import Scene
 from retake.video import resize
@@ -66,12 +66,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     """Raises ConfigError E291 for a strength that makes no step, or a hold above it."""
-    if round(params.strength * params.steps) == 0:
-        raise ConfigError(
-            "E291",
-            f"edit.strength={params.strength:g} of {params.steps} steps makes none: nothing would change",
-            f"Give {1 / params.steps:.2g} or more, up to 1.",
-        )
+    check_strength(params.strength, params.steps)
     if params.hold > params.strength:
         raise ConfigError(
             "E291",
@@ -113,7 +108,7 @@ def edit(
         def stepped(done: int, todo: int, top: int = level) -> None:
             inputs.progress(start - top + done, start)
             if done % KEPT == 0 or done == todo:
-                inputs.keep({"level": np.array(top - done), "z": z[at : at + CHUNK].numpy()} for at in chunk_starts(z))
+                inputs.keep({"level": np.array(top - done), **parts_of(at, z=z)} for at in chunk_starts(z))
 
         if level > stop:
             sample(

@@ -68,7 +68,7 @@ CPU = Size(
             Lesson(0.6, ("world", "clips"), 8, 2, 2),
             Lesson(1.0, ("world", "clips", "clips"), 16, 1),
         ),
-        {"world": 4_000, "clips": 2_000},
+        {"world": 4_000, "clips": 1_000},
         power=0.5,
     ),
     transformer_frames=Course(
@@ -80,7 +80,7 @@ CPU = Size(
             Lesson(0.9, ("plain", "world", "world"), 1, 12, 2),
             Lesson(1.0, ("world",), 1, 12),
         ),
-        {"upright": 1_500, "loose": 3_000, "plain": 750, "world": 1_500},
+        {"upright": 1_500, "loose": 3_000, "plain": 750, "world": 750},
         power=0.5,
     ),
     transformer=Course(

@@ -16,6 +16,7 @@ GROUPS = [
     "model",
     "latents",
     "inversion",
+    "motion_channels",
     "edit",
     "decode",
     "metrics",

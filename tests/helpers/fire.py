@@ -34,7 +34,7 @@ from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.video import encode
 
-NOT_NEEDED = ("depth", "edited_tracks", "latents", "inversion")
+NOT_NEEDED = ("depth", "edited_tracks", "latents", "inversion", "motion_channels")
 STAGES = tuple(name for name in graph.STAGES if name not in NOT_NEEDED)
 
 

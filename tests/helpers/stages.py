@@ -22,7 +22,7 @@ from retake.synthetic import scenes
 from retake.synthetic.world import World
 
 STAGES = tuple(
-    name for name in graph.STAGES if name not in ("depth", "edited_tracks", "latents", "inversion")
+    name for name in graph.STAGES if name not in ("depth", "edited_tracks", "latents", "inversion", "motion_channels")
 )  # not needed here
 CHUNKED = ("frames", "optical_flow", "masks", "region", "tracks", "edit", "decode")
 BALL = f"edit.reference={CODE}/params/dataset/ball.png"

@@ -73,6 +73,7 @@ def sample(
     seed: int = 0,
     source: Source | None = None,
     mask: Mask | None = None,
+    before: Callable[[int, float], None] = lambda level, t: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Latents:
     """Denoise latents z [F, C, h, w] from level `start` to level `stop`, in place; returns z.
@@ -80,7 +81,8 @@ def sample(
     condition: of one clip (B = 1). steps: from pure noise to the clean clip; all of them are made by default.
     windows: how a long clip is cut, one window by default; `batch` of them go through the network at once. eta: 0 is
     deterministic, 1 DDPM's variance, from the noise of `seed`. source, mask: after every step, what the mask leaves
-    out is the source's at that level. progress: (steps done, steps to do).
+    out is the source's at that level. before: (level, its timestep), called before each step; it may change z.
+    progress: (steps done, steps to do).
 
     Memory: the network's for `batch` windows, and z. Results for different batches agree to a convolution's rounding.
     Raises ConfigError E275 for steps that the schedule does not have.
@@ -92,6 +94,7 @@ def sample(
 
     for done, (t, to) in enumerate(pairs[steps - start : steps - stop], 1):
         level = start - done
+        before(level + 1, t)
 
         def step(spans: Sequence[range], t: float = t, to: float = to, level: int = level) -> Tensor:
             x0, eps = predicted(backbone, z, spans, t, condition, guidance)

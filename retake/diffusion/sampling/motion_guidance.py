@@ -19,6 +19,8 @@ from torch.nn import functional as F
 
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.motion_feature import content_removed
+from retake.diffusion.sampling.ddim import Source
+from retake.diffusion.sampling.windows import Latents, Windows
 from retake.diffusion.shared_attention import SharedAttention
 
 
@@ -90,7 +92,8 @@ def steered(
     value = 0.0
     for _ in range(guide.updates):
         z = z.detach().requires_grad_(True)
-        with torch.enable_grad(), shared.used() if shared is not None else nullcontext():
+        used = shared.used() if shared is not None else nullcontext()
+        with torch.enable_grad(), used, backbone.checkpointed():
             features = backbone.features(z, t, condition, [guide.site])[guide.site]
             distance = loss(features, targets, guide.weight)
             (gradient,) = torch.autograd.grad(distance, z)
@@ -98,34 +101,64 @@ def steered(
     return z, value
 
 
-@torch.no_grad()
-def sample(
-    backbone: Backbone,
-    z: Tensor,
-    condition: Condition,
-    targets: Sequence[Target],
-    guide: Guide,
-    *,
-    steps: int,
-    guidance: float,
-    start: int | None = None,
-    progress: Callable[[int, float], None] = lambda step, loss: None,
-) -> Tensor:
-    """Denoise z [1, F, C, h, w] from level `start` (all `steps` by default), steering it. With weight 0 it is sampling
-    as it ever was, to the bit. progress: (step, loss) after each guided step."""
-    pairs = backbone.schedule.step_pairs(steps)
-    pairs = pairs[steps - (steps if start is None else start) :]
-    shared = SharedAttention(backbone, guide.shared) if guide.shared is not None else None
-    plain = z
-    for step, (t, to) in enumerate(pairs, steps - len(pairs)):
-        steers = bool(targets) and guide.steers(step, steps)
-        if shared is not None and any(guide.steers(later, steps) for later in range(step, steps)):
-            with shared.remembered(halves=guidance != 1.0):
-                guess = backbone.predict(plain, t, condition, guidance)
-            plain = backbone.schedule.step(guess.x0, guess.eps, t, to)
-        if steers:
-            z, value = steered(backbone, z, t, condition, targets, guide, shared)
-            progress(step, value)
-        x0, eps = backbone.predict(z, t, condition, guidance)
-        z = backbone.schedule.step(x0, eps, t, to)
-    return z
+class Steering:
+    """Steers a clip of any length, window by window: `before` of ddim.sample.
+
+    targets: of a window's frames. plain: the clip that is not steered, at the level of the step, whose keys and values
+    are shared; asked for guided steps alone. told: (level, loss of all windows) after each guided step.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        z: Latents,
+        condition: Condition,
+        targets: Callable[[range], Sequence[Target]],
+        guide: Guide,
+        *,
+        steps: int,
+        windows: Windows,
+        plain: Source | None = None,
+        told: Callable[[int, float], None] = lambda level, loss: None,
+    ) -> None:
+        self.backbone, self.z, self.condition, self.guide = backbone, z, condition, guide
+        self.steps, self.windows, self.plain, self.told = steps, windows, plain, told
+        self.targets = {span: targets(span) for span in windows.spans}
+
+    def __call__(self, level: int, t: float) -> None:
+        if not self.guide.steers(self.steps - level, self.steps):
+            return
+        total = 0.0
+        for span, targets in self.targets.items():
+            if targets:
+                part = self.z[span.start : span.stop].to(self.backbone.device, torch.float32)[None]
+                part, value = steered(
+                    self.backbone, part, t, self.condition, targets, self.guide, self.shared(level, t, span)
+                )
+                self.z[span.start : span.stop] = part[0]
+                total += value
+        self.told(level, total)
+
+    def shared(self, level: int, t: float, span: range) -> SharedAttention | None:
+        """What the layers read of the clip that is not steered."""
+        if self.guide.shared is None or self.plain is None:
+            return None
+        shared = SharedAttention(self.backbone, self.guide.shared)
+        plain = self.plain(level, span).to(self.backbone.device, torch.float32)[None]
+        with torch.no_grad(), shared.remembered():
+            self.backbone.features(plain, t, self.condition, [self.guide.site])
+        return shared
+
+
+class Unsteered:
+    """The clip as it is sampled without steering, a step ahead of the one that is steered: `at` is a Source of the
+    level that was sampled last. z: latents at level `start`, changed in place."""
+
+    def __init__(self, z: Latents, start: int, step: Callable[[Latents, int], object]) -> None:
+        self.z, self.level, self._step = z, start, step
+
+    def at(self, level: int, frames: range) -> Tensor:
+        while self.level > level:
+            self._step(self.z, self.level)
+            self.level -= 1
+        return self.z[frames.start : frames.stop]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from retake.errors import ConfigError
+from retake.params import as_written
 from retake.track_edits import program as programs
 from retake.track_edits.program import Program
 
@@ -31,15 +29,10 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     @field_validator("edits", mode="before")
     @classmethod
     def written(cls, edits: Any) -> Any:
-        """Hydra takes [{do: move}] for a list, but JSON, whose keys stand in quotes, for text."""
-        if not isinstance(edits, str):
-            return edits
-        if edits.endswith(".json"):
+        """Also as JSON."""
+        if isinstance(edits, str) and edits.endswith(".json"):
             raise ValueError(f"that is a file; give edited_tracks.path={edits}")
-        for reader in (json.loads, ast.literal_eval):
-            with contextlib.suppress(ValueError, SyntaxError):
-                return reader(edits)
-        raise ValueError("not a list of operators; write 'edited_tracks.edits=[{do: move, by: [120, 0]}]', in quotes")
+        return as_written(edits, "edited_tracks.edits=[{do: move, by: [120, 0]}]")
 
 
 def program(params: Params) -> Program:

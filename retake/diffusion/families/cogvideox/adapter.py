@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
+from retake.diffusion.checkpointing import checkpointed
 from retake.diffusion.families.cogvideox import transformer, vae
 from retake.diffusion.families.common import conditioning, image_vae
 from retake.diffusion.families.common.conditioning import joined, prompts, text_states
@@ -199,6 +200,17 @@ class CogVideoX(Backbone):
         wanted = {known.index(name): name for name in names}
         found = transformer.states(network, z, t, text, wanted.keys(), self._places(z))
         return {name: found[block] for block, name in wanted.items()}
+
+    @property
+    def motion_site(self) -> str:
+        return site(self.parts.look("network").config)
+
+    @property
+    def appearance(self) -> str | None:
+        return None
+
+    def checkpointed(self) -> AbstractContextManager[None]:
+        return checkpointed(self.parts.look("network"))
 
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
         return attention.replaced(self.parts.look("network"), replace)

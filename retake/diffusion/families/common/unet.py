@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, times
+from retake.diffusion.checkpointing import checkpointed
 from retake.diffusion.families.common import conditioning, image_vae
 from retake.diffusion.families.common.conditioning import joined, prompts, text_states
 from retake.diffusion.loading.offload import Parts
@@ -130,6 +131,17 @@ class UNet(Backbone):
                 raise features.no_site(name, known)
         found = features.read(network, names, lambda: walk(network, z, times(t, z), condition.positive))
         return {name: value.unflatten(0, z.shape[:2]) for name, value in found.items()}
+
+    @property
+    def motion_site(self) -> str:
+        return site(self.network.config)
+
+    @property
+    def appearance(self) -> str | None:
+        return "up_blocks.*.attentions.*.transformer_blocks.0.attn1"
+
+    def checkpointed(self) -> AbstractContextManager[None]:
+        return checkpointed(self.network)
 
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
         return attention.replaced(self.network, replace)

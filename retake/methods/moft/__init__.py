@@ -1,0 +1,180 @@
+"""MOFT: objects moved by what a video model's own features say of motion, without training.
+
+A few steps of gradient descent on the noisy latents, early on, take the motion feature of each object to that of its
+new motion: a direction, a drag, or what moves in another clip. Source: "Video Diffusion Models are Training-free Motion
+Interpreter and Controller" (Xiao et al., NeurIPS 2024, sec. 4; defaults of its published pipeline at f57184b where the
+paper is silent). Theirs steers clips that are generated; here a clip of one's own is, from its inversion: looks come
+from its keys and values at the same level, and what no object touches is put back at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field, field_validator
+
+from retake.errors import ConfigError
+from retake.formats import CHUNK, InversionSeries, LatentSeries
+from retake.methods import Inputs, Patch
+from retake.methods.canvas import begun, check_steps, chunk_starts, edge, parts_of, patch, source_of
+from retake.methods.moft.targets import MotionTarget, check_targets
+from retake.params import as_written
+
+if TYPE_CHECKING:
+    from retake.diffusion.backbone import Backbone
+
+VERSION = 1
+NEEDS = ("latents", "inversion", "masks", "motion_channels")
+
+STEPS = 50
+KEPT = 8  # denoising steps that a kill costs at most
+OVERLAP = 4
+
+
+class Params(BaseModel, frozen=True, extra="forbid"):
+    """What shall move and how, and how strongly it is steered."""
+
+    name: Literal["moft"] = "moft"
+    targets: tuple[MotionTarget, ...] = Field(
+        (), description="motions of objects: {object: 1, direction: right, speed: 2}, or with drag or reference"
+    )
+    prompt: str = Field("", description="text that describes the edited clip")
+    unwanted: str = Field("", description="text that describes what it should not be")
+    source: Literal["inversion", "noise"] = Field(
+        "inversion",
+        description="what the clip is made of: its inversion, which keeps its looks, or noise, which makes a new one",
+    )
+    strength: float = Field(1.0, gt=0, le=1, description="level of noise to start from; 1: the noisiest")
+    guidance: float = Field(3.0, ge=0, le=50, description="weight of the prompt (classifier-free guidance); 1: none")
+    steps: int | None = Field(
+        None, ge=1, le=1000, description="denoising steps from pure noise on; null: 50, or the inversion's"
+    )
+    overlap: int | None = Field(
+        None, ge=0, le=512, description="latent frames that windows of a long clip share; null: 4, or the inversion's"
+    )
+    first: float = Field(0.12, ge=0, le=1, description="share of the steps after which motion is steered")
+    last: float = Field(0.48, ge=0, le=1, description="share of the steps until which motion is steered")
+    updates: int = Field(2, ge=1, le=50, description="steps of gradient descent in each of them")
+    rate: float = Field(0.5, ge=0, description="of gradient descent")
+    weight: float = Field(6.0, ge=0, description="of the distance between motion features; 0: nothing is steered")
+    share: float = Field(0.04, gt=0, le=1, description="share of the channels that are compared, of each axis")
+    clip_frames: int | None = Field(
+        None, ge=0, description="frames from the first on that change inside the objects' areas alone; null: all"
+    )
+    shared: bool = Field(
+        True, description="take keys and values, which hold looks, from the clip that is not steered, where a model can"
+    )
+    mask: bool = Field(True, description="paint where objects are and shall be only; false: the whole frame")
+    margin: int = Field(
+        1, ge=0, le=64, description="latent cells around these places that are painted, and then hidden"
+    )
+    grow: float = Field(2.0, ge=-50, le=50, description="how far the edge is moved outwards, working pixels")
+    feather: float = Field(3.0, ge=0.5, le=100, description="width of the soft edge, working pixels")
+    seed: int = Field(0, ge=0, description="of the noise")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def written(cls, targets: Any) -> Any:
+        """Also as JSON."""
+        return as_written(targets, "edit.targets=[{object: 1, direction: right}]")
+
+
+def needs(params: Params) -> tuple[str, ...]:
+    """No inversion where noise is added."""
+    return tuple(name for name in NEEDS if name != "inversion" or params.source == "inversion")
+
+
+def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
+    """Raises ConfigError E230 (no target), E249 (one that makes no sense), E291 (a strength that makes no step), E292
+    (steps or overlap beside an inversion, which has its own)."""
+    if not params.targets:
+        raise ConfigError(
+            "E230",
+            "moft has nothing to move",
+            "Say what goes where: 'edit.targets=[{object: 1, direction: right, speed: 2}]'",
+        )
+    check_targets(params.targets)
+    check_steps(params, beside["inversion"].steps, STEPS)
+
+
+def edit(
+    latents: LatentSeries,
+    backbone: Backbone,
+    priors: Mapping[str, Any],
+    inputs: Inputs,
+    params: Params,
+    rng: np.random.Generator,
+) -> Iterator[Patch]:
+    """One Patch a chunk of 16 frames. Every few steps the clip's latents are kept, and a killed edit goes on from
+    these. Raises ConfigError E248 for an object that no mask holds, E249 for a reference without motion, and what the
+    network raises."""
+    from retake.diffusion.sampling.chunked_vae import decoded
+    from retake.diffusion.sampling.ddim import sample
+    from retake.diffusion.sampling.motion_guidance import Guide, Steering, Unsteered
+    from retake.diffusion.sampling.windows import Reel, Windows
+    from retake.methods.moft.aims import Aims
+
+    inversion: InversionSeries | None = priors.get("inversion")
+    steps = inversion.steps if inversion else params.steps or STEPS
+    overlap = inversion.meta["overlap"] if inversion else OVERLAP if params.overlap is None else params.overlap
+    start = round(params.strength * steps)
+    shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
+    source = source_of(latents, inversion, backbone, steps, params.seed)
+    windows = Windows.of(backbone, shape[0], overlap)
+    aims = Aims(params.targets, backbone, latents, priors, inputs, params.share, windows)
+    condition = backbone.condition([params.prompt], None, params.unwanted)
+    sampling: dict[str, Any] = {
+        "steps": steps,
+        "guidance": params.guidance,
+        "windows": windows,
+        "batch": inputs.batch,
+        "source": source,
+        "mask": aims.free(params, inputs.scratch) if params.mask else None,
+    }
+    z = Reel(inputs.scratch / "z.latents", shape)
+    level, plain = begun(z, inputs, source, start), source
+    kept, unsteered = {"z": z}, None
+    if params.shared and backbone.appearance and not inversion:
+        kept["plain"] = Reel(inputs.scratch / "plain.latents", shape)
+        unsteered = Unsteered(
+            kept["plain"],
+            begun(kept["plain"], inputs, source, start, "plain"),
+            lambda z, level: sample(backbone, z, condition, start=level, stop=level - 1, **sampling),
+        )
+        plain = unsteered.at
+    guide = Guide(
+        priors["motion_channels"].meta["site"],
+        params.first,
+        params.last,
+        params.updates,
+        params.rate,
+        params.weight,
+        params.clip_frames,
+        backbone.appearance if params.shared else None,
+    )
+    steering = Steering(
+        backbone,
+        z,
+        condition,
+        aims.targets,
+        guide,
+        steps=steps,
+        windows=windows,
+        plain=plain,
+    )
+
+    def stepped(done: int, todo: int, top: int = level) -> None:
+        inputs.progress(start - top + done, start)
+        if done % KEPT == 0:
+            levels = {"level": np.array(top - done)}
+            levels |= {"plain level": np.array(unsteered.level)} if unsteered else {}
+            inputs.keep({**levels, **parts_of(at, **kept)} for at in chunk_starts(z))
+
+    sample(backbone, z, condition, start=level, before=steering, progress=stepped, **sampling)
+    frames = inputs.frames
+    for index, pixels in enumerate(decoded(backbone, z, len(frames), inputs.first_chunk), inputs.first_chunk):
+        span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
+        alpha = [edge(aims.area(t), params) for t in span] if params.mask else None
+        yield patch(pixels, (frames.width, frames.height), alpha)

@@ -1,0 +1,132 @@
+"""The targets of an edit on the latent grid, window by window."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+
+from retake.diffusion.motion_channels import Channels
+from retake.formats import LatentSeries, MotionChannelsFile
+from retake.methods import Inputs
+from retake.methods.canvas import Soft, cells, edge
+from retake.methods.moft import reference
+from retake.methods.moft.targets import MotionTarget, Object, curves, halves, objects_of, path_of
+from retake.video import resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retake.diffusion.backbone import Backbone
+    from retake.diffusion.sampling.ddim import Mask
+    from retake.diffusion.sampling.motion_guidance import Target
+    from retake.diffusion.sampling.windows import Windows
+
+
+class Aims:
+    """What each object's motion feature shall be, and where. Areas wait in scratch files, a byte a pixel."""
+
+    def __init__(
+        self,
+        targets: Sequence[MotionTarget],
+        backbone: Backbone,
+        latents: LatentSeries,
+        priors: Mapping[str, Any],
+        inputs: Inputs,
+        share: float,
+        windows: Windows,
+    ) -> None:
+        frames, masks = inputs.frames, priors["masks"]
+        self.latents, self.size, self.count = latents, (frames.width, frames.height), len(frames)
+        self.share, self.site = share, priors["motion_channels"].meta["site"]
+        self.backbone, self.channels = backbone, channels_of(priors["motion_channels"])
+        clip = frames.meta["source_width"], frames.meta["source_height"]
+        scale = frames.width / clip[0], frames.height / clip[1]
+        self.objects = list(zip(targets, objects_of(targets, masks), strict=True))
+        self.shown = {
+            n: reference.Shown(target, latents, len(frames), inputs.scratch / f"reference-{n}.npy")
+            for n, target in enumerate(targets)
+            if target.reference
+        }
+        self.paths = [
+            self.shown[n].path(self.size) if n in self.shown else path_of(target, len(frames), scale, one.radius)
+            for n, (target, one) in enumerate(self.objects)
+        ]
+        shape = len(self.objects), len(frames), frames.height, frames.width
+        self.areas = open_memmap(inputs.scratch / "areas.npy", "w+", bool, shape)
+        for span in windows.spans:
+            times = self.frames_of(span)
+            for n, (_, one) in enumerate(self.objects):
+                self.areas[n, times.start : times.stop] |= one.area(times, self.paths[n])
+
+    def frames_of(self, span: range) -> range:
+        """Frames of the clip that latent frames hold."""
+        time = self.latents.meta["time"]
+        first = time * (span.start - 1) + 1 if span.start else 0
+        return range(first, min(time * (span.stop - 1) + 1, self.count))
+
+    def area(self, t: int) -> np.ndarray:
+        """Where anything that is steered is or shall be in the windows of frame t, bool [H, W]."""
+        return np.asarray(self.areas[:, t].any(0))
+
+    def free(self, soft: Soft, scratch: Path) -> Mask:
+        """Latent cells that may change: all that the soft edge touches, and `margin` around them."""
+        import torch
+
+        margin = soft.margin  # type: ignore[attr-defined]
+
+        def touched(t: int) -> np.ndarray:
+            return np.where(edge(self.area(t), soft) > 0, 255, 0).astype(np.uint8)
+
+        def grown(coverage: Tensor) -> Tensor:
+            return torch.nn.functional.max_pool2d((coverage > 0).float(), 2 * margin + 1, 1, margin)
+
+        return cells(self.latents, self.count, touched, grown, scratch / "free.latents")
+
+    def targets(self, span: range) -> list[Target]:
+        """Of the latent frames of a window."""
+        from retake.diffusion.sampling.motion_guidance import Target
+
+        found = []
+        for n, (_, one) in enumerate(self.objects):
+            mask = self.cells_of(one.area(self.frames_of(span), self.paths[n]))
+            if mask.max() <= 0:
+                continue
+            parts = {"": mask} | {way: half for way, half in halves(mask).items() if half.any()}
+            for way, (some, curve) in self.wanted(n, span, one).items():
+                whole = self.tensor(parts[way]).expand(len(span), -1, -1)
+                found.append(Target(whole, some, curve))
+        return found
+
+    def wanted(self, n: int, span: range, one: Object) -> dict[str, tuple[Tensor, Tensor]]:
+        """Channels and curve of a target, by the part of its area."""
+        if n in self.shown:
+            some = self.channels.of(("horizontal", "vertical"), self.share)
+            return {"": (some, self.shown[n].curve(self.backbone, self.site, span)[:, some])}
+        last = [min(self.latents.meta["time"] * k, self.count - 1) for k in span]
+        grid = np.array([self.latents.meta["pixels"][1], self.latents.meta["pixels"][0]]) / self.size
+        path = self.paths[n][last] * [*grid, 1.0]
+        return curves(self.channels, path, self.share, one.radius * float(grid.mean()))
+
+    def cells_of(self, area: np.ndarray) -> np.ndarray:
+        """Coverage 0..1 of the latent grid, float32 [h, w]."""
+        height, width = self.latents.meta["pixels"]
+        pixels = resize(np.uint8(255) * area, (width, height)).astype(np.float32) / 255
+        space = self.latents.meta["space"]
+        return pixels.reshape(height // space, space, width // space, space).mean((1, 3))
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def channels_of(file: MotionChannelsFile) -> Channels:
+    """Channels as the stage found them."""
+    import torch
+
+    found = file.tensors()
+    return Channels(**{kind: {of: torch.from_numpy(a) for of, a in by.items()} for kind, by in found.items()})

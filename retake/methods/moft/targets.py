@@ -1,0 +1,203 @@
+"""What shall move, and how: an object's new path, where it may be on the way, and the motion feature that says so.
+
+Paths are places relative to the first frame, (x, y, scale) frame by frame. An object's area is where it was and where
+it shall be, the same on all frames of a window (MOFT, Xiao et al., NeurIPS 2024, sec. 4.2: a fixed region).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, Field
+
+from retake.errors import ConfigError
+from retake.formats import MaskSeries
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from retake.diffusion.motion_channels import Channels
+
+WAYS = {
+    "right": (1, 0),
+    "down right": (1, 1),
+    "down": (0, 1),
+    "down left": (-1, 1),
+    "left": (-1, 0),
+    "up left": (-1, -1),
+    "up": (0, -1),
+    "up right": (1, -1),
+    "rest": (0, 0),
+    "grow": (0, 0),
+    "shrink": (0, 0),
+}
+SMALLEST = 0.2  # of its first size: no object shrinks further
+
+
+class MotionTarget(BaseModel, frozen=True, extra="forbid"):
+    """The motion of one object: a direction, a drag along places, or that of another clip."""
+
+    object: int = Field(
+        1, ge=0, le=255, description="id of an object of the masks; 0: what is no object, as if the camera moved"
+    )
+    direction: (
+        Literal[
+            "right",
+            "down right",
+            "down",
+            "down left",
+            "left",
+            "up left",
+            "up",
+            "up right",
+            "rest",
+            "grow",
+            "shrink",
+        ]
+        | None
+    ) = Field(None, description="where its content goes on the screen")
+    speed: float = Field(
+        2.0, gt=0, le=1000, description="of a direction: pixels of the clip a frame, as far as the model follows"
+    )
+    drag: tuple[tuple[float, float], ...] = Field(
+        (), description="places (x, y) in pixels of the clip: a point of the object, and where it shall be later"
+    )
+    reference: str | None = Field(
+        None, description="a clip that moves as the object shall", json_schema_extra={"file": ""}
+    )
+    reference_mask: str | None = Field(
+        None,
+        description="masks of what moves in the reference, as masks.path takes them; null: the whole picture",
+        json_schema_extra={"file": ""},
+    )
+
+
+def check_targets(targets: Sequence[MotionTarget]) -> None:
+    """Raises ConfigError E249 for a target that has not one motion, or half of one."""
+    for n, target in enumerate(targets):
+        given = [name for name in ("direction", "drag", "reference") if getattr(target, name)]
+        wrong, hint = "", f"Give edit.targets.{n} one of direction, drag and reference."
+        if len(given) != 1:
+            wrong = f"has {' and '.join(given) or 'none'} of direction, drag and reference"
+        elif len(target.drag) == 1:
+            wrong, hint = "has a drag of one place", "A drag goes from one place to another: give two or more."
+        elif target.reference_mask and not target.reference:
+            wrong, hint = "has a reference_mask without a reference", "Add reference: CLIP."
+        if wrong:
+            raise ConfigError("E249", f"edit.targets.{n} {wrong}", hint)
+
+
+def path_of(target: MotionTarget, count: int, scale: tuple[float, float], radius: float) -> np.ndarray:
+    """(x, y, scale) float64 [count, 3] of a direction or a drag: working pixels from the first place, and size against
+    the first. scale: working pixels a pixel of the clip; radius: of the object, working pixels."""
+    path = np.zeros((count, 3))
+    path[:, 2] = 1
+    if target.drag:
+        places = (np.array(target.drag) - target.drag[0]) * scale
+        at = np.linspace(0, len(places) - 1, count)
+        for axis in (0, 1):
+            path[:, axis] = np.interp(at, np.arange(len(places)), places[:, axis])
+        return path
+    assert target.direction is not None
+    x, y = WAYS[target.direction]
+    far = target.speed * np.arange(count)
+    path[:, 0], path[:, 1] = (
+        far * way / max(math.hypot(x, y), 1) * one for way, one in zip((x, y), scale, strict=True)
+    )
+    if target.direction in ("grow", "shrink"):
+        sign = 1 if target.direction == "grow" else -1
+        path[:, 2] = np.maximum(1 + sign * far * scale[0] / max(radius, 1.0), SMALLEST)
+    return path
+
+
+class Object:
+    """An object in its masks: where it is on each frame, and where it would be along a path."""
+
+    def __init__(self, masks: MaskSeries, identity: int) -> None:
+        self.masks, self.identity = masks, identity
+        self.first, self.mask = 0, np.ones((masks.height, masks.width), bool)
+        if identity:
+            seen = (t for t in range(len(masks)) if masks.object(t, identity).any())
+            self.first = next(seen, 0)
+            self.mask = masks.object(self.first, identity)
+
+    @property
+    def radius(self) -> float:
+        """Of a disc as large."""
+        return math.sqrt(max(float(self.mask.sum()), 1.0) / math.pi)
+
+    def area(self, frames: range, path: np.ndarray) -> np.ndarray:
+        """Where it is or shall be on some of these frames, bool [H, W]; of what is no object, where never an object
+        is."""
+        if not self.identity:
+            return ~np.logical_or.reduce([self.masks[t] for t in frames])
+        found = np.logical_or.reduce([self.masks.object(t, self.identity) for t in frames])
+        for x, y, scale in np.unique(path[frames.start : frames.stop], axis=0):
+            found |= self.placed(x, y, scale)
+        return found
+
+    def placed(self, x: float, y: float, scale: float) -> np.ndarray:
+        """Its first mask, moved and scaled about its middle."""
+        if not self.mask.any():
+            return self.mask
+        rows, columns = np.nonzero(self.mask)
+        middle = columns.mean(), rows.mean()
+        affine = np.array([[scale, 0, x + (1 - scale) * middle[0]], [0, scale, y + (1 - scale) * middle[1]]])
+        size = self.mask.shape[1], self.mask.shape[0]
+        return cv2.warpAffine(self.mask.astype(np.uint8), affine, size, flags=cv2.INTER_NEAREST) > 0
+
+
+def objects_of(targets: Sequence[MotionTarget], masks: MaskSeries) -> list[Object]:
+    """The object of each target. Raises ConfigError E248 for an id that no mask holds, or a mask that is empty."""
+    known = ", ".join(str(identity) for identity in masks.ids)
+    for target in targets:
+        if target.object and target.object not in masks.ids:
+            raise ConfigError(
+                "E248",
+                f"edit.targets: there is no object {target.object} in the masks, which hold {known}",
+                f"Give object: {masks.ids[0]}, or 0 for what is no object.",
+            )
+    found = [Object(masks, target.object) for target in targets]
+    for one in found:
+        if not one.mask.any():
+            raise ConfigError(
+                "E248",
+                f"edit.targets: object {one.identity} is never seen in the masks",
+                "Look at them: --until masks. masks.box or a correction finds it.",
+            )
+    return found
+
+
+def halves(mask: np.ndarray) -> dict[str, np.ndarray]:
+    """The left, right, upper and lower half of a mask [h, w], cut at its middle: they part as it grows."""
+    rows, columns = np.nonzero(mask)
+    y, x = np.arange(mask.shape[0])[:, None], np.arange(mask.shape[1])[None]
+    middle_x, middle_y = columns.mean(), rows.mean()
+    sides = {"left": x <= middle_x, "right": x >= middle_x, "up": y <= middle_y, "down": y >= middle_y}
+    return {way: mask * side for way, side in sides.items()}
+
+
+def curves(channels: Channels, path: np.ndarray, share: float, radius: float) -> dict[str, tuple[Tensor, Tensor]]:
+    """(channels int64 [K], motion feature float32 [f, K]) of an object that goes along path [f, 3], by the part of it:
+    "" is all of it, others are of `halves`. All lengths in pixels of the model's frame. An axis along which nothing
+    goes, while something goes along the other, is left alone."""
+    import torch
+
+    if np.ptp(path[:, 2]) > 0:
+        made = {}
+        for way, half in HALVES.items():
+            gone = np.outer(path[:, 2] - 1, np.array(half) * radius)
+            some = channels.of(["horizontal" if half[0] else "vertical"], share)
+            made[way] = some, channels.curve(torch.from_numpy(gone).float())[:, some]
+        return made
+    goes = np.ptp(path[:, :2], axis=0) > 0
+    axes = [axis for axis, moves in zip(("horizontal", "vertical"), goes, strict=True) if moves or not goes.any()]
+    some = channels.of(axes, share)
+    return {"": (some, channels.curve(torch.from_numpy(path[:, :2]).float())[:, some])}
+
+
+HALVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
