@@ -32,6 +32,7 @@ from tasks import (
     edit,
     edited_tracks,
     frames,
+    interpretation,
     inversion,
     latents,
     masks,
@@ -109,6 +110,21 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report", repo
     if report and until in ("report", *PRIORS):
         shown = {"result": made["decode"]} if "decode" in made else {}
         made["report"] = run(STAGES["report"], p.report, frames=made["frames"], **shown, **priors)
+    return made
+
+
+def interpretation_graph(run: Runner, clip: Clip, p: Settings, asked: interpretation.Params) -> dict[str, Any]:
+    """What moves as a point of the clip does, by the features of the group `model`; returns what each stage made.
+
+    Raises what stages raise, and MachineError E302 before any work when the model's weights are not here.
+    """
+    p.frames.selection()
+    run.require(list(weights_of(p.model).values()))
+    made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip.expected(p.frames.sha256))}
+    check(p, made["frames"], {"latents"})
+    made["latents"] = run(STAGES["latents"], **modelled(p.latents, latents.of_latents(p.model)), frames=made["frames"])
+    made["motion_channels"] = run(STAGES["motion_channels"], **modelled(p.motion_channels, p.model))
+    made["interpretation"] = run(interpretation.stage_interpretation, **modelled(asked, p.model), **made)
     return made
 
 

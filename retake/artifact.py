@@ -107,6 +107,11 @@ class MotionChannels(Artifact):
     step (pixels of the model's frame, of the panning clips), scenes."""
 
 
+class Interpretation(Artifact):
+    """What moves as a point does, by a model's features of motion. meta: site, point (pixels of the clip), frame,
+    frames (of the maps), channels, moves (size of the point's motion feature)."""
+
+
 class Edited(Artifact):
     """The edited region at working size, with its opacity, cropped to where it is."""
 

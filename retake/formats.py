@@ -25,7 +25,12 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              File number = group * chunks + chunk
     motionchannels
              one file channels.safetensors, not a time series: by axis `ranked horizontal` int64 [C], `loadings
-             horizontal` float64 [C]; by way `slope left` float32 [C]
+             horizontal` float64 [C]; by way `slope left` float32 [C], `curve left` float32 [scenes,f,C], and in
+             the plane of two principal components `raw left`, `removed left` float32 [scenes,N,2]
+    interpretation
+             one file maps.safetensors: cosine similarity with a point, of features as they are (`raw`), without content
+             (`removed`), of the channels of motion (`channels`): `raw each` float32 [f,h,w], `raw all` [h,w]; `trend`
+             float32 [f,C], the point's own feature
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
     result   code values of the source's coding (meta.coding) at its size, uint8, or uint16 of more than 8 bits:
              y [n,H,W] · u, v [n,h,w], or rgb [n,H,W,3]; a [n,H,W] where the source has alpha
@@ -58,6 +63,7 @@ VERSION = {
     "latents": 1,
     "inversion": 1,
     "motionchannels": 1,
+    "interpretation": 1,
     "edited": 1,
     "result": 2,
     "metrics": 1,
@@ -324,7 +330,8 @@ class EditedSeries(Series):
 
 
 class MotionChannelsFile:
-    """`tensors()` of the one file, by kind ("ranked", "loadings", "slope") and then by axis or way."""
+    """`tensors()` of the one file, by kind ("ranked", "loadings", "slope", "curve", "raw", "removed") and then by axis
+    or way."""
 
     def __init__(self, store: Store, artifact: Artifact) -> None:
         self.store, self.artifact, self.meta = store, artifact, artifact.meta

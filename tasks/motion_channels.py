@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from retake.artifact import MotionChannels
 from retake.diffusion.model import Modelled
+from retake.formats import pack
 from retake.imaging.signed import to_signed
 from retake.stage import Work, stage
 from tasks.pool import backbone_of
@@ -30,14 +31,13 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 @stage("motion_channels", version=1, makes="motionchannels", backends=("opencv-python-headless",))
 def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
-    """Four ways times `scenes` clips of the model's own length and size. Raises ConfigError E274 for a site that the
-    model has not."""
+    """`scenes` clips of the model's own length and size that pan each way, and as many that rest. Raises ConfigError
+    E274 for a site that the model has not."""
     import torch
 
     from retake.diffusion import motion_channels
     from retake.diffusion.sampling.motion_reading import read
-    from retake.formats import pack
-    from retake.synthetic.panning import panning
+    from retake.synthetic.panning import WAYS, panning
 
     settings = params.settings
     assert isinstance(settings, Params)
@@ -46,21 +46,22 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     frames, size = backbone.frames, max(backbone.height, backbone.width)
     step = settings.step * backbone.width
     found: dict[tuple[str, int], torch.Tensor] = {}
-    total = len(motion_channels.WAYS) * settings.scenes
     for scene in range(settings.scenes):
-        for way in motion_channels.WAYS:
+        for way in WAYS:
             rgb = panning(way, scene, size, frames, step)[:, : backbone.height, : backbone.width]
             pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))
             with torch.no_grad():
                 z = backbone.encode(pixels[None].to(backbone.device))[0]
             found[way, scene] = read(backbone, z, site, settings.level).cpu()
-            work.progress(len(found), total)
+            work.progress(len(found), len(WAYS) * settings.scenes)
     shifts = step * torch.arange(0, frames, backbone.time).float()
     channels = motion_channels.find(found, shifts)
-    tensors = {
-        f"{kind} {name}": value.numpy()
-        for kind in ("ranked", "loadings", "slope")
-        for name, value in getattr(channels, kind).items()
+    shown = {
+        **vars(channels),
+        "curve": motion_channels.curves(found),
+        "raw": motion_channels.scatter(found, removed=False),
+        "removed": motion_channels.scatter(found, removed=True),
     }
+    tensors = {f"{kind} {name}": value.numpy() for kind, by in shown.items() for name, value in by.items()}
     work.add("channels.safetensors", pack(tensors))
     return work.finish(site=site, channels=len(channels.slope["left"]), step=step, scenes=settings.scenes)  # type: ignore[return-value]

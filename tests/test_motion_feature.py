@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from retake.diffusion.motion_feature import content_removed, pooled
+from retake.diffusion.motion_feature import content_removed, pooled, similarity
 
 
 def features(*shape: int) -> torch.Tensor:
@@ -33,3 +33,15 @@ def test_pooling_is_the_mean_over_the_mask():
     found = pooled(x, inside)
     assert torch.allclose(found[0, 0], x[0, 0, :, 1, 1:3].mean(-1))
     assert found[0, 1].abs().max() == 0  # a frame that the mask does not cover
+
+
+def test_what_moves_alike_is_alike():
+    ramp = torch.linspace(-1, 1, 5, dtype=torch.float64)[:, None]
+    x = torch.zeros(5, 2, 3, 4, dtype=torch.float64)
+    x[:, 0, :, 0], x[:, 0, :, 1], x[:, 1, :, 2] = ramp, -ramp, ramp  # alike, opposite, another channel; none
+    together = similarity(x, (1, 0), together=True)
+    assert torch.allclose(together, torch.tensor([1.0, -1.0, 0.0, 0.0]).expand(3, 4), atol=1e-6)
+    each = similarity(x, (1, 0), together=False)
+    assert each.shape == (5, 3, 4)
+    assert torch.allclose(each[0], together, atol=1e-6)
+    assert torch.allclose(each[4, :, 0], torch.tensor(-1.0))  # at the end it is where the point never was at first

@@ -145,6 +145,35 @@ def metrics(
 
 
 @app.command()
+def interpret(
+    clip: Clip,
+    overrides: Overrides = None,
+    point: Annotated[
+        str | None, typer.Option(help="A place x,y in pixels of the clip; the middle, if none is given.")
+    ] = None,
+    frame: Annotated[int, typer.Option(min=0, help="Number of the selected frame in which that place is.")] = 0,
+    as_json: Json = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Show what moves as a point of a clip does, by a diffusion model's features. Example: retake interpret dog.mp4
+    --point 320,240 model=animatediff"""
+    from flows.editing import interpret as room
+    from flows.places import open_store
+    from flows.runners import Local
+    from flows.terminal.arguments import place
+    from flows.terminal.console import Console
+
+    check_clip(clip)
+    _, rest = split_runner(list(overrides or []))
+    console = Console(as_json, verbose)
+    runner = Local(open_store(), console, console.outcome)
+    done = room.interpret(clip, rest, point=place(point), frame=frame, runner=runner)
+    console.end()
+    answer(as_json, done.as_json(), (), done.outputs)
+
+
+@app.command()
 def frame(
     clip: Clip,
     number: Annotated[int, typer.Argument(min=0, help="Number of the selected frame, counted from 0.")],

@@ -26,6 +26,19 @@ def with_box(overrides: list[str] | None, box: str | None) -> list[str]:
     return [*rest, f"masks.box=[{','.join(f'{corner:g}' for corner in corners)}]"]
 
 
+def place(text: str | None) -> tuple[float, float] | None:
+    """`x,y` as numbers. Raises ConfigError E221."""
+    if text is None:
+        return None
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ConfigError("E221", f"not a point: {text!r}", "Write --point x,y in pixels.")
+    return x, y
+
+
 def check_clip(clip: str) -> None:
     """Raises ConfigError E201 when a setting stands where the clip belongs."""
     if "=" in clip and not Path(clip).exists():

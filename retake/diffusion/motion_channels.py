@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from retake.diffusion.motion_feature import content_removed
@@ -29,6 +31,12 @@ class Channels:
     ranked: Mapping[str, Tensor]
     loadings: Mapping[str, Tensor]
     slope: Mapping[str, Tensor]
+
+    @staticmethod
+    def from_arrays(found: Mapping[str, Mapping[str, NDArray[Any]]]) -> Channels:
+        """Of what the stage motion_channels has stored (formats.py)."""
+        kinds = ("ranked", "loadings", "slope")
+        return Channels(**{kind: {of: torch.from_numpy(a) for of, a in found[kind].items()} for kind in kinds})
 
     def of(self, axes: Sequence[str], share: float) -> Tensor:
         """Channels int64 [K] for axes, ascending: `share` of all for each of them, one at least."""
@@ -50,18 +58,37 @@ class Channels:
 def find(features: Mapping[tuple[str, int], Tensor], shifts: Tensor) -> Channels:
     """Channels from features [F, C, h, w] of panning clips by (way, scene): each way of AXES, every scene alike.
     shifts: float32 [F], how far the content has gone on each of the frames, in pixels of the model's frame."""
-    moving = {key: content_removed(value[None].float())[0] for key, value in features.items()}
-    off = shifts - shifts.mean()
-    slope: dict[str, Tensor] = {}
-    for way in WAYS:
-        of = [middle(value).flatten(2).mean(-1) for (found, _), value in moving.items() if found == way]
-        slope[way] = (off[:, None] * torch.stack(of).mean(0)).sum(0) / off.square().sum()
+    off, shown = shifts - shifts.mean(), curves(features)
+    slope = {way: (off[:, None] * shown[way].mean(0)).sum(0) / off.square().sum() for way in WAYS}
     ranked, loadings = {}, {}
     for axis, ways in AXES.items():
-        samples = [middle(value)[0].flatten(1).T for (way, _), value in moving.items() if way in ways]
-        loadings[axis] = first_component(torch.cat(samples))
+        of = [content_removed(value[None].float())[0] for (way, _), value in features.items() if way in ways]
+        loadings[axis] = first_component(torch.cat([middle(value)[0].flatten(1).T for value in of]))
         ranked[axis] = loadings[axis].abs().argsort(descending=True, stable=True)
     return Channels(ranked, loadings, slope)
+
+
+def curves(features: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
+    """The motion feature over time, float32 [scenes, F, C] by way: means over the middle of the picture."""
+    found: dict[str, list[Tensor]] = {}
+    for (way, _), value in features.items():
+        found.setdefault(way, []).append(middle(content_removed(value[None].float())[0]).flatten(2).mean(-1))
+    return {way: torch.stack(of) for way, of in found.items()}
+
+
+def scatter(features: Mapping[tuple[str, int], Tensor], removed: bool) -> dict[str, Tensor]:
+    """Cells of the first frames in the plane of their first two principal components, float32 [scenes, N, 2] by way,
+    with the content that all frames share taken off or left in (the paper's figure 3)."""
+    cells = {
+        key: middle(content_removed(value[None].float())[0] if removed else value.float())[0].flatten(1).T
+        for key, value in features.items()
+    }
+    samples = torch.cat(list(cells.values())).double()
+    _, _, v = torch.linalg.svd(samples - samples.mean(0), full_matrices=False)
+    found: dict[str, list[Tensor]] = {}
+    for (way, _), value in cells.items():
+        found.setdefault(way, []).append((value.double() @ v[:2].T).float())
+    return {way: torch.stack(of) for way, of in found.items()}
 
 
 def middle(features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ edit_page.py        the page of one edit around one proxy video (page.html, page
 metric_rows.py      its table of metrics
 notes.py            notes on results, by weight
 gallery_page.py     many edits to filter and sort (gallery.html, gallery.css, gallery.js)
+interpretation_page.py  what moves as a point does, with charts.py
 evaluation_page.py  the table of an evaluation, with the intervals of intervals.py
 """
 

@@ -62,7 +62,7 @@ CPU = Size(
         power=0.7,
     ),
     motion=Course(
-        Plan(3_600, 1e-3, muon=0.01, cooldown=0.8),
+        Plan(2_200, 1e-3, muon=0.01, cooldown=0.8),
         (
             Lesson(0.3, ("world", "clips"), 4, 4, 3),
             Lesson(0.6, ("world", "clips"), 8, 2, 2),
@@ -72,7 +72,7 @@ CPU = Size(
         power=0.5,
     ),
     transformer_frames=Course(
-        Plan(5_400, 1e-3, muon=0.02, cooldown=0.8),
+        Plan(3_600, 1e-3, muon=0.02, cooldown=0.8),
         (
             Lesson(0.12, ("upright",), 1, 12, 5),
             Lesson(0.5, ("loose",), 1, 12, 5),

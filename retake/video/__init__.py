@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import decode, decode_codes, local_file, probe, read_image, selection_end
     from .info import EncodeInfo, Limits, Selection, VideoInfo
-    from .pixels import resize, write_png
+    from .pixels import png, resize, write_png
     from .process import shutdown
     from .writer import encode, set_comment
 
@@ -31,6 +31,7 @@ __all__ = [
     "decode_codes",
     "encode",
     "local_file",
+    "png",
     "probe",
     "read_image",
     "resize",
@@ -43,7 +44,7 @@ __all__ = [
 _MODULES = {
     "client": ("decode", "decode_codes", "local_file", "probe", "read_image", "selection_end"),
     "info": ("EncodeInfo", "Limits", "Selection", "VideoInfo"),
-    "pixels": ("resize", "write_png"),
+    "pixels": ("png", "resize", "write_png"),
     "process": ("shutdown",),
     "writer": ("encode", "set_comment"),
 }

@@ -35,9 +35,18 @@ def resize(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write uint8 [H, W] (gray), [H, W, 3] (RGB) or [H, W, 4] (RGBA) as a PNG, whole or not at all.
 
-    Equal pixels give equal bytes. Raises ValueError for another shape or dtype, MachineError E503 when
-    the disk is full, E502 when the file cannot be written for another reason.
+    Raises what `png` raises, MachineError E503 when the disk is full, E502 when the file cannot be written for another
+    reason.
     """
+    data, target = png(image), Path(path)
+    with explain_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(target, data)
+
+
+def png(image: np.ndarray) -> bytes:
+    """The PNG of uint8 [H, W] (gray), [H, W, 3] (RGB) or [H, W, 4] (RGBA). Equal pixels give equal bytes. Raises
+    ValueError for another shape or dtype."""
     import cv2
 
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -48,7 +57,4 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     ok, data = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not ok:
         raise ValueError(f"OpenCV cannot write a PNG of {image.shape}")
-    target = Path(path)
-    with explain_write_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(target, data.tobytes())
+    return data.tobytes()

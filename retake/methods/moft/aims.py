@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from retake.diffusion.motion_channels import Channels
-from retake.formats import LatentSeries, MotionChannelsFile
+from retake.formats import LatentSeries
 from retake.methods import Inputs
 from retake.methods.canvas import Soft, cells, edge
 from retake.methods.moft import reference
@@ -42,7 +42,7 @@ class Aims:
         frames, masks = inputs.frames, priors["masks"]
         self.latents, self.size, self.count = latents, (frames.width, frames.height), len(frames)
         self.share, self.site = share, priors["motion_channels"].meta["site"]
-        self.backbone, self.channels = backbone, channels_of(priors["motion_channels"])
+        self.backbone, self.channels = backbone, Channels.from_arrays(priors["motion_channels"].tensors())
         clip = frames.meta["source_width"], frames.meta["source_height"]
         scale = frames.width / clip[0], frames.height / clip[1]
         self.objects = list(zip(targets, objects_of(targets, masks), strict=True))
@@ -122,11 +122,3 @@ class Aims:
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
-
-def channels_of(file: MotionChannelsFile) -> Channels:
-    """Channels as the stage found them."""
-    import torch
-
-    found = file.tensors()
-    return Channels(**{kind: {of: torch.from_numpy(a) for of, a in by.items()} for kind, by in found.items()})
