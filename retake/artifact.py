@@ -109,7 +109,7 @@ class MotionChannels(Artifact):
 
 class Interpretation(Artifact):
     """What moves as a point does, by a model's features of motion. meta: site, point (pixels of the clip), frame,
-    frames (of the maps), channels, moves (size of the point's motion feature)."""
+    times (frames of the maps), channels, moves (size of the point's motion feature)."""
 
 
 class Edited(Artifact):

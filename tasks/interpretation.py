@@ -66,7 +66,7 @@ def stage_interpretation(
         point=[x * frames.meta["source_width"], y * frames.meta["source_height"]],
         frame=settings.frame,
         latent_frames=[span.start, span.stop],
-        frames=[frame_of(k, series, frames) for k in span],
+        times=[frame_of(k, series, frames) for k in span],
         channels=len(some),
         share=settings.share,
         pans=float(np.mean([np.sqrt(np.square(curve).mean()) for curve in file.tensors()["curve"].values()])),

@@ -15,13 +15,14 @@ from flows.runners import Chosen, Plan, Planned, recipe_of
 from flows.settings.compose import settings
 from retake.artifact import Edited, File
 from retake.clip import open_clip
+from retake.diffusion.cost import predict
 from retake.errors import ConfigError
 from retake.store import Record, Store
 
 
 def call(words: list[str], stage: str = "edit"):
     p = settings(words)
-    if stage in ("latents", "inversion"):
+    if stage in ("latents", "inversion", "motion_channels"):
         return graph.modelled(getattr(p, stage), p.model)
     return graph.method(p) if stage == "edit" else {"params": getattr(p, stage)}
 
@@ -273,3 +274,21 @@ def test_results_without_frames_are_taken_as_they_are(tmp_path):
     recipe = recipe_of(store, graph.STAGES["edit"], how["params"], Chosen(how["implementation"]), {})
     store.publish(Record(recipe.key, recipe.ingredients(), Edited((), {}), 3.0, {}))
     assert forecast_of(store, "edit", [], 64).seconds == 3.0
+
+
+@pytest.mark.parametrize("words", [["edit.source=noise", "edit.steps=20"], ["inversion.steps=20"]])
+def test_a_plan_counts_the_gradients_of_steering(words):
+    aim = "edit.targets=[{object: 1, direction: right}]"
+    settled = ["model=animatediff", "edit=moft", aim, *words]
+    steered, free = (
+        of_model("edit", call([*settled, more])["params"], 16, 20) for more in ("edit.last=0.48", "edit.weight=0")
+    )
+    assert steered is not None
+    assert free is not None
+    cost = predict.table()["animatediff"].works
+    gradients = 2 * (10 - 2) * cost["gradient"].flops  # two updates in steps 2 to 9 of 20
+    beside = 2 * 10 * cost["evaluation"].flops if "edit.source=noise" in words else 0  # the clip that is not steered
+    assert steered.flops - free.flops == gradients + beside
+    channels = of_model("motion_channels", call(settled, "motion_channels")["params"], None, 20)
+    assert channels is not None
+    assert channels.evaluations == 5 * 4 * 6  # ways, scenes, five steps up and the reading

@@ -50,7 +50,7 @@ def test_the_page_holds_maps_of_each_kind_and_the_models_figures(interpreted):
     about = json.loads((Path(done.outputs["report"]).parent / "interpretation.json").read_text())
     assert about["point"] == pytest.approx([90.5, 90.5])
     assert about["site"] == "up_blocks.1"
-    assert done.as_json()["frames"] == about["frames"] == list(range(8))  # the model's window
+    assert done.as_json()["times"] == about["times"] == list(range(8))  # the model's window
 
 
 def test_another_point_costs_its_own_maps_alone(interpreted):
@@ -60,9 +60,17 @@ def test_another_point_costs_its_own_maps_alone(interpreted):
     assert not [o for o in interpreted("other", point=(10.0, 20.0)).outcomes if o.status == "ran"]
 
 
+def test_a_plan_of_an_interpretation_runs_nothing(tmp_path):
+    result = Shell(tmp_path)("interpret", "sprites:drift", "--plan", "--point", "90,90")
+    assert result.code == 0
+    stages = [line.split()[0] for line in result.out.splitlines()]
+    assert stages[:4] == ["frames", "latents", "motion_channels", "interpretation"]
+    assert not list(tmp_path.rglob("report.html"))
+
+
 def test_a_later_frame_begins_a_window_of_its_own(interpreted):
     done = interpreted("later", frame=5)
-    assert done.about["frames"] == [5, 6, 7, 8, 9]
+    assert done.about["times"] == [5, 6, 7, 8, 9]
     assert done.about["point"] == pytest.approx([160, 90])  # the middle
 
 

@@ -118,6 +118,12 @@ def test_two_objects_the_camera_and_zoom_have_targets_of_their_own(steered):
     assert calls.made["edit"].digest != steered(aims=aims[:2], clip="sprites:cross").made["edit"].digest
 
 
+def test_a_drag_is_more_than_its_motion(steered):
+    aims = [{"object": 1, "drag": [[160, 90], [200, 90]]}]
+    dragged, moved = (steered(f"edit.drag_weight={weight}", aims=aims).made["edit"].digest for weight in (5, 0))
+    assert dragged != moved
+
+
 def test_it_runs_on_the_video_transformer(tmp_path):
     model = {
         "weights": small_cogvideox.save(tmp_path / "m"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,44 @@ def test_two_objects_have_targets_of_their_own():
     swapped = [Target(held[0].mask, some, held[1].curve), Target(held[1].mask, some, held[0].curve)]
     each = F.mse_loss(own[0][:, some], own[1][:, some])
     assert float(guidance.loss(features, swapped, 6.0)) == pytest.approx(2 * 6.0 * float(each), rel=1e-5)
+
+
+def test_a_dragged_point_is_looked_for_where_it_shall_be():
+    features = 0.1 * noise(1, 4, 8, 16, 16)
+    path = torch.tensor([[0.25, 0.25], [0.4, 0.25], [0.55, 0.25], [0.7, 0.25]])
+    for t, (x, y) in enumerate(path):
+        column, row = int(x * 16), int(y * 16)
+        features[0, t, 2, row - 1 : row + 2, column - 1 : column + 2] += 10.0
+    mask, none = torch.ones(4, 16, 16), torch.zeros(0, dtype=torch.long)
+
+    def lost(places: torch.Tensor | None) -> float:
+        return float(guidance.drag_loss(features, [Target(mask, none, torch.zeros(4, 0), places)], 2.0))
+
+    assert lost(path) < 0.05
+    assert lost(path[:1].expand(4, 2)) > 0.5  # it stayed
+    assert lost(None) == 0
+    assert 2 * float(guidance.drag_loss(features, [Target(mask, none, torch.zeros(4, 0), path)], 1.0)) == pytest.approx(
+        lost(path)
+    )
+
+
+def test_drags_go_on_after_motion_is_decided(unet):
+    target = replace(target_for(unet, SITE, clip_of(unet)), places=torch.full((8, 2), 0.5))
+    seen = []
+    z, said = clip_of(unet)[0], unet.condition(text=["a"])
+    guide = Guide(SITE, first=0.0, last=0.3, drag=1.0, dragged=(0.2, 0.6))
+    steering = Steering(
+        unet,
+        z,
+        said,
+        lambda span: [target],
+        guide,
+        steps=10,
+        windows=Windows(8, 8),
+        told=lambda level, loss: seen.append(10 - level),
+    )
+    sample(unet, z, said, steps=10, before=steering)
+    assert seen == [0, 1, 2, 3, 4, 5]
 
 
 # ---- shared keys and values ----------------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ def interpret(
         str | None, typer.Option(help="A place x,y in pixels of the clip; the middle, if none is given.")
     ] = None,
     frame: Annotated[int, typer.Option(min=0, help="Number of the selected frame in which that place is.")] = 0,
+    only_plan: Annotated[bool, typer.Option("--plan", help="Only report what it would run.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -160,12 +161,17 @@ def interpret(
     --point 320,240 model=animatediff"""
     from flows.editing import interpret as room
     from flows.places import open_store
+    from flows.planning.table import table
     from flows.runners import Local
     from flows.terminal.arguments import place
     from flows.terminal.console import Console
 
     check_clip(clip)
     _, rest = split_runner(list(overrides or []))
+    if only_plan:
+        planned = room.plan(clip, rest, place(point), frame)
+        answer(as_json, {"stages": [p.as_json() for p in planned]}, table(planned))
+        return
     console = Console(as_json, verbose)
     runner = Local(open_store(), console, console.outcome)
     done = room.interpret(clip, rest, point=place(point), frame=frame, runner=runner)

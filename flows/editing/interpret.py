@@ -11,7 +11,7 @@ from typing import Any
 
 from flows import graph
 from flows.places import edits_home, open_store
-from flows.runners import Local
+from flows.runners import Local, Plan, Planned
 from flows.settings.compose import Settings, settings
 from retake.clip import Clip, open_clip
 from retake.formats import FrameSeries, MotionChannelsFile, unpack
@@ -48,8 +48,7 @@ def interpret(
     """Which cells of a clip move as its `point`, (x, y) in pixels of the clip, on frame number `frame` does. The page
     stands in `edits_home()`/<clip>/motion-<id>. Raises RetakeError."""
     clip = open_clip(clip) if isinstance(clip, str) else clip
-    p = settings(list(overrides), clip.spec)
-    asked = Params.model_validate({"point": point, "frame": frame, "level": p.motion_channels.level})
+    p, asked = settled(clip, overrides, point, frame)
     runner = runner or Local(open_store())
     store = runner.store
     keyed = {group: keyed_params(getattr(p, group), store.source_digest) for group in GROUPS}
@@ -62,11 +61,26 @@ def interpret(
 
     def build() -> Interpreted:
         made = graph.interpretation_graph(runner, clip, p, asked)
-        about = {name: made["interpretation"].meta[name] for name in ("site", "point", "frame", "frames", "moves")}
+        about = {name: made["interpretation"].meta[name] for name in ("site", "point", "frame", "times", "moves")}
         outputs = {"report": str(write_page(runner, clip, p, made, folder, command))}
         return Interpreted(outputs, about, tuple(runner.outcomes))
 
     return runner.healed(build)
+
+
+def plan(clip: str, overrides: Sequence[str], point: tuple[float, float] | None, frame: int) -> list[Planned]:
+    """What `interpret` would do to each stage. Starts nothing."""
+    opened, run = open_clip(clip), Plan(open_store())
+    graph.interpretation_graph(run, opened, *settled(opened, overrides, point, frame))
+    return run.planned
+
+
+def settled(
+    clip: Clip, overrides: Sequence[str], point: tuple[float, float] | None, frame: int
+) -> tuple[Settings, Params]:
+    """The settings, and what is asked of the clip: features are read as those of the panning clips are."""
+    p = settings(list(overrides), clip.spec)
+    return p, Params.model_validate({"point": point, "frame": frame, "level": p.motion_channels.level})
 
 
 def write_page(runner: Local, clip: Clip, p: Settings, made: dict[str, Any], folder: Path, command: str) -> Path:
@@ -76,7 +90,7 @@ def write_page(runner: Local, clip: Clip, p: Settings, made: dict[str, Any], fol
     store, found = runner.store, made["interpretation"]
     series, file = FrameSeries(store, made["frames"]), MotionChannelsFile(store, made["motion_channels"])
     maps, channels, meta = unpack(store.read(found["maps.safetensors"])), file.tensors(), found.meta
-    frames = meta["frames"]
+    frames = meta["times"]
     scale = series.width / made["frames"].meta["source_width"], series.height / made["frames"].meta["source_height"]
     wanted = {frames[k] for k in interpretation_page.picked(frames)}
     shown = interpretation_page.Shown(

@@ -20,10 +20,12 @@ from retake.diffusion.model import Modelled
 from retake.lookup import lookup
 from retake.recipe import Recipe, differences, digest
 from retake.store import Record, Store
+from retake.synthetic.panning import WAYS
 from tasks.frames import working_size
 
 LOOKED_AT = 200  # records of a stage, the latest first
 MEDIAN_OF = 5  # of these, the most similar
+OF_A_MODEL = ("latents", "inversion", "motion_channels", "interpretation", "edit")
 STEPS, OVERLAP = 50, 4  # of a method that does not say
 
 
@@ -130,16 +132,22 @@ def extent_of(record: Record, working: Mapping[str, int]) -> Extent:
 
 def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predicted | None:
     """What the diffusion model of a stage needs; None for stages without one, and for models without a table."""
-    if not isinstance(params, Modelled) or not frames or stage not in ("latents", "inversion", "edit"):
+    if not isinstance(params, Modelled) or stage not in OF_A_MODEL:
         return None
     settings: Any = params.settings
+    if stage in ("motion_channels", "interpretation"):  # clips of the model's own length, some steps up an inversion
+        clips = len(WAYS) * settings.scenes if stage == "motion_channels" else 1
+        return predicted(params.model, "inversion", params.model.frames, steps=clips * (settings.level + 1))
+    if not frames:
+        return None
     asked, overlap = getattr(settings, "steps", None) or steps, getattr(settings, "overlap", None)
-    guidance, queue = getattr(settings, "guidance", None), None
+    guidance, queue, gradients = getattr(settings, "guidance", None), None, 0
     if stage == "edit":
         method = lookup("methods", settings.name)
         if hasattr(method, "asked"):
             asked, overlap, guidance, diagonal = method.asked(settings, steps, window(params.model), frames)
             queue = (asked, overlap) if diagonal else None
+            gradients = method.gradients(settings, steps) if hasattr(method, "gradients") else 0
         elif not hasattr(settings, "strength"):
             return None  # a method that does not say how often it asks its model
     return predicted(
@@ -150,6 +158,7 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
         guidance=1.0 if guidance is None else guidance,
         iterations=getattr(settings, "iterations", 0),
         overlap=OVERLAP if overlap is None else overlap,
+        gradients=gradients,
         queue=queue,
     )
 

@@ -11,6 +11,10 @@ A method module states
     check_settings(params, beside)   optional: refuse before anything runs what settings alone tell; `beside` holds
                                  those of the groups "model" and "inversion"
     check(params, frames_meta)   optional: refuse early, before any prior is computed
+    asked(params, steps, window, frames)   optional, for plans of methods that ask their model otherwise than once a
+                                 step: (levels, overlap, guidance, whether by a queue), for a model of windows of so
+                                 many latent frames; steps: of the inversion
+    gradients(params, steps)     optional, for plans: how often the network's features are taken a gradient of
 
 A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and
 priors["inversion"] where it NEEDS that; for methods that work on pixels both are None. Methods never import one

@@ -118,8 +118,9 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
     def gradient() -> object:
         z = torch.empty(1, *grid, device=META, requires_grad=True)
         t = torch.zeros(1, grid.frames, device=META)
-        found = backbone.features(z, t, Condition(inputs()), [site])[site]
-        return torch.autograd.grad(found.float().square().sum(), z)
+        with backbone.checkpointed():  # as steering does it (sampling/motion_guidance.py)
+            found = backbone.features(z, t, Condition(inputs()), [site])[site]
+            return torch.autograd.grad(found.float().square().sum(), z)
 
     def text() -> object:
         tokens = min(a.states, getattr(networks["text_encoder"].config, "max_position_embeddings", a.states))

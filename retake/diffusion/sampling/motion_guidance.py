@@ -27,17 +27,20 @@ from retake.diffusion.shared_attention import SharedAttention
 @dataclass(frozen=True)
 class Target:
     """What an object's motion feature shall be. mask: float32 [F, h, w], 0..1, the object's cells of the latent grid;
-    channels: int64 [K]; curve: float32 [F, K]."""
+    channels: int64 [K]; curve: float32 [F, K]. places: float32 [F, 2], (x, y) as shares of the picture, where a point
+    of the object shall be; None where none is dragged."""
 
     mask: Tensor
     channels: Tensor
     curve: Tensor
+    places: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Guide:
     """How motion is steered. site: a name of `Backbone.sites`. first, last: steps that are guided, as shares of all.
-    updates: of the latents in each. rate: of gradient descent; weight: of the loss. clip: frames, from the first on,
+    updates: of the latents in each. rate: of gradient descent; weight: of the loss. drag: weight of the loss by which
+    points are dragged; dragged: first and last step of that, as shares. clip: frames, from the first on,
     whose gradient is zero outside the masks; None: all. shared: pattern of the self-attention layers that take keys and
     values from an unguided clip, or None."""
 
@@ -47,11 +50,16 @@ class Guide:
     updates: int = 2
     rate: float = 0.5
     weight: float = 6.0
+    drag: float = 0.0
+    dragged: tuple[float, float] = (0.24, 0.8)
     clip: int | None = None
     shared: str | None = None
 
     def steers(self, step: int, steps: int) -> bool:
         return self.weight > 0 and round(self.first * steps) <= step < round(self.last * steps)
+
+    def drags(self, step: int, steps: int) -> bool:
+        return self.drag > 0 and round(self.dragged[0] * steps) <= step < round(self.dragged[1] * steps)
 
 
 def averaging(mask: Tensor, height: int, width: int) -> Tensor:
@@ -81,10 +89,38 @@ def loss(features: Tensor, targets: Sequence[Target], weight: float) -> Tensor:
     return total
 
 
+def drag_loss(features: Tensor, targets: Sequence[Target], weight: float) -> Tensor:
+    """How far features [1, F, C, h, w] at the places of dragged points are from those at their first places: one minus
+    the cosine, mean over frames and over a disc about each place, summed over the targets (the paper's eq. 4)."""
+    total = features.new_zeros((), dtype=torch.float32)
+    for target in targets:
+        if target.places is None or len(target.places) < 2:
+            continue
+        at = target.places[:, None] + disc()  # [F, K, 2]
+        found = F.grid_sample(features[0].float(), 2 * at[:, :, None].to(features.device) - 1, align_corners=False)
+        first = found[:1].detach().expand_as(found[1:])
+        total = total + weight * (1 - F.cosine_similarity(found[1:], first, dim=1)).mean()
+    return total
+
+
+def disc() -> Tensor:
+    """Offsets float32 [K, 2] about a dragged point, in shares of the picture: two cells of 64 (DIFT's grid)."""
+    return torch.tensor([[x, y] for x in range(-2, 3) for y in range(-2, 3) if x * x + y * y <= 4]) / 64
+
+
 def steered(
-    backbone: Backbone, z: Tensor, t: float, condition: Condition, targets: Sequence[Target], guide: Guide, shared: Any
+    backbone: Backbone,
+    z: Tensor,
+    t: float,
+    condition: Condition,
+    targets: Sequence[Target],
+    guide: Guide,
+    shared: Any,
+    weights: tuple[float, float] | None = None,
 ) -> tuple[Tensor, float]:
-    """Latents [1, F, C, h, w] after the guide's updates at timestep t, and the loss before the last of them."""
+    """Latents [1, F, C, h, w] after the guide's updates at timestep t, and the loss before the last of them. weights:
+    of the losses of motion and of dragged points, by default the guide's."""
+    of_motion, of_drag = weights or (guide.weight, guide.drag)
     masks = torch.stack([target.mask for target in targets]).amax(0)
     free = (masks > 0.5).to(z)[None, :, None]  # [1, F, 1, h, w]
     if guide.clip is not None:
@@ -95,7 +131,8 @@ def steered(
         used = shared.used() if shared is not None else nullcontext()
         with torch.enable_grad(), used, backbone.checkpointed():
             features = backbone.features(z, t, condition, [guide.site])[guide.site]
-            distance = loss(features, targets, guide.weight)
+            distance = loss(features, targets, of_motion) if of_motion else features.new_zeros(())
+            distance = distance + drag_loss(features, targets, of_drag) if of_drag else distance
             (gradient,) = torch.autograd.grad(distance, z)
         z, value = (z - guide.rate * gradient * free).detach(), float(distance.detach())
     return z, value
@@ -126,15 +163,19 @@ class Steering:
         self.targets = {span: targets(span) for span in windows.spans}
 
     def __call__(self, level: int, t: float) -> None:
-        if not self.guide.steers(self.steps - level, self.steps):
+        step, guide = self.steps - level, self.guide
+        weights = (
+            guide.weight if guide.steers(step, self.steps) else 0.0,
+            guide.drag if guide.drags(step, self.steps) else 0.0,
+        )
+        if not any(weights):
             return
         total = 0.0
         for span, targets in self.targets.items():
-            if targets:
+            if targets and (weights[0] or any(target.places is not None for target in targets)):
                 part = self.z[span.start : span.stop].to(self.backbone.device, torch.float32)[None]
-                part, value = steered(
-                    self.backbone, part, t, self.condition, targets, self.guide, self.shared(level, t, span)
-                )
+                shared = self.shared(level, t, span)
+                part, value = steered(self.backbone, part, t, self.condition, targets, guide, shared, weights)
                 self.z[span.start : span.stop] = part[0]
                 total += value
         self.told(level, total)

@@ -31,6 +31,7 @@ NEEDS = ("latents", "inversion", "masks", "motion_channels")
 STEPS = 50
 KEPT = 8  # denoising steps that a kill costs at most
 OVERLAP = 4
+DRAGGED = 0.24, 0.8  # shares of the steps between which points are dragged (the paper's eq. 9)
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -59,6 +60,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     updates: int = Field(2, ge=1, le=50, description="steps of gradient descent in each of them")
     rate: float = Field(0.5, ge=0, description="of gradient descent")
     weight: float = Field(6.0, ge=0, description="of the distance between motion features; 0: nothing is steered")
+    drag_weight: float = Field(
+        1.0, ge=0, description="of keeping a dragged point's looks along its way (DIFT); 0: drags are motion alone"
+    )
     share: float = Field(0.04, gt=0, le=1, description="share of the channels that are compared, of each axis")
     clip_frames: int | None = Field(
         None, ge=0, description="frames from the first on that change inside the objects' areas alone; null: all"
@@ -97,6 +101,29 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
         )
     check_targets(params.targets)
     check_steps(params, beside["inversion"].steps, STEPS)
+
+
+def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, int, float, bool]:
+    """What a plan reckons with: (steps, latent frames that windows share, guidance, no queue). steps: of the inversion,
+    where that is the source. From noise the clip that is not steered is sampled, too, until steering ends."""
+    if params.source == "inversion":
+        return steps, OVERLAP, params.guidance, False
+    own = params.steps or STEPS
+    beside = 1 + max(steered_steps(params, own), default=-1) if params.shared else 0
+    return own + beside, OVERLAP if params.overlap is None else params.overlap, params.guidance, False
+
+
+def gradients(params: Params, steps: int) -> int:
+    """How often a plan reckons with a gradient of the features."""
+    return params.updates * len(steered_steps(params, steps if params.source == "inversion" else params.steps or STEPS))
+
+
+def steered_steps(params: Params, steps: int) -> set[int]:
+    """Numbers of the steps that take a gradient, 0 the first of all from pure noise."""
+    shares = [(params.first, params.last)] if params.weight else []
+    shares += [DRAGGED] if params.drag_weight and any(target.drag for target in params.targets) else []
+    found = {step for first, last in shares for step in range(round(first * steps), round(last * steps))}
+    return {step for step in found if step >= steps - round(params.strength * steps)}
 
 
 def edit(
@@ -151,8 +178,10 @@ def edit(
         params.updates,
         params.rate,
         params.weight,
-        params.clip_frames,
-        backbone.appearance if params.shared else None,
+        drag=params.drag_weight,
+        dragged=DRAGGED,
+        clip=params.clip_frames,
+        shared=backbone.appearance if params.shared else None,
     )
     steering = Steering(
         backbone,

@@ -40,7 +40,7 @@ class Aims:
         windows: Windows,
     ) -> None:
         frames, masks = inputs.frames, priors["masks"]
-        self.latents, self.size, self.count = latents, (frames.width, frames.height), len(frames)
+        self.frames, self.latents, self.size, self.count = frames, latents, (frames.width, frames.height), len(frames)
         self.share, self.site = share, priors["motion_channels"].meta["site"]
         self.backbone, self.channels = backbone, Channels.from_arrays(priors["motion_channels"].tensors())
         clip = frames.meta["source_width"], frames.meta["source_height"]
@@ -98,7 +98,7 @@ class Aims:
             parts = {"": mask} | {way: half for way, half in halves(mask).items() if half.any()}
             for way, (some, curve) in self.wanted(n, span, one).items():
                 whole = self.tensor(parts[way]).expand(len(span), -1, -1)
-                found.append(Target(whole, some, curve))
+                found.append(Target(whole, some, curve, self.places(n, span)))
         return found
 
     def wanted(self, n: int, span: range, one: Object) -> dict[str, tuple[Tensor, Tensor]]:
@@ -106,10 +106,22 @@ class Aims:
         if n in self.shown:
             some = self.channels.of(("horizontal", "vertical"), self.share)
             return {"": (some, self.shown[n].curve(self.backbone, self.site, span)[:, some])}
-        last = [min(self.latents.meta["time"] * k, self.count - 1) for k in span]
         grid = np.array([self.latents.meta["pixels"][1], self.latents.meta["pixels"][0]]) / self.size
-        path = self.paths[n][last] * [*grid, 1.0]
+        path = self.paths[n][self.last_of(span)] * [*grid, 1.0]
         return curves(self.channels, path, self.share, one.radius * float(grid.mean()))
+
+    def places(self, n: int, span: range) -> Tensor | None:
+        """Where a dragged point shall be on latent frames, as shares of the picture."""
+        target = self.objects[n][0]
+        if not target.drag:
+            return None
+        clip = self.frames.meta["source_width"], self.frames.meta["source_height"]
+        first = (np.array(target.drag[0]) + 0.5) / clip
+        return self.tensor(first + self.paths[n][self.last_of(span), :2] / self.size)
+
+    def last_of(self, span: range) -> list[int]:
+        """The last frame that each latent frame holds."""
+        return [min(self.latents.meta["time"] * k, self.count - 1) for k in span]
 
     def cells_of(self, area: np.ndarray) -> np.ndarray:
         """Coverage 0..1 of the latent grid, float32 [h, w]."""
