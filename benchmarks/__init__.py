@@ -20,6 +20,7 @@ NAMES = (
     "sprites",
     "embedded",
     "motion_probe",
+    "steering",
     "round_trip",
     "diffusion",
     "fifo",

@@ -273,8 +273,10 @@ def uncorrected(params: Any) -> Any:
 
 
 def metric_settings(p: Settings) -> metrics.Params:
-    """The metrics' settings; CLIP compares with the edit's own reference and prompts."""
-    overrides = {}
+    """The metrics' settings; CLIP compares with the edit's own reference and prompts, and steering with its targets."""
+    overrides: dict[str, Any] = {}
+    if (targets := getattr(p.edit, "targets", ())) and not p.metrics.steering.targets:
+        overrides["steering"] = p.metrics.steering.model_copy(update={"targets": targets})
     for name in ("clip_score", "cass"):
         score = getattr(p.metrics, name)
         unset = [what for what in ("reference", "prompt", "source_prompt") if getattr(score, what, "") is None]

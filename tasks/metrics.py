@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, create_model
 
 from retake.artifact import Artifact, Frames, Metrics, Result
 from retake.errors import ConfigError
-from retake.formats import CHUNK, EditedSeries, FlowSeries, FrameSeries, RegionSeries, TrackSeries
+from retake.formats import CHUNK, EditedSeries, FlowSeries, FrameSeries, MaskSeries, RegionSeries, TrackSeries
 from retake.lookup import lookup, names
 from retake.metrics.common.guard import guarded
 from retake.metrics.common.sample import NO_REGION, Sample, Tracks
@@ -77,6 +77,7 @@ def stage_metrics(
     frames: Frames,
     result: Result | Frames,
     optical_flow: Artifact | None = None,
+    masks: Artifact | None = None,
     region: Artifact | None = None,
     tracks: Artifact | None = None,
     edited: Artifact | None = None,
@@ -91,6 +92,7 @@ def stage_metrics(
     mask: RegionSeries | None = work.open(region) if region else None
     size = source.width, source.height
     points: TrackSeries | None = work.open(tracks) if tracks else None
+    named: MaskSeries | None = work.open(masks) if masks else None
     moved: EditedSeries | None = work.open(edited) if edited else None
     metrics, reasons = load_metrics(params, work.weights)
     for t, shown in enumerate(at_size(work.open(result), size)):
@@ -106,6 +108,8 @@ def stage_metrics(
             fps=source.meta["fps"],
             backward=backward,
             tracks=window(points, t) if points is not None and t % CHUNK == 0 else None,
+            objects={one: named.object(t, one) for one in named.ids} if named is not None else None,
+            scale=(size[0] / frames.meta["source_width"], size[1] / frames.meta["source_height"]),
         )
         for metric in metrics.values():
             metric.update(sample)

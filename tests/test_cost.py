@@ -172,7 +172,7 @@ def test_memory_and_operations_of_the_real_models(name, resident, offloaded, ter
     # Layer by layer comes the denoiser alone (loading/offload.py).
     for work in ("text", "decode"):
         assert one.memory(work, "sequential") == one.memory(work, "model")
-    assert one.works["gradient"].peak > 2 * one.works["evaluation"].peak
+    assert one.works["gradient"].peak > 1.5 * one.works["evaluation"].peak  # blocks are run again, not kept
 
 
 def test_operations_of_the_transformer_are_those_of_its_products():
@@ -268,7 +268,8 @@ def test_memory_follows_offload_batch_and_precision():
     assert predict.predicted(model(offload="none", batch=4), "inversion", 49) == resident  # one window alone
     assert predict.predicted(model(offload="none", batch=4), "inversion", 490).memory > resident.memory + 2 * GIB
     gradients = predict.predicted(model(), "edit", 49, gradients=1)
-    assert gradients.memory > predict.predicted(model(), "edit", 49).memory
+    assert gradients.flops > predict.predicted(model(), "edit", 49).flops
+    assert gradients.memory >= predict.predicted(model(), "edit", 49).memory
 
 
 @pytest.mark.parametrize("changes", [{"name": "mine"}, {"height": 240}, {"frames": 25}, {"family": "unet3d"}])

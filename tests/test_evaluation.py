@@ -10,6 +10,7 @@ import pytest
 from helpers import small_diffusion
 from helpers.command import Shell
 
+from flows import graph
 from flows.experiments import evaluation
 from flows.experiments.evaluation import prepared
 from flows.experiments.pairs import read_pairs
@@ -129,6 +130,15 @@ def test_a_reference_that_cannot_be_read_is_told_before_anything_runs(tmp_path):
 
 
 # ---- jobs ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_arm_of_the_steering_evaluation_is_valid():
+    found, pairs, jobs = prepared("moft", ["evaluation.first=4"])
+    assert [pair.category for pair in pairs] == ["right", "left", "up", "down"]
+    assert len(jobs) == 4 * len(found.arms)
+    for job in jobs:
+        assert job.settings.edit.targets[0].direction == job.pair.category
+        assert graph.metric_settings(job.settings).steering.targets == job.settings.edit.targets
 
 
 def test_every_arm_of_the_evaluation_that_ships_is_valid():

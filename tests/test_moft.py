@@ -21,7 +21,7 @@ from retake.diffusion.motion_channels import Channels
 from retake.errors import ConfigError
 from retake.formats import open_series
 from retake.methods.moft import targets as moft
-from retake.methods.moft.targets import MotionTarget
+from retake.motion_targets import SMALLEST, MotionTarget, path_of
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 
@@ -190,15 +190,15 @@ def aim_of(**told: Any) -> MotionTarget:
 
 def test_a_direction_goes_so_many_pixels_a_frame():
     aim = aim_of(direction="down left", speed=4)
-    path = moft.path_of(aim, 5, (0.5, 0.5), 10)
+    path = path_of(aim, 5, (0.5, 0.5), 10)
     assert np.allclose(np.hypot(*path[-1, :2]), 4 * 4 * 0.5)
     assert path[-1, 0] < 0 < path[-1, 1]
     assert np.allclose(path[:, 2], 1)
-    grown = moft.path_of(aim_of(direction="grow", speed=1), 5, (1, 1), 10)
+    grown = path_of(aim_of(direction="grow", speed=1), 5, (1, 1), 10)
     assert np.allclose(grown[:, 2], [1, 1.1, 1.2, 1.3, 1.4])
-    shrunk = moft.path_of(aim_of(direction="shrink", speed=1), 50, (1, 1), 10)
-    assert shrunk[:, 2].min() == moft.SMALLEST
-    drag = moft.path_of(aim_of(drag=((10, 10), (30, 10), (30, 20))), 5, (2, 2), 10)
+    shrunk = path_of(aim_of(direction="shrink", speed=1), 50, (1, 1), 10)
+    assert shrunk[:, 2].min() == SMALLEST
+    drag = path_of(aim_of(drag=((10, 10), (30, 10), (30, 20))), 5, (2, 2), 10)
     assert np.allclose(drag[:, :2], [[0, 0], [20, 0], [40, 0], [40, 10], [40, 20]])
 
 

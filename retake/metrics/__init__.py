@@ -5,7 +5,8 @@ params/metrics/, and no line of code changes. (default.yaml and all.yaml hold th
 A metric module states
 
     VERSION        raised by hand when its numbers change for equal inputs
-    NEEDS          names of the priors it reads, of "optical_flow", "region" and "tracks"; what was not made is None
+    NEEDS          names of the priors it reads, of "optical_flow", "masks", "region" and "tracks"; what was not
+                   made is None
     DESCRIPTIONS   value name -> (what it is and in which unit, "lower" or "higher": which is better, or "":
                    neither is, it tells what to make of others); no two metrics share a value name
     Params         a frozen pydantic model with a default for every field, and the metric's name in the field `name`;
@@ -31,6 +32,8 @@ A Metric has
                          fps           frames a second, or None
                          tracks        xy float32 [N, P, 2] in pixels and visible bool [N, P], points of the source over
                                        the N frames from t on, where such a window begins; None at all other frames
+                         objects       bool [H, W] by object id, where "masks" are read
+                         scale         pixels of H x W a pixel of the clip, across and down
                      A metric keeps what it needs of earlier frames, never the clip.
     result()         a Result (common/sample.py), or what has its methods:
                          summary()     value name -> number for the clip, NaN where there is none

@@ -46,21 +46,15 @@ class Seen:
 
 def read(frames: Image, named: str | None = None) -> Seen:
     """What a clip uint8 [F, H, W, 3] of one sprite shows, or that sprite of several which has the hue `named`."""
-    chroma, hue = colours(frames)
-    named = named or main_hue(chroma, hue)
+    named, found = bodies(frames, named)
     size = frames.shape[2]
     centres = np.full((len(frames), 2), np.nan)
     if named is None:
         return Seen(None, None, None, 0.0, (0.0, 0.0), 0.0, centres)
-    smallest = 0.3 * math.pi * (RADIUS[0] * size) ** 2 * 0.5  # a cross fills half of its disc; a third of that will do
-    bodies = []
-    for t in range(len(frames)):
-        away = (hue[t] - grammar.HUES[named] + 0.5) % 1 - 0.5
-        body = filled((chroma[t] > COLOURED) & (away > -APART) & (away < VEINS))
-        if body.sum() >= smallest:
+    for t, body in enumerate(found):
+        if body.any():
             rows, columns = np.nonzero(body)
             centres[t] = columns.mean(), rows.mean()
-            bodies.append(body)
     seen = np.flatnonzero(~np.isnan(centres[:, 0]))
     present = len(seen) / len(frames)
     if len(seen) < 2:
@@ -70,7 +64,26 @@ def read(frames: Image, named: str | None = None) -> Seen:
     angle = math.atan2(slope[1], slope[0])
     moves = speed * (len(frames) - 1) >= RESTS * size
     direction = grammar.DIRECTIONS[round(angle / (math.pi / 4)) % 8] if moves else "resting"
-    return Seen(named, shape_of(bodies), direction, speed, (float(slope[0]), float(slope[1])), present, centres)
+    shape = shape_of([body for body in found if body.any()])
+    return Seen(named, shape, direction, speed, (float(slope[0]), float(slope[1])), present, centres)
+
+
+def bodies(frames: Image, named: str | None = None) -> tuple[str | None, NDArray[np.bool_]]:
+    """The hue of a clip's sprite (`named`, where one is given), and its mask bool [F, H, W], empty where it is not
+    seen."""
+    chroma, hue = colours(frames)
+    named = named or main_hue(chroma, hue)
+    found = np.zeros(frames.shape[:3], bool)
+    if named is None:
+        return None, found
+    # A cross fills half of its disc; a third of that will do.
+    smallest = 0.3 * math.pi * (RADIUS[0] * frames.shape[2]) ** 2 * 0.5
+    for t in range(len(frames)):
+        away = (hue[t] - grammar.HUES[named] + 0.5) % 1 - 0.5
+        body = filled((chroma[t] > COLOURED) & (away > -APART) & (away < VEINS))
+        if body.sum() >= smallest:
+            found[t] = body
+    return named, found
 
 
 def colours(frames: Image) -> tuple[Floats, Floats]:

@@ -11,12 +11,12 @@ on a GPU in half precision.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -28,7 +28,7 @@ def tally(work: Callable[[], Any], there: Iterable[Tensor] = ()) -> Tally:
     """The cost of `work()` on meta tensors. `there`: weights and inputs that stand in memory before and are not counted
     (other tensors that `work` is given are not counted either, views of them are)."""
     followed = _Followed(there)
-    with _Fused(), followed:
+    with fused(), followed:
         result = work()
     del result
     return Tally(followed.flops, followed.peak)
@@ -65,14 +65,16 @@ class _Followed(TorchDispatchMode):
         self.now -= size
 
 
-class _Fused(TorchFunctionMode):
-    """On the meta device attention falls apart into products; these are the kernels of a GPU."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is not torch.nn.functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        return _attention(*args, **kwargs)
+@contextmanager
+def fused() -> Iterator[None]:
+    """Within it, attention is the kernels of a GPU; on the meta device it falls apart into products. A function is put
+    in its place, for within a gradient, where blocks are run again, modes of torch do not hold."""
+    before = torch.nn.functional.scaled_dot_product_attention
+    torch.nn.functional.scaled_dot_product_attention = _attention
+    try:
+        yield
+    finally:
+        torch.nn.functional.scaled_dot_product_attention = before
 
 
 def _attention(

@@ -42,7 +42,8 @@ class Guide:
     updates: of the latents in each. rate: of gradient descent; weight: of the loss. drag: weight of the loss by which
     points are dragged; dragged: first and last step of that, as shares. clip: frames, from the first on,
     whose gradient is zero outside the masks; None: all. shared: pattern of the self-attention layers that take keys and
-    values from an unguided clip, or None."""
+    values from an unguided clip, or None. removed: the content that frames share is taken off (false: the paper's
+    ablation)."""
 
     site: str
     first: float = 0.12
@@ -54,6 +55,7 @@ class Guide:
     dragged: tuple[float, float] = (0.24, 0.8)
     clip: int | None = None
     shared: str | None = None
+    removed: bool = True
 
     def steers(self, step: int, steps: int) -> bool:
         return self.weight > 0 and round(self.first * steps) <= step < round(self.last * steps)
@@ -73,18 +75,19 @@ def averaging(mask: Tensor, height: int, width: int) -> Tensor:
     return weights[:, 0]
 
 
-def motion(features: Tensor, mask: Tensor) -> Tensor:
-    """The motion feature float32 [F, C] of an object: features [1, F, C, h, w], their content taken off, over a mask
-    [F, H, W]."""
+def motion(features: Tensor, mask: Tensor, removed: bool = True) -> Tensor:
+    """The motion feature float32 [F, C] of an object: features [1, F, C, h, w], their content taken off unless not
+    `removed`, over a mask [F, H, W]."""
     weights = averaging(mask, features.shape[-2], features.shape[-1]).to(features.device)
-    return (content_removed(features.float())[0] * weights[:, None]).sum((-2, -1))
+    features = content_removed(features.float()) if removed else features.float()
+    return (features[0] * weights[:, None]).sum((-2, -1))
 
 
-def loss(features: Tensor, targets: Sequence[Target], weight: float) -> Tensor:
+def loss(features: Tensor, targets: Sequence[Target], weight: float, removed: bool = True) -> Tensor:
     """Mean squared distance from each target's curve, over frames and channels, summed over the targets."""
     total = features.new_zeros((), dtype=torch.float32)
     for target in targets:
-        found = motion(features, target.mask)[:, target.channels.to(features.device)]
+        found = motion(features, target.mask, removed)[:, target.channels.to(features.device)]
         total = total + weight * F.mse_loss(found, target.curve.to(found))
     return total
 
@@ -131,7 +134,7 @@ def steered(
         used = shared.used() if shared is not None else nullcontext()
         with torch.enable_grad(), used, backbone.checkpointed():
             features = backbone.features(z, t, condition, [guide.site])[guide.site]
-            distance = loss(features, targets, of_motion) if of_motion else features.new_zeros(())
+            distance = loss(features, targets, of_motion, guide.removed) if of_motion else features.new_zeros(())
             distance = distance + drag_loss(features, targets, of_drag) if of_drag else distance
             (gradient,) = torch.autograd.grad(distance, z)
         z, value = (z - guide.rate * gradient * free).detach(), float(distance.detach())

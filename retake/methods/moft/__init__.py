@@ -19,7 +19,7 @@ from retake.errors import ConfigError
 from retake.formats import CHUNK, InversionSeries, LatentSeries
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import begun, check_steps, chunk_starts, edge, parts_of, patch, source_of
-from retake.methods.moft.targets import MotionTarget, check_targets
+from retake.motion_targets import MotionTarget, check_targets
 from retake.params import as_written
 
 if TYPE_CHECKING:
@@ -64,6 +64,9 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         1.0, ge=0, description="of keeping a dragged point's looks along its way (DIFT); 0: drags are motion alone"
     )
     share: float = Field(0.04, gt=0, le=1, description="share of the channels that are compared, of each axis")
+    removed: bool = Field(
+        True, description="take off what frames share; false, of references alone: features as they are, an ablation"
+    )
     clip_frames: int | None = Field(
         None, ge=0, description="frames from the first on that change inside the objects' areas alone; null: all"
     )
@@ -150,7 +153,7 @@ def edit(
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
     source = source_of(latents, inversion, backbone, steps, params.seed)
     windows = Windows.of(backbone, shape[0], overlap)
-    aims = Aims(params.targets, backbone, latents, priors, inputs, params.share, windows)
+    aims = Aims(params.targets, backbone, latents, priors, inputs, params, windows)
     condition = backbone.condition([params.prompt], None, params.unwanted)
     sampling: dict[str, Any] = {
         "steps": steps,
@@ -182,6 +185,7 @@ def edit(
         dragged=DRAGGED,
         clip=params.clip_frames,
         shared=backbone.appearance if params.shared else None,
+        removed=params.removed,
     )
     steering = Steering(
         backbone,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -14,7 +14,8 @@ from retake.formats import LatentSeries
 from retake.methods import Inputs
 from retake.methods.canvas import Soft, cells, edge
 from retake.methods.moft import reference
-from retake.methods.moft.targets import MotionTarget, Object, curves, halves, objects_of, path_of
+from retake.methods.moft.targets import Object, curves, halves, objects_of
+from retake.motion_targets import MotionTarget, path_of
 from retake.video import resize
 
 if TYPE_CHECKING:
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.ddim import Mask
     from retake.diffusion.sampling.motion_guidance import Target
     from retake.diffusion.sampling.windows import Windows
+
+
+class Compared(Protocol):
+    """Settings of how features are compared: the share of the channels, and whether what frames share is taken off."""
+
+    @property
+    def share(self) -> float: ...
+    @property
+    def removed(self) -> bool: ...
 
 
 class Aims:
@@ -36,12 +46,12 @@ class Aims:
         latents: LatentSeries,
         priors: Mapping[str, Any],
         inputs: Inputs,
-        share: float,
+        how: Compared,
         windows: Windows,
     ) -> None:
         frames, masks = inputs.frames, priors["masks"]
         self.frames, self.latents, self.size, self.count = frames, latents, (frames.width, frames.height), len(frames)
-        self.share, self.site = share, priors["motion_channels"].meta["site"]
+        self.how, self.site = how, priors["motion_channels"].meta["site"]
         self.backbone, self.channels = backbone, Channels.from_arrays(priors["motion_channels"].tensors())
         clip = frames.meta["source_width"], frames.meta["source_height"]
         scale = frames.width / clip[0], frames.height / clip[1]
@@ -104,11 +114,11 @@ class Aims:
     def wanted(self, n: int, span: range, one: Object) -> dict[str, tuple[Tensor, Tensor]]:
         """Channels and curve of a target, by the part of its area."""
         if n in self.shown:
-            some = self.channels.of(("horizontal", "vertical"), self.share)
-            return {"": (some, self.shown[n].curve(self.backbone, self.site, span)[:, some])}
+            some = self.channels.of(("horizontal", "vertical"), self.how.share)
+            return {"": (some, self.shown[n].curve(self.backbone, self.site, span, self.how.removed)[:, some])}
         grid = np.array([self.latents.meta["pixels"][1], self.latents.meta["pixels"][0]]) / self.size
         path = self.paths[n][self.last_of(span)] * [*grid, 1.0]
-        return curves(self.channels, path, self.share, one.radius * float(grid.mean()))
+        return curves(self.channels, path, self.how.share, one.radius * float(grid.mean()))
 
     def places(self, n: int, span: range) -> Tensor | None:
         """Where a dragged point shall be on latent frames, as shares of the picture."""

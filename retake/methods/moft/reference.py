@@ -13,7 +13,7 @@ from retake.clip import open_clip
 from retake.errors import ConfigError
 from retake.formats import LatentSeries
 from retake.imaging.signed import to_signed
-from retake.methods.moft.targets import MotionTarget
+from retake.motion_targets import MotionTarget
 from retake.priors.masks import given
 from retake.video import Selection, resize
 
@@ -82,7 +82,7 @@ class Shown:
         along = [self.at(t) for t in range(self.count)]
         return np.concatenate([off[along], np.ones((self.count, 1))], 1)
 
-    def curve(self, backbone: Backbone, site: str, span: range) -> Tensor:
+    def curve(self, backbone: Backbone, site: str, span: range, removed: bool = True) -> Tensor:
         """The motion feature float32 [f, C] of what moves, on latent frames of the edited clip."""
         import torch
 
@@ -96,7 +96,7 @@ class Shown:
         with torch.no_grad():
             z = backbone.encode(pixels[None].to(backbone.device))[0]
             inside = backbone.to_grid(torch.from_numpy(self.masks[along]), "masks")
-            return motion(read(backbone, z, site)[None], inside.to(z.device)).cpu()
+            return motion(read(backbone, z, site)[None], inside.to(z.device), removed).cpu()
 
 
 def middle(mask: np.ndarray) -> tuple[float, float]:

@@ -32,6 +32,8 @@ class Sample(NamedTuple):
     fps: frames a second of the clip, or None where that is not known.
     backward: float32 [H, W, 2] in pixels, the SOURCE's flow from t back to t-1 on the grid of t; None where flow is.
     tracks: the SOURCE's points over the N frames from t on, at frames where such a window begins; None at the others.
+    objects: bool [H, W] of the SOURCE's objects by id, where masks are read. scale: pixels of H x W a pixel of the
+    clip, across and down.
     """
 
     t: int
@@ -42,6 +44,8 @@ class Sample(NamedTuple):
     fps: float | None = None
     backward: NDArray[np.float32] | None = None
     tracks: Tracks | None = None
+    objects: Mapping[int, NDArray[np.bool_]] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 class Network(Protocol):
