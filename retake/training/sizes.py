@@ -62,7 +62,7 @@ CPU = Size(
         power=0.7,
     ),
     motion=Course(
-        Plan(2_200, 1e-3, muon=0.01, cooldown=0.8),
+        Plan(2_000, 1e-3, muon=0.01, cooldown=0.8),
         (
             Lesson(0.3, ("world", "clips"), 4, 4, 3),
             Lesson(0.6, ("world", "clips"), 8, 2, 2),

@@ -23,11 +23,20 @@ Rotary = tuple[Tensor, Tensor]
 Positions = Tensor | Rotary | None
 
 
-def evaluate(transformer: Any, z: Tensor, t: Tensor, text: Tensor, places: Positions = None) -> Tensor:
+def evaluate(
+    transformer: Any,
+    z: Tensor,
+    t: Tensor,
+    text: Tensor,
+    places: Positions = None,
+    branch: Any = None,
+    control: Tensor | None = None,
+) -> Tensor:
     """The network's output [B, F, C, h, w] for latents z [B, F, C, h, w], timesteps t float32 [B, F] and text states
-    [B, L, D] in z's dtype. `places` is what `positions` gives for the grid; None works it out."""
+    [B, L, D] in z's dtype. `places` is what `positions` gives for the grid; None works it out. branch: a ControlBranch
+    (control.py) with its control latents [B, F, channels, h, w]."""
     embedding = time_embedding(transformer, t, z.dtype)
-    (video,) = deque(blocks(transformer, z, embedding, text, places), maxlen=1)
+    (video,) = deque(blocks(transformer, z, embedding, text, places, branch, control), maxlen=1)
     video = transformer.norm_final(video)
     last = transformer.norm_out
     shift, scale = last.linear(last.silu(embedding[:, :-1])).chunk(2, dim=-1)
@@ -46,7 +55,15 @@ def states(
     return {n: video.unflatten(1, grid).permute(0, 1, 4, 2, 3) for n, video in reached if n in wanted}
 
 
-def blocks(transformer: Any, z: Tensor, embedding: Tensor, text: Tensor, places: Positions = None) -> Iterator[Tensor]:
+def blocks(
+    transformer: Any,
+    z: Tensor,
+    embedding: Tensor,
+    text: Tensor,
+    places: Positions = None,
+    branch: Any = None,
+    control: Tensor | None = None,
+) -> Iterator[Tensor]:
     """Video tokens [B, F h' w', width] after each block, which runs when it is asked for."""
     if places is None:
         places = positions(transformer, z.shape[1], z.shape[3], z.shape[4], z.device)
@@ -58,15 +75,22 @@ def blocks(transformer: Any, z: Tensor, embedding: Tensor, text: Tensor, places:
     if isinstance(places, Tensor):
         video = video + places.to(video.dtype)
     video, text = transformer.embedding_dropout(video), transformer.embedding_dropout(text)
-    for block in transformer.transformer_blocks:
-        if transformer.gradient_checkpointing and torch.is_grad_enabled():
-            video, text = cast(Any, checkpoint)(_block, block, video, text, embedding, rotary, use_reentrant=False)
+    again = transformer.gradient_checkpointing and torch.is_grad_enabled()
+    c = branch.begun(control, video) if branch is not None else None
+    for n, block in enumerate(transformer.transformer_blocks):
+        if again:
+            video, text = cast(Any, checkpoint)(block_of, block, video, text, embedding, rotary, use_reentrant=False)
         else:
-            video, text = _block(block, video, text, embedding, rotary)
+            video, text = block_of(block, video, text, embedding, rotary)
+        if c is not None and n < len(branch.copies):
+            c, added = branch.stepped(n, c, text, embedding, rotary, again)
+            video = video + added
         yield video
 
 
-def _block(block: Any, video: Tensor, text: Tensor, embedding: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor]:
+def block_of(
+    block: Any, video: Tensor, text: Tensor, embedding: Tensor, rotary: Rotary | None
+) -> tuple[Tensor, Tensor]:
     """One CogVideoXBlock: video tokens [B, F h' w', C], text tokens [B, L, C], embedding [B, F + 1, D]."""
     length = text.shape[1]
     video_in, text_in, gate, text_gate = _normed(block.norm1, video, text, embedding)
