@@ -18,7 +18,7 @@ from torch import nn
 from retake.diffusion.families.cogvideox.transformer import positions
 from retake.errors import ConfigError
 from retake.networks import clip
-from retake.synthetic import clips, detector, grammar
+from retake.synthetic import clips, detector, grammar, pairs
 from retake.synthetic.world import World
 from retake.training import (
     autoencoder,
@@ -27,6 +27,7 @@ from retake.training import (
     fours,
     judging,
     lessons,
+    motionv2v,
     moving,
     scores,
     shipped,
@@ -65,6 +66,9 @@ TINY = replace(
     ),
     transformer_frames=Course(TURNED, (Lesson(1.0, ("plain", "world"), 1, 2),), {"plain": 2, "world": 2}, 0.5),
     transformer=Course(TURNED, (Lesson(1.0, ("world", "pair"), 5, 1),), {"world": 2, "pair": 2}, 0.5),
+    pairs=2,
+    control=TURNED,
+    control_batch=2,
 )
 
 
@@ -284,7 +288,7 @@ def test_all_of_the_image_model_and_its_text_tower_learn_on_with_the_motion_modu
 
 def test_a_part_waits_for_what_it_learns_from(tmp_path):
     shop = Workshop(tmp_path, TINY, "cpu", say=quiet)
-    for part in ("unet", "motion", "transformer_frames", "transformer"):
+    for part in ("unet", "motion", "transformer_frames", "transformer", "control"):
         with pytest.raises(ConfigError, match="E247"):
             shop.make(part, 1)
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -499,7 +503,7 @@ def test_muon_takes_kernels_as_matrices_and_steps_as_far_for_any_gradient():
 
 
 def test_what_reads_tokens_and_writes_the_output_is_left_to_adam(workshop):
-    for part in ("unet", "motion", "video_vae", "transformer"):
+    for part in ("unet", "motion", "video_vae", "transformer", "control"):
         turned = [name for name, weight in workshop.fresh(part).named_parameters() if is_matrix(name, weight)]
         assert len(turned) > 20
         assert not [name for name in turned if name.endswith(("conv_in.weight", "conv_out.weight"))]
@@ -646,7 +650,7 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
     assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
     assert shop.finished("unet")
-    assert shop.wanted(None) == ["judge"]
+    assert shop.wanted(None) == ["judge", "control"]
     assert shop.wanted("motion") == ["motion"]  # it ships, but was asked for
     assert shop.make("motion", 10)
     export.export(shop, "motion", weights)
@@ -731,3 +735,41 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         assert early.code == 2
         assert "E247" in early.err
         assert part in early.err
+
+
+def test_pairs_are_told_by_blobs_that_lie_on_their_points():
+    whole = motionv2v.told(motionv2v.SEED + 3, 64, 4, "path", whole=True)
+    pair = pairs.pair(motionv2v.SEED + 3, "path", width=64, height=64, frames=17, points=motionv2v.POINTS)
+    (xy, seen), _ = pair.tracks()
+    bright = whole.target_tracks.max(-1)
+    inside = seen & (xy >= 2).all(-1) & (xy <= 61).all(-1)
+    places = np.rint(xy[inside]).astype(int)
+    on = bright[np.nonzero(inside)[0], places[:, 1], places[:, 0]]
+    told = np.mean(on > 100)
+    assert 0.02 < told <= 1
+    assert whole.target.shape == whole.source_tracks.shape == (17, 64, 64, 3)
+    assert not np.array_equal(whole.target, whole.source)
+    again = motionv2v.told(motionv2v.SEED + 3, 64, 4, "path", whole=True)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, again, strict=True))
+    less = motionv2v.told(motionv2v.SEED + 3, 64, 4, "path")
+    assert np.array_equal(less.target, whole.target)
+    assert less.target_tracks.astype(int).sum() <= whole.target_tracks.astype(int).sum()
+
+
+def test_the_control_branch_learns_on_coded_pairs(workshop):
+    data = motionv2v.read(workshop.folder / "pairs", 2)
+    assert data["target"].shape == (2, 5, 16, 16, 16)
+    assert motionv2v.control_of(data, [1, 0]).shape == (2, 5, 48, 16, 16)
+    base, branch = workshop.taught("transformer"), workshop.fresh("control")
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    of = motionv2v.loss(branch, base, data, 2, 0.5, 0, "cpu")
+    optimiser = torch.optim.AdamW(branch.parameters(), 3e-3)
+    values = []
+    for _ in range(12):
+        value, _ = of(0)
+        value.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        values.append(float(value.detach()))
+    assert values[-1] < 0.9 * values[0]
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())

@@ -5,6 +5,7 @@ python -m retake.training.export --size cpu --folder artifacts/training --part v
 
 retake/weights/embedded/      a pipeline as AnimateDiffPipeline saves it: VAE, towers, U-Net, motion adapter
 retake/weights/embedded_dit/  a pipeline as CogVideoXPipeline saves it: VAE, T5, transformer
+retake/weights/motionv2v/     the control branch of the transformer
 retake/weights/judge/         the other CLIP
 """
 
@@ -137,6 +138,10 @@ def transformer(shop: Workshop, part: str = "transformer") -> Writers:
     }
 
 
+def control(shop: Workshop) -> Writers:
+    return {"motionv2v": partial(save, shop.trained("control"))}
+
+
 def judge(shop: Workshop) -> Writers:
     return {"judge": partial(whole_clip, shop.trained("judge"))}
 
@@ -150,6 +155,7 @@ WRITERS = {
     "video_vae": video_vae,
     "transformer_frames": partial(transformer, part="transformer_frames"),
     "transformer": transformer,
+    "control": control,
 }
 
 

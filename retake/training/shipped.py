@@ -6,6 +6,7 @@ that are to come are laid into next/ as they are finished, in the same places: a
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,20 @@ PLACES = {
     "motion": ("embedded/motion_adapter",),
     "video_vae": ("embedded_dit/vae",),
     "transformer_frames": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
-    "transformer": ("embedded_dit/transformer",),
+    "transformer": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
+    "control": ("motionv2v",),
     "judge": ("judge",),
 }
 """Folders of weights by part."""
 
 
 def folders(part: str) -> list[Path]:
-    """A part's folders, of the models to come where it is finished; [] where it does not ship."""
+    """A part's folders, of the models to come where it is finished; [] where it does not ship. The card beside them
+    says what was exported: two parts may share a folder, of which the later replaces the earlier."""
+    card = PLACES[part][0].partition("/")[0] + ".training.json"
     for root in (HERE / "next", HERE):
-        if all(any((root / place).glob("*.safetensors")) for place in PLACES[part]):
+        said = json.loads((root / card).read_text()) if (root / card).exists() else {}
+        if part in said and all(any((root / place).glob("*.safetensors")) for place in PLACES[part]):
             return [root / place for place in PLACES[part]]
     return []
 
@@ -41,7 +46,7 @@ def ships(part: str) -> bool:
 
 def load(part: str) -> Any:
     """The network of a part that others learn from: vae, clip (text_model and vision_model), unet (unet.Student),
-    video_vae or transformer_frames (transformer.Student); float32.
+    video_vae, transformer_frames or transformer (transformer.Student); float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -95,4 +100,5 @@ LOADERS = {
     "unet": frames_unet,
     "video_vae": video_vae,
     "transformer_frames": frames_transformer,
+    "transformer": frames_transformer,
 }

@@ -22,8 +22,8 @@ class Course:
 
 @dataclass(frozen=True)
 class Size:
-    """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder. half: products of
-    the denoisers in bfloat16."""
+    """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder; pairs: for the
+    control branch. half: products of the denoisers in bfloat16."""
 
     pictures: int
     moving: int
@@ -37,6 +37,9 @@ class Size:
     motion: Course
     transformer_frames: Course
     transformer: Course
+    pairs: int
+    control: Plan
+    control_batch: int
     half: bool = False
 
 
@@ -62,7 +65,7 @@ CPU = Size(
         power=0.7,
     ),
     motion=Course(
-        Plan(2_000, 1e-3, muon=0.01, cooldown=0.8),
+        Plan(1_700, 1e-3, muon=0.01, cooldown=0.8),
         (
             Lesson(0.3, ("world", "clips"), 4, 4, 3),
             Lesson(0.6, ("world", "clips"), 8, 2, 2),
@@ -72,7 +75,7 @@ CPU = Size(
         power=0.5,
     ),
     transformer_frames=Course(
-        Plan(3_600, 1e-3, muon=0.02, cooldown=0.8),
+        Plan(3_300, 1e-3, muon=0.02, cooldown=0.8),
         (
             Lesson(0.12, ("upright",), 1, 12, 5),
             Lesson(0.5, ("loose",), 1, 12, 5),
@@ -89,6 +92,9 @@ CPU = Size(
         {"world": 2_500, "pair": 1_200},
         power=0.5,
     ),
+    pairs=2_000,
+    control=Plan(4_000, 1e-3, muon=0.01, cooldown=0.8),
+    control_batch=8,
 )
 
 
@@ -113,6 +119,9 @@ GPU = Size(
         CPU.transformer_frames, 14_000, 8, {"upright": 2_000, "loose": 4_000, "plain": 4_000, "world": 12_000}
     ),
     transformer=larger(CPU.transformer, 16_000, 8, {"world": 12_000, "pair": 6_000}),
+    pairs=20_000,
+    control=Plan(20_000, 1e-3, muon=0.01, cooldown=0.8),
+    control_batch=64,
     half=True,
 )
 

@@ -13,22 +13,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from retake.diffusion.families.cogvideox.control import ControlBranch
 from retake.diffusion.families.common.conditioning import image_states
 from retake.errors import ConfigError
 from retake.synthetic.clips import Limits
-from retake.training import autoencoder, encoders, fours, moving, shipped, transformer, unet, video_autoencoder
+from retake.training import (
+    autoencoder,
+    encoders,
+    fours,
+    motionv2v,
+    moving,
+    shipped,
+    transformer,
+    unet,
+    video_autoencoder,
+)
 from retake.training.fours import Coder
 from retake.training.lessons import Teacher, loss
 from retake.training.loop import Plan, Slice, averaged, progress, train
 from retake.training.pictures import Data
 from retake.training.sizes import Course, Size
 
-PARTS = ("vae", "clip", "judge", "unet", "motion", "video_vae", "transformer_frames", "transformer")
+PARTS = ("vae", "clip", "judge", "unet", "motion", "video_vae", "transformer_frames", "transformer", "control")
 LEARNS_FROM = {
     "unet": ("vae", "clip"),
     "motion": ("vae", "clip", "unet"),
     "transformer_frames": ("video_vae",),
     "transformer": ("video_vae", "transformer_frames"),
+    "control": ("video_vae", "transformer"),
 }
 COURSES = {"unet": unet, "motion": unet, "transformer_frames": transformer, "transformer": transformer}
 """The modules of the denoisers: what their fours are and how they read captions."""
@@ -53,6 +65,8 @@ class Workshop:
         self.ready(part)
         until = time.monotonic() + 60 * minutes
         if part in COURSES and not self.rendered(part, until):
+            return False
+        if part == "control" and not self.paired(until):
             return False
         model, plan, loss = self.lesson(part)
         said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
@@ -98,6 +112,14 @@ class Workshop:
                 fours.render(to, name, COURSES[part].KINDS[name], count, coder, until, self.share)
         return all(path.exists() for path in wanted)
 
+    def paired(self, until: float = math.inf) -> bool:
+        """Render the pairs that the control branch learns from, until a moment of time.monotonic(); whether all are
+        there."""
+        coder, limits = self.video_vae(), Limits(frames=video_autoencoder.FRAMES)
+        cell = limits.size // video_autoencoder.SIDE
+        encode = video_autoencoder.clip_by_clip(coder)
+        return motionv2v.render(self.folder / "pairs", self.size.pairs, encode, limits.size, cell, until, self.share)
+
     def course(self, part: str) -> Course:
         return getattr(self.size, part)
 
@@ -133,6 +155,10 @@ class Workshop:
                 self.folder / part / "clips.npy", seed, size.moving, video_autoencoder.FRAMES, Limits().size
             )
             return model, plan, video_autoencoder.loss(model, clips, size.video_vae_batch, seed, device)
+        if part == "control":
+            data = motionv2v.read(self.folder / "pairs", size.pairs)
+            base = self.taught("transformer")
+            return model, plan, motionv2v.loss(model, base, data, size.control_batch, 0.5, seed, device)
         lessons = self.course(part).lessons
         return model, plan, loss(model, self.teacher(part), lessons, plan.steps, size.half)
 
@@ -153,8 +179,10 @@ class Workshop:
             model.unet = unet.of_clips(model.unet)
         elif part == "transformer_frames":
             model = transformer.Student(transformer.network(), transformer.text_tower())
-        else:
+        elif part == "transformer":
             model = self.taught("transformer_frames").train().requires_grad_(True)
+        else:
+            model = ControlBranch.of(self.taught("transformer").transformer, motionv2v.VIDEOS)
         return model.to(self.device)
 
     def trained(self, part: str) -> Any:

@@ -1,0 +1,148 @@
+"""The control branch of MotionV2V, taught on counterfactual pairs: from the source clip, its tracks and the target's,
+the target.
+
+Pairs of the sprite world have exact tracks (retake/synthetic/pairs.py); what a branch is told of them differs each time
+a pair is drawn: other points, other colours, other frames left out. Everything is coded by the video autoencoder when
+it is rendered. The base does not learn.
+
+Source: MotionV2V (Burgert et al. 2025, sec. 3 and 4).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from retake.diffusion.families.cogvideox.transformer import evaluate, positions
+from retake.diffusion.schedule import Schedule
+from retake.imaging.blobs import SIGMA, blobs, colours_of
+from retake.machine.disk import atomic_path
+from retake.synthetic import pairs
+from retake.synthetic.world import World
+from retake.training.lessons import SCHEDULE
+from retake.training.track_dropout import dropped
+from retake.training.video_autoencoder import FRAMES, LATENT, SIDE
+
+SHARD = 100
+POINTS = 24  # of a pair, at most; so many are told as of 1 to 24 one draws
+SEED = 60_000_000  # of the first pair
+VIDEOS = 3  # that the branch reads: the target's tracks, the source's, the source
+
+Encode = Callable[[NDArray[np.uint8]], Tensor]
+"""Clips uint8 [N, F, H, W, 3] to scaled latents [N, f, C, h, w]."""
+
+
+class Told(NamedTuple):
+    """A pair as pictures, uint8 [F, H, W, 3] each."""
+
+    target: NDArray[np.uint8]
+    source: NDArray[np.uint8]
+    target_tracks: NDArray[np.uint8]
+    source_tracks: NDArray[np.uint8]
+
+
+def told(seed: int, size: int, cell: int, family: str | None = None, whole: bool = False) -> Told:
+    """The pair of a seed, and what is told of its tracks; whole: all of them on all frames. cell: pixels a latent
+    cell."""
+    rng = np.random.default_rng([seed, 31])
+    pair = pairs.pair(seed, family, width=size, height=size, frames=FRAMES, points=POINTS)
+    (target, target_seen), (source, source_seen) = pair.tracks()
+    some = rng.permutation(target.shape[1])[: int(rng.integers(1, POINTS + 1))]
+    target, source, target_seen, source_seen = (a[:, some] for a in (target, source, target_seen, source_seen))
+    if not whole:
+        source_seen, target_seen = dropped(source_seen, target_seen, rng)
+    colours = colours_of(len(some), rng)
+
+    def drawn(xy: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        return np.rint(255 * blobs(xy, seen, colours, (size, size), SIGMA * cell)).astype(np.uint8)
+
+    clips = [np.stack([World(scene).frame(t) for t in range(FRAMES)]) for scene in (pair.target, pair.source)]
+    return Told(clips[0], clips[1], drawn(target, target_seen), drawn(source, source_seen))
+
+
+def shards(folder: Path, count: int) -> list[Path]:
+    return [folder / f"pairs-{first:06d}.safetensors" for first in range(0, count, SHARD)]
+
+
+def render(
+    folder: Path,
+    count: int,
+    encode: Encode,
+    size: int,
+    cell: int,
+    until: float = math.inf,
+    share: tuple[int, int] = (0, 1),
+) -> bool:
+    """Code `count` pairs shard by shard; those that are there are kept. Whether all are. until, share: as in
+    fours.render."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = shards(folder, count)
+    for path, first in list(zip(paths, range(0, count, SHARD), strict=True))[share[0] :: share[1]]:
+        if path.exists():
+            continue
+        if time.monotonic() > until:
+            break
+        kept: dict[str, list[Tensor]] = {name: [] for name in Told._fields}
+        for n in range(first, min(first + SHARD, count)):
+            with torch.inference_mode():
+                coded = encode(np.stack(told(SEED + n, size, cell))).half()
+            for name, z in zip(Told._fields, coded, strict=True):
+                kept[name].append(z)
+        with atomic_path(path) as part:
+            save_file({name: torch.stack(some) for name, some in kept.items()}, part)
+    return all(path.exists() for path in paths)
+
+
+def read(folder: Path, count: int) -> dict[str, Tensor]:
+    """Latents float16 [N, f, C, h, w] by the names of `Told`."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in Told._fields}
+    for path in shards(folder, count):
+        with safe_open(path, "pt") as file:
+            for name, some in parts.items():
+                some.append(file.get_tensor(name))
+    return {name: torch.cat(some) for name, some in parts.items()}
+
+
+def control_of(data: Mapping[str, Tensor], picked: Sequence[int] | Tensor) -> Tensor:
+    """What the branch reads of some pairs, float32 [B, f, 3 C, h, w]."""
+    return torch.cat([data[name][picked].float() for name in ("target_tracks", "source_tracks", "source")], 2)
+
+
+def loss(
+    branch: Any, base: Any, data: Mapping[str, Tensor], batch: int, power: float, seed: int, device: str
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """(step) -> squared error of v for a batch of pairs, under the words of no caption; times are drawn as u**power.
+    base: transformer.Student."""
+    from retake.training.transformer import tokenised
+
+    schedule = Schedule.from_config(SCHEDULE)
+    places = positions(base.transformer, LATENT, SIDE, SIDE, torch.device(device))
+    with torch.no_grad():
+        text = base.text(tokenised([""]).to(device)).last_hidden_state
+
+    def of(step: int) -> tuple[Tensor, dict[str, float]]:
+        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        picked = torch.randint(len(data["target"]), (batch,), generator=random)
+        x0 = data["target"][picked].float()
+        noise = torch.randn(x0.shape, generator=random)
+        u = (torch.arange(batch) + torch.rand(batch, generator=random)) / batch
+        t = (u**power * schedule.length).long().clamp(max=schedule.length - 1)
+        z, v = schedule.noised(x0, noise, t), schedule.target(x0, noise, t)
+        z, v, control = (one.to(device) for one in (z, v, control_of(data, picked)))
+        times = t.to(device)[:, None].expand(z.shape[:2])
+        made = evaluate(base.transformer, z, times, text.expand(batch, -1, -1), places, branch, control)
+        square = (made.float() - v).square()
+        noisy = square.detach().flatten(1).mean(1)[t.to(device) >= 600]
+        return square.mean(), {"noisy": float(noisy.mean()) if len(noisy) else float(square.detach().mean())}
+
+    return of
