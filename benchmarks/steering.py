@@ -5,15 +5,16 @@ once without steering, where the detector finds the object and its masks, and th
 direction and variant. *Followed* is the share of clips whose object goes within 45 degrees of the direction that was
 told (chance 0.25), beside the same clips without steering; *speed* how far it goes along it, in pixels a frame; *hue*
 and *shape* the shares in which they are the caption's; *drift* the mean difference to the clip without steering outside
-the object's area, of 255. Variants take features as they are, without content, and of the channels of motion
-(`vanilla`, `removed`, `moft`), other shares of channels, other frames whose gradient is clipped, no shared keys and
-values. The second table doubles and halves the speed that is told.
+the object's area, of 255. Variants take all channels (`removed`: the paper's content removal alone), other shares of
+channels, other frames whose gradient is clipped, no shared keys and values. The second table doubles and halves the
+speed that is told. The third is the time of a sample beside the published loop, on the same network in one run.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,58 @@ def run(
                 found = [bench.steered(one, way, speed, ()) for one in begun for way in directions]
                 shown = {key: value for key, value in means(found).items() if key in ("followed", "speed")}
                 rows.append({"table": f"{label}: the speed that is told", "told, px a frame": speed, **shown})
+            if model.family != "cogvideox":
+                rows += timed(label, model, steps)
     return rows
+
+
+def timed(label: str, model: Model, steps: int, repeats: int = 3) -> list[dict[str, Any]]:
+    """Seconds of a steered sample by the published loop (published_moft.py) and by ours, in turn."""
+    import torch
+
+    from benchmarks import published_moft
+    from retake.diffusion.loading.load import load
+    from retake.diffusion.sampling.ddim import sample
+    from retake.diffusion.sampling.motion_guidance import Guide, Steering, Target, Unsteered
+    from retake.diffusion.sampling.windows import Windows
+
+    backbone = load(model)
+    grid = backbone.grid(backbone.frames, backbone.height, backbone.width)
+    random, said = torch.Generator().manual_seed(0), backbone.condition(text=["a red disc"])
+    begun = torch.randn(1, *grid, generator=random)
+    mask = torch.zeros(grid.frames, grid.height, grid.width)
+    mask[:, grid.height // 4 : -grid.height // 4, grid.width // 4 : -grid.width // 4] = 1
+    target = Target(mask, torch.arange(4), torch.randn(grid.frames, 4, generator=random))
+    guide = Guide(backbone.motion_site, shared=backbone.appearance)
+    windows = Windows(grid.frames, grid.frames)
+
+    def ours() -> None:
+        z = begun[0].clone()
+
+        def step(plain: Any, level: int) -> None:
+            sample(backbone, plain, said, steps=steps, start=level, stop=level - 1, guidance=3.0)
+
+        plain = Unsteered(begun[0].clone(), steps, step)
+        steering = Steering(
+            backbone, z, said, lambda span: [target], guide, steps=steps, windows=windows, plain=plain.at
+        )
+        sample(backbone, z, said, steps=steps, guidance=3.0, before=steering)
+
+    def published() -> None:
+        published_moft.sample(backbone, begun, said, [target], guide, steps, 3.0)
+
+    took: dict[str, list[float]] = {"published loop": [], "ours": []}
+    for _ in range(repeats):
+        for name, run_ in (("published loop", published), ("ours", ours)):
+            start = time.perf_counter()
+            run_()
+            took[name].append(time.perf_counter() - start)
+    best = {name: min(values) for name, values in took.items()}
+    title = f"{label}: seconds a sample, {steps} steps, the best of {repeats}"
+    return [
+        {"table": title, "loop": name, "seconds": seconds, "of the published": seconds / best["published loop"]}
+        for name, seconds in best.items()
+    ]
 
 
 class Begun:

@@ -229,6 +229,8 @@ def scored(run: Runner, params: metrics.Params, made: Mapping[str, Any], result:
     versions = ",".join(label(lookup("metrics", name)) for name in params.names)
     if "edited_tracks" in made and "edit" in made:  # what was moved is compared with where it shall be
         wanted |= {"edited": made["edit"]} | ({"tracks": made["edited_tracks"]} if "tracks" in wanted else {})
+    elif "motion_channels" in made and "edit" in made:
+        wanted |= {"edited": made["edit"]}
     inputs = {"frames": made["frames"], "result": result, **wanted}
     return run(STAGES["metrics"], params, implementation=versions, weights=metrics.weights(params), **inputs)
 

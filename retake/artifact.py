@@ -109,7 +109,8 @@ class MotionChannels(Artifact):
 
 class Interpretation(Artifact):
     """What moves as a point does, by a model's features of motion. meta: site, point (pixels of the clip), frame,
-    times (frames of the maps), channels, moves (size of the point's motion feature)."""
+    row (of the maps, in which the point is), times (frames of the maps), latent_frames, channels, share, moves (size of
+    the point's motion feature), pans (that of panning clips)."""
 
 
 class Edited(Artifact):

@@ -77,6 +77,6 @@ def as_written(value: Any, example: str) -> Any:
     if not isinstance(value, str):
         return value
     for reader in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return reader(value)
     raise ValueError(f"not a list; write '{example}', in quotes")

@@ -19,7 +19,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     point: tuple[float, float] | None = Field(
         None, description="(x, y) in pixels of the clip; null: the middle of the picture"
     )
-    frame: int = Field(0, ge=0, description="frame of the point; a window of the model's length from it on is read")
+    frame: int = Field(
+        0,
+        ge=0,
+        description="frame of the point; a window of the model's length is read, from it on where there are enough",
+    )
     share: float = Field(0.04, gt=0, le=1, description="share of the channels that are compared, of each axis")
     level: int = Field(5, ge=1, le=25, description="steps of 25 up the inversion at which features are read")
 
@@ -45,7 +49,8 @@ def stage_interpretation(
     file: MotionChannelsFile = work.open(motion_channels)
     x, y = place(settings, frames)
     backbone = backbone_of(params.model)
-    first = min(-(-settings.frame // series.meta["time"]), len(series) - 1)  # the latent frame that holds it
+    own = min(-(-settings.frame // series.meta["time"]), len(series) - 1)  # the latent frame that holds it
+    first = max(0, min(own, len(series) - backbone.length))
     span = range(first, min(first + backbone.length, len(series)))
     z = torch.from_numpy(series.span(span))
     site = file.meta["site"]
@@ -57,7 +62,7 @@ def stage_interpretation(
     at = int(y * height), int(x * width)
     found: dict[str, np.ndarray] = {}
     for name, of in (("raw", features), ("removed", removed), ("channels", removed[:, some])):
-        found[f"{name} each"] = similarity(of, at, together=False).numpy()
+        found[f"{name} each"] = similarity(of, at, together=False, frame=own - first).numpy()
         found[f"{name} all"] = similarity(of, at, together=True).numpy()
     found["trend"] = removed[:, :, at[0], at[1]].numpy()
     work.add("maps.safetensors", pack(found))
@@ -66,6 +71,7 @@ def stage_interpretation(
         point=[x * frames.meta["source_width"], y * frames.meta["source_height"]],
         frame=settings.frame,
         latent_frames=[span.start, span.stop],
+        row=own - first,
         times=[frame_of(k, series, frames) for k in span],
         channels=len(some),
         share=settings.share,

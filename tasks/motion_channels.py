@@ -45,14 +45,14 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     site = settings.site or backbone.motion_site
     frames, size = backbone.frames, max(backbone.height, backbone.width)
     step = settings.step * backbone.width
-    found: dict[tuple[str, int], torch.Tensor] = {}
+    found: dict[tuple[str, int], motion_channels.Panned] = {}
     for scene in range(settings.scenes):
         for way in WAYS:
             rgb = panning(way, scene, size, frames, step)[:, : backbone.height, : backbone.width]
             pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))
             with torch.no_grad():
                 z = backbone.encode(pixels[None].to(backbone.device))[0]
-            found[way, scene] = read(backbone, z, site, settings.level).cpu()
+            found[way, scene] = motion_channels.reduced(read(backbone, z, site, settings.level).cpu())
             work.progress(len(found), len(WAYS) * settings.scenes)
     shifts = step * torch.arange(0, frames, backbone.time).float()
     channels = motion_channels.find(found, shifts)

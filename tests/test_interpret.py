@@ -68,9 +68,12 @@ def test_a_plan_of_an_interpretation_runs_nothing(tmp_path):
     assert not list(tmp_path.rglob("report.html"))
 
 
-def test_a_later_frame_begins_a_window_of_its_own(interpreted):
-    done = interpreted("later", frame=5)
-    assert done.about["times"] == [5, 6, 7, 8, 9]
+def test_a_later_frame_begins_a_window_of_its_own_where_there_are_frames(interpreted):
+    assert interpreted("first", frame=2).about["times"] == list(range(2, 10))
+    done = interpreted("later", frame=5)  # too near the end: the model's window is its last one
+    assert done.about["times"] == list(range(2, 10))
+    page = Path(done.outputs["report"]).read_text()
+    assert "<th>frame 5</th>" in page
     assert done.about["point"] == pytest.approx([160, 90])  # the middle
 
 

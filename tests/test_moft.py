@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from helpers.stages import Calls, ProgressLog, StopAfter, run
 from flows.settings.compose import settings
 from retake import video
 from retake.diffusion.motion_channels import Channels
-from retake.errors import ConfigError
+from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
 from retake.methods.moft import targets as moft
+from retake.methods.moft.guidance_targets import GuidanceTargets, begun
+from retake.methods.moft.reference import ReferenceClip
 from retake.motion_targets import SMALLEST, MotionTarget, path_of
 from retake.synthetic import scenes
 from retake.synthetic.world import World
@@ -114,7 +117,9 @@ def test_channels_are_found_once_for_every_clip(steered):
 def test_two_objects_the_camera_and_zoom_have_targets_of_their_own(steered):
     aims = [{"object": 1, "direction": "up"}, {"object": 2, "direction": "grow"}, {"object": 0, "direction": "rest"}]
     calls = steered(aims=aims, clip="sprites:cross")
-    assert np.stack([alpha for _, _, alpha in edited(calls)]).mean() > 200  # together they are the whole frame
+    for box, _, alpha in edited(calls)[::6]:  # together they are the whole frame
+        assert box.tolist() == [0, 0, 320, 180]
+        assert alpha.mean() > 200
     assert calls.made["edit"].digest != steered(aims=aims[:2], clip="sprites:cross").made["edit"].digest
 
 
@@ -177,8 +182,9 @@ def test_a_reference_counts_by_its_content(steered, dance, tmp_path):
     assert again.made["edit"].digest == calls.made["edit"].digest
     assert "edit" not in again.ran
     moved.write_bytes((Path(dance["reference_mask"]) / "000.png").read_bytes())
-    with pytest.raises(Exception, match="E4"):
+    with pytest.raises(RetakeError) as caught:
         steered(aims=[{**dance, "reference": str(moved)}])
+    assert caught.value.code.startswith("E4")
 
 
 # ---- targets -------------------------------------------------------------------------------------------------------
@@ -236,6 +242,48 @@ def test_halves_part_a_mask_at_its_middle():
     assert np.array_equal(np.maximum(parts["up"], parts["down"]), mask)
 
 
+@pytest.mark.parametrize(
+    ("time", "span", "frames", "last"),
+    [
+        (1, range(3, 6), range(3, 6), [3, 4, 5]),
+        (4, range(1, 3), range(1, 9), [4, 8]),
+        (4, range(0, 2), range(0, 5), [0, 4]),
+        (4, range(4, 6), range(13, 18), [16, 17]),
+    ],
+)
+def test_latent_frames_hold_their_own_frames(time, span, frames, last):
+    of = object.__new__(GuidanceTargets)
+    of.count, of.latents = 18, SimpleNamespace(meta={"time": time})
+    assert of.frames_of(span) == frames
+    assert of.last_of(span) == last
+
+
+def test_an_object_that_comes_late_starts_from_where_it_comes():
+    path = path_of(aim_of(direction="right", speed=2), 10, (1, 1), 5)
+    late = begun(path, 6)
+    assert late[:7, 0].tolist() == [0] * 7
+    assert late[9, 0] == 6
+    grown = begun(path_of(aim_of(direction="grow", speed=1), 10, (1, 1), 10), 5)
+    assert grown[5, 2] == 1
+    assert grown[9, 2] == pytest.approx(1.9 / 1.5)
+
+
+def test_a_reference_is_stretched_over_the_clip(tmp_path, dance):
+    latents = SimpleNamespace(meta={"pixels": (32, 48), "time": 1})
+    found = ReferenceClip(aim_of(**dance), latents, 23, tmp_path, "0")
+    assert found.frames.shape == (23, 32, 48, 3)
+    assert found.shown_at(0).tolist() == [0]
+    assert found.shown_at(11).tolist() == [22]
+    world = World(scenes.scene("drift", width=96, height=64, frames=12))
+    rows, columns = np.nonzero(world.mask(11, 0))
+    first = np.nonzero(world.mask(0, 0))
+    path = found.path((96, 64))
+    assert path[-1, :2] == pytest.approx([columns.mean() - first[1].mean(), rows.mean() - first[0].mean()], abs=1.0)
+    whole = ReferenceClip(aim_of(object=1, reference=dance["reference"]), latents, 23, tmp_path, "1")
+    assert whole.masks is None
+    assert np.ptp(whole.path((96, 64)), axis=0).max() == 0
+
+
 # ---- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +297,7 @@ def test_halves_part_a_mask_at_its_middle():
         ([{"object": 1, "direction": "sideways"}], "E205", "edit.targets.0.direction"),
         ([{"object": 1, "reference_mask": "x.png", "direction": "up"}], "E249", "reference_mask"),
         ([{**RIGHT, "object": 7}], "E248", "no object 7"),
+        ([{"object": 1, "drag": [[-5, 3], [5, 5]]}], "E221", "begins at -5,3"),
     ],
 )
 def test_what_cannot_be_moved_is_refused(steered, aims, code, said):
@@ -264,6 +313,17 @@ def test_a_reference_of_one_frame_shows_no_motion(steered, dance, tmp_path):
     with pytest.raises(ConfigError) as caught:
         steered(aims=[{"object": 1, "reference": str(tmp_path / "one.mp4")}])
     assert caught.value.code == "E249"
+
+
+def test_features_as_they_are_need_a_reference(steered):
+    with pytest.raises(ConfigError) as caught:
+        steered("edit.remove_content=false")
+    assert caught.value.code == "E249"
+
+
+def test_a_drag_of_one_frame_leaves_it(steered):
+    aims = [{"object": 1, "drag": [[160, 90], [200, 90]]}]
+    assert len(edited(steered("frames.last=0", "edit.weight=0", aims=aims))) == 1
 
 
 def test_settings_that_an_inversion_has_are_refused_beside_it(steered):

@@ -12,6 +12,7 @@ from helpers import small_cogvideox
 from helpers import small_diffusion as small
 from torch.nn import functional as F
 
+from benchmarks import published_moft
 from retake.diffusion import motion_channels as channels
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.checkpointing import checkpointed
@@ -23,6 +24,7 @@ from retake.diffusion.sampling.ddim import sample
 from retake.diffusion.sampling.motion_guidance import Guide, Steering, Target, Unsteered
 from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.shared_attention import SharedAttention
+from retake.errors import ConfigError
 from retake.synthetic.panning import WAYS, panning
 
 SITE = "up_blocks.1"
@@ -69,7 +71,7 @@ def test_latents_outside_the_mask_are_not_steered(unet):
     assert change[target.mask == 0].max() == 0
     assert change[target.mask == 1].min() > 0
     # Of frames behind `clip` the whole picture is free (the paper's figure 12).
-    freed, _ = guidance.steered(unet, z, 500, said, [target], Guide(SITE, clip=3), None)
+    freed, _ = guidance.steered(unet, z, 500, said, [target], Guide(SITE), None, clip=3)
     change = (freed - z).abs().amax((0, 2))
     assert change[:3][target.mask[:3] == 0].max() == 0
     assert change[3:][target.mask[3:] == 0].max() > 0
@@ -109,6 +111,14 @@ def sampled(backbone: Backbone, guide: Guide, targets: int = 1, steps: int = 6, 
     return z, seen
 
 
+def test_a_network_without_gradients_is_refused(unet, monkeypatch):
+    whole = unet.features
+    monkeypatch.setattr(unet, "features", lambda *a: {name: f.detach() for name, f in whole(*a).items()})
+    z = clip_of(unet)
+    with pytest.raises(ConfigError, match="E257"):
+        guidance.steered(unet, z, 500, unet.condition(text=["a"]), [target_for(unet, SITE, z)], Guide(SITE), None)
+
+
 def test_without_weight_it_is_sampling_to_the_bit(unet):
     plain = noise(8, *unet.grid(8, unet.height, unet.width)[1:])
     sample(unet, plain, unet.condition(text=["a cat"]), steps=6, guidance=3.0)
@@ -127,6 +137,18 @@ def test_every_window_of_a_long_clip_is_steered(unet):
     change = (long - plain).abs().amax((1, 2, 3))
     assert len(change) == 14
     assert change.min() > 0
+    # Where windows overlap, what one of them changes counts as much as it does in all else.
+    windows, z = Windows(14, 8, 2), noise(14, *unet.grid(8, unet.height, unet.width)[1:])
+    first, second = windows.spans
+    target, said = target_for(unet, SITE, z[None, :8]), unet.condition(text=["a"])
+    guide, before = Guide(SITE, first=0, last=1), z.clone()
+    alone, _ = guidance.steered(unet, z[None, first.start : first.stop], 500.0, said, [target], guide, None)
+    Steering(unet, z, said, lambda span: [target] * (span == first), guide, steps=1, windows=windows)(1, 500.0)
+    change = z - before
+    assert change[first.stop :].abs().max() == 0
+    share = windows.weights[0][:, None, None, None]
+    assert torch.allclose(change[: first.stop], share * (alone[0] - before[: first.stop]), atol=1e-5)
+    assert 0 < float(share[second.start]) < 1
 
 
 def test_the_unsteered_clip_is_sampled_no_further_than_it_is_asked_for(unet):
@@ -145,6 +167,25 @@ def test_the_unsteered_clip_is_sampled_no_further_than_it_is_asked_for(unet):
     sample(unet, expected, said, steps=6, stop=3, guidance=3.0)
     assert torch.equal(plain.at(3, range(8)), expected)
     assert not torch.equal(shared, sampled(unet, Guide(SITE, first=0.3, last=0.7))[0])
+
+
+def test_it_makes_the_clip_that_the_published_loop_makes(unet):
+    z, said = clip_of(unet), unet.condition(text=["a cat"])
+    target = target_for(unet, SITE, z)
+    guide = Guide(SITE, shared=SPATIAL)
+    theirs = published_moft.sample(unet, z, said, [target], guide, steps=6, guidance=3.0)
+    ours, plain = z[0].clone(), Unsteered(z[0].clone(), 6, lambda z, level: stepped(z, level))
+
+    def stepped(z: Any, level: int) -> None:
+        sample(unet, z, said, steps=6, start=level, stop=level - 1, guidance=3.0)
+
+    windows = Windows(len(ours), len(ours))
+    steering = Steering(unet, ours, said, lambda span: [target], guide, steps=6, windows=windows, plain=plain.at)
+    sample(unet, ours, said, steps=6, guidance=3.0, before=steering)
+    assert torch.allclose(ours, theirs[0], atol=1e-4)
+    free = z[0].clone()
+    sample(unet, free, said, steps=6, guidance=3.0)
+    assert not torch.allclose(ours, free, atol=1e-2)
 
 
 def test_the_mean_over_a_mask_needs_no_enlarged_map():
@@ -324,8 +365,12 @@ def features_of_pans(scenes: int = 3, frames: int = 8, width: int = 20) -> dict[
     return made
 
 
+def panned(features: dict[tuple[str, int], torch.Tensor]) -> dict[tuple[str, int], channels.Panned]:
+    return {key: channels.reduced(value) for key, value in features.items()}
+
+
 def test_channels_that_move_are_found_by_axis():
-    found = channels.find(features_of_pans(), SHIFTS)
+    found = channels.find(panned(features_of_pans()), SHIFTS)
     assert int(found.ranked["horizontal"][0]) == 3
     assert int(found.ranked["vertical"][0]) == 7
     assert found.of(["horizontal"], 0.05).tolist() == [3]
@@ -347,14 +392,14 @@ def test_the_ranking_is_the_published_one():
     stacked = stacked - stacked.mean(0)
     values, vectors = np.linalg.eigh(stacked.T @ stacked / (len(stacked) - 1))
     first = np.abs(vectors[:, values.argmax()])
-    ours = channels.find(features, SHIFTS)
+    ours = channels.find(panned(features), SHIFTS)
     assert np.allclose(ours.loadings["horizontal"].abs().numpy(), first, atol=1e-5)
     assert ours.ranked["horizontal"].tolist() == np.argsort(-first, kind="stable").tolist()
 
 
 def test_a_made_curve_is_what_panning_clips_show():
     features = features_of_pans()
-    found = channels.find(features, SHIFTS)
+    found = channels.find(panned(features), SHIFTS)
     for way, channel in (("right", 3), ("left", 3), ("up", 7), ("down", 7)):
         shown = channels.content_removed(features[way, 0][None])[0].mean((-2, -1))
         path = SHIFTS[:, None] * torch.tensor(WAYS[way])

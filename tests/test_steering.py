@@ -52,9 +52,15 @@ def test_where_it_goes_instead_is_seen():
 
 
 def test_rest_is_a_distance_alone():
-    values = scored((0, 0), {"object": 1, "direction": "rest"}).summary()
-    assert values["steering_distance"] < 0.002
-    assert np.isnan(values["steering_angle"])
+    result = scored((0, 0), {"object": 1, "direction": "rest"})
+    assert result.summary()["steering_distance"] < 0.002
+    assert np.isnan(result.summary()["steering_angle"])
+    assert "rests" in result.reasons()["steering_angle"]
+
+
+def test_the_camera_is_what_no_mask_holds():
+    still = scored((3, 0), {"object": 0, "direction": "rest"}).summary()
+    assert still["steering_distance"] < 0.002
 
 
 def test_targets_are_measured_one_by_one():

@@ -92,7 +92,7 @@ def write_page(runner: Local, clip: Clip, p: Settings, made: dict[str, Any], fol
     maps, channels, meta = unpack(store.read(found["maps.safetensors"])), file.tensors(), found.meta
     frames = meta["times"]
     scale = series.width / made["frames"].meta["source_width"], series.height / made["frames"].meta["source_height"]
-    wanted = {frames[k] for k in interpretation_page.picked(frames)}
+    wanted = {frames[k] for k in interpretation_page.picked(frames, meta["row"])} | {meta["frame"]}
     shown = interpretation_page.Shown(
         title=f"{clip.name} · motion at {meta['point'][0]:.0f},{meta['point'][1]:.0f}, frame {meta['frame']}",
         command=command,
@@ -105,7 +105,9 @@ def write_page(runner: Local, clip: Clip, p: Settings, made: dict[str, Any], fol
         channels=channels,
         share=meta["share"],
         moves=meta["moves"],
-        rests=meta["pans"],
+        pans=meta["pans"],
+        row=meta["row"],
+        frame=meta["frame"],
     )
     page = folder / "report.html"
     with explain_write_errors(folder):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -55,34 +55,48 @@ class Channels:
         return off[:, :1] * along[0] + off[:, 1:] * along[1]
 
 
-def find(features: Mapping[tuple[str, int], Tensor], shifts: Tensor) -> Channels:
-    """Channels from features [F, C, h, w] of panning clips by (way, scene): each way of AXES, every scene alike.
-    shifts: float32 [F], how far the content has gone on each of the frames, in pixels of the model's frame."""
-    off, shown = shifts - shifts.mean(), curves(features)
+class Panned(NamedTuple):
+    """What is kept of a panning clip's features: cells of the first frame in the middle of the picture, float32 [N, C],
+    as they are (`raw`) and without the content that frames share (`removed`); `curve`: float32 [F, C], the motion
+    feature over time, mean over the middle."""
+
+    raw: Tensor
+    removed: Tensor
+    curve: Tensor
+
+
+def reduced(features: Tensor) -> Panned:
+    """Of features [F, C, h, w]."""
+    moving = content_removed(features[None].float())[0]
+    raw, removed = (middle(value)[0].flatten(1).T for value in (features.float(), moving))
+    return Panned(raw, removed, middle(moving).flatten(2).mean(-1))
+
+
+def find(clips: Mapping[tuple[str, int], Panned], shifts: Tensor) -> Channels:
+    """Channels from panning clips by (way, scene): each way of AXES, every scene alike. shifts: float32 [F], how far
+    the content has gone on each of the frames, in pixels of the model's frame."""
+    off, shown = shifts - shifts.mean(), curves(clips)
     slope = {way: (off[:, None] * shown[way].mean(0)).sum(0) / off.square().sum() for way in WAYS}
     ranked, loadings = {}, {}
     for axis, ways in AXES.items():
-        of = [content_removed(value[None].float())[0] for (way, _), value in features.items() if way in ways]
-        loadings[axis] = first_component(torch.cat([middle(value)[0].flatten(1).T for value in of]))
+        samples = [clip.removed for (way, _), clip in clips.items() if way in ways]
+        loadings[axis] = first_component(torch.cat(samples))
         ranked[axis] = loadings[axis].abs().argsort(descending=True, stable=True)
     return Channels(ranked, loadings, slope)
 
 
-def curves(features: Mapping[tuple[str, int], Tensor]) -> dict[str, Tensor]:
-    """The motion feature over time, float32 [scenes, F, C] by way: means over the middle of the picture."""
+def curves(clips: Mapping[tuple[str, int], Panned]) -> dict[str, Tensor]:
+    """The motion feature over time, float32 [scenes, F, C] by way."""
     found: dict[str, list[Tensor]] = {}
-    for (way, _), value in features.items():
-        found.setdefault(way, []).append(middle(content_removed(value[None].float())[0]).flatten(2).mean(-1))
+    for (way, _), clip in clips.items():
+        found.setdefault(way, []).append(clip.curve)
     return {way: torch.stack(of) for way, of in found.items()}
 
 
-def scatter(features: Mapping[tuple[str, int], Tensor], removed: bool) -> dict[str, Tensor]:
+def scatter(clips: Mapping[tuple[str, int], Panned], removed: bool) -> dict[str, Tensor]:
     """Cells of the first frames in the plane of their first two principal components, float32 [scenes, N, 2] by way,
     with the content that all frames share taken off or left in (the paper's figure 3)."""
-    cells = {
-        key: middle(content_removed(value[None].float())[0] if removed else value.float())[0].flatten(1).T
-        for key, value in features.items()
-    }
+    cells = {key: clip.removed if removed else clip.raw for key, clip in clips.items()}
     samples = torch.cat(list(cells.values())).double()
     _, _, v = torch.linalg.svd(samples - samples.mean(0), full_matrices=False)
     found: dict[str, list[Tensor]] = {}

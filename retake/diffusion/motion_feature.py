@@ -23,12 +23,12 @@ def pooled(features: Tensor, coverage: Tensor) -> Tensor:
     return (features * weight).sum((-2, -1)) / total
 
 
-def similarity(features: Tensor, at: tuple[int, int], together: bool) -> Tensor:
-    """Cosine similarity over channels of features [F, C, h, w] with those of the cell `at` (row, column): of its first
-    frame with each frame, float32 [F, h, w]; or `together`, of its course over all frames with that of every cell,
-    [h, w]. Where either has no length it is 0."""
+def similarity(features: Tensor, at: tuple[int, int], together: bool, frame: int = 0) -> Tensor:
+    """Cosine similarity over channels of features [F, C, h, w] with those of the cell `at` (row, column): of its
+    features on a frame with each frame, float32 [F, h, w]; or `together`, of its course over all frames with that of
+    every cell, [h, w]. Where either has no length it is 0."""
     if together:
-        features = features.flatten(0, 1)[None]
-    wanted = features[0, :, at[0], at[1]][None, :, None, None]
+        features, frame = features.flatten(0, 1)[None], 0
+    wanted = features[frame, :, at[0], at[1]][None, :, None, None]
     found = F.cosine_similarity(features.float(), wanted.float(), dim=1)
     return found[0] if together else found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIGMA = 1.25  # cells of the latent grid
-CELLS = 3.0  # sigmas beyond which nothing is drawn
+REACH = 3.0  # sigmas beyond which nothing is drawn
 APART = 0.3  # of the unit cube's edge: colours of one clip differ by so much, where there is room
 
 Floats = NDArray[np.float32]
@@ -24,7 +24,7 @@ def blobs(
     (width, height); sigma: of a blob, pixels. Later points lie over earlier ones."""
     width, height = size
     made = np.zeros((len(xy), height, width, 3), np.float32)
-    reach = int(np.ceil(CELLS * sigma))
+    reach = int(np.ceil(REACH * sigma))
     for t, p in zip(*np.nonzero(visible & np.isfinite(xy).all(-1)), strict=True):
         x, y = float(xy[t, p, 0]), float(xy[t, p, 1])
         x0, x1 = max(0, round(x) - reach), min(width, round(x) + reach + 1)

@@ -3,7 +3,7 @@ picture is shown to a model, and how what was painted goes back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from retake.diffusion.backbone import Backbone
     from retake.diffusion.sampling.ddim import Mask, Source
-    from retake.diffusion.sampling.windows import Reel
+    from retake.diffusion.sampling.windows import Latents, Reel
 
 BEHIND = 127  # grey behind a transparent reference, and around one that is not square
 
@@ -144,6 +144,19 @@ def patch(pixels: Tensor, size: tuple[int, int], alpha: list[np.ndarray] | None)
         return Patch((0, 0, 0, 0), np.zeros((count, 0, 0, 3), np.uint8), np.zeros((count, 0, 0), np.uint8))
     x0, y0, x1, y1 = box
     return Patch(box, rgb[:, y0:y1, x0:x1], np.stack(alpha)[:, y0:y1, x0:x1])
+
+
+def painted(
+    backbone: Backbone, z: Latents, inputs: Inputs, alpha: Callable[[int], np.ndarray] | None
+) -> Iterator[Patch]:
+    """What was painted, a Patch a chunk of 16 frames: z [F, C, h, w], decoded. alpha: a frame's number -> opacity uint8
+    [H, W]; None: all of the frame."""
+    from retake.diffusion.sampling.chunked_vae import decoded
+
+    frames = inputs.frames
+    for index, pixels in enumerate(decoded(backbone, z, len(frames), inputs.first_chunk), inputs.first_chunk):
+        span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
+        yield patch(pixels, (frames.width, frames.height), [alpha(t) for t in span] if alpha else None)
 
 
 def chunk_starts(z: Reel) -> range:

@@ -17,15 +17,15 @@ from pydantic import BaseModel, Field
 
 from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
-from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
+from retake.formats import InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import (
     begun,
     check_steps,
     chunk_starts,
     edge,
+    painted,
     parts_of,
-    patch,
     shown,
     source_of,
     touched_cells,
@@ -116,7 +116,6 @@ def edit(
 
     Every few steps the clip's latents are kept, and a killed edit goes on from these. Raises what the network raises.
     """
-    from retake.diffusion.sampling.chunked_vae import decoded
     from retake.diffusion.sampling.ddim import sample
     from retake.diffusion.sampling.windows import Reel, Windows
 
@@ -148,12 +147,7 @@ def edit(
         mask=touched_cells(latents, region, params, params.margin, inputs.scratch) if region else None,
         progress=stepped,
     )
-    frames = inputs.frames
-    pictures = decoded(backbone, z, len(frames), inputs.first_chunk)
-    for index, pixels in enumerate(pictures, inputs.first_chunk):
-        span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
-        alpha = [edge(region[t], params, region.opacity(t)) for t in span] if region else None
-        yield patch(pixels, (frames.width, frames.height), alpha)
+    yield from painted(backbone, z, inputs, (lambda t: edge(region[t], params, region.opacity(t))) if region else None)
 
 
 def condition_of(backbone: Backbone, params: Params) -> Any:

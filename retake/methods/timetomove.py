@@ -22,7 +22,7 @@ from retake.formats import CHUNK, LatentSeries
 from retake.imaging.signed import to_signed
 from retake.machine.threads import single_threaded
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import begun, cells, check_strength, chunk_starts, edge, parts_of, patch
+from retake.methods.canvas import begun, cells, check_strength, chunk_starts, edge, painted, parts_of
 from retake.recomposition.background import Background
 from retake.recomposition.scene import Scene
 from retake.video import resize
@@ -86,7 +86,7 @@ def edit(
 ) -> Iterator[Patch]:
     """One Patch a chunk of 16 frames. Every few steps the clip's latents are kept, and a killed edit goes on from
     these. Raises what the network raises, and ConfigError E238 for an object in `order` that is none."""
-    from retake.diffusion.sampling.chunked_vae import decoded, encoded
+    from retake.diffusion.sampling.chunked_vae import encoded
     from retake.diffusion.sampling.ddim import forward, sample
     from retake.diffusion.sampling.windows import Reel, Windows
 
@@ -126,9 +126,7 @@ def edit(
                 progress=stepped,
             )
             level = stop
-    for index, pixels in enumerate(decoded(backbone, z, len(frames), inputs.first_chunk), inputs.first_chunk):
-        span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
-        yield patch(pixels, (frames.width, frames.height), [edge(crude.edited[t] > 0, params) for t in span])
+    yield from painted(backbone, z, inputs, lambda t: edge(crude.edited[t] > 0, params))
 
 
 class Crude(NamedTuple):

@@ -1,7 +1,7 @@
 """Does an object go where it was told to? Its points are followed in the result, and compared with its path.
 
 Points of the object on its first frame (a grid within its mask) are followed through the result by Lucas-Kanade; d_t is
-the mean displacement of those still there at frame t, p_t the path's.
+the median displacement of those still there at frame t, p_t the path's. Object 0 is what no mask holds.
 
     steering_distance   mean over t of |d_t - p_t| over the diagonal                    lower
     steering_angle      between d_T and p_T, the last, degrees 0..180                   lower
@@ -15,6 +15,7 @@ they do not say).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ DESCRIPTIONS = {
 }
 SPACING = 6  # px between points
 NONE = "nothing was told where to go: edit.targets with a direction or a drag"
+RESTS = "nothing was told to go anywhere: a target that rests has a distance alone"
 LOST = "no point of the steered objects could be followed to the end"
 
 
@@ -54,7 +56,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 
 class Metric:
-    """Follows points of each target. Keeps one frame in grey levels, and the mean place of each frame."""
+    """Follows points of each target. Keeps one frame in grey levels, and how far they have gone on each frame."""
 
     def __init__(self, params: Params) -> None:
         self.targets = [one for one in params.targets if not one.reference]
@@ -73,7 +75,7 @@ class Metric:
         gray = lucas_kanade.gray(sample.result)
         for n, target in enumerate(self.targets):
             if n not in self.at:
-                if (mask := (sample.objects or {}).get(target.object)) is not None and mask.any():
+                if (mask := mask_of(target.object, sample.objects or {})) is not None and mask.any():
                     self.at[n] = self.begun[n] = within(mask)
                     self.gone[n] = {sample.t: np.zeros(2)}
                     self.radius[n] = math.sqrt(float(mask.sum()) / math.pi)
@@ -99,10 +101,17 @@ class Metric:
             if np.hypot(*told) > 0:
                 angles.append(angle(told, went))
                 speeds.append(float(told @ went / (told @ told)))
-        why = LOST if self.targets else NONE
+        why = NONE if not self.targets else RESTS if any(map(len, self.gone.values())) and not angles else LOST
         curve = {t: mean(values) for t, values in distance.items() if values}
         whole = {"steering_angle": mean(angles), "steering_speed": mean(speeds)}
         return Result({"steering_distance": curve}, dict.fromkeys(DESCRIPTIONS, why), whole)
+
+
+def mask_of(identity: int, objects: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_] | None:
+    """Where an object is; of 0, where none is."""
+    if identity or not objects:
+        return objects.get(identity)
+    return ~np.logical_or.reduce(list(objects.values()))
 
 
 def within(mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -38,7 +38,8 @@ TOP = 2  # channels of an axis that are drawn as curves
 @dataclass(frozen=True)
 class Shown:
     """What the page says. pictures: uint8 [H, W, 3] by frame; point: (x, y) in their pixels; frames: of the maps;
-    maps: tensors of the interpretation; channels: those of motion_channels, by kind."""
+    maps: tensors of the interpretation, in whose row `row` the point is, on frame `frame`; channels: tensors of
+    motion_channels, by kind; moves, pans: sizes of the point's motion feature, and of panning clips'."""
 
     title: str
     command: str
@@ -51,12 +52,16 @@ class Shown:
     channels: Mapping[str, Tensors]
     share: float
     moves: float
-    rests: float
+    pans: float
+    row: int = 0
+    frame: int = 0
 
 
-def picked(frames: Sequence[int]) -> list[int]:
-    """Numbers of the frames that the page shows, in their list."""
-    return sorted({round(k) for k in np.linspace(0, len(frames) - 1, min(SHOWN, len(frames)))})
+def picked(frames: Sequence[int], row: int) -> list[int]:
+    """Numbers of the frames that the page shows, in their list: with that of the point, evenly."""
+    spread = {round(k) for k in np.linspace(0, len(frames) - 1, min(SHOWN, len(frames)))}
+    nearest = min(spread, key=lambda k: abs(k - row))
+    return sorted(spread - {nearest} | {row})
 
 
 def page(shown: Shown) -> str:
@@ -68,10 +73,11 @@ def page(shown: Shown) -> str:
         f"<code>{escape(shown.site)}</code>. Bright: the same as the point's, dark: the opposite. Method: MOFT "
         "(Xiao et al. 2024).</p>",
     ]
-    if shown.moves < 0.1 * shown.rests:
+    if shown.moves < 0.1 * shown.pans:
         parts.append("<p><b>The point hardly moves</b>, so what is alike is a matter of chance: choose another.</p>")
     parts += ["<div class=scroll><table><thead><tr><th></th>"]
-    parts += [f"<th>frame {shown.frames[k]}</th>" for k in picked(shown.frames)]
+    for k in picked(shown.frames, shown.row):
+        parts.append(f"<th>frame {shown.frame if k == shown.row else shown.frames[k]}</th>")
     parts.append("<th>all frames together</th></tr></thead><tbody>")
     for kind, said in KINDS.items():
         parts.append(f"<tr><td>{said}</td>{''.join(cells(shown, kind))}</tr>")
@@ -87,12 +93,13 @@ def page(shown: Shown) -> str:
 
 def cells(shown: Shown, kind: str) -> Iterator[str]:
     """A row of maps, as cells of a table."""
-    each, first = shown.maps[f"{kind} each"], shown.pictures[shown.frames[0]]
+    each, own = shown.maps[f"{kind} each"], shown.pictures[shown.frame]
     low, high = float(each.min()), float(each.max())
-    for k in picked(shown.frames):
-        yield image(overlaid(shown.pictures[shown.frames[k]], each[k], low, high), shown.point if k == 0 else None)
+    for k in picked(shown.frames, shown.row):
+        picture = own if k == shown.row else shown.pictures[shown.frames[k]]
+        yield image(overlaid(picture, each[k], low, high), shown.point if k == shown.row else None)
     whole = shown.maps[f"{kind} all"]
-    yield image(overlaid(first, whole, float(whole.min()), float(whole.max())), shown.point)
+    yield image(overlaid(own, whole, float(whole.min()), float(whole.max())), shown.point)
 
 
 def overlaid(picture: np.ndarray, values: np.ndarray, low: float, high: float) -> np.ndarray:

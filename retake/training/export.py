@@ -70,6 +70,8 @@ def export(shop: Workshop, part: str, weights: Path) -> None:
     # Beside the folder, not in it: the folder's content is part of every key.
     card = weights / f"{folder}.training.json"
     parts = json.loads(card.read_text()) if card.exists() else {}
+    same = [other for other, places in shipped.PLACES.items() if places[0] == shipped.PLACES[part][0] and other != part]
+    parts = {other: of for other, of in parts.items() if other not in same}  # its weights were replaced just now
     parts[part] = {**progress(shop.folder / part), "curve": curve(shop.folder / part)}
     card.write_text(json.dumps(parts, indent=1) + "\n")
 

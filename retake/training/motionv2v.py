@@ -1,9 +1,9 @@
 """The control branch of MotionV2V, taught on counterfactual pairs: from the source clip, its tracks and the target's,
 the target.
 
-Pairs of the sprite world have exact tracks (retake/synthetic/pairs.py); what a branch is told of them differs each time
-a pair is drawn: other points, other colours, other frames left out. Everything is coded by the video autoencoder when
-it is rendered. The base does not learn.
+Pairs of the sprite world have exact tracks (retake/synthetic/pairs.py). Of each some points are drawn, in colours of
+their own, and some frames of them left out; everything is coded by the video autoencoder once, when it is rendered. The
+base does not learn.
 
 Source: MotionV2V (Burgert et al. 2025, sec. 3 and 4).
 """

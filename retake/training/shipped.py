@@ -26,6 +26,8 @@ PLACES = {
     "judge": ("judge",),
 }
 """Folders of weights by part."""
+ALSO = {"transformer_frames": "transformer"}
+"""Parts as which a later one serves, that took their place."""
 
 
 def folders(part: str) -> list[Path]:
@@ -34,7 +36,9 @@ def folders(part: str) -> list[Path]:
     card = PLACES[part][0].partition("/")[0] + ".training.json"
     for root in (HERE / "next", HERE):
         said = json.loads((root / card).read_text()) if (root / card).exists() else {}
-        if part in said and all(any((root / place).glob("*.safetensors")) for place in PLACES[part]):
+        if (part in said or ALSO.get(part) in said) and all(
+            any((root / place).glob("*.safetensors")) for place in PLACES[part]
+        ):
             return [root / place for place in PLACES[part]]
     return []
 

@@ -87,9 +87,9 @@ CPU = Size(
         power=0.5,
     ),
     transformer=Course(
-        Plan(5_400, 1e-3, muon=0.01, cooldown=0.8),
+        Plan(4_600, 1e-3, muon=0.01, cooldown=0.8),
         (Lesson(0.2, ("world",), 2, 6, 2, spread=False), Lesson(1.0, ("world", "world", "pair"), 5, 2)),
-        {"world": 2_500, "pair": 1_200},
+        {"world": 1_500, "pair": 750},
         power=0.5,
     ),
     pairs=2_000,

@@ -115,6 +115,8 @@ class Workshop:
     def paired(self, until: float = math.inf) -> bool:
         """Render the pairs that the control branch learns from, until a moment of time.monotonic(); whether all are
         there."""
+        if all(path.exists() for path in motionv2v.shards(self.folder / "pairs", self.size.pairs)):
+            return True
         coder, limits = self.video_vae(), Limits(frames=video_autoencoder.FRAMES)
         cell = limits.size // video_autoencoder.SIDE
         encode = video_autoencoder.clip_by_clip(coder)

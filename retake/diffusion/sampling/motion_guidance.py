@@ -20,8 +20,9 @@ from torch.nn import functional as F
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.motion_feature import content_removed
 from retake.diffusion.sampling.ddim import Source
-from retake.diffusion.sampling.windows import Latents, Windows
+from retake.diffusion.sampling.windows import Latents, Windows, swept
 from retake.diffusion.shared_attention import SharedAttention
+from retake.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class Target:
 class Guide:
     """How motion is steered. site: a name of `Backbone.sites`. first, last: steps that are guided, as shares of all.
     updates: of the latents in each. rate: of gradient descent; weight: of the loss. drag: weight of the loss by which
-    points are dragged; dragged: first and last step of that, as shares. clip: frames, from the first on,
-    whose gradient is zero outside the masks; None: all. shared: pattern of the self-attention layers that take keys and
-    values from an unguided clip, or None. removed: the content that frames share is taken off (false: the paper's
-    ablation)."""
+    points are dragged; dragged: first and last step of that, as shares. clip: latent frames of the clip, from the first
+    on, whose gradient is zero outside the masks; None: all. shared: pattern of the self-attention layers that take keys
+    and values from an unguided clip, or None. remove_content: what frames share is taken off features (false: the
+    paper's ablation)."""
 
     site: str
     first: float = 0.12
@@ -55,7 +56,7 @@ class Guide:
     dragged: tuple[float, float] = (0.24, 0.8)
     clip: int | None = None
     shared: str | None = None
-    removed: bool = True
+    remove_content: bool = True
 
     def steers(self, step: int, steps: int) -> bool:
         return self.weight > 0 and round(self.first * steps) <= step < round(self.last * steps)
@@ -81,6 +82,13 @@ def motion(features: Tensor, mask: Tensor, removed: bool = True) -> Tensor:
     weights = averaging(mask, features.shape[-2], features.shape[-1]).to(features.device)
     features = content_removed(features.float()) if removed else features.float()
     return (features[0] * weights[:, None]).sum((-2, -1))
+
+
+def free_cells(targets: Sequence[Target]) -> Tensor:
+    """Cells bool [F, h, w] that change: those that the masks cover by more than half; of masks that cover no cell so
+    far, by more than half of what they do at most."""
+    masks = torch.stack([target.mask for target in targets]).amax(0)
+    return masks > min(0.5, float(masks.max()) / 2)
 
 
 def loss(features: Tensor, targets: Sequence[Target], weight: float, removed: bool = True) -> Tensor:
@@ -120,22 +128,32 @@ def steered(
     guide: Guide,
     shared: Any,
     weights: tuple[float, float] | None = None,
+    clip: int | None = None,
 ) -> tuple[Tensor, float]:
     """Latents [1, F, C, h, w] after the guide's updates at timestep t, and the loss before the last of them. weights:
-    of the losses of motion and of dragged points, by default the guide's."""
+    of the losses of motion and of dragged points, by default the guide's. clip: frames, from the first on, whose
+    gradient is zero outside the masks; None: all. Raises ConfigError E257 for a network through
+    which no gradient goes, E274 for a site that it has not."""
     of_motion, of_drag = weights or (guide.weight, guide.drag)
-    masks = torch.stack([target.mask for target in targets]).amax(0)
-    free = (masks > 0.5).to(z)[None, :, None]  # [1, F, 1, h, w]
-    if guide.clip is not None:
-        free[:, guide.clip :] = 1
+    free = free_cells(targets).to(z)[None, :, None]  # [1, F, 1, h, w]
+    if clip is not None:
+        free[:, clip:] = 1
     value = 0.0
     for _ in range(guide.updates):
         z = z.detach().requires_grad_(True)
         used = shared.used() if shared is not None else nullcontext()
         with torch.enable_grad(), used, backbone.checkpointed():
             features = backbone.features(z, t, condition, [guide.site])[guide.site]
-            distance = loss(features, targets, of_motion, guide.removed) if of_motion else features.new_zeros(())
+            if not features.requires_grad:
+                raise ConfigError(
+                    "E257",
+                    f"no gradient reaches the latents from {guide.site}: this network cannot be steered",
+                    "Try model.offload=none, weights that are not quantised, or another model.",
+                )
+            distance = loss(features, targets, of_motion, guide.remove_content) if of_motion else features.new_zeros(())
             distance = distance + drag_loss(features, targets, of_drag) if of_drag else distance
+            if not distance.requires_grad:  # a drag of one frame goes nowhere
+                return z.detach(), value
             (gradient,) = torch.autograd.grad(distance, z)
         z, value = (z - guide.rate * gradient * free).detach(), float(distance.detach())
     return z, value
@@ -174,14 +192,26 @@ class Steering:
         if not any(weights):
             return
         total = 0.0
-        for span, targets in self.targets.items():
-            if targets and (weights[0] or any(target.places is not None for target in targets)):
-                part = self.z[span.start : span.stop].to(self.backbone.device, torch.float32)[None]
-                shared = self.shared(level, t, span)
-                part, value = steered(self.backbone, part, t, self.condition, targets, guide, shared, weights)
-                self.z[span.start : span.stop] = part[0]
-                total += value
+
+        def steer(spans: Sequence[range]) -> Tensor:
+            nonlocal total
+            part, value = self.steered(spans[0], level, t, weights)
+            total += value
+            return part
+
+        for frames, made in swept(self.windows, 1, steer):
+            self.z[frames.start : frames.stop] = made
         self.told(level, total)
+
+    def steered(self, span: range, level: int, t: float, weights: tuple[float, float]) -> tuple[Tensor, float]:
+        """Latents [1, n, C, h, w] of a window after the guide's updates, and the loss."""
+        part = self.z[span.start : span.stop].to(self.backbone.device, torch.float32)[None]
+        targets, guide = self.targets[span], self.guide
+        if not targets or not (weights[0] or any(target.places is not None for target in targets)):
+            return part, 0.0
+        clip = None if guide.clip is None else max(0, guide.clip - span.start)
+        shared = self.shared(level, t, span)
+        return steered(self.backbone, part, t, self.condition, targets, guide, shared, weights, clip)
 
     def shared(self, level: int, t: float, span: range) -> SharedAttention | None:
         """What the layers read of the clip that is not steered."""

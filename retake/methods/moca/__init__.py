@@ -31,9 +31,9 @@ from pydantic import BaseModel, Field
 
 from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
-from retake.formats import CHUNK, InversionSeries, LatentSeries, RegionSeries
+from retake.formats import InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import covered_cells, edge, patch, shown, source_of, touched_cells
+from retake.methods.canvas import covered_cells, edge, painted, shown, source_of, touched_cells
 from retake.methods.moca.presets import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, diagonally, rule_of
 from retake.video import read_image
 
@@ -196,7 +196,6 @@ def edit(
     level lies below `enter`, E290 for a lookahead that the model's windows do not have, E294 for words that the prompt
     does not hold.
     """
-    from retake.diffusion.sampling.chunked_vae import decoded
     from retake.diffusion.sampling.fifo import Diagonal
     from retake.diffusion.sampling.fifo_queue import Denoiser, keep_outside
     from retake.methods.moca.masks import from_attention, from_estimate, from_region, gated
@@ -237,12 +236,8 @@ def edit(
         keep=params.keep,
         diagonally=diagonally(rule, len(inputs.frames)),
     )
-    size = inputs.frames.width, inputs.frames.height
     with backbone.attention({"*": concepts}) if concepts else contextlib.nullcontext():
-        pictures = decoded(backbone, stream, len(inputs.frames), inputs.first_chunk)
-        for index, pixels in enumerate(pictures, inputs.first_chunk):
-            span = range(index * CHUNK, min((index + 1) * CHUNK, len(inputs.frames)))
-            yield patch(pixels, size, [edge(region[t], params, region.opacity(t)) for t in span])
+        yield from painted(backbone, stream, inputs, lambda t: edge(region[t], params, region.opacity(t)))
 
 
 def reference_of(

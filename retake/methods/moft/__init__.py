@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
 from retake.errors import ConfigError
-from retake.formats import CHUNK, InversionSeries, LatentSeries
+from retake.formats import InversionSeries, LatentSeries
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import begun, check_steps, chunk_starts, edge, parts_of, patch, source_of
+from retake.methods.canvas import begun, check_steps, chunk_starts, edge, painted, parts_of, source_of
 from retake.motion_targets import MotionTarget, check_targets
 from retake.params import as_written
 
@@ -59,13 +59,13 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     last: float = Field(0.48, ge=0, le=1, description="share of the steps until which motion is steered")
     updates: int = Field(2, ge=1, le=50, description="steps of gradient descent in each of them")
     rate: float = Field(0.5, ge=0, description="of gradient descent")
-    weight: float = Field(6.0, ge=0, description="of the distance between motion features; 0: nothing is steered")
+    weight: float = Field(6.0, ge=0, description="of the distance between motion features; 0: motion is not steered")
     drag_weight: float = Field(
         1.0, ge=0, description="of keeping a dragged point's looks along its way (DIFT); 0: drags are motion alone"
     )
     share: float = Field(0.04, gt=0, le=1, description="share of the channels that are compared, of each axis")
-    removed: bool = Field(
-        True, description="take off what frames share; false, of references alone: features as they are, an ablation"
+    remove_content: bool = Field(
+        True, description="take what frames share off the features; false, an ablation, with references alone"
     )
     clip_frames: int | None = Field(
         None, ge=0, description="frames from the first on that change inside the objects' areas alone; null: all"
@@ -103,7 +103,26 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
             "Say what goes where: 'edit.targets=[{object: 1, direction: right, speed: 2}]'",
         )
     check_targets(params.targets)
+    if not params.remove_content and not all(target.reference for target in params.targets):
+        raise ConfigError(
+            "E249",
+            "edit.remove_content=false compares features as they are, of which a direction says nothing",
+            "Give every target a reference, or leave it out.",
+        )
     check_steps(params, beside["inversion"].steps, STEPS)
+
+
+def check(params: Params, frames: Mapping[str, Any]) -> None:
+    """Raises ConfigError E221 for a drag that begins beside the picture. frames: meta of the frames artifact."""
+    for target in params.targets:
+        for x, y in target.drag[:1]:
+            if not (0 <= x < frames["source_width"] and 0 <= y < frames["source_height"]):
+                raise ConfigError(
+                    "E221",
+                    f"edit.targets: the drag begins at {x:g},{y:g}, beside the frame of "
+                    f"{frames['source_width']}x{frames['source_height']} px",
+                    "Read the place from the grid of `retake frame CLIP 0`.",
+                )
 
 
 def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, int, float, bool]:
@@ -140,11 +159,11 @@ def edit(
     """One Patch a chunk of 16 frames. Every few steps the clip's latents are kept, and a killed edit goes on from
     these. Raises ConfigError E248 for an object that no mask holds, E249 for a reference without motion, and what the
     network raises."""
-    from retake.diffusion.sampling.chunked_vae import decoded
+    from retake.diffusion.sampling.chunked_vae import latent_count
     from retake.diffusion.sampling.ddim import sample
     from retake.diffusion.sampling.motion_guidance import Guide, Steering, Unsteered
     from retake.diffusion.sampling.windows import Reel, Windows
-    from retake.methods.moft.aims import Aims
+    from retake.methods.moft.guidance_targets import GuidanceTargets
 
     inversion: InversionSeries | None = priors.get("inversion")
     steps = inversion.steps if inversion else params.steps or STEPS
@@ -153,7 +172,7 @@ def edit(
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
     source = source_of(latents, inversion, backbone, steps, params.seed)
     windows = Windows.of(backbone, shape[0], overlap)
-    aims = Aims(params.targets, backbone, latents, priors, inputs, params, windows)
+    goals = GuidanceTargets(params.targets, backbone, latents, priors, inputs, params, windows)
     condition = backbone.condition([params.prompt], None, params.unwanted)
     sampling: dict[str, Any] = {
         "steps": steps,
@@ -161,7 +180,7 @@ def edit(
         "windows": windows,
         "batch": inputs.batch,
         "source": source,
-        "mask": aims.free(params, inputs.scratch) if params.mask else None,
+        "mask": goals.free(params, inputs.scratch) if params.mask else None,
     }
     z = Reel(inputs.scratch / "z.latents", shape)
     level, plain = begun(z, inputs, source, start), source
@@ -183,15 +202,15 @@ def edit(
         params.weight,
         drag=params.drag_weight,
         dragged=DRAGGED,
-        clip=params.clip_frames,
+        clip=latent_count(params.clip_frames, backbone.time) if params.clip_frames else params.clip_frames,
         shared=backbone.appearance if params.shared else None,
-        removed=params.removed,
+        remove_content=params.remove_content,
     )
     steering = Steering(
         backbone,
         z,
         condition,
-        aims.targets,
+        goals.targets,
         guide,
         steps=steps,
         windows=windows,
@@ -206,8 +225,4 @@ def edit(
             inputs.keep({**levels, **parts_of(at, **kept)} for at in chunk_starts(z))
 
     sample(backbone, z, condition, start=level, before=steering, progress=stepped, **sampling)
-    frames = inputs.frames
-    for index, pixels in enumerate(decoded(backbone, z, len(frames), inputs.first_chunk), inputs.first_chunk):
-        span = range(index * CHUNK, min((index + 1) * CHUNK, len(frames)))
-        alpha = [edge(aims.area(t), params) for t in span] if params.mask else None
-        yield patch(pixels, (frames.width, frames.height), alpha)
+    yield from painted(backbone, z, inputs, (lambda t: edge(goals.area(t), params)) if params.mask else None)

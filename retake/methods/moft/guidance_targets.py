@@ -13,7 +13,7 @@ from retake.diffusion.motion_channels import Channels
 from retake.formats import LatentSeries
 from retake.methods import Inputs
 from retake.methods.canvas import Soft, cells, edge
-from retake.methods.moft import reference
+from retake.methods.moft.reference import ReferenceClip
 from retake.methods.moft.targets import Object, curves, halves, objects_of
 from retake.motion_targets import MotionTarget, path_of
 from retake.video import resize
@@ -33,10 +33,10 @@ class Compared(Protocol):
     @property
     def share(self) -> float: ...
     @property
-    def removed(self) -> bool: ...
+    def remove_content(self) -> bool: ...
 
 
-class Aims:
+class GuidanceTargets:
     """What each object's motion feature shall be, and where. Areas wait in scratch files, a byte a pixel."""
 
     def __init__(
@@ -57,12 +57,15 @@ class Aims:
         scale = frames.width / clip[0], frames.height / clip[1]
         self.objects = list(zip(targets, objects_of(targets, masks), strict=True))
         self.shown = {
-            n: reference.Shown(target, latents, len(frames), inputs.scratch / f"reference-{n}.npy")
+            n: ReferenceClip(target, latents, len(frames), inputs.scratch, str(n))
             for n, target in enumerate(targets)
             if target.reference
         }
         self.paths = [
-            self.shown[n].path(self.size) if n in self.shown else path_of(target, len(frames), scale, one.radius)
+            begun(
+                self.shown[n].path(self.size) if n in self.shown else path_of(target, len(frames), scale, one.radius),
+                one.first,
+            )
             for n, (target, one) in enumerate(self.objects)
         ]
         shape = len(self.objects), len(frames), frames.height, frames.width
@@ -115,7 +118,7 @@ class Aims:
         """Channels and curve of a target, by the part of its area."""
         if n in self.shown:
             some = self.channels.of(("horizontal", "vertical"), self.how.share)
-            return {"": (some, self.shown[n].curve(self.backbone, self.site, span, self.how.removed)[:, some])}
+            return {"": (some, self.shown[n].curve(self.backbone, self.site, span, self.how.remove_content)[:, some])}
         grid = np.array([self.latents.meta["pixels"][1], self.latents.meta["pixels"][0]]) / self.size
         path = self.paths[n][self.last_of(span)] * [*grid, 1.0]
         return curves(self.channels, path, self.how.share, one.radius * float(grid.mean()))
@@ -144,3 +147,11 @@ class Aims:
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
+
+
+def begun(path: np.ndarray, first: int) -> np.ndarray:
+    """A path [F, 3] against the frame on which its object is seen first: until then it rests there."""
+    x, y, scale = path[first]
+    moved = np.stack([path[:, 0] - x, path[:, 1] - y, path[:, 2] / scale], 1)
+    moved[:first] = (0, 0, 1)
+    return moved
