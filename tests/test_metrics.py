@@ -580,7 +580,8 @@ def test_summary_is_flat_described_and_json_safe():
     assert set(values) == {name for name in pixels if "pnp_product" not in name}
     assert pixels <= set(summary.DESCRIPTIONS)
     assert {name for name, (_, way) in summary.DESCRIPTIONS.items() if way not in ("lower", "higher")} == {
-        "change_edited"
+        "change_edited",
+        "steering_speed",
     }
     json.dumps(values, allow_nan=False)
     assert values["psnr_unedited"] == 100
