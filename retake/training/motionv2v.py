@@ -58,7 +58,8 @@ def told(seed: int, size: int, cell: int, family: str | None = None, whole: bool
     pair = pairs.pair(seed, family, width=size, height=size, frames=FRAMES, points=POINTS)
     (target, target_seen), (source, source_seen) = pair.tracks()
     some = rng.permutation(target.shape[1])[: int(rng.integers(1, POINTS + 1))]
-    target, source, target_seen, source_seen = (a[:, some] for a in (target, source, target_seen, source_seen))
+    target, source = target[:, some], source[:, some]
+    target_seen, source_seen = target_seen[:, some], source_seen[:, some]
     if not whole:
         source_seen, target_seen = dropped(source_seen, target_seen, rng)
     colours = colours_of(len(some), rng)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from retake.diffusion.families.cogvideox.control import ControlBranch
 from retake.diffusion.families.common.conditioning import image_states
@@ -185,7 +185,7 @@ class Workshop:
             model = self.taught("transformer_frames").train().requires_grad_(True)
         else:
             model = ControlBranch.of(self.taught("transformer").transformer, motionv2v.VIDEOS)
-        return model.to(self.device)
+        return nn.Module.to(model, self.device)
 
     def trained(self, part: str) -> Any:
         """A part's network with the moving average of what it has learnt so far, ready to infer."""

@@ -82,7 +82,7 @@ class ControlBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
         base = transformer.patch_embed.proj
         with torch.no_grad():
             branch.embed.weight.copy_(base.weight.repeat(1, videos, 1, 1) / videos)
-            branch.embed.bias.copy_(base.bias)
+            branch.embed.load_state_dict({"weight": branch.embed.weight, "bias": base.bias})
         return branch
 
     def begun(self, control: Tensor, video: Tensor) -> Tensor:

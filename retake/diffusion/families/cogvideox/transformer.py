@@ -76,13 +76,13 @@ def blocks(
         video = video + places.to(video.dtype)
     video, text = transformer.embedding_dropout(video), transformer.embedding_dropout(text)
     again = transformer.gradient_checkpointing and torch.is_grad_enabled()
-    c = branch.begun(control, video) if branch is not None else None
+    c, copies = (branch.begun(control, video), len(branch.copies)) if branch is not None else (None, 0)
     for n, block in enumerate(transformer.transformer_blocks):
         if again:
             video, text = cast(Any, checkpoint)(block_of, block, video, text, embedding, rotary, use_reentrant=False)
         else:
             video, text = block_of(block, video, text, embedding, rotary)
-        if c is not None and n < len(branch.copies):
+        if branch is not None and n < copies:
             c, added = branch.stepped(n, c, text, embedding, rotary, again)
             video = video + added
         yield video
