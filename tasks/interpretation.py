@@ -47,6 +47,7 @@ def stage_interpretation(
     assert isinstance(settings, Params)
     series: LatentSeries = work.open(latents)
     file: MotionChannelsFile = work.open(motion_channels)
+    known = file.tensors()
     x, y = place(settings, frames)
     backbone = backbone_of(params.model)
     own = min(-(-settings.frame // series.meta["time"]), len(series) - 1)  # the latent frame that holds it
@@ -55,7 +56,7 @@ def stage_interpretation(
     z = torch.from_numpy(series.span(span))
     site = file.meta["site"]
     features = read(backbone, z, site, settings.level).cpu()
-    channels = Channels.from_arrays(file.tensors())
+    channels = Channels.from_arrays(known)
     some = channels.of(("horizontal", "vertical"), settings.share)
     removed = content_removed(features[None])[0]
     height, width = features.shape[-2:]
@@ -75,7 +76,7 @@ def stage_interpretation(
         times=[frame_of(k, series, frames) for k in span],
         channels=len(some),
         share=settings.share,
-        pans=float(np.mean([np.sqrt(np.square(curve).mean()) for curve in file.tensors()["curve"].values()])),
+        pans=float(np.mean([np.sqrt(np.square(curve).mean()) for curve in known["curve"].values()])),
         moves=float(removed[:, :, at[0], at[1]].square().mean().sqrt()),
     )
 

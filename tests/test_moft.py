@@ -19,10 +19,12 @@ from helpers.stages import Calls, ProgressLog, StopAfter, run
 from flows.settings.compose import settings
 from retake import video
 from retake.diffusion.motion_channels import Channels
+from retake.diffusion.sampling.motion_guidance import Guide
 from retake.errors import ConfigError, RetakeError
 from retake.formats import open_series
+from retake.methods import moft as method
 from retake.methods.moft import targets as moft
-from retake.methods.moft.guidance_targets import GuidanceTargets, begun
+from retake.methods.moft.guidance_targets import GuidanceTargets, counted_from
 from retake.methods.moft.reference import ReferenceClip
 from retake.motion_targets import SMALLEST, MotionTarget, path_of
 from retake.synthetic import scenes
@@ -252,7 +254,7 @@ def test_halves_part_a_mask_at_its_middle():
     ],
 )
 def test_latent_frames_hold_their_own_frames(time, span, frames, last):
-    of = object.__new__(GuidanceTargets)
+    of: Any = object.__new__(GuidanceTargets)
     of.count, of.latents = 18, SimpleNamespace(meta={"time": time})
     assert of.frames_of(span) == frames
     assert of.last_of(span) == last
@@ -260,16 +262,16 @@ def test_latent_frames_hold_their_own_frames(time, span, frames, last):
 
 def test_an_object_that_comes_late_starts_from_where_it_comes():
     path = path_of(aim_of(direction="right", speed=2), 10, (1, 1), 5)
-    late = begun(path, 6)
+    late = counted_from(path, 6)
     assert late[:7, 0].tolist() == [0] * 7
     assert late[9, 0] == 6
-    grown = begun(path_of(aim_of(direction="grow", speed=1), 10, (1, 1), 10), 5)
+    grown = counted_from(path_of(aim_of(direction="grow", speed=1), 10, (1, 1), 10), 5)
     assert grown[5, 2] == 1
     assert grown[9, 2] == pytest.approx(1.9 / 1.5)
 
 
 def test_a_reference_is_stretched_over_the_clip(tmp_path, dance):
-    latents = SimpleNamespace(meta={"pixels": (32, 48), "time": 1})
+    latents: Any = SimpleNamespace(meta={"pixels": (32, 48), "time": 1})
     found = ReferenceClip(aim_of(**dance), latents, 23, tmp_path, "0")
     assert found.frames.shape == (23, 32, 48, 3)
     assert found.shown_at(0)[0] == 0
@@ -282,6 +284,17 @@ def test_a_reference_is_stretched_over_the_clip(tmp_path, dance):
     whole = ReferenceClip(aim_of(object=1, reference=dance["reference"]), latents, 23, tmp_path, "1")
     assert whole.masks is None
     assert np.ptp(whole.path((96, 64)), axis=0).max() == 0
+
+
+def test_a_plan_counts_the_steps_that_are_steered():
+    for drag in (0.0, 1.0):
+        for strength in (0.3, 1.0):
+            told = {"drag_weight": drag, "strength": strength, "targets": [{"object": 1, "drag": [[0, 0], [9, 9]]}]}
+            params, steps = method.Params.model_validate(told), 30
+            guide = Guide("", params.first, params.last, drag=drag, dragged=method.DRAGGED)
+            begun = range(steps - round(strength * steps), steps)
+            steered = {step for step in begun if guide.steers(step, steps) or guide.drags(step, steps)}
+            assert method.steered_steps(params, steps) == steered
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------

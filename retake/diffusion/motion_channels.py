@@ -80,7 +80,7 @@ def find(clips: Mapping[tuple[str, int], Panned], shifts: Tensor) -> Channels:
     ranked, loadings = {}, {}
     for axis, ways in AXES.items():
         samples = [clip.removed for (way, _), clip in clips.items() if way in ways]
-        loadings[axis] = first_component(torch.cat(samples))
+        loadings[axis] = components(torch.cat(samples), 1)[0]
         ranked[axis] = loadings[axis].abs().argsort(descending=True, stable=True)
     return Channels(ranked, loadings, slope)
 
@@ -97,11 +97,10 @@ def scatter(clips: Mapping[tuple[str, int], Panned], removed: bool) -> dict[str,
     """Cells of the first frames in the plane of their first two principal components, float32 [scenes, N, 2] by way,
     with the content that all frames share taken off or left in (the paper's figure 3)."""
     cells = {key: clip.removed if removed else clip.raw for key, clip in clips.items()}
-    samples = torch.cat(list(cells.values())).double()
-    _, _, v = torch.linalg.svd(samples - samples.mean(0), full_matrices=False)
+    plane = components(torch.cat(list(cells.values())), 2).T
     found: dict[str, list[Tensor]] = {}
     for (way, _), value in cells.items():
-        found.setdefault(way, []).append((value.double() @ v[:2].T).float())
+        found.setdefault(way, []).append((value.double() @ plane).float())
     return {way: torch.stack(of) for way, of in found.items()}
 
 
@@ -112,8 +111,8 @@ def middle(features: Tensor) -> Tensor:
     return features[..., top : height - top, left : width - left]
 
 
-def first_component(samples: Tensor) -> Tensor:
-    """Loadings float64 [C] of the first principal component of samples [N, C]."""
+def components(samples: Tensor, count: int) -> Tensor:
+    """Loadings float64 [count, C] of the first principal components of samples [N, C]."""
     centred = samples.double() - samples.double().mean(0)
     _, _, v = torch.linalg.svd(centred, full_matrices=False)
-    return v[0]
+    return v[:count]

@@ -77,17 +77,20 @@ def shown(path: str) -> Tensor:
     return to_signed(torch.from_numpy(square.transpose(2, 0, 1)[None].copy()))
 
 
-def touched_cells(latents: LatentSeries, region: RegionSeries, soft: Soft, margin: int, scratch: Path) -> Mask:
-    """Latent cells that may change: all that the soft edge touches, and `margin` around them. In a scratch file."""
+def touched_cells(
+    latents: LatentSeries, frames: int, alpha: Callable[[int], np.ndarray], margin: int, scratch: Path
+) -> Mask:
+    """Latent cells that may change: all that the edit's opacity touches, and `margin` around them. In a scratch file.
+    alpha: a frame's number, of so many -> uint8 [H, W]."""
     import torch
 
     def touched(t: int) -> np.ndarray:
-        return np.where(edge(region[t], soft, region.opacity(t)) > 0, 255, 0).astype(np.uint8)
+        return np.where(alpha(t) > 0, 255, 0).astype(np.uint8)
 
     def grown(coverage: Tensor) -> Tensor:
         return torch.nn.functional.max_pool2d((coverage > 0).float(), 2 * margin + 1, 1, margin)
 
-    return cells(latents, len(region), touched, grown, scratch / "touched.latents")
+    return cells(latents, frames, touched, grown, scratch / "touched.latents")
 
 
 def covered_cells(latents: LatentSeries, region: RegionSeries, scratch: Path) -> Mask:
@@ -125,6 +128,11 @@ def cells(
 def edge(mask: np.ndarray, soft: Soft, opacity: np.ndarray | None = None) -> np.ndarray:
     """Opacity of one frame's edit, uint8 [H, W]; `opacity` of the region, where it is a soft matte."""
     return np.rint(255 * seam(mask, opacity, soft.feather, soft.grow)).astype(np.uint8)
+
+
+def edge_of(region: RegionSeries, soft: Soft) -> Callable[[int], np.ndarray]:
+    """A frame's number -> opacity of its edit, uint8 [H, W]."""
+    return lambda t: edge(region[t], soft, region.opacity(t))
 
 
 def as_rgb(pixels: Tensor) -> np.ndarray:

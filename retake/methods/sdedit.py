@@ -23,7 +23,7 @@ from retake.methods.canvas import (
     begun,
     check_steps,
     chunk_starts,
-    edge,
+    edge_of,
     painted,
     parts_of,
     shown,
@@ -126,6 +126,7 @@ def edit(
     start = round(params.strength * steps)
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
     source = source_of(latents, inversion, backbone, steps, params.seed)
+    alpha = edge_of(region, params) if region else None
     z = Reel(inputs.scratch / "z.latents", shape)
     level = begun(z, inputs, source, start)
 
@@ -144,10 +145,10 @@ def edit(
         windows=Windows.of(backbone, shape[0], overlap),
         batch=inputs.batch,
         source=source,
-        mask=touched_cells(latents, region, params, params.margin, inputs.scratch) if region else None,
+        mask=touched_cells(latents, len(region), alpha, params.margin, inputs.scratch) if region and alpha else None,
         progress=stepped,
     )
-    yield from painted(backbone, z, inputs, (lambda t: edge(region[t], params, region.opacity(t))) if region else None)
+    yield from painted(backbone, z, inputs, alpha)
 
 
 def condition_of(backbone: Backbone, params: Params) -> Any:

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from retake.diffusion.families.cogvideox.control import ControlBranch
 from retake.diffusion.families.common.conditioning import image_states
 from retake.errors import ConfigError
 from retake.synthetic.clips import Limits
@@ -167,6 +166,7 @@ class Workshop:
     def fresh(self, part: str) -> Any:
         """A part's network with initial weights."""
         torch.manual_seed(SEED + PARTS.index(part))
+        model: Any
         if part == "vae":
             model = autoencoder.network().to(memory_format=torch.channels_last)
         elif part in ("clip", "judge"):
@@ -184,8 +184,10 @@ class Workshop:
         elif part == "transformer":
             model = self.taught("transformer_frames").train().requires_grad_(True)
         else:
+            from retake.diffusion.families.cogvideox.control import ControlBranch
+
             model = ControlBranch.of(self.taught("transformer").transformer, motionv2v.VIDEOS)
-        return nn.Module.to(model, self.device)
+        return model.to(self.device)
 
     def trained(self, part: str) -> Any:
         """A part's network with the moving average of what it has learnt so far, ready to infer."""

@@ -33,7 +33,7 @@ from retake.diffusion.model import takes_images
 from retake.errors import ConfigError
 from retake.formats import InversionSeries, LatentSeries, RegionSeries
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import covered_cells, edge, painted, shown, source_of, touched_cells
+from retake.methods.canvas import covered_cells, edge_of, painted, shown, source_of, touched_cells
 from retake.methods.moca.presets import LOOKED_AT, TIMESTEPS, Masks, Place, Preset, Rule, diagonally, rule_of
 from retake.video import read_image
 
@@ -223,7 +223,7 @@ def edit(
         reference_of(backbone, latents, inputs, region, params, rule),
     )
     if rule.hold:
-        free = touched_cells(latents, region, params, params.margin, inputs.scratch)
+        free = touched_cells(latents, len(region), edge_of(region, params), params.margin, inputs.scratch)
         step = keep_outside(free, source, step)
     condition = condition_of(backbone, params, rule)
     denoiser = Denoiser(backbone, condition, rule.guidance, inputs.batch, rule.eta, params.seed, step)
@@ -237,7 +237,7 @@ def edit(
         diagonally=diagonally(rule, len(inputs.frames)),
     )
     with backbone.attention({"*": concepts}) if concepts else contextlib.nullcontext():
-        yield from painted(backbone, stream, inputs, lambda t: edge(region[t], params, region.opacity(t)))
+        yield from painted(backbone, stream, inputs, edge_of(region, params))
 
 
 def reference_of(

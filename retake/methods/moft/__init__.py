@@ -18,7 +18,16 @@ from pydantic import BaseModel, Field, field_validator
 from retake.errors import ConfigError
 from retake.formats import InversionSeries, LatentSeries
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import begun, check_steps, chunk_starts, edge, painted, parts_of, source_of
+from retake.methods.canvas import (
+    begun,
+    check_steps,
+    chunk_starts,
+    edge,
+    painted,
+    parts_of,
+    source_of,
+    touched_cells,
+)
 from retake.motion_targets import MotionTarget, check_targets
 from retake.params import as_written
 
@@ -173,6 +182,7 @@ def edit(
     source = source_of(latents, inversion, backbone, steps, params.seed)
     windows = Windows.of(backbone, shape[0], overlap)
     goals = GuidanceTargets(params.targets, backbone, latents, priors, inputs, params, windows)
+    alpha = (lambda t: edge(goals.area(t), params)) if params.mask else None
     condition = backbone.condition([params.prompt], None, params.unwanted)
     sampling: dict[str, Any] = {
         "steps": steps,
@@ -180,7 +190,7 @@ def edit(
         "windows": windows,
         "batch": inputs.batch,
         "source": source,
-        "mask": goals.free(params, inputs.scratch) if params.mask else None,
+        "mask": touched_cells(latents, len(inputs.frames), alpha, params.margin, inputs.scratch) if alpha else None,
     }
     z = Reel(inputs.scratch / "z.latents", shape)
     level, plain = begun(z, inputs, source, start), source
@@ -225,4 +235,4 @@ def edit(
             inputs.keep({**levels, **parts_of(at, **kept)} for at in chunk_starts(z))
 
     sample(backbone, z, condition, start=level, before=steering, progress=stepped, **sampling)
-    yield from painted(backbone, z, inputs, (lambda t: edge(goals.area(t), params)) if params.mask else None)
+    yield from painted(backbone, z, inputs, alpha)

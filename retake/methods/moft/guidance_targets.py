@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.lib.format import open_memmap
 from retake.diffusion.motion_channels import Channels
 from retake.formats import LatentSeries
 from retake.methods import Inputs
-from retake.methods.canvas import Soft, cells, edge
 from retake.methods.moft.reference import ReferenceClip
 from retake.methods.moft.targets import Object, curves, halves, objects_of
 from retake.motion_targets import MotionTarget, path_of
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from retake.diffusion.backbone import Backbone
-    from retake.diffusion.sampling.ddim import Mask
     from retake.diffusion.sampling.motion_guidance import Target
     from retake.diffusion.sampling.windows import Windows
 
@@ -62,7 +59,7 @@ class GuidanceTargets:
             if target.reference
         }
         self.paths = [
-            begun(
+            counted_from(
                 self.shown[n].path(self.size) if n in self.shown else path_of(target, len(frames), scale, one.radius),
                 one.first,
             )
@@ -84,20 +81,6 @@ class GuidanceTargets:
     def area(self, t: int) -> np.ndarray:
         """Where anything that is steered is or shall be in the windows of frame t, bool [H, W]."""
         return np.asarray(self.areas[:, t].any(0))
-
-    def free(self, soft: Soft, scratch: Path) -> Mask:
-        """Latent cells that may change: all that the soft edge touches, and `margin` around them."""
-        import torch
-
-        margin = soft.margin  # type: ignore[attr-defined]
-
-        def touched(t: int) -> np.ndarray:
-            return np.where(edge(self.area(t), soft) > 0, 255, 0).astype(np.uint8)
-
-        def grown(coverage: Tensor) -> Tensor:
-            return torch.nn.functional.max_pool2d((coverage > 0).float(), 2 * margin + 1, 1, margin)
-
-        return cells(self.latents, self.count, touched, grown, scratch / "free.latents")
 
     def targets(self, span: range) -> list[Target]:
         """Of the latent frames of a window."""
@@ -149,7 +132,7 @@ class GuidanceTargets:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
-def begun(path: np.ndarray, first: int) -> np.ndarray:
+def counted_from(path: np.ndarray, first: int) -> np.ndarray:
     """A path [F, 3] against the frame on which its object is seen first: until then it rests there."""
     x, y, scale = path[first]
     moved = np.stack([path[:, 0] - x, path[:, 1] - y, path[:, 2] / scale], 1)
