@@ -298,7 +298,7 @@ def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:
         yield ConfigError(
             "E237",
             f"edited_tracks says how things move, and edit={p.edit.name} moves nothing",
-            "Add edit=move or edit=timetomove; or leave edited_tracks out.",
+            "Add edit=move, edit=timetomove or edit=motionv2v; or leave edited_tracks out.",
         )
     for check_settings in checks:
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import CogVideoXTransformer3DModel
 from helpers import small_diffusion, small_sam2
 from helpers.command import CHECKOUT
 
@@ -15,6 +16,7 @@ from flows.runners import Local
 from flows.settings.choice import CHOICES
 from flows.settings.compose import Settings, settings
 from retake.clip import open_clip
+from retake.diffusion.families.cogvideox.control import ControlBranch
 from retake.diffusion.model import weights_of
 from retake.errors import MachineError
 from retake.store import Store
@@ -36,6 +38,7 @@ NEEDED = {
     "edited_tracks/program": (HIDE, BOX),
     "edit/move": (HIDE, BOX),
     "edit/timetomove": (HIDE, "edit.steps=2", BOX),
+    "edit/motionv2v": (HIDE, "edit.steps=2", "edit.branch={branch}", "model=embedded_dit", BOX),
     "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
     "edit/moft": (
         "edit.targets=[{{object: 1, direction: right}}]",
@@ -46,6 +49,7 @@ NEEDED = {
     "inversion/default": ("inversion.steps=2",),
     "motion_channels/default": ("motion_channels.scenes=1", "inversion.steps=2"),
 }
+PICTURELESS = ("edit/move", "edit/timetomove", "edit/motionv2v", "edit/moft")
 PROMPTED = {"region", "tracks", "edit", "decode", "metrics", "report"}
 
 
@@ -63,11 +67,14 @@ def choices() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> dict[str, Any]:
-    """Flow, depth, masks and tracks of the clip, as files."""
+    """Flow, depth, masks and tracks of the clip, as files, and a control branch."""
     folder = tmp_path_factory.mktemp("exported")
     what = ["flow", "depth", "masks", "tracks"]
     runner = Local(Store(folder / "store", lambda line: None))
-    return export.export("sprites:drift", what, folder / "out", [*SMALL, BOX], runner=runner)
+    found: dict[str, Any] = export.export("sprites:drift", what, folder / "out", [*SMALL, BOX], runner=runner)
+    network = CogVideoXTransformer3DModel.from_pretrained(CHECKOUT / "retake/weights/embedded_dit/transformer")
+    ControlBranch.of(network, 3).save_pretrained(folder / "branch")
+    return found | {"branch": folder / "branch"}
 
 
 @pytest.fixture
@@ -82,7 +89,7 @@ def nothing_fetched(tmp_path, monkeypatch) -> Path:
 def test_a_choice_composes_validates_and_reaches_its_code(choice, exported, nothing_fetched):
     group, _, name = choice.partition("/")
     words = [w.format(**exported) for w in NEEDED.get(choice, (BOX,) if group in PROMPTED or group == "masks" else ())]
-    pasted = () if choice in ("edit/move", "edit/timetomove", "edit/moft") else (EDIT,)  # which take no picture
+    pasted = () if choice in PICTURELESS else (EDIT,)  # which take no picture
     p = settings([f"{group}={name}", *SMALL, *pasted, *words])
     runner = Local(Store(nothing_fetched / "store", lambda line: None))
     until = "latents" if group == "model" else group

@@ -658,6 +658,25 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     assert not shop.as_shipped("vae")
 
 
+def test_a_further_round_begins_as_the_part_ships(workshop, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "HERE", tmp_path / "weights")
+    for part in ("vae", "clip", "unet", "motion", "video_vae", "transformer"):
+        export.export(workshop, part, tmp_path / "weights")
+    shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, further=True, say=quiet)
+    for part in ("motion", "transformer"):
+        learnt, begun = (dict(one.named_parameters()) for one in (workshop.trained(part), shop.fresh(part)))
+        assert all(torch.allclose(learnt[name], weight, atol=1e-2) for name, weight in begun.items())
+        assert shop.plan_of(part).rate == workshop.plan_of(part).rate / 2
+    lesson = TINY.motion.lessons[0]
+    workshop.rendered("motion")
+    shop.rendered("motion")
+    assert not torch.equal(*(one.teacher("motion").draw(0, lesson)["noise"] for one in (workshop, shop)))
+    assert shop.make("motion", 10)
+    export.export(shop, "motion", tmp_path / "weights")
+    card = json.loads((tmp_path / "weights" / "embedded.training.json").read_text())["motion"]
+    assert card["before"]["step"] == card["step"] == TINY.motion.plan.steps
+
+
 def test_what_ships_fits_what_learns_from_it(tmp_path):
     shop = Workshop(tmp_path, SIZES["cpu"], "cpu", on_shipped=True, say=quiet)
     assert tuple(shop.fresh("motion").unet.config.block_out_channels) == unet.WIDTHS

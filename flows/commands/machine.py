@@ -61,15 +61,18 @@ def weights(
 
 @app.command()
 def train(
-    target: Annotated[str, typer.Argument(help="What to train: embedded.")],
+    target: Annotated[str, typer.Argument(help="What to train: embedded, or motionv2v, its control branch.")],
     size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",
     part: Annotated[str | None, typer.Option(help="Train only this part; an unknown name lists the parts.")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop after this time; the same command continues.")] = math.inf,
     folder: Annotated[Path, typer.Option(help="Folder of the training state.")] = Path("artifacts/training"),
     on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Use the shipped parts as already trained.")] = False,
+    further: Annotated[
+        bool, typer.Option("--further", help="Begin with the part as it ships: one more round.")
+    ] = False,
 ) -> None:
     """Train the small models that ship with Retake; a stopped training continues. Example:
     retake train embedded --size gpu --minutes 9"""
     from flows.upkeep import train as training
 
-    training.run(target, size, part, minutes, folder, on_shipped)
+    training.run(target, size, part, minutes, folder, on_shipped, further)

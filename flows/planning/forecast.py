@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from retake.clip import Clip, select_indices
+from retake.diffusion.control_branch import NOTHING
 from retake.diffusion.cost.predict import Predicted, predicted, window
 from retake.diffusion.model import Modelled
 from retake.lookup import lookup
@@ -141,13 +142,14 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
     if not frames:
         return None
     asked, overlap = getattr(settings, "steps", None) or steps, getattr(settings, "overlap", None)
-    guidance, queue, gradients = getattr(settings, "guidance", None), None, 0
+    guidance, queue, gradients, branch = getattr(settings, "guidance", None), None, 0, NOTHING
     if stage == "edit":
         method = lookup("methods", settings.name)
         if hasattr(method, "asked"):
             asked, overlap, guidance, diagonal = method.asked(settings, steps, window(params.model), frames)
             queue = (asked, overlap) if diagonal else None
             gradients = method.gradients(settings, steps) if hasattr(method, "gradients") else 0
+            branch = method.branch(settings, params.model) if hasattr(method, "branch") else NOTHING
         elif not hasattr(settings, "strength"):
             return None  # a method that does not say how often it asks its model
     return predicted(
@@ -159,6 +161,7 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
         iterations=getattr(settings, "iterations", 0),
         overlap=OVERLAP if overlap is None else overlap,
         gradients=gradients,
+        branch=branch,
         queue=queue,
     )
 

@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from retake.diffusion import attention, grid
+from retake.diffusion.control_branch import takes_no_branch
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 
@@ -166,6 +168,12 @@ class Backbone(ABC):
             without, with_ = output.chunk(2)
             output = without + guidance * (with_ - without)
         return Predicted(*self.schedule.to_x0_eps(finite(output, "the network", self.dtype), z, t))
+
+    def controlled(self, branch: Path) -> AbstractContextManager[None]:
+        """Within the block a control branch (a folder) works beside the network, and conditions hold its videos'
+        latents, "control" [B, F, videos * C, h, w]. Raises ConfigError E258 for a network that takes none or that the
+        branch was not made for, E280 to E283 and E289 for a folder of something else."""
+        raise takes_no_branch()
 
     @abstractmethod
     def sites(self) -> Sequence[Site]:

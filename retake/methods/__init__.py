@@ -15,6 +15,8 @@ A method module states
                                  step: (levels, overlap, guidance, whether by a queue), for a model of windows of so
                                  many latent frames; steps: of the inversion
     gradients(params, steps)     optional, for plans: how often the network's features are taken a gradient of
+    branch(params, model)        optional, for plans: what works beside the network (control_branch.Beside)
+    weights(params)              optional: references of weights of its own that it loads, by role
 
 A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and
 priors["inversion"] where it NEEDS that; for methods that work on pixels both are None. Methods never import one

@@ -11,21 +11,16 @@ held, too, unless `fill` says otherwise.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError
 from retake.formats import CHUNK, LatentSeries
-from retake.imaging.signed import to_signed
-from retake.machine.threads import single_threaded
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import begun, cells, check_strength, chunk_starts, edge, painted, parts_of
-from retake.recomposition.background import Background
-from retake.recomposition.scene import Scene
-from retake.video import resize
+from retake.recomposition.crude import moved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +86,8 @@ def edit(
     from retake.diffusion.sampling.windows import Reel, Windows
 
     frames, shape = inputs.frames, tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
-    crude = moved(latents, priors, inputs, params)
+    height, width = latents.meta["pixels"]
+    crude = moved(frames, priors, params, (width, height), inputs.scratch)
     clean = Reel(inputs.scratch / "crude.latents", shape)
     for index, part in enumerate(encoded(backbone, crude.pixels, len(frames))):
         clean[index * CHUNK : index * CHUNK + len(part)] = part
@@ -127,46 +123,6 @@ def edit(
             )
             level = stop
     yield from painted(backbone, z, inputs, lambda t: edge(crude.edited[t] > 0, params))
-
-
-class Crude(NamedTuple):
-    """The crude move, in scratch files: rgb uint8 [F, h, w, 3] at the model's size; where it differs from the source,
-    and where objects lie at their new places, uint8 [F, H, W] at the working size."""
-
-    rgb: np.ndarray
-    edited: np.ndarray
-    laid: np.ndarray
-
-    def pixels(self, span: range) -> Tensor:
-        """Frames of a range, float32 [n, 3, h, w] in -1..1."""
-        import torch
-
-        return to_signed(torch.from_numpy(self.rgb[span.start : span.stop].transpose(0, 3, 1, 2).copy()))
-
-
-def moved(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, params: Params) -> Crude:
-    """The clip moved along its edited tracks, as edit=move does it."""
-    frames, masks = inputs.frames, priors["masks"]
-    height, width = latents.meta["pixels"]
-
-    def scratch(name: str, *shape: int) -> np.ndarray:
-        return open_memmap(inputs.scratch / name, "w+", np.uint8, (len(frames), *shape))
-
-    working = frames.height, frames.width
-    made = Crude(scratch("crude.npy", height, width, 3), scratch("edited.npy", *working), scratch("laid.npy", *working))
-    with single_threaded():
-        scene = Scene(frames, masks, priors["edited_tracks"], params)
-        behind = Background(frames, (scene.hole(t) for t in range(len(masks))), inputs.scratch)
-        for t in range(len(frames)):
-            picture = frames[t].copy()
-            if (one := scene.render(t, behind)) is not None:
-                x0, y0, x1, y1 = one.box
-                share = one.alpha[..., None].astype(np.float32) / 255
-                part = picture[y0:y1, x0:x1]
-                part[:] = np.rint(part + share * (one.rgb.astype(np.float32) - part))
-                made.edited[t, y0:y1, x0:x1], made.laid[t, y0:y1, x0:x1] = one.alpha, one.laid
-            made.rgb[t] = resize(picture, (width, height))
-    return made
 
 
 def grown(coverage: Tensor) -> Tensor:

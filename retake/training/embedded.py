@@ -4,8 +4,9 @@
     python -m retake.training.embedded --size gpu --folder artifacts/training --minutes 9      (in slices)
 
 Parts are made in the order of PARTS, each in slices that resume; `--part` makes one of them, so that a second process
-can work beside the first. `--on-shipped` takes the parts that ship as finished and trains the others on them.
-`export.py` makes the shipped folders of a finished training, or of its finished parts.
+can work beside the first. `--on-shipped` takes the parts that ship as finished and trains the others on them; with
+`--further` a part begins as it ships: another round, in a folder in which it was not begun. `export.py` makes the
+shipped folders of a finished training, or of its finished parts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def run(
     device: str = "cpu",
     share: tuple[int, int] = (0, 1),
     on_shipped: bool = False,
+    further: bool = False,
     say: Callable[[str], None] = print,
 ) -> bool:
     """Train the parts that are not finished, in order, or one of them, for at most so long; whether all is done.
@@ -41,7 +43,7 @@ def run(
     for what, name, known in (("size", size, tuple(SIZES)), ("part", part or PARTS[0], PARTS)):
         if name not in known:
             raise ConfigError("E247", f"the embedded models have no {what} {name!r}", did_you_mean(name, list(known)))
-    workshop = Workshop(folder / size, SIZES[size], device, share, on_shipped, say, judging.judged)
+    workshop = Workshop(folder / size, SIZES[size], device, share, on_shipped, further, say, judging.judged)
     ends = time.monotonic() + 60 * minutes
     for name in workshop.wanted(part):
         left = (ends - time.monotonic()) / 60
@@ -60,6 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, help="processor threads")
     parser.add_argument("--share", type=int, nargs=2, default=(0, 1), metavar=("K", "N"), help="of rendering fours")
     parser.add_argument("--on-shipped", action="store_true", help="take the parts that ship as finished")
+    parser.add_argument("--further", action="store_true", help="begin as the part ships")
     given = parser.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -68,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(line, flush=True)
 
     try:
-        how = (given.device, tuple(given.share), given.on_shipped)
+        how = (given.device, tuple(given.share), given.on_shipped, given.further)
         done = run(given.size, given.folder, given.part, given.minutes, *how, say)
     except Stopped:
         done = False

@@ -72,7 +72,8 @@ def export(shop: Workshop, part: str, weights: Path) -> None:
     parts = json.loads(card.read_text()) if card.exists() else {}
     same = [other for other, places in shipped.PLACES.items() if places[0] == shipped.PLACES[part][0] and other != part]
     parts = {other: of for other, of in parts.items() if other not in same}  # its weights were replaced just now
-    parts[part] = {**progress(shop.folder / part), "curve": curve(shop.folder / part)}
+    before = {"before": parts[part]} if shop.further and part in parts else {}
+    parts[part] = {**progress(shop.folder / part), "curve": curve(shop.folder / part), **before}
     card.write_text(json.dumps(parts, indent=1) + "\n")
 
 
@@ -229,8 +230,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--to", type=Path, default=shipped.HERE)
     parser.add_argument("--part", choices=sorted(WRITERS), nargs="+")
     parser.add_argument("--on-shipped", action="store_true", help="of a training on parts that ship")
+    parser.add_argument("--further", action="store_true", help="of a round that began as the part ships")
     given = parser.parse_args(arguments)
-    shop = Workshop(given.folder / given.size, SIZES[given.size], "cpu", on_shipped=given.on_shipped)
+    how = {"on_shipped": given.on_shipped, "further": given.further}
+    shop = Workshop(given.folder / given.size, SIZES[given.size], "cpu", **how)
     made = [part for part in WRITERS if shop.finished(part) and not shop.as_shipped(part)]
     for part in given.part or made:
         export(shop, part, given.to)

@@ -18,7 +18,7 @@ PLACES = {
     "vae": ("embedded/vae",),
     "clip": ("embedded/text_encoder", "embedded/image_encoder"),
     "unet": ("embedded/unet", "embedded/text_encoder"),
-    "motion": ("embedded/motion_adapter",),
+    "motion": ("embedded/motion_adapter", "embedded/unet", "embedded/text_encoder"),
     "video_vae": ("embedded_dit/vae",),
     "transformer_frames": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
     "transformer": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
@@ -49,8 +49,8 @@ def ships(part: str) -> bool:
 
 
 def load(part: str) -> Any:
-    """The network of a part that others learn from: vae, clip (text_model and vision_model), unet (unet.Student),
-    video_vae, transformer_frames or transformer (transformer.Student); float32.
+    """The network of a part that others learn from: vae, clip (text_model and vision_model), unet or motion
+    (unet.Student), video_vae, transformer_frames or transformer (transformer.Student); float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -84,6 +84,15 @@ def frames_unet(folder: Path, text: Path) -> Any:
     return unet.Student(frames.float(), getattr(written, "text_model", written))
 
 
+def motion_unet(modules: Path, folder: Path, text: Path) -> Any:
+    from diffusers.models.unets.unet_motion_model import MotionAdapter, UNetMotionModel
+
+    student = frames_unet(folder, text)
+    adapter: Any = MotionAdapter.from_pretrained(modules, low_cpu_mem_usage=False)
+    student.unet = UNetMotionModel.from_unet2d(student.unet, adapter.float())
+    return student
+
+
 def video_vae(folder: Path) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 
@@ -102,6 +111,7 @@ LOADERS = {
     "vae": vae,
     "clip": clip,
     "unet": frames_unet,
+    "motion": motion_unet,
     "video_vae": video_vae,
     "transformer_frames": frames_transformer,
     "transformer": frames_transformer,

@@ -65,7 +65,7 @@ CPU = Size(
         power=0.7,
     ),
     motion=Course(
-        Plan(1_700, 1e-3, muon=0.01, cooldown=0.8),
+        Plan(2_000, 1e-3, muon=0.01, cooldown=0.8),
         (
             Lesson(0.3, ("world", "clips"), 4, 4, 3),
             Lesson(0.6, ("world", "clips"), 8, 2, 2),
@@ -87,7 +87,7 @@ CPU = Size(
         power=0.5,
     ),
     transformer=Course(
-        Plan(4_600, 1e-3, muon=0.01, cooldown=0.8),
+        Plan(3_700, 1e-3, muon=0.01, cooldown=0.8),
         (Lesson(0.2, ("world",), 2, 6, 2, spread=False), Lesson(1.0, ("world", "world", "pair"), 5, 2)),
         {"world": 1_500, "pair": 750},
         power=0.5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Workshop:
     device: str
     share: tuple[int, int] = (0, 1)  # (k, n): the k-th of n processes that render fours together
     on_shipped: bool = False  # parts that ship count as finished
+    further: bool = False  # another round: a part begins as it ships, at half the rates, which undo less of it
     say: Callable[[str], None] = print
     look: Callable[[Workshop, str], object] | None = None  # at a denoiser in training, now and then
     _factors: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
@@ -99,7 +100,8 @@ class Workshop:
 
     def plan_of(self, part: str) -> Plan:
         of = getattr(self.size, "clip" if part == "judge" else part)
-        return of.plan if isinstance(of, Course) else of
+        plan = of.plan if isinstance(of, Course) else of
+        return replace(plan, rate=plan.rate / 2, muon=plan.muon / 2) if self.further else plan
 
     def rendered(self, part: str, until: float = math.inf) -> bool:
         """Render what a denoiser learns from, until a moment of time.monotonic(); whether all is there."""
@@ -167,6 +169,8 @@ class Workshop:
         """A part's network with initial weights."""
         torch.manual_seed(SEED + PARTS.index(part))
         model: Any
+        if self.further and part in shipped.LOADERS and shipped.ships(part):
+            return shipped.load(part).train().requires_grad_(True).to(self.device)
         if part == "vae":
             model = autoencoder.network().to(memory_format=torch.channels_last)
         elif part in ("clip", "judge"):
@@ -216,7 +220,8 @@ class Workshop:
         return coder
 
     def teacher(self, part: str) -> Teacher:
-        course, module, seed = self.course(part), COURSES[part], SEED + PARTS.index(part)
+        course, module = self.course(part), COURSES[part]
+        seed = SEED + PARTS.index(part) + (len(PARTS) if self.further else 0)
         folder = self.folder / "fours" / self.eyes(part)
         data = {name: fours.read(folder, name, count) for name, count in course.fours.items()}
         frames = video_autoencoder.LATENT if module is transformer else unet.FRAMES

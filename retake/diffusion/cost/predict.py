@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from retake.diffusion.control_branch import NOTHING, Beside
 from retake.diffusion.model import Model
 
 TABLE = Path(__file__).with_name("costs.json")
@@ -101,14 +102,15 @@ def predicted(
     iterations: int = 0,
     overlap: int = 0,
     gradients: int = 0,
+    branch: Beside = NOTHING,
     queue: tuple[int, int] | None = None,
 ) -> Predicted | None:
     """What a stage takes for a clip of so many frames; None for a model or clip size that costs.json does not hold.
 
     steps: of denoising or inversion, those that are made. iterations: refinements of each step of an inversion (they
     may end earlier). overlap: of windows, in latent frames. gradients: how many of the steps take a gradient of the
-    network's features as well. queue: of diagonal denoising, in place of steps and overlap: its levels, and the frames
-    of a window that are only looked at.
+    network's features as well. branch: what works beside the network in all of them. queue: of diagonal denoising, in
+    place of steps and overlap: its levels, and the frames of a window that are only looked at.
     """
     cost = table().get(model.name)
     if cost is None or cost.family != model.family:
@@ -139,9 +141,11 @@ def predicted(
         flops = works["text"].flops + asked * works["evaluation"].flops
         return Predicted(flops, max(memory("text"), memory("evaluation", batch)), asked)
     asked = windows * steps * halves
-    flops = halves * works["text"].flops + asked * works["evaluation"].flops
-    flops += round(works["decode"].flops * pixels) + windows * gradients * works["gradient"].flops
-    most = max(memory("text"), memory("evaluation", batch * halves), memory("decode"))
+    flops = halves * works["text"].flops + round(asked * works["evaluation"].flops * (1 + branch.share))
+    flops += round((works["decode"].flops + branch.videos * works["encode"].flops) * pixels)
+    flops += windows * gradients * works["gradient"].flops
+    evaluation = memory("evaluation", batch * halves) + branch.parameters * BYTES[model.dtype]
+    most = max(memory("text"), evaluation, memory("decode"))
     return Predicted(flops, max(most, memory("gradient", batch)) if gradients else most, asked)
 
 

@@ -53,14 +53,26 @@ def read(role: str, folder: Path, dtype: torch.dtype = torch.float32, classes: t
     kind = getattr(importlib.import_module(known()[role][name]), name)
     if role == "tokenizer":
         return load_local(kind, folder, f"a {name}")
-    variant = safe(folder)
     if known()[role][name] == "transformers":
+        variant = safe(folder)
         more = {"variant": variant} if variant else {}
         found, info = load_local(
             kind, folder, f"a {name}", output_loading_info=True, dtype=dtype, use_safetensors=True, **more
         )
-    else:
-        found, info = _diffusers(kind, folder, dtype, variant)
+        return whole(found, info, folder)
+    return of_class(kind, folder, dtype)
+
+
+def of_class(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A network of a class of diffusers, or of one built as they are, on the CPU, in `dtype`. Raises ConfigError E263,
+    E280, E281, E282 and E289 as `read`, E283 where the folder names another class."""
+    if (name := settings(folder / "config.json").get("_class_name")) != kind.__name__:
+        raise ConfigError("E283", f"{folder} holds a {name!r}", f"Give the folder of a {kind.__name__}.")
+    return whole(*_diffusers(kind, folder, dtype, safe(folder)), folder)
+
+
+def whole(found: Any, info: dict[str, Any], folder: Path) -> Any:
+    """A network as it was read, if all of its weights were there. Raises ConfigError E289."""
     for fault in ("missing_keys", "mismatched_keys"):
         if names := sorted(map(str, info[fault])):
             raise misfit(folder, f"{len(names)} {fault.replace('_keys', '')} weights, {names[0]} among them")

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retake.diffusion.backbone import Backbone, Condition
-from retake.diffusion.sampling.windows import Latents, Windows, gathered, repeated, swept
+from retake.diffusion.backbone import Backbone
+from retake.diffusion.sampling.windows import Conditions, Latents, Windows, conditions_of, gathered, swept
 from retake.diffusion.schedule import END, Schedule
 
 Source = Callable[[int, range], Tensor]
@@ -61,7 +61,7 @@ def forward(schedule: Schedule, clean: Callable[[range], Tensor], steps: int, se
 def sample(
     backbone: Backbone,
     z: Latents,
-    condition: Condition,
+    condition: Conditions,
     *,
     steps: int,
     start: int | None = None,
@@ -78,7 +78,7 @@ def sample(
 ) -> Latents:
     """Denoise latents z [F, C, h, w] from level `start` to level `stop`, in place; returns z.
 
-    condition: of one clip (B = 1). steps: from pure noise to the clean clip; all of them are made by default.
+    condition: of the clip (B = 1), or of windows. steps: from pure noise to the clean clip; by default all are made.
     windows: how a long clip is cut, one window by default; `batch` of them go through the network at once. eta: 0 is
     deterministic, 1 DDPM's variance, from the noise of `seed`. source, mask: after every step, what the mask leaves
     out is the source's at that level. before: (level, its timestep), called before each step; it may change z.
@@ -114,7 +114,7 @@ def sample(
 
 
 def predicted(
-    backbone: Backbone, z: Latents, spans: Sequence[range], t: float, condition: Condition, guidance: float = 1.0
+    backbone: Backbone, z: Latents, spans: Sequence[range], t: float, condition: Conditions, guidance: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """(x0, eps) of several windows of z in one batch: float32 [W, length, C, h, w] each."""
-    return backbone.predict(gathered(z, spans, backbone.device), t, repeated(condition, len(spans)), guidance)
+    return backbone.predict(gathered(z, spans, backbone.device), t, conditions_of(condition, spans), guidance)

@@ -154,6 +154,15 @@ def gathered(z: Latents, spans: Sequence[range], device: torch.device) -> Tensor
     return torch.stack([z[s.start : s.stop].to(device, torch.float32) for s in spans])
 
 
+Conditions = Condition | Callable[[Sequence[range]], Condition]
+"""Of one clip (B = 1) for all its windows, or of so many windows, which then are its batch."""
+
+
+def conditions_of(condition: Conditions, spans: Sequence[range]) -> Condition:
+    """What several windows are conditioned on."""
+    return repeated(condition, len(spans)) if isinstance(condition, Condition) else condition(spans)
+
+
 def repeated(condition: Condition, times: int) -> Condition:
     """The condition of one clip (B = 1) for so many windows of it, without a copy."""
 

@@ -10,8 +10,8 @@ Source: CogVideoX (Yang et al. 2025).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
 from retake.diffusion.checkpointing import checkpointed
+from retake.diffusion.control_branch import check_fits
 from retake.diffusion.families.cogvideox import transformer, vae
 from retake.diffusion.families.common import conditioning, image_vae
 from retake.diffusion.families.common.conditioning import joined, prompts, text_states
@@ -83,6 +84,7 @@ class CogVideoX(Backbone):
         self.height = height or config.sample_height * self.space
         self.width = width or config.sample_width * self.space
         self._positions: dict[tuple[int, int, int], transformer.Positions] = {}
+        self._branch: Any = None
         if "tokenizer" in parts:  # T5's tokenizer may know no limit of its own
             words = parts.look("tokenizer")
             words.model_max_length = min(words.model_max_length, config.max_text_seq_length)
@@ -168,7 +170,20 @@ class CogVideoX(Backbone):
     def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         network = self.parts.use("network")
         z, text = z.to(self.device, self.dtype), inputs["states"].to(self.device, self.dtype)
-        return transformer.evaluate(network, z, t.to(self.device), text, self._places(z))
+        control = inputs["control"].to(self.device, self.dtype) if "control" in inputs else None
+        return transformer.evaluate(network, z, t.to(self.device), text, self._places(z), self._branch, control)
+
+    @contextmanager
+    def controlled(self, branch: Path) -> Iterator[None]:
+        from retake.diffusion.families.cogvideox.control import ControlBranch
+
+        read = components.of_class(ControlBranch, branch, self.dtype)
+        check_fits(read.config, self.parts.look("network").config, str(branch))
+        self._branch = read.to(self.device).requires_grad_(False)
+        try:
+            yield
+        finally:
+            self._branch = None
 
     def _places(self, z: Tensor) -> transformer.Positions:
         """Positions of a grid: worked out once, and kept for the few grids that a run has."""

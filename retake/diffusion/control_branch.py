@@ -1,0 +1,84 @@
+"""A control branch as settings and plans see it: whether it fits a model, and what it costs. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from retake.diffusion.model import Model
+from retake.errors import ConfigError
+from retake.weights.local import locate
+
+FAMILY = "cogvideox"  # the networks that a branch can stand beside
+SAME = ("num_attention_heads", "attention_head_dim", "time_embed_dim", "patch_size")  # in branch and network
+
+
+class Beside(NamedTuple):
+    """What a branch adds: `share` of the operations of an evaluation; `parameters`, its weights; `videos` that are
+    encoded for it beside the clip."""
+
+    share: float
+    parameters: int
+    videos: int
+
+
+NOTHING = Beside(0.0, 0, 0)
+
+
+def check(reference: str, model: Model) -> None:
+    """Whether a branch can stand beside a model, as far as what lies on this machine tells. Raises ConfigError E258."""
+    if model.family != FAMILY:
+        raise takes_no_branch()
+    ours, theirs = config_of(locate(reference)), network_config(model)
+    if ours and theirs:
+        check_fits(ours, theirs, reference)
+
+
+def check_fits(branch: Mapping[str, Any], network: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError E258 unless the configuration of a branch is made for that of a network."""
+    for name in SAME:
+        if branch.get(name) != network.get(name):
+            raise misfit(where, f"{name} is {branch.get(name)} there and {network.get(name)} in the model")
+    if branch["depth"] > network["num_layers"]:
+        raise misfit(where, f"it copies {branch['depth']} blocks, and the model has {network['num_layers']}")
+    if branch["channels"] % network["in_channels"]:
+        raise misfit(where, f"it reads {branch['channels']} channels, no multiple of the model's latents")
+
+
+def beside(reference: str, model: Model) -> Beside:
+    """What a branch adds to a model, by the configurations of both; nothing where they are not on this machine."""
+    folder = locate(reference)
+    ours, theirs = config_of(folder), network_config(model)
+    if folder is None or not ours or not theirs:
+        return NOTHING
+    width = ours["num_attention_heads"] * ours["attention_head_dim"]
+    block = 12 * width**2 + 12 * width * ours["time_embed_dim"]  # attention 4, feed-forward 8; two modulations of 6
+    videos = ours["channels"] // theirs["in_channels"] - 1
+    return Beside(ours["depth"] / theirs["num_layers"], ours["depth"] * (block + width**2), videos)
+
+
+def config_of(folder: Path | None) -> dict[str, Any]:
+    """A component's configuration; {} where it cannot be read: loading says what is wrong with it."""
+    try:
+        return json.loads((folder / "config.json").read_text()) if folder is not None else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def network_config(model: Model) -> dict[str, Any]:
+    folder = locate(model.weights)
+    return config_of(folder / "transformer") if folder is not None else {}
+
+
+def takes_no_branch() -> ConfigError:
+    return ConfigError(
+        "E258",
+        "this model takes no control branch: they stand beside video transformers",
+        "Take one of the family cogvideox: model=cogvideox_5b, model=embedded_dit.",
+    )
+
+
+def misfit(where: str, why: str) -> ConfigError:
+    return ConfigError("E258", f"{where} is the control branch of another model: {why}", "Give the one made for it.")

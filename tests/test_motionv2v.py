@@ -1,0 +1,239 @@
+"""The method motionv2v on tiny models: what its branch is told, what it leaves alone, kills, plans and refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_cogvideox
+from helpers.stages import Calls, ProgressLog, StopAfter, run
+
+from flows.settings.compose import settings
+from retake.diffusion.cost.predict import predicted, table
+from retake.diffusion.families.cogvideox.control import ControlBranch
+from retake.diffusion.loading.load import load
+from retake.diffusion.model import Model
+from retake.diffusion.sampling.chunked_vae import decoded
+from retake.diffusion.sampling.ddim import noise, sample
+from retake.errors import RetakeError
+from retake.formats import open_series
+from retake.imaging.blobs import SIGMA
+from retake.methods import canvas, motionv2v
+from retake.methods.motionv2v.control_points import Told, chosen, spread
+from retake.synthetic import scenes
+from retake.synthetic.world import World
+
+COUNT = 9
+MOVE = json.dumps([{"do": "move", "by": [40, 0]}])
+CLIP = [f"frames.last={COUNT - 1}", "masks=given", "masks.own=true", "tracks.queries=grid", "decode.preset=veryfast"]
+QUICK = ["edit=motionv2v", "edit.steps=4", f"edited_tracks.edits={MOVE}"]
+SIZE = {"height": 32, "width": 48, "frames": 9}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return small_cogvideox.save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def branches(tmp_path_factory) -> dict[str, Path]:
+    """Control branches of the model: as they begin, one that has learnt something, and one of another model."""
+    to, network = tmp_path_factory.mktemp("branches"), small_cogvideox.transformer()
+    torch.manual_seed(0)
+    made = {
+        "fresh": ControlBranch.of(network, 3, 2),
+        "taught": ControlBranch.of(network, 3, 2),
+        "other": ControlBranch.of(small_cogvideox.transformer(num_attention_heads=3), 3, 2),
+    }
+    for projection in made["taught"].projections:
+        torch.nn.init.normal_(projection.weight, std=0.2)
+    for name, one in made.items():
+        one.save_pretrained(to / name)
+    return {name: to / name for name in made}
+
+
+@pytest.fixture(scope="module")
+def moved(folder, branches, tmp_path_factory):
+    """Edit the clip with more settings; what earlier edits made is in the store."""
+    root = tmp_path_factory.mktemp("moved") / "retake"
+    model = {"weights": folder, "device": "cpu", "family": "cogvideox", **SIZE}
+    words = [*CLIP, *QUICK, *(f"model.{name}={value}" for name, value in model.items())]
+
+    def move(*more: str, branch: str = "taught", until: str = "edit") -> Calls:
+        return run(root, "sprites:still", settings([*words, f"edit.branch={branches[branch]}", *more]), until)
+
+    return move
+
+
+def painted(calls: Calls) -> np.ndarray:
+    series = open_series(calls.store, calls.made["edit"])
+    return np.concatenate([series.chunk(index)["rgb"] for index in range(series.chunks())])
+
+
+def test_a_fresh_branch_leaves_the_model_to_itself(moved, folder):
+    backbone = load(Model(weights=str(folder), family="cogvideox", device="cpu", **SIZE))  # type: ignore[arg-type]
+    z = noise(0, range(3), (4, 8, 12))
+    sample(backbone, z, backbone.condition([""]), steps=4)
+    alone = torch.cat(list(decoded(backbone, z, COUNT)))
+    made = painted(moved(branch="fresh"))
+    expected = canvas.patch(alone, (made.shape[2], made.shape[1]), None).rgb
+    assert np.abs(made.astype(int) - expected).max() <= 1
+    assert expected.std() > 1
+
+
+def test_the_branch_hears_tracks_clip_and_words(moved):
+    made = painted(moved())
+    for words in (
+        [f"edited_tracks.edits={json.dumps([{'do': 'move', 'by': [-40, 0]}])}"],
+        ["edit.points=3"],
+        ["edit.jitter=2"],
+        ["edit.seed=1"],
+        ["edit.prompt=ab"],
+    ):
+        assert not np.array_equal(painted(moved(*words)), made), words
+
+
+def test_where_nothing_moves_every_pixel_is_the_sources(moved):
+    calls = moved("edit.area=moved", until="decode")
+    edits, result = open_series(calls.store, calls.made["edit"]), open_series(calls.store, calls.made["decode"])
+    world = World(scenes.scene("still"))
+    for t in (0, 4, 8):
+        (x0, y0, x1, y1), _, alpha = edits[t]
+        touched = np.zeros(world.mask(t, 0).shape, bool)
+        touched[y0:y1, x0:x1] = alpha > 0
+        assert np.array_equal(result[t][~touched], world.frame(t)[~touched])
+        both = world.mask(t, 0) | np.roll(world.mask(t, 0), 40, 1)
+        assert touched[both].mean() > 0.98  # the old place and the new one
+        assert touched.mean() < 2.5 * both.mean()
+
+
+def test_a_killed_edit_goes_on_with_its_denoising(moved):
+    calls = moved("edit.seed=3", "edit.steps=20")
+    whole = calls.made["edit"].digest
+    for steps, first in ((6, 5), (10, 5), (18, 13)):
+        calls.record("edit").unlink()
+        with pytest.raises(KeyboardInterrupt):
+            calls.again("edit", StopAfter(steps))
+        seen = ProgressLog()
+        assert calls.again("edit", seen).digest == whole
+        assert seen.steps[0] == (first, 20)
+
+
+def test_a_long_clip_goes_in_windows_that_each_read_their_own_tracks(moved):
+    """In one step nothing passes from a window to frames that it does not hold."""
+
+    def late(by: int) -> np.ndarray:
+        edits = json.dumps([{"do": "move", "by": [by, 0], "frames": [20, 24]}])
+        return painted(moved("frames.last=24", "edit.overlap=1", "edit.steps=1", f"edited_tracks.edits={edits}"))
+
+    right, left = late(40), late(-40)
+    assert len(right) == 25
+    assert np.array_equal(right[:5], left[:5])
+    assert not np.array_equal(right[20:], left[20:])
+
+
+def told(calls: Calls, count: int = 20, jitter: float = 0.0) -> Told:
+    tracks, edited = (open_series(calls.store, calls.made[name]) for name in ("tracks", "edited_tracks"))
+    frames = open_series(calls.store, calls.made["frames"])
+    ids = chosen(tracks, edited, count)
+    return Told(tracks, edited, ids, (frames.width, frames.height), (96, 64), 4, jitter, 0)
+
+
+def test_most_points_are_of_what_moves_and_all_lie_apart(moved):
+    one = told(moved())
+    assert len(one.ids) == 20
+    now = one.edited[0]
+    rows = np.searchsorted(now["ids"], one.ids)
+    assert (now["objects"][rows] > 0).mean() == pytest.approx(0.75, abs=0.05)
+    places = now["source"][rows]
+    gaps = np.linalg.norm(places[:, None] - places[None], axis=-1) + 1e3 * np.eye(len(places))
+    assert gaps.min() > 5
+    few = told(moved(), count=3)
+    assert len(few.ids) == 3
+
+
+def test_spread_places_are_far_from_one_another():
+    line = np.stack([np.arange(101.0), np.zeros(101)], 1)
+    assert sorted(spread(line, 3)) == [0, 50, 100]
+    assert spread(line[:2], 5) in ([0, 1], [1, 0])
+    assert spread(line[:0], 5) == []
+
+
+def test_a_point_has_one_colour_in_both_pictures_and_lies_where_it_is_and_shall_be(moved):
+    one = told(moved(), count=1)
+    now = one.edited[COUNT - 1]
+    row = int(np.searchsorted(now["ids"], one.ids[0]))
+    assert now["objects"][row] == 1  # what moves comes first
+    for pictures, place in ((one.source, now["source"][row]), (one.target, now["xy"][row])):
+        last = pictures(range(COUNT))[-1].astype(int)
+        brightest = np.unravel_index(last.sum(-1).argmax(), last.shape[:2])[::-1]
+        assert np.abs((place + 0.5) * [96, 64] / one.working - 0.5 - brightest).max() <= 0.6
+    source, target = (pictures(range(COUNT))[-1] for pictures in (one.source, one.target))
+    assert np.abs(source.max((0, 1)).astype(int) - target.max((0, 1))).max() < 12
+
+
+def test_only_the_target_is_shaken_and_no_further_than_said(moved):
+    calm, shaken = told(moved(), count=1), told(moved(), count=1, jitter=1.0)
+    assert np.array_equal(calm.source(range(COUNT)), shaken.source(range(COUNT)))
+
+    def middle(pictures: np.ndarray) -> np.ndarray:
+        weight = pictures.sum(-1, dtype=float)
+        y, x = np.mgrid[: weight.shape[1], : weight.shape[2]]
+        return np.stack([(weight * at).sum((1, 2)) / weight.sum((1, 2)) for at in (x, y)], 1)
+
+    apart = middle(shaken.target(range(COUNT))) - middle(calm.target(range(COUNT)))
+    assert 0.5 < np.abs(apart).max() <= SIGMA * 4 + 0.1
+    assert len(np.unique(np.round(apart, 2), axis=0)) == COUNT  # anew on every frame
+
+
+def test_too_many_points_are_told_of(moved):
+    notes = moved("edit.points=30").made["edit"].meta["notes"]
+    assert any("edit.points=30" in note for note in notes)
+    assert not any("edit.points" in note for note in moved().made["edit"].meta.get("notes", []))
+
+
+def test_plans_count_the_branch(branches, tmp_path):
+    configuration: dict[str, Any] = {"channels": 48, "depth": 18, "num_attention_heads": 48, "attention_head_dim": 64}
+    configuration |= {"time_embed_dim": 512, "patch_size": 2}
+    model = settings(["model=cogvideox_5b"]).model.model_copy(update={"weights": str(tmp_path), "offload": "model"})
+    (tmp_path / "transformer").mkdir()
+    network = {**configuration, "num_layers": 42, "in_channels": 16}
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(network))
+    (tmp_path / "branch").mkdir()
+    (tmp_path / "branch" / "config.json").write_text(json.dumps(configuration))
+    params = motionv2v.Params(branch=str(tmp_path / "branch"))
+    beside = motionv2v.branch(params, model)
+    with torch.device("meta"):
+        real = ControlBranch(**configuration)
+    assert beside.parameters == pytest.approx(sum(p.numel() for p in real.parameters()), rel=0.01)
+    plain, more = (predicted(model, "edit", 49, **how) for how in ({}, {"branch": beside}))  # type: ignore[arg-type]
+    assert plain
+    assert more
+    assert more.flops / plain.flops == pytest.approx(1 + 18 / 42, rel=0.05)
+    evaluation = table()[model.name].memory("evaluation", "model", 1, "bfloat16")
+    assert more.memory == evaluation + 2 * beside.parameters > plain.memory
+
+
+def test_another_branch_is_another_key(moved):
+    assert moved().made["edit"].digest != moved(branch="fresh").made["edit"].digest
+
+
+@pytest.mark.parametrize(
+    ("words", "branch", "code", "hint"),
+    [
+        (["edit.branch=null"], "taught", "E230", "edit=timetomove"),
+        (["model.family=unet_motion"], "taught", "E258", "cogvideox"),
+        ([], "other", "E258", "made for it"),
+        (["edit.branch=nowhere"], "taught", "E250", ""),
+        (["edit.area=moved", "edit.order=[7]"], "taught", "E238", "The masks hold"),
+    ],
+)
+def test_what_cannot_work_is_refused(moved, words, branch, code, hint):
+    with pytest.raises(RetakeError) as caught:
+        moved(*words, branch=branch)
+    assert caught.value.code == code
+    assert hint in caught.value.hint
