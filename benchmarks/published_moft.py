@@ -1,7 +1,8 @@
 """The guidance loop of MOFT as it is published (Xiao et al. 2024; animatediff/pipelines/pipeline.py at f57184b): both
-rows of the batch go through the whole network for every gradient, weights take gradients too, features are
-enlarged to the latent grid before anything else, and the clip that is not steered is sampled to its end. It is what
-`retake.diffusion.sampling.motion_guidance` is measured against, and gives the same clip."""
+rows of the batch go through the whole network for every gradient, whose blocks are run again for it, weights take
+gradients too, features are enlarged to the latent grid before anything else, and the clip that is not steered is
+sampled to its end. It is what `retake.diffusion.sampling.motion_guidance` is measured against, and gives the same clip.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retake.diffusion.backbone import Backbone, Condition, times, twice
+from retake.diffusion.checkpointing import checkpointed
 from retake.diffusion.sampling.motion_guidance import Guide, Target, free_cells
 from retake.diffusion.shared_attention import SharedAttention
 
@@ -39,9 +41,9 @@ def sample(
         plain = backbone.schedule.step(x0, eps, t, to)
         for _ in range(guide.updates if guide.steers(step, steps) else 0):
             z = z.detach().requires_grad_(True)
-            with torch.enable_grad(), shared.used():
+            with torch.enable_grad(), shared.used(), checkpointed(network):
                 features = passed(backbone, block, torch.cat([z, z]), twice(times(t, z)), both)
-            distance(features, targets, guide.weight).backward()
+                distance(features, targets, guide.weight).backward()
             assert z.grad is not None
             z = z.detach() - guide.rate * z.grad * free
             network.zero_grad()

@@ -114,10 +114,8 @@ def timed(label: str, model: Model, steps: int, repeats: int = 3) -> list[dict[s
         def step(plain: Any, level: int) -> None:
             sample(backbone, plain, said, steps=steps, start=level, stop=level - 1, guidance=3.0)
 
-        plain = Unsteered(begun[0].clone(), steps, step)
-        steering = Steering(
-            backbone, z, said, lambda span: [target], guide, steps=steps, windows=windows, plain=plain.at
-        )
+        plain = Unsteered(torch.empty_like(z), step, halves=True)
+        steering = Steering(backbone, z, said, lambda span: [target], guide, steps=steps, windows=windows, plain=plain)
         sample(backbone, z, said, steps=steps, guidance=3.0, before=steering)
 
     def published() -> None:

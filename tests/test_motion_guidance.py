@@ -159,13 +159,13 @@ def test_the_unsteered_clip_is_sampled_no_further_than_it_is_asked_for(unet):
         levels.append(level)
         sample(unet, z, said, steps=6, start=level, stop=level - 1, guidance=3.0)
 
-    plain = Unsteered(begun.clone(), 6, step)
+    plain = Unsteered(torch.zeros_like(begun), step, halves=True)
     guide = Guide(SITE, first=0.3, last=0.7, shared=SPATIAL)
-    shared = sampled(unet, guide, plain=plain.at)[0]
-    assert levels == [6, 5, 4]
+    shared = sampled(unet, guide, plain=plain)[0]
+    assert levels == [4, 3]  # until it is steered, the clip is the unsteered one
     expected = begun.clone()
-    sample(unet, expected, said, steps=6, stop=3, guidance=3.0)
-    assert torch.equal(plain.at(3, range(8)), expected)
+    sample(unet, expected, said, steps=6, stop=2, guidance=3.0)
+    assert torch.equal(plain.at(2, range(8)), expected)
     assert not torch.equal(shared, sampled(unet, Guide(SITE, first=0.3, last=0.7))[0])
 
 
@@ -174,13 +174,13 @@ def test_it_makes_the_clip_that_the_published_loop_makes(unet):
     target = target_for(unet, SITE, z)
     guide = Guide(SITE, shared=SPATIAL)
     theirs = published_moft.sample(unet, z, said, [target], guide, steps=6, guidance=3.0)
-    ours, plain = z[0].clone(), Unsteered(z[0].clone(), 6, lambda z, level: stepped(z, level))
+    ours, plain = z[0].clone(), Unsteered(torch.zeros_like(z[0]), lambda z, level: stepped(z, level), halves=True)
 
     def stepped(z: Any, level: int) -> None:
         sample(unet, z, said, steps=6, start=level, stop=level - 1, guidance=3.0)
 
     windows = Windows(len(ours), len(ours))
-    steering = Steering(unet, ours, said, lambda span: [target], guide, steps=6, windows=windows, plain=plain.at)
+    steering = Steering(unet, ours, said, lambda span: [target], guide, steps=6, windows=windows, plain=plain)
     sample(unet, ours, said, steps=6, guidance=3.0, before=steering)
     assert torch.allclose(ours, theirs[0], atol=1e-4)
     free = z[0].clone()
@@ -310,7 +310,7 @@ def test_checkpointed_blocks_give_the_same_gradient_and_keep_less(unet, transfor
     for backbone, site in ((unet, SITE), (transformer, "transformer_blocks.1")):
         network, z = backbone.parts.use("network"), clip_of(backbone)
         plain, much = kept_by(backbone, z, site)
-        with backbone.checkpointed():
+        with checkpointed(network):
             again, little = kept_by(backbone, z, site)
         assert torch.allclose(plain, again, atol=1e-6)
         assert little < 0.5 * much

@@ -197,7 +197,8 @@ class Backbone(ABC):
 
     @abstractmethod
     def checkpointed(self) -> AbstractContextManager[None]:
-        """Within it, gradients run blocks again in place of keeping what they made (checkpointing.py)."""
+        """Within it, gradients of a large network run blocks again in place of keeping what they made
+        (checkpointing.py)."""
 
     @abstractmethod
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ of what a pass over a clip keeps; and UNet3DConditionModel has none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,14 @@ BLOCKS = (
     "Upsample2D",
 )
 """Classes of diffusers that are run again; none holds another of them."""
+
+SMALL = 100_000_000  # parameters of a network below which seconds count, not memory
+
+
+def where_large(network: Any) -> AbstractContextManager[None]:
+    """`checkpointed` for a network that is not small."""
+    large = sum(parameter.numel() for parameter in network.parameters()) >= SMALL
+    return checkpointed(network) if large else nullcontext()
 
 
 @contextmanager

@@ -203,16 +203,23 @@ def parts_of(at: int, **reels: Reel) -> dict[str, np.ndarray]:
     return {name: reel[at : at + CHUNK].numpy() for name, reel in reels.items()}
 
 
-def begun(z: Reel, inputs: Inputs, source: Source, start: int, name: str = "z") -> int:
-    """Fill z [F, C, h, w] with what a killed run kept under that name, else with the source at level `start`; returns
-    z's level."""
-    import torch
-
-    level, at = start, 0
-    for part in inputs.kept():
-        z[at : at + len(part[name])] = torch.from_numpy(part[name])
-        level, at = int(part["level" if name == "z" else f"{name} level"]), at + len(part[name])
-    if at == 0:
+def begun(z: Reel, inputs: Inputs, source: Source, start: int) -> int:
+    """Fill z [F, C, h, w] with what a killed run kept, else with the source at level `start`; returns z's level."""
+    level = resumed(z, inputs)
+    if level is None:
         for first in chunk_starts(z):
             z[first : first + CHUNK] = source(start, range(first, min(first + CHUNK, z.shape[0])))
+    return start if level is None else level
+
+
+def resumed(z: Reel, inputs: Inputs, name: str = "z") -> int | None:
+    """Fill z [F, C, h, w] with what a killed run kept under that name, and return its level; None where it kept
+    nothing."""
+    import torch
+
+    level, at = None, 0
+    for part in inputs.kept():
+        if name in part:
+            z[at : at + len(part[name])] = torch.from_numpy(part[name])
+            level, at = int(part["level" if name == "z" else f"{name} level"]), at + len(part[name])
     return level

@@ -2,8 +2,8 @@
 
 Source: MOFT (Xiao et al., NeurIPS 2024, sec. 4.2, eq. 3 and 8); defaults of its published pipeline
 (animatediff/pipelines/pipeline.py at f57184b) where the paper is silent. Unlike it, only the conditioned row goes
-through the network, and no further than the site; blocks are run again for their gradients; masks are averaged on the
-features' own grid.
+through the network, and no further than the site; blocks of large networks are run again for their gradients; masks
+are averaged on the features' own grid; the clip that is not steered is sampled over the steered steps alone.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from retake.diffusion.sampling.ddim import Source
 from retake.diffusion.sampling.windows import Latents, Windows, swept
 from retake.diffusion.shared_attention import SharedAttention
 from retake.errors import ConfigError
+from retake.formats import CHUNK
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,8 @@ def steered(
 class Steering:
     """Steers a clip of any length, window by window: `before` of ddim.sample.
 
-    targets: of a window's frames. plain: the clip that is not steered, at the level of the step, whose keys and values
-    are shared; asked for guided steps alone. told: (level, loss of all windows) after each guided step.
+    targets: of a window's frames. plain: the clip that is not steered, whose keys and values are shared; asked for
+    guided steps alone. told: (level, loss of all windows) after each guided step.
     """
 
     def __init__(
@@ -176,7 +177,7 @@ class Steering:
         *,
         steps: int,
         windows: Windows,
-        plain: Source | None = None,
+        plain: Source | Unsteered | None = None,
         told: Callable[[int, float], None] = lambda level, loss: None,
     ) -> None:
         self.backbone, self.z, self.condition, self.guide = backbone, z, condition, guide
@@ -191,6 +192,8 @@ class Steering:
         )
         if not any(weights):
             return
+        if isinstance(self.plain, Unsteered):
+            self.plain.begin(self.z, level)
         total = 0.0
 
         def steer(spans: Sequence[range]) -> Tensor:
@@ -218,21 +221,47 @@ class Steering:
         if self.guide.shared is None or self.plain is None:
             return None
         shared = SharedAttention(self.backbone, self.guide.shared)
-        plain = self.plain(level, span).to(self.backbone.device, torch.float32)[None]
+        if isinstance(self.plain, Unsteered):
+            if len(self.windows.spans) == 1:  # its next step goes through the very same layers
+                self.plain.remembered(level, shared)
+                return shared
+            plain = self.plain.at(level, span)
+        else:
+            plain = self.plain(level, span)
         with torch.no_grad(), shared.remembered():
-            self.backbone.features(plain, t, self.condition, [self.guide.site])
+            self.backbone.features(plain.to(self.backbone.device)[None].float(), t, self.condition, [self.guide.site])
         return shared
 
 
 class Unsteered:
-    """The clip as it is sampled without steering, a step ahead of the one that is steered: `at` is a Source of the
-    level that was sampled last. z: latents at level `start`, changed in place."""
+    """The clip as it is sampled without steering, from the first step on that is steered: until then both are one.
 
-    def __init__(self, z: Latents, start: int, step: Callable[[Latents, int], object]) -> None:
-        self.z, self.level, self._step = z, start, step
+    z: latents to hold it, changed in place. step: (z, level) makes the step down from a level; halves: it is asked
+    with guidance, its conditioned rows behind the others. level: that of z, where a run that was killed had begun it.
+    """
+
+    def __init__(
+        self, z: Latents, step: Callable[[Latents, int], object], halves: bool, level: int | None = None
+    ) -> None:
+        self.z, self.level, self.halves, self._step = z, level, halves, step
+
+    def begin(self, z: Latents, level: int) -> None:
+        """Begin as z at a level, unless it has begun."""
+        if self.level is None:
+            for first in range(0, z.shape[0], CHUNK):
+                self.z[first : first + CHUNK] = z[first : first + CHUNK]
+            self.level = level
 
     def at(self, level: int, frames: range) -> Tensor:
+        """Its latents [n, C, h, w] at a level, no higher than the last that was asked for."""
+        assert self.level is not None, "it begins with the clip that is steered"
         while self.level > level:
             self._step(self.z, self.level)
             self.level -= 1
         return self.z[frames.start : frames.stop]
+
+    def remembered(self, level: int, shared: SharedAttention) -> None:
+        """Make the step down from a level, in which layers remember what they read."""
+        self.at(level, range(0))
+        with shared.remembered(self.halves):
+            self.at(level - 1, range(0))

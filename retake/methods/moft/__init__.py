@@ -25,6 +25,7 @@ from retake.methods.canvas import (
     edge,
     painted,
     parts_of,
+    resumed,
     source_of,
     touched_cells,
 )
@@ -34,7 +35,7 @@ from retake.params import as_written
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("latents", "inversion", "masks", "motion_channels")
 
 STEPS = 50
@@ -136,11 +137,12 @@ def check(params: Params, frames: Mapping[str, Any]) -> None:
 
 def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, int, float, bool]:
     """What a plan reckons with: (steps, latent frames that windows share, guidance, no queue). steps: of the inversion,
-    where that is the source. From noise the clip that is not steered is sampled, too, until steering ends."""
+    where that is the source. From noise the clip that is not steered is sampled, too, while steering lasts."""
     if params.source == "inversion":
         return steps, OVERLAP, params.guidance, False
     own = params.steps or STEPS
-    beside = 1 + max(steered_steps(params, own), default=-1) if params.shared else 0
+    among = steered_steps(params, own) if params.shared else ()
+    beside = 1 + max(among) - min(among) if among else 0
     return own + beside, OVERLAP if params.overlap is None else params.overlap, params.guidance, False
 
 
@@ -193,16 +195,15 @@ def edit(
         "mask": touched_cells(latents, len(inputs.frames), alpha, params.margin, inputs.scratch) if alpha else None,
     }
     z = Reel(inputs.scratch / "z.latents", shape)
-    level, plain = begun(z, inputs, source, start), source
-    kept, unsteered = {"z": z}, None
+    level, unsteered = begun(z, inputs, source, start), None
     if params.shared and backbone.appearance and not inversion:
-        kept["plain"] = Reel(inputs.scratch / "plain.latents", shape)
+        plain = Reel(inputs.scratch / "plain.latents", shape)
         unsteered = Unsteered(
-            kept["plain"],
-            begun(kept["plain"], inputs, source, start, "plain"),
+            plain,
             lambda z, level: sample(backbone, z, condition, start=level, stop=level - 1, **sampling),
+            halves=params.guidance != 1,
+            level=resumed(plain, inputs, "plain"),
         )
-        plain = unsteered.at
     guide = Guide(
         priors["motion_channels"].meta["site"],
         params.first,
@@ -224,14 +225,15 @@ def edit(
         guide,
         steps=steps,
         windows=windows,
-        plain=plain,
+        plain=unsteered or source,
     )
 
     def stepped(done: int, todo: int, top: int = level) -> None:
         inputs.progress(start - top + done, start)
         if done % KEPT == 0:
-            levels = {"level": np.array(top - done)}
-            levels |= {"plain level": np.array(unsteered.level)} if unsteered else {}
+            levels, kept = {"level": np.array(top - done)}, {"z": z}
+            if unsteered and unsteered.level is not None:
+                levels["plain level"], kept["plain"] = np.array(unsteered.level), plain
             inputs.keep({**levels, **parts_of(at, **kept)} for at in chunk_starts(z))
 
     sample(backbone, z, condition, start=level, before=steering, progress=stepped, **sampling)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, finite, times
-from retake.diffusion.checkpointing import checkpointed
+from retake.diffusion.checkpointing import where_large
 from retake.diffusion.control_branch import check_fits
 from retake.diffusion.families.cogvideox import transformer, vae
 from retake.diffusion.families.common import conditioning, image_vae
@@ -225,7 +225,7 @@ class CogVideoX(Backbone):
         return None
 
     def checkpointed(self) -> AbstractContextManager[None]:
-        return checkpointed(self.parts.look("network"))
+        return where_large(self.parts.look("network"))
 
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
         return attention.replaced(self.parts.look("network"), replace)

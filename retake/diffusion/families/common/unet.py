@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from retake.diffusion import attention, features
 from retake.diffusion.backbone import Attention, Backbone, Condition, Grid, Site, Times, times
-from retake.diffusion.checkpointing import checkpointed
+from retake.diffusion.checkpointing import where_large
 from retake.diffusion.families.common import conditioning, image_vae
 from retake.diffusion.families.common.conditioning import joined, prompts, text_states
 from retake.diffusion.loading.offload import Parts
@@ -141,7 +141,7 @@ class UNet(Backbone):
         return "up_blocks.*.attentions.*.transformer_blocks.0.attn1"
 
     def checkpointed(self) -> AbstractContextManager[None]:
-        return checkpointed(self.network)
+        return where_large(self.network)
 
     def attention(self, replace: Mapping[str, Attention]) -> AbstractContextManager[None]:
         return attention.replaced(self.network, replace)
