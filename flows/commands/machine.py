@@ -67,6 +67,9 @@ def train(
     minutes: Annotated[float, typer.Option(min=0, help="Stop after this time; the same command continues.")] = math.inf,
     folder: Annotated[Path, typer.Option(help="Folder of the training state.")] = Path("artifacts/training"),
     on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Use the shipped parts as already trained.")] = False,
+    clips: Annotated[
+        str | None, typer.Option(help="Manifest or folder of real clips that motionv2v learns from, too.")
+    ] = None,
     further: Annotated[
         bool, typer.Option("--further", help="Begin with the part as it ships: one more round.")
     ] = False,
@@ -75,4 +78,4 @@ def train(
     retake train embedded --size gpu --minutes 9"""
     from flows.upkeep import train as training
 
-    training.run(target, size, part, minutes, folder, on_shipped, further)
+    training.run(target, size, part, minutes, folder, on_shipped, further, clips)

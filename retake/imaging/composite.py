@@ -9,6 +9,7 @@ from retake.imaging.colour.coding import Coding
 from retake.imaging.colour.convert import downsampled, to_codes_matrix
 from retake.imaging.colour.planes import Planes
 from retake.imaging.colour.view import from_view
+from retake.imaging.soft_mask import Box
 
 MARGIN = 4  # working pixels around a box, so that resampling at its border reads real neighbours
 
@@ -35,6 +36,13 @@ def composite(
         scale = width / working[0], height / working[1]
         box, fine_rgb, fine_alpha = resample_crop(rgb, alpha, (int(x0), int(y0)), scale, (width, height))
     return _lay_over(planes, coding, box, fine_rgb, fine_alpha)
+
+
+def pasted(picture: np.ndarray, box: Box, rgb: np.ndarray, alpha: np.ndarray) -> None:
+    """Lay rgb uint8 [h, w, 3] by its alpha uint8 [h, w] over a box of a picture uint8 [H, W, 3], in place."""
+    x0, y0, x1, y1 = box
+    part, share = picture[y0:y1, x0:x1], alpha[..., None].astype(np.float32) / 255
+    part[:] = np.rint(part + share * (rgb.astype(np.float32) - part))
 
 
 def _lay_over(

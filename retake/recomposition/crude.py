@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from retake.formats import FrameSeries
+from retake.imaging.composite import pasted
 from retake.imaging.signed import to_signed
 from retake.machine.threads import single_threaded
 from retake.recomposition.background import Background
@@ -55,9 +56,7 @@ def moved(
             picture = frames[t].copy()
             if (one := scene.render(t, behind)) is not None:
                 x0, y0, x1, y1 = one.box
-                share = one.alpha[..., None].astype(np.float32) / 255
-                part = picture[y0:y1, x0:x1]
-                part[:] = np.rint(part + share * (one.rgb.astype(np.float32) - part))
+                pasted(picture, one.box, one.rgb, one.alpha)
                 made.edited[t, y0:y1, x0:x1], made.laid[t, y0:y1, x0:x1] = one.alpha, one.laid
             made.rgb[t] = resize(picture, (width, height))
     return made

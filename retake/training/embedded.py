@@ -40,16 +40,34 @@ def run(
 
     Raises ConfigError E247 for a size or a part that there is not.
     """
+    shop = workshop(size, folder, part, device, share, on_shipped, further, say)
+    ends = time.monotonic() + 60 * minutes
+    for name in shop.wanted(part):
+        left = (ends - time.monotonic()) / 60
+        if left <= 0 or not shop.make(name, left):
+            return False
+    return True
+
+
+def workshop(
+    size: str,
+    folder: Path,
+    part: str | None,
+    device: str,
+    share: tuple[int, int] = (0, 1),
+    on_shipped: bool = False,
+    further: bool = False,
+    say: Callable[[str], None] = print,
+) -> Workshop:
+    """The training in a folder. Raises ConfigError E247 for a size or a part that there is not, or a part that needs
+    others first."""
     for what, name, known in (("size", size, tuple(SIZES)), ("part", part or PARTS[0], PARTS)):
         if name not in known:
             raise ConfigError("E247", f"the embedded models have no {what} {name!r}", did_you_mean(name, list(known)))
-    workshop = Workshop(folder / size, SIZES[size], device, share, on_shipped, further, say, judging.judged)
-    ends = time.monotonic() + 60 * minutes
-    for name in workshop.wanted(part):
-        left = (ends - time.monotonic()) / 60
-        if left <= 0 or not workshop.make(name, left):
-            return False
-    return True
+    shop = Workshop(folder / size, SIZES[size], device, share, on_shipped, further, say, judging.judged)
+    if part is not None:
+        shop.ready(part)
+    return shop
 
 
 def main(arguments: list[str] | None = None) -> None:

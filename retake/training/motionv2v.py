@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ from retake.training.video_autoencoder import FRAMES, LATENT, SIDE
 SHARD = 100
 POINTS = 24  # of a pair, at most; so many are told as of 1 to 24 one draws
 SEED = 60_000_000  # of the first pair
+REAL = "real-{}.safetensors"  # shards of pairs of real clips (counterfactuals.py)
 VIDEOS = 3  # that the branch reads: the target's tracks, the source's, the source
 
 Encode = Callable[[NDArray[np.uint8]], Tensor]
@@ -51,24 +52,36 @@ class Told(NamedTuple):
     source_tracks: NDArray[np.uint8]
 
 
+class Seen(NamedTuple):
+    """A clip and points of it: frames uint8 [F, H, W, 3]; xy float32 [F, P, 2], pixels; visible bool [F, P]."""
+
+    frames: NDArray[np.uint8]
+    xy: NDArray[np.float32]
+    visible: NDArray[np.bool_]
+
+
 def told(seed: int, size: int, cell: int, family: str | None = None, whole: bool = False) -> Told:
-    """The pair of a seed, and what is told of its tracks; whole: all of them on all frames. cell: pixels a latent
-    cell."""
+    """The sprite pair of a seed, and what is told of its tracks. whole, cell: as in `pictured`."""
     rng = np.random.default_rng([seed, 31])
     pair = pairs.pair(seed, family, width=size, height=size, frames=FRAMES, points=POINTS)
-    (target, target_seen), (source, source_seen) = pair.tracks()
-    some = rng.permutation(target.shape[1])[: int(rng.integers(1, POINTS + 1))]
-    target, source = target[:, some], source[:, some]
-    target_seen, source_seen = target_seen[:, some], source_seen[:, some]
+    clips = (np.stack([World(scene).frame(t) for t in range(FRAMES)]) for scene in (pair.target, pair.source))
+    target, source = (Seen(clip, *tracks) for clip, tracks in zip(clips, pair.tracks(), strict=True))
+    return pictured(target, source, rng, cell, whole)
+
+
+def pictured(target: Seen, source: Seen, rng: np.random.Generator, cell: int, whole: bool = False) -> Told:
+    """A pair of clips with the same points, and 1 to 24 of these as pictures; some are left out on some frames, unless
+    `whole`. cell: pixels a latent cell."""
+    some = rng.permutation(target.xy.shape[1])[: int(rng.integers(1, POINTS + 1))]
+    target_seen, source_seen = target.visible[:, some], source.visible[:, some]
     if not whole:
         source_seen, target_seen = dropped(source_seen, target_seen, rng)
-    colours = colours_of(len(some), rng)
+    colours, size = colours_of(len(some), rng), target.frames.shape[2:0:-1]
 
     def drawn(xy: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        return np.rint(255 * blobs(xy, seen, colours, (size, size), SIGMA * cell)).astype(np.uint8)
+        return np.rint(255 * blobs(xy[:, some], seen, colours, size, SIGMA * cell)).astype(np.uint8)
 
-    clips = [np.stack([World(scene).frame(t) for t in range(FRAMES)]) for scene in (pair.target, pair.source)]
-    return Told(clips[0], clips[1], drawn(target, target_seen), drawn(source, source_seen))
+    return Told(target.frames, source.frames, drawn(target.xy, target_seen), drawn(source.xy, source_seen))
 
 
 def shards(folder: Path, count: int) -> list[Path]:
@@ -93,21 +106,27 @@ def render(
             continue
         if time.monotonic() > until:
             break
-        kept: dict[str, list[Tensor]] = {name: [] for name in Told._fields}
-        for n in range(first, min(first + SHARD, count)):
-            with torch.inference_mode():
-                coded = encode(np.stack(told(SEED + n, size, cell))).half()
-            for name, z in zip(Told._fields, coded, strict=True):
-                kept[name].append(z)
-        with atomic_path(path) as part:
-            save_file({name: torch.stack(some) for name, some in kept.items()}, part)
+        write(path, (told(SEED + n, size, cell) for n in range(first, min(first + SHARD, count))), encode)
     return all(path.exists() for path in paths)
 
 
+def write(path: Path, some: Iterable[Told], encode: Encode) -> None:
+    """Code pairs into a shard."""
+    kept: dict[str, list[Tensor]] = {name: [] for name in Told._fields}
+    for one in some:
+        with torch.inference_mode():
+            coded = encode(np.stack(one)).half()
+        for name, z in zip(Told._fields, coded, strict=True):
+            kept[name].append(z)
+    with atomic_path(path) as part:
+        save_file({name: torch.stack(found) for name, found in kept.items()}, part)
+
+
 def read(folder: Path, count: int) -> dict[str, Tensor]:
-    """Latents float16 [N, f, C, h, w] by the names of `Told`."""
+    """Latents float16 [N, f, C, h, w] by the names of `Told`: of so many sprite pairs, and of all pairs of real clips
+    that lie beside them (`REAL`)."""
     parts: dict[str, list[Tensor]] = {name: [] for name in Told._fields}
-    for path in shards(folder, count):
+    for path in (*shards(folder, count), *sorted(folder.glob(REAL.format("*")))):
         with safe_open(path, "pt") as file:
             for name, some in parts.items():
                 some.append(file.get_tensor(name))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from retake.training import (
     unet,
     video_autoencoder,
 )
-from retake.training.fours import Coder
+from retake.training.fours import Coder, Encode
 from retake.training.lessons import Teacher, loss
 from retake.training.loop import Plan, Slice, averaged, progress, train
 from retake.training.pictures import Data
@@ -44,6 +44,14 @@ LEARNS_FROM = {
 COURSES = {"unet": unet, "motion": unet, "transformer_frames": transformer, "transformer": transformer}
 """The modules of the denoisers: what their fours are and how they read captions."""
 SEED = 20  # of initial weights; parts differ by their place in PARTS
+
+
+class PairCoding(NamedTuple):
+    """How pairs become what the control branch reads: clips of `size` pixels a side, `cell` pixels a latent cell."""
+
+    encode: Encode
+    size: int
+    cell: int
 
 
 @dataclass
@@ -118,10 +126,11 @@ class Workshop:
         there."""
         if all(path.exists() for path in motionv2v.shards(self.folder / "pairs", self.size.pairs)):
             return True
-        coder, limits = self.video_vae(), Limits(frames=video_autoencoder.FRAMES)
-        cell = limits.size // video_autoencoder.SIDE
-        encode = video_autoencoder.clip_by_clip(coder)
-        return motionv2v.render(self.folder / "pairs", self.size.pairs, encode, limits.size, cell, until, self.share)
+        return motionv2v.render(self.folder / "pairs", self.size.pairs, *self.pair_coding(), until, self.share)
+
+    def pair_coding(self) -> PairCoding:
+        size = Limits().size
+        return PairCoding(video_autoencoder.clip_by_clip(self.video_vae()), size, size // video_autoencoder.SIDE)
 
     def course(self, part: str) -> Course:
         return getattr(self.size, part)
