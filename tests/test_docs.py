@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from helpers.command import CHECKOUT
 
+from flows.settings import reference
+from flows.settings.compose import compose
+
 FAMILIES = {
     "ConfigError": "E2",
     "MediaError": "E4",
@@ -99,3 +102,20 @@ def test_every_fault_of_the_list_has_a_test_and_codes_of_its_exit_status():
                 assert classes[word[:2]] == status, f"row {number}: {word} ends with {classes[word[:2]]}"
             status = status if CODE.fullmatch(word) else word
         assert CODE.search(ending) or ending == "0", f"row {number}: {ending}"
+
+
+def test_the_page_of_settings_is_what_the_code_takes():
+    written = (CHECKOUT / reference.PAGE).read_text(encoding="utf-8")
+    assert written == reference.page(), "python -m flows.settings.reference writes it anew"
+    told = set(re.findall(r"^\| `([\w.]+)` \|", written, re.MULTILINE))
+    for group, values in compose(["edit=moca", "masks=sam2", "tracks=given"]).items():
+        if group != "dataset":
+            known = {one for one in told if one.startswith(f"{group}.")}
+            assert {f"{group}.{name}" for name in values} - {f"{group}.name"} <= known | prefixes(known)
+    assert {"edit.prompt", "metrics.lpips.weights", "model.schedule.spacing"} <= told
+    described = [line for line in written.splitlines() if line.startswith("| `") and "=" not in line.split("|")[1]]
+    assert all(line.split("|")[4].strip() for line in described), "a setting without a description"
+
+
+def prefixes(names: set[str]) -> set[str]:
+    return {name.rpartition(".")[0] for name in names}
