@@ -19,7 +19,18 @@ app = typer.Typer(
 )
 
 Clip = Annotated[str, typer.Argument(help="A video, a folder of images, DAVIS_ROOT:name, or sprites:drift.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings: key=value, group=choice.", show_default=False)]
+
+
+def completed(incomplete: str) -> list[str]:
+    from flows.terminal.completion import settings
+
+    return settings(incomplete)
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings: key=value, group=choice.", show_default=False, autocompletion=completed),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Box = Annotated[
     str | None, typer.Option(help="Box around the object: x0,y0,x1,y1 in pixels of the source's first frame.")

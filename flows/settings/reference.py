@@ -21,6 +21,7 @@ from flows.settings.explain import BOUNDS
 from flows.settings.files import choices, chosen_by_default, stated
 from retake.lookup import lookup
 
+UNIONS = (Union, types.UnionType)
 PAGE = Path("docs/settings.md")
 PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 BEGINNING = """# Settings
@@ -56,8 +57,7 @@ def section(group: str) -> Iterator[str]:
         yield f"Choices: {', '.join(f'`{group}={name}`' for name in named)}; the first is the default.\n"
     shown: set[type[BaseModel]] = set()
     for name in named:
-        values = stated(group, name)
-        model = MODELS.get(group) or lookup(CHOICES[group], values["name"]).Params
+        model, values = model_of(group, name)
         if model in shown:
             continue
         shown.add(model)
@@ -65,21 +65,29 @@ def section(group: str) -> Iterator[str]:
             yield f"### {group}={name}\n"
         yield "| setting | default | takes | meaning |"
         yield "|---|---|---|---|"
-        yield from rows(group, model, values)
+        for place, field, default_ in fields(group, model, values):
+            meaning = (field.description or "").replace("|", "/")
+            yield f"| `{place}` | `{default_}` | {takes(field)} | {meaning} |"
         yield ""
 
 
-def rows(place: str, model: type[BaseModel], values: dict[str, Any]) -> Iterator[str]:
-    """A line for each field, those of models within it included."""
+def model_of(group: str, name: str) -> tuple[type[BaseModel], dict[str, Any]]:
+    """The model that checks a choice's settings, and what its file states."""
+    values = stated(group, name)
+    return MODELS.get(group) or lookup(CHOICES[group], values["name"]).Params, values
+
+
+def fields(place: str, model: type[BaseModel], values: dict[str, Any]) -> Iterator[tuple[str, FieldInfo, str]]:
+    """Every setting below a place, those of models within it included: its full name, its field, its default as it is
+    typed."""
     for name, field in model.model_fields.items():
         if name == "name" and place in CHOICES:
             continue
         inner, value = inside(field.annotation), values.get(name, field.default)
         if inner is not None and isinstance(value, dict):
-            yield from rows(f"{place}.{name}", inner, value)
-            continue
-        shown = "" if value is ... else f"`{written(value)}`"
-        yield f"| `{place}.{name}` | {shown} | {takes(field)} | {(field.description or '').replace('|', '/')} |"
+            yield from fields(f"{place}.{name}", inner, value)
+        else:
+            yield f"{place}.{name}", field, written(value)
 
 
 def written(value: Any) -> str:
@@ -87,6 +95,15 @@ def written(value: Any) -> str:
     if isinstance(value, str):
         return value or '""'
     return json.dumps(value.model_dump(mode="json") if isinstance(value, BaseModel) else value)
+
+
+def options(kind: Any) -> list[str]:
+    """The words that a type takes, where they are few."""
+    if kind is bool:
+        return ["true", "false"]
+    if get_origin(kind) is Literal:
+        return [str(one) for one in get_args(kind)]
+    return [one for part in get_args(kind) for one in options(part)] if get_origin(kind) in UNIONS else []
 
 
 def inside(kind: Any) -> type[BaseModel] | None:
@@ -108,7 +125,7 @@ def kind_of(kind: Any) -> str:
         return kind_of(inner[0])
     if origin is Literal:
         return ", ".join(f"`{one}`" for one in inner)
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         return " or ".join(dict.fromkeys(kind_of(one) for one in inner))
     if origin is dict or kind is dict:
         return "mapping"
