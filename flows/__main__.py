@@ -26,7 +26,7 @@ from flows.terminal.exits import (
 from retake.errors import ConfigError, MachineError, RetakeError
 from retake.machine import memory
 
-for name in ("editing", "tracks", "datasets", "store", "project", "machine"):  # in the order in which help lists them
+for name in ("editing", "tracks", "datasets", "store", "machine", "tools"):  # in the order in which help lists them
     import_module(f"flows.commands.{name}")
 
 

@@ -343,3 +343,11 @@ def test_a_painted_frame_is_not_written_over(warm, tmp_path):
         assert not read_image(painted).any()
     finally:
         painted.unlink()
+
+
+def test_help_lists_commands_in_groups_and_those_of_other_tools_last(warm):
+    told = warm.shell("--help").out
+    places = [told.index(f" {title} ") for title in ("One clip", "Many clips", "The store", "This machine", "For DVC")]
+    assert places == sorted(places)
+    assert told.index(" edit ") < told.index(" dataset ") < told.index(" verify ") < told.index(" doctor ")
+    assert places[-1] < min(told.index(f"│ {name} ") for name in ("stage", "params", "prefect", "dvc"))

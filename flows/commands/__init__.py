@@ -18,6 +18,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+# Groups of commands in the help, in which they stand in this order.
+EDITING = "One clip"
+MANY = "Many clips"
+STORE = "The store"
+MACHINE = "This machine and your project"
+TOOLS = "For DVC and Prefect"
+
 Clip = Annotated[str, typer.Argument(help="A video, a folder of images, DAVIS_ROOT:name, or sprites:drift.")]
 
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Json, Overrides, app
+from flows.commands import MANY, Json, Overrides, app
 from flows.terminal.arguments import server_answers, split_evaluation, split_manifest, split_runner
 from flows.terminal.exits import answer, show, stop_at_once
 from retake.errors import ConfigError
 
 
-@app.command()
+@app.command(rich_help_panel=MANY)
 def dataset(
     words: Annotated[
         list[str] | None,
@@ -81,7 +81,7 @@ def dataset(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(rich_help_panel=MANY)
 def evaluate(
     name: Annotated[str, typer.Argument(help="An evaluation in params/evaluation/, such as moca.")],
     overrides: Overrides = None,
@@ -104,40 +104,3 @@ def evaluate(
     answer(as_json, done, evaluation.lines(done), done["outputs"])
     if done["failed"]:
         raise typer.Exit(3)
-
-
-@app.command()
-def stage(name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")], as_json: Json = False) -> None:
-    """Run one stage over the whole dataset, as dvc.yaml does: reads params.yaml, writes artifacts/NAME."""
-    from flows.datasets import run
-    from flows.terminal.console import Console
-
-    outcome = run.run_stage(name, Console(quiet=as_json))
-    if as_json:
-        show(outcome)
-
-
-@app.command()
-def params(
-    overrides: Overrides = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; only check whether params.yaml is current.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Write params.yaml, the composed settings that DVC reads."""
-    from flows.places import PROJECT, require_project
-    from flows.settings.compose import compose, read_params, validate
-    from retake import dvc
-
-    require_project()
-    if check:
-        if read_params() != compose(list(overrides or [])):
-            raise ConfigError("E202", "params.yaml is not what params/ composes to", "Write it: retake params")
-    else:
-        validate(compose(list(overrides or [])))
-        dvc.compose(PROJECT, list(overrides or []))
-    if as_json:
-        show({"params": str(PROJECT / "params.yaml"), "written": not check})
-    elif not check:
-        print(PROJECT / "params.yaml")

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Box, Clip, Debug, Json, Overrides, Until, Verbose, app
+from flows.commands import EDITING, Box, Clip, Debug, Json, Overrides, Until, Verbose, app
 from flows.terminal.arguments import check_clip, server_answers, split_runner, with_box
 from flows.terminal.exits import answer, show, stop_at_once
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def edit(
     clip: Clip,
     overrides: Overrides = None,
@@ -55,7 +55,7 @@ def edit(
         print(f"{name:8} {path}")
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def plan(
     clip: Clip, overrides: Overrides = None, box: Box = None, until: Until = "report", as_json: Json = False
 ) -> None:
@@ -69,7 +69,7 @@ def plan(
     answer(as_json, {"edit": identity, "stages": [p.as_json() for p in planned]}, table(planned))
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def why(
     clip: Clip,
     overrides: Overrides = None,
@@ -92,7 +92,7 @@ def why(
     answer(as_json, found, (f"{p.stage:13} {p.why or 'in the store'}" for p in chosen))
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def sweep(
     clip: Clip,
     overrides: Overrides = None,
@@ -117,7 +117,7 @@ def sweep(
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def metrics(
     source: Annotated[str, typer.Argument(help="The clip before the edit.")],
     result: Annotated[str, typer.Argument(help="The clip after the edit, from any tool.")],
@@ -144,7 +144,7 @@ def metrics(
     answer(as_json, found.as_json(), found.lines(), found.outputs)
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def interpret(
     clip: Clip,
     overrides: Overrides = None,
@@ -179,7 +179,7 @@ def interpret(
     answer(as_json, done.as_json(), (), done.outputs)
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def frame(
     clip: Clip,
     number: Annotated[int, typer.Argument(min=0, help="Number of the selected frame, counted from 0.")],
@@ -196,7 +196,7 @@ def frame(
     answer(as_json, {"frame": str(path)}, [str(path)])
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def report(
     clip: Annotated[str | None, typer.Argument(help="Folder name under artifacts/edits.")] = None,
     as_json: Json = False,
@@ -211,7 +211,7 @@ def report(
         print("no edit was made here yet: retake edit CLIP --box x0,y0,x1,y1 edit.reference=PICTURE", file=sys.stderr)
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def export(
     clip: Annotated[str, typer.Argument(help="A clip, or an edit that was made: its folder, or CLIP/ID.")],
     overrides: Overrides = None,
@@ -249,7 +249,7 @@ def export(
     answer(as_json, done, (), {name: done[name] for name in ("manifest", *names)})
 
 
-@app.command()
+@app.command(rich_help_panel=EDITING)
 def demo(as_json: Json = False) -> None:
     """Render a small clip, edit it, and change one setting: shows in half a minute what the cache does."""
     from flows.editing import demo as tour

@@ -1,4 +1,4 @@
-"""Commands on the machine: what it has, what it lacks, training."""
+"""Commands on the machine and the project: what is there, what lacks, training."""
 
 from __future__ import annotations
 
@@ -9,11 +9,29 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Json, app
+from flows.commands import MACHINE, Json, app
 from flows.terminal.exits import answer, show
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
+def init(
+    folder: Annotated[
+        Path | None, typer.Argument(help="The folder; by default the project that you are in, or this one.")
+    ] = None,
+    git: Annotated[bool, typer.Option(help="Start a git repository where the folder is in none.")] = True,
+    dvc: Annotated[bool, typer.Option(help="Set DVC up where the folder has none.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Make a project of your own: settings laid over the shipped ones, a sample dataset, DVC's stages and Prefect's
+    deployments. What is there already stays as it is."""
+    from flows.places import PROJECT
+    from flows.upkeep import project
+
+    done = project.make(folder or PROJECT, git, dvc)
+    answer(as_json, done, project.lines(done))
+
+
+@app.command(rich_help_panel=MACHINE)
 def doctor(
     as_json: Json = False,
     fix: Annotated[
@@ -44,7 +62,7 @@ def doctor(
         raise typer.Exit(5)
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def weights(
     names: Annotated[
         list[str] | None, typer.Argument(help="Names from the list, or org/repo[@revision].", show_default=False)
@@ -59,7 +77,7 @@ def weights(
     answer(as_json, {"weights": found}, weight_files.table(found))
 
 
-@app.command()
+@app.command(rich_help_panel=MACHINE)
 def train(
     target: Annotated[str, typer.Argument(help="What to train: embedded, or motionv2v, its control branch.")],
     size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",

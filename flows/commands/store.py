@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Clip, Json, app
+from flows.commands import STORE, Clip, Json, app
 from flows.terminal.arguments import check_clip
 from flows.terminal.exits import answer, show
 from retake.errors import IntegrityError
 
 
-@app.command()
+@app.command(rich_help_panel=STORE)
 def verify(
     mend: Annotated[bool, typer.Option("--repair", help="Restore what is damaged.")] = False,
     remote: Annotated[
@@ -40,7 +40,7 @@ def verify(
         raise IntegrityError("E604", what, f"The next run that needs it makes it again; {now}")
 
 
-@app.command()
+@app.command(rich_help_panel=STORE)
 def gc(
     max_size: Annotated[str, typer.Option(help="Size to which the store is reduced, such as 20GB.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would go.")] = False,
@@ -53,7 +53,7 @@ def gc(
     answer(as_json, done, housekeeping.lines(done))
 
 
-@app.command()
+@app.command(rich_help_panel=STORE)
 def pin(
     edit: Annotated[str, typer.Argument(help="CLIP/ID, as retake report lists them.")],
     off: Annotated[bool, typer.Option("--off", help="Remove the pin.")] = False,
@@ -68,7 +68,7 @@ def pin(
         print(f"{done['lacking']} of its results are not in the store any more: run the edit again to have them kept")
 
 
-@app.command()
+@app.command(rich_help_panel=STORE)
 def forget(
     clip: Clip,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing; only list what would go.")] = False,
@@ -94,7 +94,7 @@ def forget(
 Name = Annotated[str | None, typer.Option(help="A name of `dvc remote list`; by default DVC's default remote.")]
 
 
-@app.command()
+@app.command(rich_help_panel=STORE)
 def push(remote: Name = None, as_json: Json = False) -> None:
     """Send every result that a DVC remote lacks, so that colleagues need not compute it."""
     from flows.upkeep import housekeeping
@@ -102,7 +102,7 @@ def push(remote: Name = None, as_json: Json = False) -> None:
     told_moved("sent", housekeeping.push(remote), as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=STORE)
 def pull(remote: Name = None, as_json: Json = False) -> None:
     """Fetch every result that a DVC remote has and the store lacks. Edits find them: nothing is computed twice."""
     from flows.upkeep import housekeeping

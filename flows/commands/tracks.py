@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from flows.commands import Box, Clip, Json, Overrides, app
+from flows.commands import EDITING, Box, Clip, Json, Overrides, app
 from flows.terminal.arguments import check_clip, split_runner, with_box
 from flows.terminal.exits import answer
 
 tracks = typer.Typer(help="Look at edited tracks before anything moves.", no_args_is_help=True)
-app.add_typer(tracks, name="tracks")
+app.add_typer(tracks, name="tracks", rich_help_panel=EDITING)
 
 
 @tracks.command("show")
