@@ -19,6 +19,7 @@ NAMES = (
     "store",
     "sprites",
     "embedded",
+    "next_models",
     "motion_probe",
     "steering",
     "round_trip",
