@@ -127,11 +127,14 @@ def test_pairs_of_a_clip_are_made_once_and_learnt_from_beside_sprite_pairs(writt
     monkeypatch.setenv("RETAKE_STORE", str(folder / "store"))
     shop, lines = Shop(folder / "training"), []
     console = type("Console", (), {"say": lambda self, line: lines.append(line)})()
-    (path,) = flow.render(str(manifest), shop, 6, console)  # type: ignore[arg-type]
+    assert not flow.render(str(manifest), shop, 6, console, until=0.0)  # type: ignore[arg-type]
+    assert shop.asked == 0  # its time was over
+    assert flow.render(str(manifest), shop, 6, console)  # type: ignore[arg-type]
     assert shop.asked == 6
     assert lines == ["drift: 6 pairs"]
-    assert flow.render(str(manifest), shop, 6, console) == [path]  # type: ignore[arg-type]
+    assert flow.render(str(manifest), shop, 6, console)  # type: ignore[arg-type]
     assert shop.asked == 6
+    assert len(list((folder / "training" / "pairs").iterdir())) == 1
     data = motionv2v.read(folder / "training" / "pairs", 0)
     assert data["target"].shape == (6, 17, 3, SIZE, SIZE)
     apart = (data["target"].float() - data["source"].float()).abs().flatten(1).mean(1)
@@ -152,6 +155,7 @@ def test_a_clip_that_is_too_short_is_refused(tmp_path, monkeypatch):
 
 
 def test_only_the_control_branch_learns_from_clips(tmp_path):
-    result = Shell(tmp_path)("train", "embedded", "--clips", str(tmp_path))
-    assert result.code == 2
-    assert "retake train motionv2v" in result.err
+    for words in (["embedded"], ["motionv2v", "--part", "vae"]):
+        result = Shell(tmp_path)("train", *words, "--clips", str(tmp_path))
+        assert result.code == 2
+        assert "retake train motionv2v" in result.err

@@ -91,7 +91,10 @@ def test_steering_changes_the_clip_and_no_weight_leaves_it(steered):
 
 @pytest.mark.parametrize("source", ["inversion", "noise"])
 def test_a_killed_edit_goes_on_to_the_bit(steered, source):
-    more = ["edit.source=noise", "edit.steps=12"] if source == "noise" else ["inversion.steps=12"]
+    more = {
+        "inversion": ["inversion.steps=12"],
+        "noise": ["edit.source=noise", "edit.steps=12", "edit.first=0", "edit.last=1"],  # killed while it is steered
+    }[source]
     calls = steered(*more)
     whole = calls.made["edit"].digest
     calls.record("edit").unlink()

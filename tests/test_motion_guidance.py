@@ -13,6 +13,7 @@ from helpers import small_diffusion as small
 from torch.nn import functional as F
 
 from benchmarks import published_moft
+from retake.diffusion import checkpointing
 from retake.diffusion import motion_channels as channels
 from retake.diffusion.backbone import Backbone, Condition
 from retake.diffusion.checkpointing import checkpointed
@@ -169,6 +170,24 @@ def test_the_unsteered_clip_is_sampled_no_further_than_it_is_asked_for(unet):
     assert not torch.equal(shared, sampled(unet, Guide(SITE, first=0.3, last=0.7))[0])
 
 
+def test_the_unsteered_clip_shares_the_same_whoever_samples_it(unet):
+    """Its own steps remember what layers read; of a clip from elsewhere a pass reads it."""
+    begun = noise(8, *unet.grid(8, unet.height, unet.width)[1:])
+    said, guide = unet.condition(text=["a cat"]), Guide(SITE, shared=SPATIAL)
+
+    def at(level: int, frames: range) -> torch.Tensor:
+        z = begun.clone()
+        sample(unet, z, said, steps=6, stop=level, guidance=3.0)
+        return z[frames.start : frames.stop]
+
+    def step(z: Any, level: int) -> None:
+        sample(unet, z, said, steps=6, start=level, stop=level - 1, guidance=3.0)
+
+    own = sampled(unet, guide, plain=Unsteered(torch.zeros_like(begun), step, halves=True))[0]
+    assert torch.allclose(own, sampled(unet, guide, plain=at)[0], atol=1e-4)
+    assert not torch.allclose(own, sampled(unet, guide)[0], atol=1e-3)
+
+
 def test_it_makes_the_clip_that_the_published_loop_makes(unet):
     z, said = clip_of(unet), unet.condition(text=["a cat"])
     target = target_for(unet, SITE, z)
@@ -306,11 +325,12 @@ def kept_by(backbone: Backbone, z: torch.Tensor, site: str) -> tuple[torch.Tenso
     return gradient, kept
 
 
-def test_checkpointed_blocks_give_the_same_gradient_and_keep_less(unet, transformer):
+def test_checkpointed_blocks_give_the_same_gradient_and_keep_less(unet, transformer, monkeypatch):
     for backbone, site in ((unet, SITE), (transformer, "transformer_blocks.1")):
         network, z = backbone.parts.use("network"), clip_of(backbone)
         plain, much = kept_by(backbone, z, site)
-        with checkpointed(network):
+        monkeypatch.setattr(checkpointing, "SMALL", 0)
+        with backbone.checkpointed():
             again, little = kept_by(backbone, z, site)
         assert torch.allclose(plain, again, atol=1e-6)
         assert little < 0.5 * much

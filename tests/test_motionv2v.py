@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,22 @@ import torch
 from helpers import small_cogvideox
 from helpers.stages import Calls, ProgressLog, StopAfter, run
 
+from flows.planning.forecast import of_model
 from flows.settings.compose import settings
 from retake.diffusion.cost.predict import predicted, table
 from retake.diffusion.families.cogvideox.control import ControlBranch
 from retake.diffusion.loading.load import load
-from retake.diffusion.model import Model
+from retake.diffusion.model import Model, Modelled
 from retake.diffusion.sampling.chunked_vae import decoded
 from retake.diffusion.sampling.ddim import noise, sample
 from retake.errors import RetakeError
 from retake.formats import open_series
 from retake.imaging.blobs import SIGMA
-from retake.methods import canvas, motionv2v
+from retake.methods import Inputs, canvas, motionv2v
 from retake.methods.motionv2v.control_points import Told, chosen, spread
 from retake.synthetic import scenes
 from retake.synthetic.world import World
+from retake.training import motionv2v as training
 
 COUNT = 9
 MOVE = json.dumps([{"do": "move", "by": [40, 0]}])
@@ -53,7 +56,8 @@ def branches(tmp_path_factory) -> dict[str, Path]:
         torch.nn.init.normal_(projection.weight, std=0.2)
     for name, one in made.items():
         one.save_pretrained(to / name)
-    return {name: to / name for name in made}
+    network.save_pretrained(to / "network")
+    return {name: to / name for name in (*made, "network")}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,31 @@ def told(calls: Calls, count: int = 20, jitter: float = 0.0) -> Told:
     return Told(tracks, edited, ids, (frames.width, frames.height), (96, 64), 4, jitter, 0)
 
 
+def test_the_branch_reads_tracks_and_clip_in_the_order_of_its_training(moved, folder, tmp_path):
+    calls = moved()
+    backbone = load(Model(weights=str(folder), family="cogvideox", device="cpu", **SIZE))  # type: ignore[arg-type]
+    latents, frames = (open_series(calls.store, calls.made[name]) for name in ("latents", "frames"))
+    one = replace(told(calls), size=(48, 32))
+    read = motionv2v.control_of(backbone, latents, one, Inputs(frames, tmp_path))[0:3][None]
+
+    def coded(pictures: np.ndarray) -> torch.Tensor:
+        return backbone.encode(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())[None].float() / 127.5 - 1)
+
+    data = {
+        "target_tracks": coded(one.target(range(COUNT))),
+        "source_tracks": coded(one.source(range(COUNT))),
+        "source": torch.from_numpy(latents.span(range(3)))[None],
+    }
+    assert torch.allclose(read, training.control_of(data, [0]), atol=1e-4)
+    assert not torch.allclose(data["target_tracks"], data["source_tracks"], atol=1e-2)
+
+
+def test_what_stays_is_told_of_where_it_is_followed(moved):
+    alone = moved("tracks.queries=mask").made["edit"].meta["notes"]
+    assert any("tracks.queries=grid" in note for note in alone)
+    assert not any("tracks.queries" in note for note in moved().made["edit"].meta.get("notes", []))
+
+
 def test_most_points_are_of_what_moves_and_all_lie_apart(moved):
     one = told(moved())
     assert len(one.ids) == 20
@@ -210,7 +239,8 @@ def test_plans_count_the_branch(branches, tmp_path):
     with torch.device("meta"):
         real = ControlBranch(**configuration)
     assert beside.parameters == pytest.approx(sum(p.numel() for p in real.parameters()), rel=0.01)
-    plain, more = (predicted(model, "edit", 49, **how) for how in ({}, {"branch": beside}))  # type: ignore[arg-type]
+    plain = predicted(model, "edit", 49, steps=params.steps)
+    more = of_model("edit", Modelled(settings=params, model=model), 49, 50)
     assert plain
     assert more
     assert more.flops / plain.flops == pytest.approx(1 + 18 / 42, rel=0.05)
@@ -228,6 +258,7 @@ def test_another_branch_is_another_key(moved):
         (["edit.branch=null"], "taught", "E230", "edit=timetomove"),
         (["model.family=unet_motion"], "taught", "E258", "cogvideox"),
         ([], "other", "E258", "made for it"),
+        ([], "network", "E258", "as training exports it"),
         (["edit.branch=nowhere"], "taught", "E250", ""),
         (["edit.area=moved", "edit.order=[7]"], "taught", "E238", "The masks hold"),
     ],

@@ -675,6 +675,8 @@ def test_a_further_round_begins_as_the_part_ships(workshop, tmp_path, monkeypatc
     export.export(shop, "motion", tmp_path / "weights")
     card = json.loads((tmp_path / "weights" / "embedded.training.json").read_text())["motion"]
     assert card["before"]["step"] == card["step"] == TINY.motion.plan.steps
+    with pytest.raises(ConfigError, match="does not ship"):
+        shop.ready("judge")
 
 
 def test_what_ships_fits_what_learns_from_it(tmp_path):

@@ -83,9 +83,10 @@ def fields(place: str, model: type[BaseModel], values: dict[str, Any]) -> Iterat
     for name, field in model.model_fields.items():
         if name == "name" and place in CHOICES:
             continue
-        inner, value = inside(field.annotation), values.get(name, field.default)
-        if inner is not None and isinstance(value, dict):
-            yield from fields(f"{place}.{name}", inner, value)
+        inner, value = inside(field.annotation), values.get(name, field.get_default(call_default_factory=True))
+        if inner is not None and value is not None:
+            below = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            yield from fields(f"{place}.{name}", inner, below)
         else:
             yield f"{place}.{name}", field, written(value)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +31,24 @@ from retake.training.workshop import PairCoding, Workshop
 
 MOVED = 0.5  # share of the pairs whose source is a clip with moved objects; the others' is resampled
 TRIES = 20  # at a pair, until both of its videos show enough points
-PROGRAMS = 4  # pairs that one such clip serves
+IN_A_ROW = 4  # pairs, of which those of moved objects share one moved clip
 
 
-def render(manifest: str, shop: Workshop, count: int, console: Console) -> list[Path]:
-    """`count` pairs of every clip of a manifest, coded into shards beside the sprite pairs; those that are there are
-    kept. Priors and moved clips come from the store, so that a run that was stopped goes on.
+def render(manifest: str, shop: Workshop, count: int, console: Console, until: float = math.inf) -> bool:
+    """`count` pairs of every clip of a manifest, coded into shards beside the sprite pairs, until a moment of
+    time.monotonic(); whether all are there. Those that are there are kept; priors and moved clips come from the store,
+    so that a run that was stopped goes on.
 
     Raises ConfigError E297 and E298 as a dataset does, and what the stages raise.
     """
     rows, _ = list_clips(manifest, settle=0.0)
     store, coding = open_store(), shop.pair_coding()
     runner, folder = Local(store), shop.folder / "pairs"
-    return [Source(entry(row), runner, console).shard(folder, coding, count) for row in rows]
+    for row in rows:
+        if time.monotonic() > until:
+            return False
+        Source(entry(row), runner, console).shard(folder, coding, count)
+    return True
 
 
 @dataclass
@@ -76,12 +83,12 @@ class Source:
         """So many pairs, drawn by their number."""
         moved: list[dict[str, Any]] = []
         for n in range(count):
-            rng = np.random.default_rng([n, 35])
+            rng = np.random.default_rng([seed_of(made), n, 35])
             apart = None
             if rng.uniform() < MOVED:
-                while len(moved) <= n // PROGRAMS:
+                while len(moved) <= n // IN_A_ROW:
                     moved.append(self.moved(made, len(moved)))
-                apart = moved[n // PROGRAMS]
+                apart = moved[n // IN_A_ROW]
             yield motionv2v.pictured(*self.pair(rng, made, apart, size), rng, cell)
 
     def pair(
@@ -95,13 +102,13 @@ class Source:
         raise MediaError(
             "E439",
             f"{self.clip.clip}: its points are seen too briefly to make pairs",
-            "Follow more of them: a smaller tracks.spacing, or more often anew: tracks.reseed.",
+            "Follow more of them, in the manifest's row: tracks.spacing=8, or more often anew: tracks.reseed=8.",
         )
 
     def moved(self, made: dict[str, Any], number: int) -> dict[str, Any]:
         """The clip along a random program."""
         meta = made["frames"].meta
-        rng = np.random.default_rng([number, 36])
+        rng = np.random.default_rng([seed_of(made), number, 36])
         edits = counterfactuals.program(rng, meta["count"], meta["source_width"], meta["source_height"])
         return self.made("edit=move", f"edited_tracks.edits={json.dumps(edits)}", until="edit")
 
@@ -109,6 +116,11 @@ class Source:
         common = compose(["tracks.queries=grid", "tracks.spacing=12", *words])
         p: Settings = for_clip(validate(overlaid(common, self.clip)), self.clip.clip)
         return graph.edit_graph(self.runner, open_clip(self.clip.clip), p, until, report=False)
+
+
+def seed_of(made: dict[str, Any]) -> int:
+    """Clips differ in what is drawn for them."""
+    return int(digest(made["frames"].digest)[:8], 16)
 
 
 def drawn(

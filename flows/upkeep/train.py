@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from flows.terminal.console import Console
@@ -31,8 +32,10 @@ def run(
         raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)
     if target == "motionv2v":
         part, on_shipped = part or "control", True
-    elif clips is not None:
-        raise ConfigError("E206", f"{target} learns from no clips of yours", "retake train motionv2v --clips does.")
+    if clips is not None and part != "control":
+        raise ConfigError(
+            "E206", "only the control branch learns from clips of yours", "retake train motionv2v --clips"
+        )
     import torch
 
     from retake.training import embedded
@@ -40,20 +43,36 @@ def run(
 
     console = Console(quiet=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    until = time.monotonic() + 60 * minutes
     try:
-        if clips is not None:
-            from flows.upkeep import counterfactuals
-
-            shop = embedded.workshop(size, folder, part, device, on_shipped=on_shipped)
-            counterfactuals.render(clips, shop, PAIRS, console)
-        done = embedded.run(
-            size, folder, part, minutes, device, on_shipped=on_shipped, further=further, say=console.say
-        )
+        done = clips is None or pairs(clips, size, folder, device, further, until, console)
+        if done:
+            left = (until - time.monotonic()) / 60
+            done = embedded.run(
+                size, folder, part, left, device, on_shipped=on_shipped, further=further, say=console.say
+            )
     except Stopped:  # the state has been written; it ends as every command that is interrupted
         raise KeyboardInterrupt from None
     if done:
-        export = f"python -m retake.training.export --size {size} --folder {folder}"
-        console.say(f"finished: {folder / size}. Write what ships: {export}")
+        how = [f"--part {part}"] * (part is not None) + ["--on-shipped"] * on_shipped + ["--further"] * further
+        export = " ".join(["python -m retake.training.export", f"--size {size}", f"--folder {folder}", *how])
+        console.say(f"finished: {folder / size}. Write what ships, or elsewhere with --to FOLDER: {export}")
     else:
         console.say("not finished: the same command goes on from here")
     return done
+
+
+def pairs(clips: str, size: str, folder: Path, device: str, further: bool, until: float, console: Console) -> bool:
+    """Make the pairs of clips, until a moment of time.monotonic(); whether all are there. Raises ConfigError E247 for a
+    branch that would not learn from them."""
+    from flows.upkeep import counterfactuals
+    from retake.training import embedded
+
+    shop = embedded.workshop(size, folder, "control", device, on_shipped=True, further=further)
+    if "control" not in shop.wanted("control"):
+        raise ConfigError(
+            "E247",
+            f"the control branch in {folder} is trained to its end, and would not learn from these clips",
+            "Begin one in another --folder, with all clips.",
+        )
+    return counterfactuals.render(clips, shop, PAIRS, console, until)

@@ -38,6 +38,8 @@ def check(reference: str, model: Model) -> None:
 
 def check_fits(branch: Mapping[str, Any], network: Mapping[str, Any], where: str) -> None:
     """Raises ConfigError E258 unless the configuration of a branch is made for that of a network."""
+    if not {"depth", "channels", *SAME} <= branch.keys():
+        raise misfit(where, "it is no control branch", "Give the folder of one, as training exports it.")
     for name in SAME:
         if branch.get(name) != network.get(name):
             raise misfit(where, f"{name} is {branch.get(name)} there and {network.get(name)} in the model")
@@ -51,7 +53,7 @@ def beside(reference: str, model: Model) -> Beside:
     """What a branch adds to a model, by the configurations of both; nothing where they are not on this machine."""
     folder = locate(reference)
     ours, theirs = config_of(folder), network_config(model)
-    if folder is None or not ours or not theirs:
+    if folder is None or not theirs or not {"depth", "channels", *SAME} <= ours.keys():
         return NOTHING
     width = ours["num_attention_heads"] * ours["attention_head_dim"]
     block = 12 * width**2 + 12 * width * ours["time_embed_dim"]  # attention 4, feed-forward 8; two modulations of 6
@@ -62,9 +64,10 @@ def beside(reference: str, model: Model) -> Beside:
 def config_of(folder: Path | None) -> dict[str, Any]:
     """A component's configuration; {} where it cannot be read: loading says what is wrong with it."""
     try:
-        return json.loads((folder / "config.json").read_text()) if folder is not None else {}
+        found = json.loads((folder / "config.json").read_text()) if folder is not None else {}
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def network_config(model: Model) -> dict[str, Any]:
@@ -80,5 +83,5 @@ def takes_no_branch() -> ConfigError:
     )
 
 
-def misfit(where: str, why: str) -> ConfigError:
-    return ConfigError("E258", f"{where} is the control branch of another model: {why}", "Give the one made for it.")
+def misfit(where: str, why: str, hint: str = "Give the one made for it.") -> ConfigError:
+    return ConfigError("E258", f"{where} is not a control branch of this model: {why}", hint)

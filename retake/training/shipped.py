@@ -50,7 +50,7 @@ def ships(part: str) -> bool:
 
 def load(part: str) -> Any:
     """The network of a part that others learn from: vae, clip (text_model and vision_model), unet or motion
-    (unet.Student), video_vae, transformer_frames or transformer (transformer.Student); float32.
+    (unet.Student), video_vae, transformer_frames or transformer (transformer.Student), control; float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -107,6 +107,13 @@ def frames_transformer(folder: Path, text: Path) -> Any:
     return transformer.Student(frames.float(), T5EncoderModel.from_pretrained(text).float())
 
 
+def control(folder: Path) -> Any:
+    from retake.diffusion.families.cogvideox.control import ControlBranch
+
+    branch: Any = ControlBranch.from_pretrained(folder)
+    return branch.float()
+
+
 LOADERS = {
     "vae": vae,
     "clip": clip,
@@ -115,4 +122,5 @@ LOADERS = {
     "video_vae": video_vae,
     "transformer_frames": frames_transformer,
     "transformer": frames_transformer,
+    "control": control,
 }

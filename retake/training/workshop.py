@@ -91,13 +91,15 @@ class Workshop:
 
     def ready(self, part: str) -> None:
         """Raises ConfigError E247 unless the parts that it learns from are finished: what half a network gave would be
-        kept as if it were the whole one's."""
+        kept as if it were the whole one's; and unless it ships, where it shall go on from there."""
         if missing := [before for before in LEARNS_FROM.get(part, ()) if not self.finished(before)]:
             raise ConfigError(
                 "E247",
                 f"{part} needs {' and '.join(missing)}, not finished in {self.folder}",
-                "Leave --part out: parts are then made in their order.",
+                f"First: --part {missing[0]}. Or leave --part out: parts are then made in their order.",
             )
+        if self.further and (part not in shipped.LOADERS or not shipped.ships(part)):
+            raise ConfigError("E247", f"{part} does not ship: there is nothing to go on from", "Leave --further out.")
 
     def finished(self, part: str) -> bool:
         return progress(self.folder / part)["step"] >= self.plan_of(part).steps or self.as_shipped(part)
@@ -178,7 +180,7 @@ class Workshop:
         """A part's network with initial weights."""
         torch.manual_seed(SEED + PARTS.index(part))
         model: Any
-        if self.further and part in shipped.LOADERS and shipped.ships(part):
+        if self.further:
             return shipped.load(part).train().requires_grad_(True).to(self.device)
         if part == "vae":
             model = autoencoder.network().to(memory_format=torch.channels_last)

@@ -45,6 +45,13 @@ def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> NDArra
     return np.array(taken, np.int64)
 
 
+def edited_ids(tracks: TrackSeries, edited: EditedTrackSeries) -> NDArray[np.int64]:
+    """Ids of all points that are edited anywhere."""
+    return np.unique(
+        np.concatenate([moved(edited.chunk(index), tracks, index * CHUNK) for index in range(edited.chunks())])
+    )
+
+
 def moved(chunk: Tensors, tracks: TrackSeries, first: int) -> NDArray[np.int64]:
     """Ids of the points of a chunk of edited tracks, which begins at frame `first`, that shall be elsewhere than they
     are, shown at another time, or hidden."""
