@@ -39,7 +39,7 @@ def check(reference: str, model: Model) -> None:
 def check_fits(branch: Mapping[str, Any], network: Mapping[str, Any], where: str) -> None:
     """Raises ConfigError E258 unless the configuration of a branch is made for that of a network."""
     if not {"depth", "channels", *SAME} <= branch.keys():
-        raise misfit(where, "it is no control branch", "Give the folder of one, as training exports it.")
+        raise misfit(where, "it holds another network", "Give the folder of one, as training exports it.")
     for name in SAME:
         if branch.get(name) != network.get(name):
             raise misfit(where, f"{name} is {branch.get(name)} there and {network.get(name)} in the model")
