@@ -143,7 +143,7 @@ def test_a_long_clip_goes_in_windows_that_each_read_their_own_tracks(moved):
 def told(calls: Calls, count: int = 20, jitter: float = 0.0) -> Told:
     tracks, edited = (open_series(calls.store, calls.made[name]) for name in ("tracks", "edited_tracks"))
     frames = open_series(calls.store, calls.made["frames"])
-    ids = chosen(tracks, edited, count)
+    ids, _ = chosen(tracks, edited, count)
     return Told(tracks, edited, ids, (frames.width, frames.height), (96, 64), 4, jitter, 0)
 
 

@@ -672,8 +672,12 @@ def test_a_further_round_begins_as_the_part_ships(workshop, tmp_path, monkeypatc
     shop.rendered("motion")
     assert not torch.equal(*(one.teacher("motion").draw(0, lesson)["noise"] for one in (workshop, shop)))
     assert shop.make("motion", 10)
+    assert shop.make("transformer", 10)
     export.export(shop, "motion", tmp_path / "weights")
     card = json.loads((tmp_path / "weights" / "embedded.training.json").read_text())["motion"]
+    export.export(shop, "transformer", tmp_path / "weights")  # as it was read from there
+    for config in (tmp_path / "weights").rglob("config.json"):
+        assert str(tmp_path) not in config.read_text()
     assert card["before"]["step"] == card["step"] == TINY.motion.plan.steps
     with pytest.raises(ConfigError, match="does not ship"):
         shop.ready("judge")

@@ -130,18 +130,17 @@ def drawn(
     frames: FrameSeries = open_series(store, made["frames"])
     tracks: TrackSeries = open_series(store, made["tracks"])
     target, source = counterfactuals.moments(rng, len(frames), motionv2v.FRAMES)
-    ours = [tracks[int(t)] for t in target]
+    ours, own = [tracks[int(t)] for t in target], [frames[int(t)] for t in target]
     if moved is None:
         theirs, pictures = [tracks[int(t)] for t in source], [frames[int(t)] for t in source]
     else:
         edited: EditedTrackSeries = open_series(store, moved["edited_tracks"])
         patches = open_series(store, moved["edit"])
         theirs = [tracks_of(edited[int(t)]) for t in target]
-        pictures = [laid(frames[int(t)], patches[int(t)]) for t in target]
+        pictures = [laid(frame, patches[int(t)]) for frame, t in zip(own, target, strict=True)]
     known, others = (np.concatenate([ids for ids, *_ in some]) for some in (ours, theirs))
     ids = np.intersect1d(known, others)
-    own = np.stack([frames[int(t)] for t in target])
-    return Seen(own, *table(ours, ids)), Seen(np.stack(pictures), *table(theirs, ids))
+    return Seen(np.stack(own), *table(ours, ids)), Seen(np.stack(pictures), *table(theirs, ids))
 
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]

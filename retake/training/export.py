@@ -173,12 +173,15 @@ def save(model: nn.Module, to: Path) -> None:
     """In half precision: what is lost is far below what training leaves (docs/models.md says how far).
 
     Without being told, diffusers reads its own models as float32, and transformers as the configuration says: a
-    pipeline of both works where that says float32.
+    pipeline of both works where that says float32. Where weights were read from before they learnt on is left out: it
+    is a path of one machine.
     """
     model.to("cpu", torch.float16).save_pretrained(to)  # type: ignore[operator]
     config = json.loads((to / "config.json").read_text())
+    config.pop("_name_or_path", None)
     if "dtype" in config:
-        (to / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+        config["dtype"] = "float32"
+    (to / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def text_tower(text: Any) -> Any:

@@ -63,7 +63,7 @@ class Workshop:
     device: str
     share: tuple[int, int] = (0, 1)  # (k, n): the k-th of n processes that render fours together
     on_shipped: bool = False  # parts that ship count as finished
-    further: bool = False  # another round: a part begins as it ships, at half the rates, which undo less of it
+    further: bool = False  # another round: a part begins as it ships, at half the rates
     say: Callable[[str], None] = print
     look: Callable[[Workshop, str], object] | None = None  # at a denoiser in training, now and then
     _factors: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)

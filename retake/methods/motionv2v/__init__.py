@@ -153,15 +153,15 @@ def edit(
 
 def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, params: Params) -> Told:
     """The points that the branch is told of. Raises ConfigError E239 where there is none."""
-    from retake.methods.motionv2v.control_points import Told, chosen, edited_ids
+    from retake.methods.motionv2v.control_points import Told, chosen
 
     tracks, edited, frames = priors["tracks"], priors["edited_tracks"], inputs.frames
-    ids = chosen(tracks, edited, params.points)
+    ids, stays = chosen(tracks, edited, params.points)
     if not len(ids):
         raise ConfigError(
             "E239", "no point of this clip is followed: motionv2v has nothing to tell", "Try tracks.queries=grid."
         )
-    if not np.setdiff1d(ids, edited_ids(tracks, edited)).size:
+    if not stays:
         inputs.tell("no point of what stays is followed, so that it is free to move: tracks.queries=grid follows some")
     if params.points > MANY:
         inputs.tell(f"edit.points={params.points}: with more than about {MANY} points the network follows some of them")

@@ -19,13 +19,15 @@ Pictures = Callable[[range], NDArray[np.uint8]]
 """Frames of a range, uint8 [n, h, w, 3]."""
 
 
-def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> NDArray[np.int64]:
-    """Ids of the points that are told of, in the order in which they are first needed: on every chunk of 16 frames
-    `count` of those that are seen there, far apart from one another; most are of what moves.
+def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> tuple[NDArray[np.int64], bool]:
+    """Ids of the points that are told of, in the order in which they are first needed, and whether some of them stay
+    where they are. On every chunk of 16 frames they are `count` of those that are seen there, far apart from one
+    another; most are of what moves.
 
     Points that were chosen go on as long as they are seen; where some are lost, others take their places.
     """
     taken: list[int] = []
+    stays = False
     for index in range(tracks.chunks()):
         chunk = tracks.chunk(index)
         ids, seen = chunk["ids"], chunk["visible"]
@@ -39,17 +41,11 @@ def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> NDArra
             among = np.flatnonzero(free & of)
             picked = among[spread(places[among], most)]
             taken += ids[picked].tolist()
+            stays |= bool(len(picked)) and not moves[picked].any()
             free[picked] = False
             room -= len(picked)
             most = room
-    return np.array(taken, np.int64)
-
-
-def edited_ids(tracks: TrackSeries, edited: EditedTrackSeries) -> NDArray[np.int64]:
-    """Ids of all points that are edited anywhere."""
-    return np.unique(
-        np.concatenate([moved(edited.chunk(index), tracks, index * CHUNK) for index in range(edited.chunks())])
-    )
+    return np.array(taken, np.int64), stays
 
 
 def moved(chunk: Tensors, tracks: TrackSeries, first: int) -> NDArray[np.int64]:
