@@ -27,6 +27,7 @@ NAMES = (
     "fifo",
     "long_edit",
     "moca",
+    "motionv2v",
     "datasets",
     "gallery",
     "faults.failpoints",

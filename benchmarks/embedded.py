@@ -38,7 +38,7 @@ SEED = 7
 BATCH = 16
 MODELS: dict[str, Model] = {
     "embedded": Model(),
-    "embedded_dit": Model(name="embedded_dit", family="cogvideox", weights="embedded_dit", parts="embedded"),
+    "embedded_dit": Model(name="embedded_dit", family="cogvideox", weights="embedded_dit", frames=17),
 }
 HERE = Path(__file__).resolve().parents[1]
 SHEETS = HERE / "artifacts" / "sheets"

@@ -1,6 +1,6 @@
 """MoCA-Video beside its peers on pairs of the sprite world: `retake evaluate moca`, by the shipped judge.
 
-Means over pairs with 95 % intervals, and differences to one arm, pair by pair, on the embedded transformer: first its
+Means over pairs with 95 % intervals, and differences to one arm, pair by pair: first its
 peers and presets with three seeds, then a table a question of the paper. The pages with all pictures are
 artifacts/evaluations/.
 """
@@ -63,7 +63,7 @@ def run(questions: Sequence[Question] = QUESTIONS) -> list[dict[str, Any]]:
     """A row an arm: values, and differences to another arm."""
     from retake.weights.local import require
 
-    for name in ("embedded_dit", "embedded", "judge"):
+    for name in ("embedded", "judge"):
         require(name)
     return [row for question in questions for row in answered(question)]
 
@@ -89,8 +89,10 @@ def longer(folder: Path, frames: int) -> Path:
     return folder / "pairs.csv"
 
 
-def compared(question: Question, beside: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of one question. beside: what is typed, too."""
+def compared(
+    question: Question, beside: Sequence[str], name: str = "moca", by_category: bool = False
+) -> list[dict[str, Any]]:
+    """The rows of one question of an evaluation. beside: what is typed, too."""
     from flows.experiments import evaluation
     from flows.places import open_store
     from flows.runners import Local
@@ -104,13 +106,16 @@ def compared(question: Question, beside: Sequence[str]) -> list[dict[str, Any]]:
         f"evaluation.only={list(question.arms)}",
         f"evaluation.against={question.against}",
     ]
-    done = evaluation.evaluate(Local(open_store()), Console(quiet=True), "moca", [*asked, *beside])
+    done = evaluation.evaluate(Local(open_store()), Console(quiet=True), name, [*asked, *beside])
     title = f"{question.title}: {question.pairs} pairs, {len(question.seeds)} seed{'s'[: len(question.seeds) > 1]}"
     rows = []
     for row in done["table"]:
         if row["category"] == intervals.ALL:
             of = {value: format_cell(cell) for value, cell in row["values"].items()}
             rows.append({"table": title, "variant": row["arm"], **of})
+        elif by_category:
+            of = {value: format_cell(cell) for value, cell in row["values"].items()}
+            rows.append({"table": f"{question.title}: {row['category']}", "variant": row["arm"], **of})
     for row in done["table"]:
         cells = {value: cell.get("difference") for value, cell in row["values"].items()}
         if row["category"] == intervals.ALL and all(cells.values()):

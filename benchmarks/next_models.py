@@ -13,7 +13,6 @@ from retake.diffusion.model import Model
 NEXT = Path(__file__).resolve().parents[1] / "retake" / "weights" / "next"
 MODELS = {
     "next embedded": Model(weights=str(NEXT / "embedded"), parts="embedded"),
-    "next embedded_dit": Model(family="cogvideox", weights=str(NEXT / "embedded_dit"), frames=17),
 }
 SMOKE = embedded.SMOKE
 

@@ -85,7 +85,7 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report", repo
     need = closure(p, until)
     for error in config_errors(p, need):
         raise error
-    own_masks(p, clip, need)
+    check_own(p, clip, need)
     run.require(weights_needed([(p, need)]))
     clip = clip.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip)}
@@ -142,12 +142,23 @@ def method(p: Settings) -> dict[str, Any]:
     return {**own, **called, "weights": {**own["weights"], **called["weights"]}}
 
 
-def own_masks(p: Settings, clip: Clip, need: set[str]) -> dict[str, Clip]:
-    """The clip as an input of masks, where its own are asked for. Raises ConfigError E223 for a clip that has none."""
-    if "masks" not in need or not getattr(p.masks, "own", False):
-        return {}
-    clip.masks(p.frames.selection(), (2, 2))
-    return {"clip": clip}
+def own(p: Settings, name: str, clip: Clip) -> dict[str, Clip]:
+    """The clip as an input of a prior, where its own is asked for."""
+    return {"clip": clip} if getattr(getattr(p, name), "own", False) else {}
+
+
+def check_own(p: Settings, clip: Clip, need: set[str]) -> None:
+    """Raises ConfigError E223 for a clip that has no masks of its own where they are asked for, E251 for one that has
+    no tracks, and for edited tracks of its own beside others' tracks."""
+    if "masks" in need and own(p, "masks", clip):
+        clip.masks(p.frames.selection(), (2, 2))
+    edited = "edited_tracks" in need and bool(own(p, "edited_tracks", clip))
+    if "tracks" in need and own(p, "tracks", clip):
+        clip.tracks(p.frames.selection(), (2, 2), edited)
+    elif edited:
+        raise ConfigError(
+            "E251", "edited_tracks.own=true says where the clip's own points go", "Add tracks=given tracks.own=true."
+        )
 
 
 def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str], clip: Clip) -> None:
@@ -159,8 +170,7 @@ def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str], 
             made[name] = run(STAGES[name], p.region, masks=made["masks"])
             continue
         upstream = {prior: made[prior] for prior in p.choices[name].needs}
-        if name == "masks":
-            upstream |= own_masks(p, clip, need)
+        upstream |= own(p, name, clip)
         params = uncorrected(p.masks) if name == "masks" else getattr(p, name)
         made[name] = run(STAGES[name], params, **p.choices[name].call, frames=made["frames"], **upstream)
         if name == "masks":
@@ -309,7 +319,7 @@ def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:
 
 def moves_something(p: Settings) -> bool:
     """Whether the settings say how tracks shall move."""
-    return bool(getattr(p.edited_tracks, "edits", ()) or p.edited_tracks.path)
+    return bool(getattr(p.edited_tracks, "edits", ()) or p.edited_tracks.path or getattr(p.edited_tracks, "own", False))
 
 
 def check(p: Settings, made: Any, need: set[str]) -> None:

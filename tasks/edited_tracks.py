@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from retake.artifact import EditedTracks, Frames, Masks, Tracks
+from retake.clip import Clip
 from retake.errors import MediaError
 from retake.formats import CHUNK, MaskSeries, Tensors, TrackSeries, chunk_range
 from retake.lookup import lookup
@@ -15,6 +16,7 @@ from retake.stage import Work, stage
 from retake.track_edits.clip_source import ClipTracks
 from retake.track_edits.evaluate import Edit, Points, merged
 from retake.track_edits.program import check
+from tasks.tracks import own_tracks
 
 NOTHING = (
     "nothing moves: the edits choose no point, or change none; see which there are: retake tracks show (background and "
@@ -23,10 +25,13 @@ NOTHING = (
 
 
 @stage(
-    "edited_tracks", version=1, makes="editedtracks", backends=("opencv-python-headless",), group="priors.edited_tracks"
+    "edited_tracks", version=2, makes="editedtracks", backends=("opencv-python-headless",), group="priors.edited_tracks"
 )
-def stage_edited_tracks(work: Work, params: Any, frames: Frames, masks: Masks, tracks: Tracks) -> EditedTracks:
+def stage_edited_tracks(
+    work: Work, params: Any, frames: Frames, masks: Masks, tracks: Tracks, clip: Clip | None = None
+) -> EditedTracks:
     """Chunk by chunk: of every point the edited place, the source frame that it shows, and where it stands there.
+    `clip`: it knows where its points shall be.
 
     Raises ConfigError E238 (an object that the masks do not hold), E239 (too few points for an operator)."""
     series: TrackSeries = work.open(tracks)
@@ -39,7 +44,8 @@ def stage_edited_tracks(work: Work, params: Any, frames: Frames, masks: Masks, t
         scale = (meta["width"] / meta["source_width"], meta["height"] / meta["source_height"])
         at: Callable[[int], Points] = Edit(program, source, scale).at
     else:
-        at = Replaced(module.tracks(params, meta), source).at
+        given = own_tracks(clip, work.open(frames), edited=True) if clip is not None else module.tracks(params, meta)
+        at = Replaced(given, source).at
     for index in range(series.chunks()):
         if index in work.done:
             continue

@@ -9,19 +9,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from retake.artifact import Artifact, Frames, Tracks
+from retake.clip import Clip
+from retake.exchange.tracks import PointTracks
 from retake.formats import CHUNK, FrameSeries, RegionSeries, Tensors, chunk_range
 from retake.lookup import lookup
 from retake.stage import Work, stage
+from retake.video import Selection
 
 
 @stage("tracks", version=1, makes="tracks", backends=("opencv-python-headless",), group="priors.tracks")
-def stage_tracks(work: Work, params: Any, frames: Frames, region: Artifact | None = None) -> Tracks:
+def stage_tracks(
+    work: Work, params: Any, frames: Frames, region: Artifact | None = None, clip: Clip | None = None
+) -> Tracks:
     """Implementations that read tracks (`tracks`) run from the first frame to the last; those that follow points
-    (`lay`, `step`) from the queries' frame to the end, then back to the start."""
+    (`lay`, `step`) from the queries' frame to the end, then back to the start. `clip`: tracks are its own."""
     series: FrameSeries = work.open(frames)
     module = lookup("priors.tracks", params.name)
-    if hasattr(module, "tracks"):
-        read_through(work, params, module, series)
+    if clip is not None:
+        read_through(work, own_tracks(clip, series, edited=False), series)
+    elif hasattr(module, "tracks"):
+        read_through(work, module.tracks(params, series.meta), series)
     else:
         follow(work, Following(module, params, series, work.open(region) if region else None))
     return work.finish(count=len(series), width=series.width, height=series.height, name=params.name)  # type: ignore[return-value]
@@ -30,9 +37,21 @@ def stage_tracks(work: Work, params: Any, frames: Frames, region: Artifact | Non
 # ---- tracks that exist -------------------------------------------------------------------------------------------
 
 
-def read_through(work: Work, params: Any, module: Any, series: FrameSeries) -> None:
+def own_tracks(clip: Clip, series: FrameSeries, edited: bool) -> PointTracks:
+    """Tracks that the clip itself knows; or, of the same points, where they shall be."""
+    size = series.width, series.height
+    xy, visible = clip.tracks(Selection(**series.meta["selection"]), size, edited)
+    spans = [chunk_range(index, len(series)) for index in range(series.chunks())]
+    return PointTracks(
+        np.arange(xy.shape[1]),
+        len(series),
+        size,
+        lambda: ((xy[s.start : s.stop], visible[s.start : s.stop]) for s in spans),
+    )
+
+
+def read_through(work: Work, found: PointTracks, series: FrameSeries) -> None:
     """Tracks that are there already, chunk by chunk. A chunk lists the points of which it knows a place."""
-    found = module.tracks(params, series.meta)
     for index, (xy, visible) in enumerate(found.blocks()):
         if index in work.done:
             continue

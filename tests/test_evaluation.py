@@ -17,12 +17,13 @@ from flows.experiments.pairs import read_pairs
 from flows.places import CODE
 from flows.runners import Local
 from flows.terminal.console import Console
-from retake.clip import open_clip
+from retake.clip import SpriteClip, open_clip
 from retake.errors import ConfigError, MachineError
 from retake.report import evaluation_page
 from retake.report.intervals import bootstrap, table
 from retake.store import Store
 from retake.synthetic import clips, mixes
+from retake.synthetic.world import BACKGROUND
 from retake.video import read_image, write_png
 
 SPRITES = CODE / "params" / "evaluation" / "sprites"
@@ -139,6 +140,16 @@ def test_every_arm_of_the_steering_evaluation_is_valid():
     for job in jobs:
         assert job.settings.edit.targets[0].direction == job.pair.category
         assert graph.metric_settings(job.settings).steering.targets == job.settings.edit.targets
+
+
+def test_every_arm_of_the_evaluation_of_moved_objects_is_valid():
+    found, pairs, jobs = prepared("motionv2v", ["edit.branch=branch"])
+    assert [pair.category for pair in pairs[:4]] == ["object", "camera", "timing", "late"]
+    assert len(jobs) == len(pairs) * len(found.arms) == 24 * len(found.arms)
+    for pair in pairs:
+        clip = open_clip(pair.clip)
+        assert isinstance(clip, SpriteClip)
+        assert (BACKGROUND in clip.pair.edited) == (pair.category == "camera")
 
 
 def test_every_arm_of_the_evaluation_that_ships_is_valid():

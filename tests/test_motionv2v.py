@@ -89,6 +89,28 @@ def test_a_fresh_branch_leaves_the_model_to_itself(moved, folder):
     assert expected.std() > 1
 
 
+def test_a_branch_of_no_weight_leaves_the_model_to_itself(moved):
+    assert np.array_equal(painted(moved("edit.scale=0")), painted(moved(branch="fresh")))
+
+
+def test_what_an_ablation_keeps_from_the_branch_is_missing(moved, tmp_path):
+    made = [painted(moved(f"edit.ablation={name}")) for name in ("none", "first_frame", "one_colour", "shuffled")]
+    for n, one in enumerate(made):
+        assert not any(np.array_equal(one, other) for other in made[n + 1 :])
+    both = told(moved(), count=6)
+    white = replace(both, colours="one_colour").source(range(COUNT)).astype(int)
+    assert (white.max(-1) == white.min(-1)).all()
+    swapped, frames = replace(both, colours="shuffled"), range(COUNT)
+    assert np.array_equal(swapped.source(frames), both.source(frames))
+    assert not np.array_equal(swapped.target(frames), both.target(frames))
+    assert swapped.target(frames).sum() == pytest.approx(both.target(frames).sum(), rel=0.1)  # the same blobs
+    calls = moved()
+    inputs = Inputs(open_series(calls.store, calls.made["frames"]), tmp_path)
+    still = motionv2v.still_of(inputs, (48, 32))(frames)
+    assert still.shape == (COUNT, 32, 48, 3)
+    assert (still == still[0]).all()
+
+
 def test_the_branch_hears_tracks_clip_and_words(moved):
     made = painted(moved())
     for words in (
@@ -144,7 +166,7 @@ def told(calls: Calls, count: int = 20, jitter: float = 0.0) -> Told:
     tracks, edited = (open_series(calls.store, calls.made[name]) for name in ("tracks", "edited_tracks"))
     frames = open_series(calls.store, calls.made["frames"])
     ids, _ = chosen(tracks, edited, count)
-    return Told(tracks, edited, ids, (frames.width, frames.height), (96, 64), 4, jitter, 0)
+    return Told(tracks, edited, ids, (frames.width, frames.height), (96, 64), 4, jitter, "apart", 0)
 
 
 def test_the_branch_reads_tracks_and_clip_in_the_order_of_its_training(moved, folder, tmp_path):
@@ -152,7 +174,7 @@ def test_the_branch_reads_tracks_and_clip_in_the_order_of_its_training(moved, fo
     backbone = load(Model(weights=str(folder), family="cogvideox", device="cpu", **SIZE))  # type: ignore[arg-type]
     latents, frames = (open_series(calls.store, calls.made[name]) for name in ("latents", "frames"))
     one = replace(told(calls), size=(48, 32))
-    read = motionv2v.control_of(backbone, latents, one, Inputs(frames, tmp_path))[0:3][None]
+    read = motionv2v.control_of(backbone, latents, one, None, Inputs(frames, tmp_path))[0:3][None]
 
     def coded(pictures: np.ndarray) -> torch.Tensor:
         return backbone.encode(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())[None].float() / 127.5 - 1)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from flows import graph
 from flows.datasets.manifest import Row
+from flows.experiments import pair_scores
 from flows.experiments.pairs import read_pairs
 from flows.places import CODE, OUTS, PROJECT
 from flows.runners import Local
@@ -39,12 +40,16 @@ from retake.recipe import digest
 from retake.report import evaluation_page, intervals
 from retake.report.contact_sheet import Sheet, letterboxed, png
 from retake.store import Store
-from retake.video import read_image
+from retake.synthetic.world import World
+from retake.video import read_image, resize
 
 HOME = OUTS / "evaluations"
-OURS = {"mask_iou": ("overlap of the region that the masks give with the first sprite's true mask", "higher")}
+OURS = {
+    "mask_iou": ("overlap of the region that the masks give with the first sprite's true mask", "higher"),
+    **pair_scores.DESCRIPTIONS,
+}
 SHOWN = 160  # px, side of a picture on the sheet
-SOURCE, REFERENCE = "source", "reference"  # its first rows
+SOURCE, REFERENCE = "source", "reference"  # its first rows; of a pair of the sprite world the reference is its target
 
 
 class Evaluation(BaseModel, frozen=True, extra="forbid"):
@@ -232,10 +237,27 @@ def measured(runner: Local, job: Job, clip: Clip) -> tuple[dict[str, float | Non
     values = json.loads(store.read(made["metrics"]["metrics.json"]))
     if isinstance(clip, SpriteClip) and "region" in made:
         values["mask_iou"] = overlap(store, made["region"], clip)
+    if pair := comparable_pair(clip, made["frames"]):
+        values |= pair_scores.scores(pair, at_size(store, made))
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):
         pictures[REFERENCE] = letterboxed(whole(read_image(given)), SHOWN)
+    elif pair:
+        pictures[REFERENCE] = letterboxed(World(pair.target).frame(pair.target.frames // 2), SHOWN)
     return values, made["metrics"].meta.get("networks", {}), pictures
+
+
+def comparable_pair(clip: Clip, frames: Artifact) -> Any:
+    """The pair of the sprite world of which a clip is the source; None of another clip, or at another size or pace."""
+    pair = clip.pair if isinstance(clip, SpriteClip) and clip.spec.split(":")[1].endswith("_source") else None
+    size = tuple(frames.meta[name] for name in ("count", "width", "height"))
+    return pair if pair is not None and size == (pair.source.frames, pair.source.width, pair.source.height) else None
+
+
+def at_size(store: Store, made: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    """Frames of a result at working size, uint8 [H, W, 3]."""
+    result, size = open_series(store, made["decode"]), tuple(made["frames"].meta[name] for name in ("width", "height"))
+    return (resize(result[t], size) for t in range(result.count))
 
 
 def middle(store: Store, frames: Artifact) -> np.ndarray:

@@ -6,6 +6,8 @@
     sprites:drift          a scene of the sprite world (also sprites:drift:7, with a seed)
     sprites:captioned:7    a clip of the kind that the embedded models are trained on: 64x64, 16 frames
                            (sprites:captioned:7:100 moves as far in 100)
+    sprites:path_source:7  one of a pair that differs in its motion alone (path, camera, time, late, identical; its
+                           other: sprites:path_target:7), 64x64, 17 frames
 
 A clip is known by the digest of its content; its name is for people and folder names only.
 """

@@ -88,6 +88,12 @@ class Clip:
         E223 for a clip that knows none."""
         raise ConfigError("E223", f"{self.spec} knows no masks of its own", "Give --box x0,y0,x1,y1, or masks.path.")
 
+    def tracks(self, selection: Selection, size: tuple[int, int], edited: bool) -> tuple[np.ndarray, np.ndarray]:
+        """True tracks of points: xy float32 [N, P, 2] in pixels at size = (width, height) and visible bool [N, P], of
+        the selected frames; where the points shall be, if `edited`. Raises ConfigError E251 for a clip that knows
+        none."""
+        raise ConfigError("E251", f"{self.spec} knows no tracks of its own", "Give a file of tracks, or leave own out.")
+
     @property
     def coding(self) -> Coding:
         """How the code values that `codes` gives stand for colours."""

@@ -16,6 +16,8 @@ from retake.video import Selection, resize
 from .base import Clip, ClipInfo, Frame, select_indices, slug
 
 CAPTIONED = "captioned"  # clips of retake/synthetic/clips.py
+SIDES = ("source", "target")  # of the pairs of retake/synthetic/pairs.py
+FRAMES, POINTS = 17, 64  # of a pair
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,29 @@ class SpriteClip(Clip):
         from retake.synthetic.world import World
 
         name, seed, *frames = self._asked
+        if self.pair is not None:
+            return World(getattr(self.pair, name.rpartition("_")[2]))
         if name != CAPTIONED:
             return World(scenes.scene(name, seed))
         return World(clips.draw(seed, clips.Limits(frames=frames[0]) if frames else clips.Limits()).scene)
 
+    @cached_property
+    def pair(self) -> Any:
+        """The pair (retake/synthetic/pairs.py) of which this is the source or the target, else None."""
+        from retake.synthetic import pairs
+
+        name, seed, *_ = self._asked
+        family, _, side = name.rpartition("_")
+        if side not in SIDES or family not in pairs.FAMILIES:
+            return None
+        return pairs.pair(seed, family, frames=FRAMES, points=POINTS)
+
     def digest(self, store: Store) -> str:
-        from retake.synthetic import clips, scenes
+        from retake.synthetic import clips, pairs, scenes
 
         name, *numbers = self._asked
-        return digest(["sprites", clips.VERSION if name == CAPTIONED else scenes.VERSION, name, *numbers])
+        version = clips.VERSION if name == CAPTIONED else pairs.VERSION if self.pair is not None else scenes.VERSION
+        return digest(["sprites", version, name, *numbers])
 
     @property
     def _asked(self) -> tuple[Any, ...]:
@@ -57,6 +73,15 @@ class SpriteClip(Clip):
             {n + 1: resize(self.world.mask(index, n) * np.uint8(255), size) > 127 for n in numbers}
             for _, index in select_indices(selection, self.world.frames, self.world.fps)
         )
+
+    def tracks(self, selection: Selection, size: tuple[int, int], edited: bool) -> tuple[np.ndarray, np.ndarray]:
+        if self.pair is None or self._asked[0].endswith(SIDES[1]):
+            return super().tracks(selection, size, edited)
+        frames = [index for _, index in select_indices(selection, self.world.frames, self.world.fps)]
+        target, source = self.pair.tracks()
+        xy, visible = target if edited else source
+        scale = np.array(size) / (self.world.width, self.world.height)
+        return ((xy[frames].astype(np.float64) + 0.5) * scale - 0.5).astype(np.float32), visible[frames]
 
     def read(
         self, selection: Selection, size: tuple[int, int] | None, folder_fps: float, **reading: Any

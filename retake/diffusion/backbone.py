@@ -169,10 +169,11 @@ class Backbone(ABC):
             output = without + guidance * (with_ - without)
         return Predicted(*self.schedule.to_x0_eps(finite(output, "the network", self.dtype), z, t))
 
-    def controlled(self, branch: Path) -> AbstractContextManager[None]:
+    def controlled(self, branch: Path, scale: float = 1.0) -> AbstractContextManager[None]:
         """Within the block a control branch (a folder) works beside the network, and conditions hold its videos'
-        latents, "control" [B, F, videos * C, h, w]. Raises ConfigError E258 for a network that takes none or that the
-        branch was not made for, E280 to E283 and E289 for a folder of something else."""
+        latents, "control" [B, F, videos * C, h, w]. scale: weight of what it adds. Raises ConfigError E258 for a
+        network that takes none or that the branch was not made for, E280 to E283 and E289 for a folder of something
+        else."""
         raise takes_no_branch()
 
     @abstractmethod

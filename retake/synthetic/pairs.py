@@ -27,6 +27,7 @@ from retake.synthetic.shapes import SHAPES
 from retake.synthetic.texture import PALETTES, SKINS
 from retake.synthetic.world import BACKGROUND, World
 
+VERSION = 1
 Rng = np.random.Generator
 Tracks = tuple[NDArray[np.float32], NDArray[np.bool_]]
 

@@ -13,7 +13,7 @@ class ClipTracks:
 
     def __init__(self, tracks: TrackSeries, masks: MaskSeries) -> None:
         self.tracks, self.count, self.size = tracks, len(tracks), (tracks.width, tracks.height)
-        labels: dict[int, int] = {}
+        votes: dict[int, np.ndarray] = {}  # by point: on how many frames it is seen on each object; [0]: on none
         middles = np.full((len(masks.ids), self.count, 2), np.nan)
         areas = np.zeros((len(masks.ids), self.count), int)
         for t in range(self.count):
@@ -24,16 +24,18 @@ class ClipTracks:
                 if len(rows):
                     middles[k, t] = columns.mean(), rows.mean()
             ids, xy, visible = tracks[t]
-            fresh = np.array([int(i) not in labels for i in ids], bool) & visible
-            x = np.rint(xy[fresh, 0]).astype(int).clip(0, self.size[0] - 1)
-            y = np.rint(xy[fresh, 1]).astype(int).clip(0, self.size[1] - 1)
+            x = np.rint(xy[visible, 0]).astype(int).clip(0, self.size[0] - 1)
+            y = np.rint(xy[visible, 1]).astype(int).clip(0, self.size[1] - 1)
             found = np.zeros(len(x), np.int64)
-            for identity, mask in here.items():
-                found[mask[y, x]] = identity
-            labels |= dict(zip(ids[fresh].tolist(), found.tolist(), strict=True))
-        self.ids = np.array(sorted(labels), np.int64)
+            for k, mask in enumerate(here.values(), 1):
+                found[mask[y, x]] = k
+            for point, k in zip(ids[visible].tolist(), found.tolist(), strict=True):
+                votes.setdefault(point, np.zeros(len(masks.ids) + 1, int))[k] += 1
+        self.ids = np.array(sorted(votes), np.int64)
         """Of all points that are seen, ascending."""
-        self._labels = np.array([labels[i] for i in self.ids.tolist()], np.int64)
+        # A point at an object's edge lies beside its mask on some frames: most of them tell.
+        named = np.array([0, *masks.ids], np.int64)
+        self._labels = named[[int(votes[i].argmax()) for i in self.ids.tolist()]] if votes else np.zeros(0, np.int64)
         self._middles = {
             identity: self._carried(identity, middles[k], int(areas[k].argmax()))
             for k, identity in enumerate(masks.ids)

@@ -63,7 +63,7 @@ CATALOGUE: dict[str, Weights] = {
     entry.name: entry
     for entry in (
         Weights("embedded", Shipped("embedded"), 7, "Apache-2.0", "model=embedded"),
-        Weights("embedded_dit", Shipped("embedded_dit"), 4, "Apache-2.0", "model=embedded_dit"),
+        Weights("embedded_dit", Shipped("embedded_dit"), 11, "Apache-2.0", "model=embedded_dit"),
         Weights(
             "judge",
             Shipped("judge"),

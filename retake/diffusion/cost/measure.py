@@ -196,11 +196,11 @@ def known() -> dict[str, Architecture]:
     shipped = Path(__file__).parents[2] / "weights"
     image, video = shipped / "embedded", shipped / "embedded_dit"
     own: dict[str, Architecture] = {}
-    size: dict[str, Any] = {"frames": 16, "height": 64, "width": 64, "dtype": "float32"}
+    size: dict[str, Any] = {"height": 64, "width": 64, "dtype": "float32"}
     if (image / "unet").is_dir():
-        own["embedded"] = of_folder("unet_motion", image, **size)
+        own["embedded"] = of_folder("unet_motion", image, frames=16, **size)
     if (video / "transformer").is_dir():
-        own["embedded_dit"] = of_folder("cogvideox", video, image, **size)
+        own["embedded_dit"] = of_folder("cogvideox", video, frames=17, **size)
     return own | PUBLISHED
 
 

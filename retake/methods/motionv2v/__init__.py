@@ -22,14 +22,15 @@ from retake.formats import CHUNK, LatentSeries
 from retake.imaging.signed import to_signed
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import begun, chunk_starts, edge, painted, parts_of, source_of, touched_cells
+from retake.video import resize
 
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone, Condition
     from retake.diffusion.model import Model
     from retake.diffusion.sampling.windows import Reel
-    from retake.methods.motionv2v.control_points import Told
+    from retake.methods.motionv2v.control_points import Pictures, Told
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("latents", "masks", "tracks", "edited_tracks")
 
 KEPT = 8  # denoising steps that a kill costs at most
@@ -47,6 +48,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     )
     prompt: str = Field("", description="text that describes the edited clip")
     unwanted: str = Field("", description="text that describes what it should not be")
+    scale: float = Field(1.0, ge=0, le=4, description="weight of what the branch adds to the network; 0: no branch")
     points: int = Field(MANY, ge=1, le=512, description="points that the branch is told of, on every frame")
     jitter: float = Field(0.2, ge=0, le=5, description="by how many sigmas of their blobs target places are shaken")
     guidance: float = Field(3.0, ge=0, le=50, description="weight of the prompt, where there is one; 1: none")
@@ -61,6 +63,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     feather: float = Field(3.0, ge=0.5, le=100, description="with area=moved, width of the soft edge")
     grow: float = Field(2.0, ge=-50, le=50, description="with area=moved, how far the edge is moved outwards")
     margin: float = Field(4.0, ge=0, le=100, description="with area=moved, how far beyond a mask is made anew, too")
+    ablation: Literal["none", "first_frame", "one_colour", "shuffled"] = Field(
+        "none",
+        description="for evaluations, what is kept from the branch: the clip after its first frame, which point is "
+        "which, or whose path is whose",
+    )
     seed: int = Field(0, ge=0, description="of the noise, the colours and the shaking")
 
 
@@ -122,7 +129,8 @@ def edit(
         area = moved(frames, priors, params, size, inputs.scratch).edited
     assert params.branch is not None, "check_settings asks for one"
     told = told_of(latents, priors, inputs, params)
-    control = control_of(backbone, latents, told, inputs)
+    shown = still_of(inputs, told.size) if params.ablation == "first_frame" else None
+    control = control_of(backbone, latents, told, shown, inputs)
     z = Reel(inputs.scratch / "z.latents", shape)
     start = begun(z, inputs, lambda level, span: noise(params.seed, span, shape[1:]), params.steps)
 
@@ -132,7 +140,7 @@ def edit(
             inputs.keep({"level": np.array(todo - done), **parts_of(at, z=z)} for at in chunk_starts(z))
 
     words = backbone.condition([params.prompt], None, params.unwanted)
-    with backbone.controlled(require(params.branch)):
+    with backbone.controlled(require(params.branch), params.scale):
         sample(
             backbone,
             z,
@@ -167,12 +175,19 @@ def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, pa
         inputs.tell(f"edit.points={params.points}: with more than about {MANY} points the network follows some of them")
     height, width = latents.meta["pixels"]
     space, working = latents.meta["space"], (frames.width, frames.height)
-    return Told(tracks, edited, ids, working, (width, height), space, params.jitter, params.seed)
+    colours: Any = params.ablation if params.ablation in ("one_colour", "shuffled") else "apart"
+    return Told(tracks, edited, ids, working, (width, height), space, params.jitter, colours, params.seed)
 
 
-def control_of(backbone: Backbone, latents: LatentSeries, told: Told, inputs: Inputs) -> Reel:
-    """What the branch reads of every latent frame, [F, 3 C, h, w]: target tracks, source tracks, the clip. In a scratch
-    file."""
+def still_of(inputs: Inputs, size: tuple[int, int]) -> Pictures:
+    """The clip's first frame as a clip, at size = (width, height)."""
+    picture = resize(inputs.frames[0], size)
+    return lambda span: np.repeat(picture[None], len(span), 0)
+
+
+def control_of(backbone: Backbone, latents: LatentSeries, told: Told, shown: Pictures | None, inputs: Inputs) -> Reel:
+    """What the branch reads of every latent frame, [F, 3 C, h, w]: target tracks, source tracks, the clip or what is
+    shown in its place. In a scratch file."""
     import torch
 
     from retake.diffusion.sampling.chunked_vae import encoded
@@ -181,13 +196,17 @@ def control_of(backbone: Backbone, latents: LatentSeries, told: Told, inputs: In
     count, channels, height, width = (latents.meta[name] for name in ("count", "channels", "height", "width"))
     reel = Reel(inputs.scratch / "control.latents", (count, 3 * channels, height, width))
 
-    def coded(pictures: Any) -> Iterator[Any]:
-        shown = lambda span: to_signed(torch.from_numpy(pictures(span).transpose(0, 3, 1, 2).copy()))  # noqa: E731
-        return encoded(backbone, shown, len(inputs.frames))
+    def coded(pictures: Pictures) -> Iterator[Any]:
+        signed = lambda span: to_signed(torch.from_numpy(pictures(span).transpose(0, 3, 1, 2).copy()))  # noqa: E731
+        return encoded(backbone, signed, len(inputs.frames))
 
-    for index, parts in enumerate(zip(coded(told.target), coded(told.source), strict=True)):
-        span = range(index * CHUNK, index * CHUNK + len(parts[0]))
-        reel[span.start : span.stop] = torch.cat([*parts, torch.from_numpy(latents.span(span))], 1)
+    def clip() -> Iterator[Any]:
+        chunks = (range(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
+        return (torch.from_numpy(latents.span(span)) for span in chunks)
+
+    videos = coded(told.target), coded(told.source), clip() if shown is None else coded(shown)
+    for index, parts in enumerate(zip(*videos, strict=True)):
+        reel[index * CHUNK : index * CHUNK + len(parts[0])] = torch.cat(parts, 1)
     return reel
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ STILL = 0.25  # share of the points that are left to what does not move, where e
 SEEN = 0.5  # of the frames that the longest seen point of a chunk is seen on
 MOVED = 0.5  # working pixels beyond which a point counts as moved
 
+Colours = Literal["apart", "one_colour", "shuffled"]
+"""Of points: each its own in both pictures, one for all, or each another's in the target."""
 Pictures = Callable[[range], NDArray[np.uint8]]
 """Frames of a range, uint8 [n, h, w, 3]."""
 
@@ -91,6 +94,7 @@ class Told:
     size: tuple[int, int]
     cell: int
     jitter: float
+    colours: Colours
     seed: int
 
     def target(self, frames: range) -> NDArray[np.uint8]:
@@ -101,7 +105,7 @@ class Told:
             return now["ids"], now["xy"], now["visible"] & ~now["hidden"]
 
         shaken = [np.random.default_rng([self.seed, t, 33]).uniform(-1, 1, (len(self.ids), 2)) for t in frames]
-        return self.drawn(places, frames, self.jitter * self.sigma * np.stack(shaken))
+        return self.drawn(places, frames, self.jitter * self.sigma * np.stack(shaken), self.colours == "shuffled")
 
     def source(self, frames: range) -> NDArray[np.uint8]:
         """Where they are."""
@@ -116,6 +120,7 @@ class Told:
         places: Callable[[int], tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]],
         frames: range,
         shaken: NDArray[np.float64] | float,
+        others: bool = False,
     ) -> NDArray[np.uint8]:
         scale = np.array(self.size) / np.array(self.working)
         xy = np.full((len(frames), len(self.ids), 2), np.nan, np.float32)
@@ -127,4 +132,8 @@ class Told:
             xy[row, order[mine]] = (at[theirs] + 0.5) * scale - 0.5
             visible[row, order[mine]] = seen[theirs]
         colours = colours_of(len(self.ids), np.random.default_rng([self.seed, 34]))
+        if self.colours == "one_colour":
+            colours[:] = 1
+        if others:
+            colours = np.roll(colours, len(colours) // 2, 0)
         return np.rint(255 * blobs(xy + shaken, visible, colours, self.size, self.sigma)).astype(np.uint8)

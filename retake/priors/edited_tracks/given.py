@@ -24,11 +24,18 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         description="npz or JSON of tracks with the ids of the clip's own (docs/formats.md); others stay",
         json_schema_extra={"file": ""},
     )
+    own: bool = Field(
+        False,
+        description="where the clip itself knows its points shall be, in place of a path: pairs of the sprite world",
+        json_schema_extra={"inert": "the clip is an ingredient of such tracks"},
+    )
 
 
 def check_settings(params: Params) -> None:
-    """Raises ConfigError E251 when no path is given."""
-    if not params.path:
+    """Raises ConfigError E251 when no path is given, or one beside the clip's own."""
+    if params.own and params.path:
+        raise ConfigError("E251", "edited_tracks.own=true has no use for edited_tracks.path", "Give one of them.")
+    if not params.path and not params.own:
         raise ConfigError(
             "E251",
             "edited_tracks=given needs edited_tracks.path",
@@ -38,11 +45,12 @@ def check_settings(params: Params) -> None:
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Raises what `tracks` raises, but for positions, which are read later."""
-    tracks(params, frames)
+    if not params.own:
+        tracks(params, frames)
 
 
 def tracks(params: Params, frames: Mapping[str, Any]) -> PointTracks:
     """The tracks of the file in working pixels. Raises ConfigError E251, MediaError E400, E436, E437 as tracks=given
     does."""
     check_settings(params)
-    return given.tracks(given.Params(path=params.path), frames)
+    return given.tracks(given.Params(path=params.path, own=False), frames)

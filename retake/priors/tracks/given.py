@@ -28,11 +28,19 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         description="npz or JSON with xy [T,P,2], visible [T,P], optional ids [P] and size [2] (docs/formats.md)",
         json_schema_extra={"file": ""},
     )
+    own: bool = Field(
+        False,
+        description="the tracks that the clip itself knows, in place of a path: of pairs of the sprite world",
+        json_schema_extra={"inert": "the clip is an ingredient of such tracks"},
+    )
 
 
 def check_settings(params: Params) -> None:
-    """Raises ConfigError E251 when no path is given."""
-    _path(params)
+    """Raises ConfigError E251 when no path is given, or one beside the clip's own tracks."""
+    if not params.own:
+        _path(params)
+    elif params.path:
+        raise ConfigError("E251", "tracks.own=true has no use for tracks.path", "Give one of them.")
 
 
 def _path(params: Params) -> Path:
@@ -46,7 +54,8 @@ def _path(params: Params) -> Path:
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E251 when no path is given, MediaError E400 when nothing is there,
     E436 when the file holds no tracks, E437 when it holds another number of frames or another shape than the clip."""
-    tracks(params, frames)
+    if not params.own:
+        tracks(params, frames)
 
 
 def tracks(params: Params, frames: Mapping[str, Any]) -> PointTracks:

@@ -144,7 +144,7 @@ class CogVideoX(Backbone):
             raise ConfigError(
                 "E273",
                 "this model takes no reference image: it was trained on text alone",
-                "Give a prompt alone, or take a model that reads images: model=embedded_dit.",
+                "Give a prompt alone, or take a model that reads images: model=embedded.",
             )
         said = prompts(text, image)
         positive = self._text(said, extra)
@@ -174,12 +174,12 @@ class CogVideoX(Backbone):
         return transformer.evaluate(network, z, t.to(self.device), text, self._places(z), self._branch, control)
 
     @contextmanager
-    def controlled(self, branch: Path) -> Iterator[None]:
+    def controlled(self, branch: Path, scale: float = 1.0) -> Iterator[None]:
         from retake.diffusion.families.cogvideox.control import ControlBranch
 
         read = components.of_class(ControlBranch, branch, self.dtype)
         check_fits(read.config, self.parts.look("network").config, str(branch))
-        self._branch = read.to(self.device).requires_grad_(False)
+        self._branch = read.to(self.device).requires_grad_(False).weighted(scale)
         try:
             yield
         finally:

@@ -85,6 +85,14 @@ class ControlBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
             branch.embed.load_state_dict({"weight": branch.embed.weight, "bias": base.bias})
         return branch
 
+    def weighted(self, scale: float) -> ControlBranch:
+        """This branch, what it adds from now on multiplied."""
+        if scale != 1:
+            with torch.no_grad():
+                for weights in self.projections.parameters():
+                    weights.mul_(scale)
+        return self
+
     def begun(self, control: Tensor, video: Tensor) -> Tensor:
         """Tokens [B, F h' w', width] of control latents [B, F, channels, h, w], and of the base's before its first
         block."""
