@@ -28,6 +28,7 @@ NAMES = (
     "long_edit",
     "moca",
     "motionv2v",
+    "overfit",
     "datasets",
     "gallery",
     "faults.failpoints",

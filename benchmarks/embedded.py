@@ -2,11 +2,11 @@
 
 Both denoisers make clips of captions that ask for a shape, a hue, a texture, a direction (each as often; chance is one
 in eight) and a speed, through the interface that the methods use: DDIM from noise with guidance. The world's own clips
-of the same captions are the yardstick, as they are and through the autoencoder. *Object in frames* is the share of
-frames that show the object. Speeds are of the object, in pixels a frame; *off* is how far the speeds lie from the
-world's, rank by rank, in pixels a frame. *Object the same* is the correlation of the object from frame to frame with
-its motion removed; *sharpness* the variance of the Laplacian beside that of the autoencoder; *flicker* the distance of
-the background from the mean of its neighbours in time, of 255.
+of the same captions are the yardstick, as they are and through each model's autoencoder. *Object in frames* is the
+share of frames that show the object. Speeds are of the object, in pixels a frame; *off* is how far the speeds lie from
+the world's, rank by rank, in pixels a frame. *Object the same* is the correlation of the object from frame to frame
+with its motion removed; *sharpness* the variance of the Laplacian beside that of the autoencoder; *flicker* the
+distance of the background from the mean of its neighbours in time, of 255.
 
 Samples are written as sheets to artifacts/sheets/, to be looked at: a row a clip, every second frame, and beside them
 the captions in order.
@@ -44,7 +44,7 @@ HERE = Path(__file__).resolve().parents[1]
 SHEETS = HERE / "artifacts" / "sheets"
 REAL = HERE.parent / "shared" / "clips"
 SPEEDS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, np.inf)  # bins, pixels a frame
-WORLD, CODED = "the world", "the world, encoded and decoded"
+WORLD, CODED = "the world", "the world, coded by {}"
 SMOKE = {"clips": 1, "steps": 2, "coded": 1}
 
 
@@ -56,20 +56,20 @@ def run(
     sheets: Path = SHEETS,
     coded: int = 32,
 ) -> list[dict[str, Any]]:
-    """Rows of three tables: captions, speeds, and what the autoencoder loses. coded: sprite clips of the last."""
+    """Rows of three tables: captions, speeds, and what autoencoders lose. coded: sprite clips of the last."""
     from retake.diffusion.loading.load import load
     from retake.synthetic.clips import Limits
     from retake.training import scores
 
     backbones = {name: load(model) for name, model in models.items()}
-    first = next(iter(backbones.values()))  # its autoencoder is everybody's
-    subjects = scores.asked(clips, SEED)
-    truth = scores.rendered(subjects, SEED, Limits())
-    made = {WORLD: (truth, 0.0), CODED: (through(first, truth), 0.0)}
-    quiet = scores.asked_to_rest(max(clips // 4, 1), SEED)
+    subjects, quiet = scores.asked(clips, SEED), scores.asked_to_rest(max(clips // 4, 1), SEED)
+    made: dict[str, tuple[np.ndarray, float]] = {WORLD: (scores.rendered(subjects, SEED, Limits()), 0.0)}
     rest = {WORLD: scores.rendered(quiet, SEED, Limits())}
-    rest[CODED] = through(first, rest[WORLD])
     for name, backbone in backbones.items():
+        limits = Limits(frames=backbone.frames)
+        through_it = CODED.format(name)
+        made[through_it] = through(backbone, scores.rendered(subjects, SEED, limits)), 0.0
+        rest[through_it] = through(backbone, scores.rendered(quiet, SEED, limits))
         begun = time.perf_counter()
         shown = sampled(backbone, [str(subject) for subject in subjects], steps, guidance)
         made[name] = shown, (time.perf_counter() - begun) / clips
@@ -78,11 +78,13 @@ def run(
         write(sheets, name.replace(", ", "_").replace(" ", "_"), shown, subjects)
     title = f"Captions: {clips} clips, {steps} steps, guidance {guidance:g}"
     rows = [attributes(title, name, shown, subjects, seconds) for name, (shown, seconds) in made.items()]
-    shown = {name: clips for name, (clips, _) in made.items()}
-    sharp = next(row["sharpness"] for row in rows if row["clips of"] == CODED)
+    sharp = {row["clips of"]: row["sharpness"] for row in rows}
     for row in rows:
-        row["sharpness"] /= sharp
-    return [*rows, *paces(shown, subjects, rest, quiet), *speeds(shown), *reconstructions(first, coded)]
+        name = row["clips of"]
+        row["sharpness"] = sharp[name] / sharp[CODED.format(name)] if name in backbones else None
+    shown = {name: clips for name, (clips, _) in made.items()}
+    alone = [row for name, backbone in backbones.items() for row in reconstructions(name, backbone, coded)]
+    return [*rows, *paces(shown, subjects, rest, quiet), *speeds(shown), *alone]
 
 
 def attributes(title: str, name: str, made: np.ndarray, subjects: Sequence[Subject], seconds: float) -> dict[str, Any]:
@@ -166,25 +168,27 @@ def write(folder: Path, name: str, made: np.ndarray, subjects: Sequence[Subject]
     (folder / "captions.txt").write_text("".join(f"{n:02d} {subject}\n" for n, subject in enumerate(subjects)))
 
 
-def reconstructions(backbone: Backbone, count: int) -> Iterator[dict[str, Any]]:
+def reconstructions(name: str, backbone: Backbone, count: int) -> Iterator[dict[str, Any]]:
     """What the autoencoder loses on sprite clips, and on real clips where they are there."""
     from retake.synthetic import clips
 
-    made = np.stack([clips.render(clips.draw(4_000 + n).scene) for n in range(count)])
+    limits = clips.Limits(frames=backbone.frames)
+    made = np.stack([clips.render(clips.draw(4_000 + n, limits).scene) for n in range(count)])
     shown = {f"{count} sprite clips": made}
     shown |= {path.stem: every_fifth(path, backbone)[None] for path in sorted(REAL.glob("*.mp4"))}
-    for name, frames in shown.items():
+    for clip, frames in shown.items():
         error = np.square(through(backbone, frames).astype(float) - frames).mean()
-        row = {"table": "Autoencoder alone", "clip": name, "frames": int(np.prod(frames.shape[:2]))}
+        row = {"table": "Autoencoder alone", "model": name, "clip": clip, "frames": int(np.prod(frames.shape[:2]))}
         yield row | {"PSNR, dB": float(10 * np.log10(255**2 / error))}
 
 
 def every_fifth(path: Path, backbone: Backbone) -> np.ndarray:
-    """Every fifth frame of a video at the model's size, uint8 [F, H, W, 3]."""
+    """Every fifth frame of a video at the model's size, as many as its autoencoder takes, uint8 [F, H, W, 3]."""
     from retake.video import decode
 
     frames = decode(path, size=(backbone.width, backbone.height))
-    return np.stack([frame for n, (_, frame) in enumerate(frames) if n % 5 == 0])
+    found = [frame for n, (_, frame) in enumerate(frames) if n % 5 == 0]
+    return np.stack(found[: len(found) - (len(found) - 1) % backbone.time])
 
 
 def through(backbone: Backbone, clips: np.ndarray) -> np.ndarray:

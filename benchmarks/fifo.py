@@ -83,7 +83,7 @@ def asked(case: Case, lookaheads: Sequence[int], overlap: int) -> Iterator[dict[
         ),
     ]
     for levels in (STEPS, levels_below(b, STEPS, RECOMMENDED.enter)):
-        for ahead in lookaheads:
+        for ahead in (one for one in lookaheads if one < b.length):
             diagonal = Diagonal.of(b, STEPS, levels, ahead)
             counts.append(("edit, queue", levels, ahead, lambda n, d=diagonal: d.evaluations(n, guided=True)))
         counts.append(

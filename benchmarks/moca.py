@@ -1,8 +1,7 @@
 """MoCA-Video beside its peers on pairs of the sprite world: `retake evaluate moca`, by the shipped judge.
 
-Means over pairs with 95 % intervals, and differences to one arm, pair by pair: first its
-peers and presets with three seeds, then a table a question of the paper. The pages with all pictures are
-artifacts/evaluations/.
+Means over pairs with 95 % intervals, and differences to one arm, pair by pair: first its peers and presets with three
+seeds, then a table a question of the paper. The pages with all pictures are artifacts/evaluations/.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def longer(folder: Path, frames: int) -> Path:
 def compared(
     question: Question, beside: Sequence[str], name: str = "moca", by_category: bool = False
 ) -> list[dict[str, Any]]:
-    """The rows of one question of an evaluation. beside: what is typed, too."""
+    """The rows of one question of an evaluation. beside: what is typed, too. by_category: a table for each, too."""
     from flows.experiments import evaluation
     from flows.places import open_store
     from flows.runners import Local
@@ -110,11 +109,10 @@ def compared(
     title = f"{question.title}: {question.pairs} pairs, {len(question.seeds)} seed{'s'[: len(question.seeds) > 1]}"
     rows = []
     for row in done["table"]:
+        of = {value: format_cell(cell) for value, cell in row["values"].items()}
         if row["category"] == intervals.ALL:
-            of = {value: format_cell(cell) for value, cell in row["values"].items()}
             rows.append({"table": title, "variant": row["arm"], **of})
         elif by_category:
-            of = {value: format_cell(cell) for value, cell in row["values"].items()}
             rows.append({"table": f"{question.title}: {row['category']}", "variant": row["arm"], **of})
     for row in done["table"]:
         cells = {value: cell.get("difference") for value, cell in row["values"].items()}

@@ -4,17 +4,18 @@ pairs of the sprite world, of which the edited clip is known exactly (docs/evalu
 *the target, coded* is the exact clip through the model's autoencoder: no method of this model can do better. Real clips
 are split at their middle frame, as the paper does (supplement, "midpoint split"): the first half, backwards, is the
 source, the second the target, and every method is told the tracks of both; figures are means over clips. The last table
-is the time of a sample with and without the branch, and of a training step beside a plain loop of forward, backward and
-AdamW on the same loss, in turn in one run.
+is the time of a sample with and without the branch, and of a training step beside a plain loop of forward, backward
+and AdamW on the same loss, in turn in one run.
 """
 
 from __future__ import annotations
 
-import csv
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from benchmarks.embedded import REAL, through
 from benchmarks.moca import Question, compared
 from flows import graph
 from flows.experiments import pair_scores
+from flows.experiments.pairs import read_pairs
 from flows.places import CODE
 from flows.runners import Local
 from flows.settings.compose import settings
 from retake.clip import SpriteClip, open_clip
 from retake.exchange.tracks import PointTracks, write_npz
 from retake.formats import open_series
+from retake.metrics.common.values import mean
 from retake.metrics.region import psnr, ssim_map
 from retake.store import Store
 from retake.synthetic.world import World
@@ -51,15 +54,22 @@ METHODS = {
     "no branch": ("edit=motionv2v", "edit.scale=0"),
 }
 PACE = 8.0  # frames a second of the halves of real clips
-SMOKE = {"questions": (Question("One pair", ("copy", "move"), "copy", 1),), "real": None, "steps": 1, "repeats": 1}
+SMOKE = {
+    "questions": (Question("One pair", ("copy", "move"), "copy", 1),),
+    "real": None,
+    "steps": 1,
+    "repeats": 1,
+    "batch": 1,
+}
 
 
 def run(
     questions: Sequence[Question] = QUESTIONS,
     beside: Sequence[str] = (),
     real: Path | None = REAL,
-    steps: int = 20,
+    steps: int = 50,
     repeats: int = 5,
+    batch: int = 8,
 ) -> list[dict[str, Any]]:
     """Rows of all tables. beside: what is typed, too."""
     from retake.diffusion.loading.load import load
@@ -69,27 +79,27 @@ def run(
     rows += coded(backbone, max(question.pairs for question in questions))
     if real is not None:
         rows += split_clips(sorted(real.glob("*.mp4")), beside)
-    return [*rows, *sampled(backbone, steps, repeats), *trained(repeats)]
+    return [*rows, *sampled(backbone, steps, repeats), *trained(repeats, batch)]
 
 
 def coded(backbone: Any, count: int) -> Iterator[dict[str, Any]]:
     """Scores of the exact targets through the autoencoder, by category."""
-    with open(CODE / "params/evaluation/sprites/counterfactuals.csv", encoding="utf-8", newline="") as file:
-        pairs = [(row["category"], open_clip(row["clip"])) for row in csv.DictReader(file)][:count]
-    found: dict[str, list[dict[str, float | None]]] = {}
-    for category, clip in pairs:
+    rows = read_pairs(CODE / "params/evaluation/sprites/counterfactuals.csv")[:count]
+    found: dict[str, list[dict[str, float | None]]] = {"all": []}
+    for category, clip in ((row.category, open_clip(row.clip)) for row in rows):
         assert isinstance(clip, SpriteClip)
         world = World(clip.pair.target)
         frames = np.stack([world.frame(t) for t in range(world.frames)])
-        found.setdefault(category, []).append(pair_scores.scores(clip.pair, through(backbone, frames[None])[0]))
+        scores = pair_scores.scores(clip.pair, through(backbone, frames[None])[0])
+        for kind in ("all", category):
+            found.setdefault(kind, []).append(scores)
     for category, scores in found.items():
-        values = {name: mean(one[name] for one in scores) for name in pair_scores.DESCRIPTIONS}
+        values = {name: mean(known(one[name]) for one in scores) for name in pair_scores.DESCRIPTIONS}
         yield {"table": "The target, coded: means", "category": category, **values}
 
 
-def mean(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 # ---- real clips --------------------------------------------------------------------------------------------------
@@ -126,17 +136,18 @@ def split_clips(paths: Sequence[Path], beside: Sequence[str]) -> Iterator[dict[s
 def split(path: Path, folder: Path) -> tuple[list[str], np.ndarray]:
     """Write the halves of a clip, small: settings that tell the tracks of both, and the frames of the second, uint8
     [F, 64, 64, 3]."""
-    from retake.video import Selection, resize, write_png
+    from retake.video import Selection, write_png
 
     folder.mkdir()
-    found = [resize(rgb, (64, 64)) for _, rgb in open_clip(str(path)).read(Selection(fps=PACE), None, 24.0)]
     last = 2 * FRAMES - 1
-    whole = found[:last] + found[: max(0, last - len(found))][::-1]
+    whole = [rgb for _, rgb in islice(open_clip(str(path)).read(Selection(fps=PACE), (64, 64), 24.0), last)]
+    whole += whole[-2::-1][: last - len(whole)]  # a short clip goes back from its end
     halves = {"source": whole[FRAMES - 1 :: -1], "target": whole[FRAMES - 1 :], "whole": whole}
     for name, frames in halves.items():
         for t, frame in enumerate(frames):
             write_png(folder / name / f"{t:03d}.png", frame)
-            write_png(folder / "nothing" / f"{t:03d}.png", np.zeros((64, 64), np.uint8)) if name == "source" else None
+    for t in range(FRAMES):
+        write_png(folder / "nothing" / f"{t:03d}.png", np.zeros((64, 64), np.uint8))
     run = Local(Store(folder / "store"))
     tracking = settings(["tracks.queries=grid", f"tracks.frame={FRAMES - 1}", "tracks.reseed=0", "tracks.spacing=6"])
     made = graph.edit_graph(run, open_clip(str(folder / "whole")), tracking, "tracks", report=False)
@@ -198,7 +209,7 @@ def sampled(backbone: Any, steps: int, repeats: int) -> Iterator[dict[str, Any]]
         }
 
 
-def trained(repeats: int, batch: int = 8) -> Iterator[dict[str, Any]]:
+def trained(repeats: int, batch: int) -> Iterator[dict[str, Any]]:
     """Seconds of a training step of the branch, by our loop and a plain one; steps at once."""
     import torch
 

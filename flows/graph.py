@@ -153,16 +153,17 @@ def check_own(p: Settings, clip: Clip, need: set[str]) -> None:
     if "masks" in need and own(p, "masks", clip):
         clip.masks(p.frames.selection(), (2, 2))
     edited = "edited_tracks" in need and bool(own(p, "edited_tracks", clip))
-    if "tracks" in need and own(p, "tracks", clip):
-        clip.tracks(p.frames.selection(), (2, 2), edited)
-    elif edited:
+    if edited and not own(p, "tracks", clip):
         raise ConfigError(
             "E251", "edited_tracks.own=true says where the clip's own points go", "Add tracks=given tracks.own=true."
         )
+    if edited or ("tracks" in need and own(p, "tracks", clip)):
+        clip.tracks(p.frames.selection(), (2, 2), edited)
 
 
 def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str], clip: Clip) -> None:
-    """Add the priors that are needed to `made`, each from those before it."""
+    """Add the priors that are needed to `made`, each from those before it. Raises what `check_own` raises."""
+    check_own(p, clip, need)
     for name in PRIORS:
         if name not in need:
             continue

@@ -53,6 +53,6 @@ def notes(model: Model) -> list[str]:
     if entry is None or not isinstance(entry.source, Shipped):
         return []
     return [
-        "Edited by a small model that ships with Retake and knows sprites only. For real pictures: "
-        "model=animatediff, or another of params/model/."
+        "Edited by a small model that ships with Retake and knows sprites only. For real pictures: a published model "
+        "(docs/models.md); or edit=propagate or edit=move, which need none."
     ]

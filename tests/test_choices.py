@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import CogVideoXTransformer3DModel
 from helpers import small_diffusion, small_sam2
 from helpers.command import CHECKOUT
 
@@ -16,7 +15,6 @@ from flows.runners import Local
 from flows.settings.choice import CHOICES
 from flows.settings.compose import Settings, settings
 from retake.clip import open_clip
-from retake.diffusion.families.cogvideox.control import ControlBranch
 from retake.diffusion.model import weights_of
 from retake.errors import MachineError
 from retake.store import Store
@@ -38,7 +36,7 @@ NEEDED = {
     "edited_tracks/program": (HIDE, BOX),
     "edit/move": (HIDE, BOX),
     "edit/timetomove": (HIDE, "edit.steps=2", BOX),
-    "edit/motionv2v": (HIDE, "edit.steps=2", "edit.branch={branch}", "model=embedded_dit", BOX),
+    "edit/motionv2v": (HIDE, "edit.steps=2", "model=embedded_dit", BOX),
     "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
     "edit/moft": (
         "edit.targets=[{{object: 1, direction: right}}]",
@@ -67,14 +65,12 @@ def choices() -> list[str]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> dict[str, Any]:
-    """Flow, depth, masks and tracks of the clip, as files, and a control branch."""
+    """Flow, depth, masks and tracks of the clip, as files."""
     folder = tmp_path_factory.mktemp("exported")
     what = ["flow", "depth", "masks", "tracks"]
     runner = Local(Store(folder / "store", lambda line: None))
     found: dict[str, Any] = export.export("sprites:drift", what, folder / "out", [*SMALL, BOX], runner=runner)
-    network = CogVideoXTransformer3DModel.from_pretrained(CHECKOUT / "retake/weights/embedded_dit/transformer")
-    ControlBranch.of(network, 3).save_pretrained(folder / "branch")
-    return found | {"branch": folder / "branch"}
+    return found
 
 
 @pytest.fixture

@@ -57,6 +57,25 @@ def steps(base: Any, branch: ControlBranch, count: int, rate: float = 1e-2) -> l
     return reached
 
 
+@pytest.mark.parametrize("wiring", WIRINGS)
+def test_half_of_a_branch_adds_half(base, wiring):
+    torch.manual_seed(3)
+    branch = ControlBranch.of(base, 3, 2, wiring)
+    for projection in branch.projections:
+        torch.nn.init.normal_(projection.weight, std=0.2)
+    added: dict[float, list[torch.Tensor]] = {}
+    for branch.scale in (1.0, 0.5):
+        with torch.no_grad():
+            video, text = torch.ones(1, 12, base.config.num_attention_heads * base.config.attention_head_dim), None
+            text = torch.ones(1, 4, video.shape[-1])
+            embedding = torch.ones(1, 4, base.config.time_embed_dim)
+            c, first = branch.stepped(0, video, text, embedding, None, False)
+            added[branch.scale] = [first, branch.stepped(1, c, text, embedding, None, False)[1]]
+    for whole, half in zip(added[1.0], added[0.5], strict=True):
+        assert torch.allclose(half, whole / 2)
+        assert whole.abs().max() > 0
+
+
 def test_the_projections_learn_first_and_then_all_of_the_branch(base):
     classic = steps(base, ControlBranch.of(base, 3, 2), 2)
     assert classic == [{"projections"}, {"projections", "copies", "embed"}]

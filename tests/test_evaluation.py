@@ -11,7 +11,7 @@ from helpers import small_diffusion
 from helpers.command import Shell
 
 from flows import graph
-from flows.experiments import evaluation
+from flows.experiments import evaluation, pair_scores
 from flows.experiments.evaluation import prepared
 from flows.experiments.pairs import read_pairs
 from flows.places import CODE
@@ -143,13 +143,20 @@ def test_every_arm_of_the_steering_evaluation_is_valid():
 
 
 def test_every_arm_of_the_evaluation_of_moved_objects_is_valid():
-    found, pairs, jobs = prepared("motionv2v", ["edit.branch=branch"])
+    found, pairs, jobs = prepared("motionv2v", [])
     assert [pair.category for pair in pairs[:4]] == ["object", "camera", "timing", "late"]
     assert len(jobs) == len(pairs) * len(found.arms) == 24 * len(found.arms)
     for pair in pairs:
         clip = open_clip(pair.clip)
         assert isinstance(clip, SpriteClip)
         assert (BACKGROUND in clip.pair.edited) == (pair.category == "camera")
+    for pair in (pairs[-1], pairs[-4]):  # a copy is known as one
+        clip = open_clip(pair.clip)
+        assert isinstance(clip, SpriteClip)
+        world = clip.world
+        found = pair_scores.scores(clip.pair, (world.frame(t) for t in range(world.frames)))
+        assert found["copied"] == 1
+        assert abs(found["follow_ratio"] or 0) < 0.25
 
 
 def test_every_arm_of_the_evaluation_that_ships_is_valid():

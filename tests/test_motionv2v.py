@@ -277,7 +277,7 @@ def test_another_branch_is_another_key(moved):
 @pytest.mark.parametrize(
     ("words", "branch", "code", "hint"),
     [
-        (["edit.branch=null"], "taught", "E230", "edit=timetomove"),
+        (["edit.branch=motionv2v"], "taught", "E258", "edit=timetomove"),
         (["model.family=unet_motion"], "taught", "E258", "cogvideox"),
         ([], "other", "E258", "made for it"),
         ([], "network", "E258", "as training exports it"),
@@ -290,3 +290,9 @@ def test_what_cannot_work_is_refused(moved, words, branch, code, hint):
         moved(*words, branch=branch)
     assert caught.value.code == code
     assert hint in caught.value.hint
+
+
+def test_the_branch_that_ships_is_no_branch_of_a_published_model(tmp_path):
+    with pytest.raises(RetakeError) as caught:
+        run(tmp_path / "retake", "sprites:still", settings([*CLIP, *QUICK, "model=cogvideox_5b"]), "edit")
+    assert caught.value.code == "E258"  # before its weights are asked for

@@ -31,9 +31,9 @@ def rendered(scene) -> np.ndarray:
     return np.stack([world.frame(t) for t in range(scene.frames)])
 
 
-@pytest.fixture(scope="module", params=["path", "camera", "time"])
+@pytest.fixture(scope="module", params=["path", "camera", "time", "late"])
 def pair(request) -> pairs.Pair:
-    return pairs.pair(2000, request.param, frames=17, points=64)
+    return pairs.pair(2001 if request.param == "late" else 2000, request.param, frames=17, points=64)
 
 
 def test_the_target_scores_as_told_and_the_source_as_copied(pair):

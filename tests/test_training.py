@@ -630,6 +630,22 @@ def test_the_shipped_pipeline_runs_in_plain_diffusers():
     assert red > max(green, blue)
 
 
+def test_the_shipped_transformer_runs_in_plain_diffusers():
+    from diffusers import CogVideoXPipeline
+
+    pipeline = CogVideoXPipeline.from_pretrained(shipped.HERE / "embedded_dit")
+    how = {"height": 64, "width": 64, "num_inference_steps": 8, "guidance_scale": 2.0, "output_type": "np"}
+
+    def middle(words: str) -> np.ndarray:
+        seed = torch.Generator().manual_seed(0)
+        return np.asarray(pipeline(words, num_frames=5, generator=seed, **how).frames[0])[..., 16:48, 16:48, :].mean(
+            (0, 1, 2)
+        )
+
+    red, green = middle("a red disc moving right"), middle("a green disc moving right")
+    assert red[0] - red[1] > green[0] - green[1] + 0.02
+
+
 def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     weights = tmp_path / "weights"
     monkeypatch.setattr(shipped, "HERE", weights)

@@ -62,7 +62,10 @@ class Evaluation(BaseModel, frozen=True, extra="forbid"):
     arms: dict[str, tuple[str, ...]] = Field(description="name -> settings of that variant alone", min_length=1)
     only: tuple[str, ...] = Field((), description="only these variants; empty: all")
     seeds: tuple[int, ...] = Field((0,), description="of the edit's noise; values are means over them", min_length=1)
-    values: tuple[str, ...] = Field(description="values in the table; those of metrics, and mask_iou", min_length=1)
+    values: tuple[str, ...] = Field(
+        description="values in the table; those of metrics, mask_iou, and of pairs those of pair_scores.py",
+        min_length=1,
+    )
     against: str | None = Field(None, description="variant that the others are compared with, pair by pair")
 
 

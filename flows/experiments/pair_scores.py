@@ -1,7 +1,8 @@
 """A result beside the clip that it should be: for clips that are one of a pair of the sprite world.
 
     psnr_target, ssim_target   of whole frames                                                dB, -1..1   higher
-    psnr_moved                 where a sprite that was to move is in the source or the target  dB         higher
+    psnr_moved                 where a sprite that was to move is in the source or the target, dB         higher
+                               everywhere where the camera was to move
     psnr_rest                  elsewhere                                                       dB         higher
 
 PSNR is that of the mean squared error over all frames: some frames of a pair are the same in both clips.
@@ -12,9 +13,9 @@ patch the target itself has elsewhere, too, are left out. (A tracker started in 
 at its start.)
 
     edit_epe        mean distance of points that were to move from where they should be, px                    lower
-    edit_length     mean distance of those in the source from where they should be, px
-    follow_ratio    1 - edit_epe / edit_length: 1 as told, 0 the source's motion                                higher
-    copied          whether those lie nearer to their places in the source than to the target's, 0 or 1         lower
+    edit_length     mean distance of those that the source shows, too, from where they should be, there, px
+    follow_ratio    1 - their distance / edit_length: 1 as told, about 0 the source's motion                    higher
+    copied          whether they lie nearer to their places in the source than to the target's, 0 or 1          lower
     bystander_epe   mean distance of points that were not to move from where they should be, px                 lower
 
 A point was to move on a frame where its places in both clips are more than a pixel apart; it was not to move where that
@@ -40,8 +41,8 @@ DESCRIPTIONS = {
     "psnr_moved": ("PSNR to it where sprites that were to move are or were, dB", "higher"),
     "psnr_rest": ("PSNR to it elsewhere, dB", "higher"),
     "edit_epe": ("mean distance of points that were to move from where they should be, px", "lower"),
-    "edit_length": ("mean distance of those in the source from where they should be, px", ""),
-    "follow_ratio": ("1 - edit_epe / edit_length: 1 is as told, 0 is the source's motion", "higher"),
+    "edit_length": ("mean distance of those that the source shows, there, from where they should be, px", ""),
+    "follow_ratio": ("1 - their distance / edit_length: 1 is as told, about 0 is the source's motion", "higher"),
     "copied": ("share whose points lie nearer to their places in the source than in the target", "lower"),
     "bystander_epe": ("mean distance of points that were not to move from where they should be, px", "lower"),
 }
@@ -55,7 +56,7 @@ MOVES = 1.0  # px
 def scores(pair: Any, shown: Iterable[NDArray[np.uint8]]) -> dict[str, float | None]:
     """Scores of a result, frames uint8 [H, W, 3] of the pair's size; None where there is none."""
     source, target = World(pair.source), World(pair.target)
-    (to, seen), (at, _) = pair.tracks()
+    (to, seen), (at, shows) = pair.tracks()
     stays = (np.hypot(*(to - at).transpose(2, 0, 1)) <= MOVES).all(0)
     errors: dict[str, list[NDArray[Any]]] = {name: [] for name in ("psnr_target", "psnr_moved", "psnr_rest")}
     structure: list[float] = []
@@ -67,7 +68,7 @@ def scores(pair: Any, shown: Iterable[NDArray[np.uint8]]) -> dict[str, float | N
         for name, part in (("psnr_target", error.ravel()), ("psnr_moved", error[moved]), ("psnr_rest", error[~moved])):
             errors[name].append(part)
         structure.append(float(ssim_map(frame, right).mean()))
-        found.append(places(frame, right, target.surfaces(t), pair.surfaces, to[t], at[t], seen[t], stays))
+        found.append(places(frame, right, target.surfaces(t), pair.surfaces, to[t], at[t], seen[t], shows[t], stays))
     pooled = {name: kept(psnr(mean(np.concatenate(parts)))) for name, parts in errors.items()}
     return {**pooled, "ssim_target": kept(mean(structure)), **of_points(found)}
 
@@ -92,10 +93,11 @@ def places(
     to: NDArray[np.float32],
     at: NDArray[np.float32],
     seen: NDArray[np.bool_],
+    shows: NDArray[np.bool_],
     stays: NDArray[np.bool_],
 ) -> tuple[NDArray[Any], ...]:
-    """(distance to the target's place, to the source's, between both, px; whether it is to stay), float [n] each, of
-    the points that can be told from what is around them."""
+    """(distance to the target's place, to the source's, between both, px; whether the source shows the point; whether
+    it is to stay), float [n] each, of the points that can be told from what is around them."""
     rows = []
     for point in np.flatnonzero(seen):
         if (patch := patch_of(right, top, surfaces[point], to[point])) is None:
@@ -110,8 +112,8 @@ def places(
         row, column = np.unravel_index(int(best.argmin()), best.shape)
         there = to[point] + np.array([column, row]) - corner
         apart = [np.hypot(*(a - b)) for a, b in ((there, to[point]), (there, at[point]), (to[point], at[point]))]
-        rows.append([*apart, float(stays[point])])
-    table = np.array(rows, np.float64).reshape(-1, 4)
+        rows.append([*apart, float(shows[point]), float(stays[point])])
+    table = np.array(rows, np.float64).reshape(-1, 5)
     return tuple(table.T)
 
 
@@ -142,14 +144,15 @@ def differences(
 
 def of_points(found: list[tuple[NDArray[Any], ...]]) -> dict[str, float | None]:
     """Scores of the points of all frames."""
-    error, copy, length, stays = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    error, copy, length, shows, stays = (np.concatenate(parts) for parts in zip(*found, strict=True))
     moves = length > MOVES
-    epe, edit = mean(error[moves]), mean(length[moves])
+    both = moves & (shows > 0)
+    epe, edit = mean(error[both]), mean(length[both])
     told = {
-        "edit_epe": epe,
+        "edit_epe": mean(error[moves]),
         "edit_length": edit,
-        "follow_ratio": 1 - epe / edit if moves.any() else math.nan,
-        "copied": float(mean(copy[moves]) < epe) if moves.any() else math.nan,
+        "follow_ratio": 1 - epe / edit if both.any() else math.nan,
+        "copied": float(mean(copy[both]) < epe) if both.any() else math.nan,
         "bystander_epe": mean(error[stays > 0]),
     }
     return {name: kept(value) for name, value in told.items()}

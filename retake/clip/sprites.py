@@ -55,7 +55,9 @@ class SpriteClip(Clip):
         from retake.synthetic import clips, pairs, scenes
 
         name, *numbers = self._asked
-        version = clips.VERSION if name == CAPTIONED else pairs.VERSION if self.pair is not None else scenes.VERSION
+        version: Any = clips.VERSION if name == CAPTIONED else scenes.VERSION
+        if self.pair is not None:
+            version = [pairs.VERSION, FRAMES, POINTS]
         return digest(["sprites", version, name, *numbers])
 
     @property

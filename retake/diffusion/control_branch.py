@@ -11,6 +11,7 @@ from retake.diffusion.model import Model
 from retake.errors import ConfigError
 from retake.weights.local import locate
 
+PUBLISHED = Path(__file__).with_name("cost") / "configurations"
 FAMILY = "cogvideox"  # the networks that a branch can stand beside
 SAME = ("num_attention_heads", "attention_head_dim", "time_embed_dim", "patch_size")  # in branch and network
 
@@ -24,6 +25,7 @@ class Beside(NamedTuple):
     videos: int
 
 
+NOT_MADE = "Give the one made for it (docs/moving.md says how to train one); without: edit=move, edit=timetomove."
 NOTHING = Beside(0.0, 0, 0)
 
 
@@ -71,17 +73,20 @@ def config_of(folder: Path | None) -> dict[str, Any]:
 
 
 def network_config(model: Model) -> dict[str, Any]:
-    folder = locate(model.weights)
-    return config_of(folder / "transformer") if folder is not None else {}
+    """Of the model's transformer: as it lies here, else as it is published."""
+    if (folder := locate(model.weights)) is not None:
+        return config_of(folder / "transformer")
+    published = PUBLISHED / f"{model.weights}.json"
+    return json.loads(published.read_text(encoding="utf-8"))["config"] if published.is_file() else {}
 
 
 def takes_no_branch() -> ConfigError:
     return ConfigError(
         "E258",
         "this model takes no control branch: they stand beside video transformers",
-        "Take one of the family cogvideox: model=cogvideox_5b, model=embedded_dit.",
+        "Take model=embedded_dit, for which one ships, or another of the family cogvideox with a branch of its own.",
     )
 
 
-def misfit(where: str, why: str, hint: str = "Give the one made for it.") -> ConfigError:
+def misfit(where: str, why: str, hint: str = NOT_MADE) -> ConfigError:
     return ConfigError("E258", f"{where} is not a control branch of this model: {why}", hint)

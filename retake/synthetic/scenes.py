@@ -68,7 +68,8 @@ def scene(name: str, seed: int = 0, width: int = 320, height: int = 180, frames:
     """
     known = SCENES | TRAVELS
     if name not in known:
-        raise ConfigError("E240", f"There is no scene '{name}'.", did_you_mean(name, list(known)))
+        also = "Of the training world: captioned; of pairs: path_source, camera_source, time_source, late_source."
+        raise ConfigError("E240", f"There is no scene '{name}'.", f"{did_you_mean(name, list(known))} {also}")
     if seed < 0 or frames < 1 or min(width, height) < 16 or not 0 < fps < np.inf:
         raise ConfigError(
             "E241",

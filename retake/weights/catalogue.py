@@ -64,6 +64,7 @@ CATALOGUE: dict[str, Weights] = {
     for entry in (
         Weights("embedded", Shipped("embedded"), 7, "Apache-2.0", "model=embedded"),
         Weights("embedded_dit", Shipped("embedded_dit"), 11, "Apache-2.0", "model=embedded_dit"),
+        Weights("motionv2v", Shipped("motionv2v"), 4, "Apache-2.0", "model=embedded_dit edit=motionv2v"),
         Weights(
             "judge",
             Shipped("judge"),

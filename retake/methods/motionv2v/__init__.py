@@ -41,9 +41,10 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     """What the branch is told, and how the clip is made anew. Lengths in working pixels unless said otherwise."""
 
     name: Literal["motionv2v"] = "motionv2v"
-    branch: str | None = Field(
-        None,
-        description="the trained control branch: a folder that training exported, made for the model",
+    branch: str = Field(
+        "motionv2v",
+        description="the trained control branch, made for the model: the one that ships is for model=embedded_dit; or "
+        "a folder that training exported",
         json_schema_extra={"weights": ""},
     )
     prompt: str = Field("", description="text that describes the edited clip")
@@ -78,17 +79,11 @@ def needs(params: Params) -> tuple[str, ...]:
 
 def weights(params: Params) -> dict[str, str]:
     """The branch."""
-    return {"branch": params.branch} if params.branch is not None else {}
+    return {"branch": params.branch}
 
 
 def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 without a branch, E258 for a model that takes none, or another's."""
-    if params.branch is None:
-        raise ConfigError(
-            "E230",
-            "motionv2v has no control branch to tell of the motion: none ships yet",
-            "Train one (docs/moving.md) and give edit.branch=FOLDER; without one: edit=move, or edit=timetomove.",
-        )
+    """Raises ConfigError E258 for a model that takes no branch, or another's."""
     control_branch.check(params.branch, beside["model"])
 
 
@@ -99,7 +94,7 @@ def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, in
 
 def branch(params: Params, model: Model) -> Beside:
     """What works beside the model's network."""
-    return control_branch.beside(params.branch, model) if params.branch is not None else control_branch.NOTHING
+    return control_branch.beside(params.branch, model)
 
 
 def guidance_of(params: Params) -> float:
@@ -127,7 +122,6 @@ def edit(
     size, area = latents.meta["pixels"][::-1], None
     if params.area == "moved":
         area = moved(frames, priors, params, size, inputs.scratch).edited
-    assert params.branch is not None, "check_settings asks for one"
     told = told_of(latents, priors, inputs, params)
     shown = still_of(inputs, told.size) if params.ablation == "first_frame" else None
     control = control_of(backbone, latents, told, shown, inputs)

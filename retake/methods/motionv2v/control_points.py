@@ -105,7 +105,7 @@ class Told:
             return now["ids"], now["xy"], now["visible"] & ~now["hidden"]
 
         shaken = [np.random.default_rng([self.seed, t, 33]).uniform(-1, 1, (len(self.ids), 2)) for t in frames]
-        return self.drawn(places, frames, self.jitter * self.sigma * np.stack(shaken), self.colours == "shuffled")
+        return self.drawn(places, frames, self.jitter * self.sigma * np.stack(shaken), True)
 
     def source(self, frames: range) -> NDArray[np.uint8]:
         """Where they are."""
@@ -120,8 +120,9 @@ class Told:
         places: Callable[[int], tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]],
         frames: range,
         shaken: NDArray[np.float64] | float,
-        others: bool = False,
+        target: bool = False,
     ) -> NDArray[np.uint8]:
+        """Blobs at (ids, xy, visible) of each frame, moved by `shaken` [n, P, 2] px of the model's pictures."""
         scale = np.array(self.size) / np.array(self.working)
         xy = np.full((len(frames), len(self.ids), 2), np.nan, np.float32)
         visible = np.zeros((len(frames), len(self.ids)), bool)
@@ -134,6 +135,6 @@ class Told:
         colours = colours_of(len(self.ids), np.random.default_rng([self.seed, 34]))
         if self.colours == "one_colour":
             colours[:] = 1
-        if others:
+        if target and self.colours == "shuffled":
             colours = np.roll(colours, len(colours) // 2, 0)
         return np.rint(255 * blobs(xy + shaken, visible, colours, self.size, self.sigma)).astype(np.uint8)

@@ -179,7 +179,8 @@ class CogVideoX(Backbone):
 
         read = components.of_class(ControlBranch, branch, self.dtype)
         check_fits(read.config, self.parts.look("network").config, str(branch))
-        self._branch = read.to(self.device).requires_grad_(False).weighted(scale)
+        self._branch = read.to(self.device).requires_grad_(False)
+        self._branch.scale = scale
         try:
             yield
         finally:

@@ -46,7 +46,7 @@ class ControlBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         width = num_attention_heads * attention_head_dim
-        self.wiring = wiring
+        self.wiring, self.scale = wiring, 1.0
         self.embed = nn.Conv2d(channels, width, patch_size, patch_size)
         self.copies = nn.ModuleList(
             CogVideoXBlock(
@@ -85,14 +85,6 @@ class ControlBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
             branch.embed.load_state_dict({"weight": branch.embed.weight, "bias": base.bias})
         return branch
 
-    def weighted(self, scale: float) -> ControlBranch:
-        """This branch, what it adds from now on multiplied."""
-        if scale != 1:
-            with torch.no_grad():
-                for weights in self.projections.parameters():
-                    weights.mul_(scale)
-        return self
-
     def begun(self, control: Tensor, video: Tensor) -> Tensor:
         """Tokens [B, F h' w', width] of control latents [B, F, channels, h, w], and of the base's before its first
         block."""
@@ -109,7 +101,7 @@ class ControlBranch(ModelMixin, ConfigMixin):  # type: ignore[misc]
         else:
             c, _ = block_of(self.copies[n], c, text, embedding, rotary)
         added = self.projections[n](c)
-        return (added if self.wiring == "published" else c), added
+        return (added if self.wiring == "published" else c), self.scale * added
 
 
 def zero(width: int) -> nn.Linear:
