@@ -13,7 +13,7 @@ import torch
 import yaml
 from helpers import small_cogvideox as small
 
-from retake.diffusion.cost import measure, predict
+from retake.diffusion.cost import CONFIGURATIONS, measure, predict
 from retake.diffusion.cost.meta_counter import tally
 from retake.diffusion.model import Model
 from retake.weights.catalogue import CATALOGUE
@@ -94,7 +94,7 @@ KNOWN = {
 
 
 def test_every_configuration_is_known():
-    assert {file.stem for file in measure.CONFIGURATIONS.glob("*.json")} == set(KNOWN)
+    assert {file.stem for file in CONFIGURATIONS.glob("*.json")} == set(KNOWN)
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -311,7 +311,7 @@ def test_downloads_are_as_large_as_their_parameters(name):
 
 
 def test_animatediff_is_two_downloads():
-    motion = json.loads((measure.CONFIGURATIONS / "motion_v1_5_2.json").read_text())["parameters"]
+    motion = json.loads((CONFIGURATIONS / "motion_v1_5_2.json").read_text())["parameters"]
     rest = sum(predict.table()["animatediff"].parameters.values()) - motion
     assert CATALOGUE["stable_diffusion_v1_5"].megabytes * 1e6 == pytest.approx(4 * rest, rel=0.01)
     assert CATALOGUE["animatediff_v1_5_2"].megabytes * 1e6 == pytest.approx(4 * motion, rel=0.01)

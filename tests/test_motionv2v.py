@@ -25,7 +25,7 @@ from retake.errors import RetakeError
 from retake.formats import open_series
 from retake.imaging.blobs import SIGMA
 from retake.methods import Inputs, canvas, motionv2v
-from retake.methods.motionv2v.control_points import Told, chosen, spread
+from retake.methods.motionv2v.control_points import Told, chosen, spread, untold
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.training import motionv2v as training
@@ -192,6 +192,16 @@ def test_what_stays_is_told_of_where_it_is_followed(moved):
     alone = moved("tracks.queries=mask").made["edit"].meta["notes"]
     assert any("tracks.queries=grid" in note for note in alone)
     assert not any("tracks.queries" in note for note in moved().made["edit"].meta.get("notes", []))
+
+
+def test_where_what_moves_is_lost_it_is_told(moved):
+    assert not any("no point of what moves" in note for note in moved().made["edit"].meta.get("notes", []))
+    calls = moved()
+    tracks, edited = (open_series(calls.store, calls.made[name]) for name in ("tracks", "edited_tracks"))
+    ids, _ = chosen(tracks, edited, 20)
+    assert untold(tracks, edited, ids) == 0
+    stays = edited[0]["ids"][edited[0]["objects"] == 0]
+    assert untold(tracks, edited, stays) == COUNT
 
 
 def test_most_points_are_of_what_moves_and_all_lie_apart(moved):

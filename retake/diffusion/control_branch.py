@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retake.diffusion.cost import CONFIGURATIONS
 from retake.diffusion.model import Model
 from retake.errors import ConfigError
 from retake.weights.local import locate
 
-PUBLISHED = Path(__file__).with_name("cost") / "configurations"
 FAMILY = "cogvideox"  # the networks that a branch can stand beside
 SAME = ("num_attention_heads", "attention_head_dim", "time_embed_dim", "patch_size")  # in branch and network
 
@@ -76,7 +76,7 @@ def network_config(model: Model) -> dict[str, Any]:
     """Of the model's transformer: as it lies here, else as it is published."""
     if (folder := locate(model.weights)) is not None:
         return config_of(folder / "transformer")
-    published = PUBLISHED / f"{model.weights}.json"
+    published = CONFIGURATIONS / f"{model.weights}.json"
     return json.loads(published.read_text(encoding="utf-8"))["config"] if published.is_file() else {}
 
 
@@ -84,7 +84,8 @@ def takes_no_branch() -> ConfigError:
     return ConfigError(
         "E258",
         "this model takes no control branch: they stand beside video transformers",
-        "Take model=embedded_dit, for which one ships, or another of the family cogvideox with a branch of its own.",
+        "Take model=embedded_dit, for which one ships, or another video transformer (family cogvideox) with a branch "
+        "of its own; without: edit=move, edit=timetomove.",
     )
 
 

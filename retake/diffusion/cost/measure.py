@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from retake.diffusion.backbone import Condition
+from retake.diffusion.cost import CONFIGURATIONS
 from retake.diffusion.cost.meta_counter import tally
 from retake.diffusion.cost.predict import TABLE, WORKS, Cost, Tally, Work
 from retake.diffusion.loading.load import adapter_of, assembled
@@ -30,7 +31,6 @@ from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import family_of
 from retake.diffusion.schedule import Schedule
 
-CONFIGURATIONS = Path(__file__).with_name("configurations")
 META = torch.device("meta")
 LONGEST = 226  # states of a prompt in CogVideoX, and the default of its class
 

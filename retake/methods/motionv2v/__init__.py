@@ -155,7 +155,7 @@ def edit(
 
 def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, params: Params) -> Told:
     """The points that the branch is told of. Raises ConfigError E239 where there is none."""
-    from retake.methods.motionv2v.control_points import Told, chosen
+    from retake.methods.motionv2v.control_points import Told, chosen, untold
 
     tracks, edited, frames = priors["tracks"], priors["edited_tracks"], inputs.frames
     ids, stays = chosen(tracks, edited, params.points)
@@ -165,6 +165,11 @@ def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, pa
         )
     if not stays:
         inputs.tell("no point of what stays is followed, so that it is free to move: tracks.queries=grid follows some")
+    if lost := untold(tracks, edited, ids):
+        inputs.tell(
+            f"on {lost} of {len(frames)} frames no point of what moves is followed: there the branch is not told where "
+            "it is. Look with retake tracks show; other tracks: tracks.spacing, tracks.window, tracks=given"
+        )
     if params.points > MANY:
         inputs.tell(f"edit.points={params.points}: with more than about {MANY} points the network follows some of them")
     height, width = latents.meta["pixels"]

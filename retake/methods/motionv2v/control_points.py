@@ -63,6 +63,18 @@ def moved(chunk: Tensors, tracks: TrackSeries, first: int) -> NDArray[np.int64]:
     return chunk["ids"][found]
 
 
+def untold(tracks: TrackSeries, edited: EditedTrackSeries, ids: NDArray[np.int64]) -> int:
+    """Frames, of chunks in which something moves, on which the source shows none of the points `ids` that move."""
+    count = 0
+    for index in range(tracks.chunks()):
+        moves = moved(edited.chunk(index), tracks, index * CHUNK)
+        if len(moves):
+            chunk = tracks.chunk(index)
+            told = np.isin(chunk["ids"], ids) & np.isin(chunk["ids"], moves)
+            count += int((~chunk["visible"][:, told].any(1)).sum())
+    return count
+
+
 def middles(places: NDArray[np.float32]) -> NDArray[np.float64]:
     """Mean places [P, 2] of places [n, P, 2] with NaN where a point is not seen."""
     known = np.isfinite(places[..., :1])
