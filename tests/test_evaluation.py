@@ -308,6 +308,12 @@ def test_differences_are_taken_pair_by_pair_over_means_of_seeds():
     assert "difference" not in rows["all pairs", "base"]
 
 
+def test_one_pair_has_no_interval():
+    cell = {"mean": 0.5, "low": 0.5, "high": 0.5, "pairs": 1}
+    assert evaluation_page.format_cell(cell) == "0.5 of 1"
+    assert evaluation_page.format_cell(cell | {"pairs": 2}) == "0.5 [0.5, 0.5] of 2"
+
+
 def test_a_difference_that_rests_on_few_pairs_has_no_colour():
     about = {"ssim": (("structure", "higher"), "")}
     for count, coloured in ((5, False), (6, True)):
