@@ -1,11 +1,11 @@
 """MotionV2V (`edit=motionv2v`) beside `move`, `timetomove` and its controls: `retake evaluate motionv2v` on held-out
 pairs of the sprite world, of which the edited clip is known exactly (docs/evaluation.md says what the values are).
 
-*the target, coded* is the exact clip through the model's autoencoder: no method of this model can do better. Real clips
-are split at their middle frame, as the paper does (supplement, "midpoint split"): the first half, backwards, is the
-source, the second the target, and every method is told the tracks of both; figures are means over clips. The last table
-is the time of a sample with and without the branch, and of a training step beside a plain loop of forward, backward
-and AdamW on the same loss, in turn in one run.
+*the target, coded* is the exact clip through the model's autoencoder: what a perfect sample would score. Real clips are
+split at their middle frame, as the paper does (its fig. 11): the first half, backwards, is the source, the second the
+target, and every method is told the tracks of both; figures are means over clips. The last table is the time of a
+sample with and without the branch, and of a training step beside a plain loop of forward, backward and AdamW on the
+same loss, in turn in one run.
 """
 
 from __future__ import annotations

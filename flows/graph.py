@@ -162,8 +162,7 @@ def check_own(p: Settings, clip: Clip, need: set[str]) -> None:
 
 
 def make_priors(run: Runner, p: Settings, made: dict[str, Any], need: set[str], clip: Clip) -> None:
-    """Add the priors that are needed to `made`, each from those before it. Raises what `check_own` raises."""
-    check_own(p, clip, need)
+    """Add the priors that are needed to `made`, each from those before it."""
     for name in PRIORS:
         if name not in need:
             continue
@@ -197,6 +196,7 @@ def score_graph(run: Runner, source: Clip, result: Clip, p: Settings, masked: bo
         )
     for error in config_errors(p, need):
         raise error
+    check_own(p, source, need)
     run.require(weights_needed([(p, need | {"metrics"})]))
     source = source.expected(p.frames.sha256)
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=source)}

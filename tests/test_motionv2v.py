@@ -25,7 +25,7 @@ from retake.errors import RetakeError
 from retake.formats import open_series
 from retake.imaging.blobs import SIGMA
 from retake.methods import Inputs, canvas, motionv2v
-from retake.methods.motionv2v.control_points import Told, chosen, spread, untold
+from retake.methods.motionv2v.control_points import Told, chosen, spread
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.training import motionv2v as training
@@ -165,7 +165,7 @@ def test_a_long_clip_goes_in_windows_that_each_read_their_own_tracks(moved):
 def told(calls: Calls, count: int = 20, jitter: float = 0.0) -> Told:
     tracks, edited = (open_series(calls.store, calls.made[name]) for name in ("tracks", "edited_tracks"))
     frames = open_series(calls.store, calls.made["frames"])
-    ids, _ = chosen(tracks, edited, count)
+    ids = chosen(tracks, edited, count).ids
     return Told(tracks, edited, ids, (frames.width, frames.height), (96, 64), 4, jitter, "apart", 0)
 
 
@@ -198,10 +198,27 @@ def test_where_what_moves_is_lost_it_is_told(moved):
     assert not any("no point of what moves" in note for note in moved().made["edit"].meta.get("notes", []))
     calls = moved()
     tracks, edited = (open_series(calls.store, calls.made[name]) for name in ("tracks", "edited_tracks"))
-    ids, _ = chosen(tracks, edited, 20)
-    assert untold(tracks, edited, ids) == 0
-    stays = edited[0]["ids"][edited[0]["objects"] == 0]
-    assert untold(tracks, edited, stays) == COUNT
+    assert chosen(tracks, edited, 20).lost == 0
+    moves = edited[0]["ids"][edited[0]["objects"] == 1]
+    chunk = tracks.chunk(0)
+    chunk["visible"][6:, np.isin(chunk["ids"], moves)] = False  # the tracker loses it on frame 6
+    assert chosen(Chunked(tracks, chunk), edited, 20).lost == COUNT - 6
+
+
+class Chunked:
+    """Tracks of one chunk that are others in it."""
+
+    def __init__(self, tracks: Any, chunk: Any) -> None:
+        self.tracks, self.only = tracks, chunk
+
+    def chunks(self) -> int:
+        return 1
+
+    def chunk(self, index: int) -> Any:
+        return self.only
+
+    def __getitem__(self, t: int) -> Any:
+        return self.tracks[t]
 
 
 def test_most_points_are_of_what_moves_and_all_lie_apart(moved):

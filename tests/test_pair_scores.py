@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.stages import run
 
+from flows.editing import export
 from flows.experiments import evaluation
 from flows.experiments.pair_scores import scores
 from flows.runners import Local
@@ -98,6 +99,13 @@ def test_a_clip_of_a_pair_knows_its_tracks_and_where_they_shall_be(tmp_path):
 def test_where_no_tracks_are_known_it_is_told(clip, words, tmp_path):
     with pytest.raises(ConfigError) as refused:
         run(tmp_path / "retake", clip, settings(words), "edited_tracks" if "edit=move" in words else "tracks")
+    assert refused.value.code == "E251"
+
+
+def test_an_export_takes_no_edited_tracks_of_its_own_beside_tracks_of_others(tmp_path):
+    runner = Local(Store(tmp_path / "store", lambda line: None))
+    with pytest.raises(ConfigError) as refused:
+        export.export("sprites:path_source:2000", ["edited_tracks"], tmp_path / "out", EDITED[4:], runner=runner)
     assert refused.value.code == "E251"
 
 

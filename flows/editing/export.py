@@ -158,6 +158,7 @@ def made_for(run: graph.Runner, clip: Clip, p: Settings, stages: Sequence[str]) 
     need = set().union(*(graph.closure(p, stage) for stage in stages))
     for error in graph.config_errors(p, need):
         raise error
+    graph.check_own(p, clip, need)
     run.require(graph.weights_needed([(p, need)]))
     made = graph.edit_graph(run, clip, p, "decode" if "decode" in need else "frames")
     graph.check(p, made["frames"], need)

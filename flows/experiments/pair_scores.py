@@ -63,12 +63,13 @@ def scores(pair: Any, shown: Iterable[NDArray[np.uint8]]) -> dict[str, float | N
     found: list[tuple[NDArray[Any], ...]] = []
     for t, frame in enumerate(shown):
         right = target.frame(t)
-        error = np.square(unit(frame) - unit(right)).mean(-1)
+        here, there = unit(frame), unit(right)
+        error = np.square(here - there).mean(-1)
         moved = where_moved(pair, source, target, t)
         for name, part in (("psnr_target", error.ravel()), ("psnr_moved", error[moved]), ("psnr_rest", error[~moved])):
             errors[name].append(part)
         structure.append(float(ssim_map(frame, right).mean()))
-        found.append(places(frame, right, target.surfaces(t), pair.surfaces, to[t], at[t], seen[t], shows[t], stays))
+        found.append(places(here, there, target.surfaces(t), pair.surfaces, to[t], at[t], seen[t], shows[t], stays))
     pooled = {name: kept(psnr(mean(np.concatenate(parts)))) for name, parts in errors.items()}
     return {**pooled, "ssim_target": kept(mean(structure)), **of_points(found)}
 
@@ -86,8 +87,8 @@ def where_moved(pair: Any, source: World, target: World, t: int) -> NDArray[np.b
 
 
 def places(
-    frame: NDArray[np.uint8],
-    right: NDArray[np.uint8],
+    frame: NDArray[np.float32],
+    right: NDArray[np.float32],
     top: NDArray[np.int16],
     surfaces: NDArray[np.int16],
     to: NDArray[np.float32],
@@ -118,7 +119,7 @@ def places(
 
 
 def patch_of(
-    right: NDArray[np.uint8], top: NDArray[np.int16], surface: int, place: NDArray[np.float32]
+    right: NDArray[np.float32], top: NDArray[np.int16], surface: int, place: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]] | None:
     """A point's patch: its corner (x, y), colours float32 [h, w, 3] in 0..1, and which of its pixels lie on the
     surface, float32 [h, w]; None where too few do, or it reaches out of the frame."""
@@ -129,17 +130,17 @@ def patch_of(
     mask = (top[y : y + side, x : x + side] == surface).astype(np.float32)
     if mask.sum() < LEAST:
         return None
-    return np.array([x, y]), unit(right[y : y + side, x : x + side]), mask
+    return np.array([x, y]), right[y : y + side, x : x + side], mask
 
 
 def differences(
-    frame: NDArray[np.uint8], colours: NDArray[np.float32], mask: NDArray[np.float32]
+    frame: NDArray[np.float32], colours: NDArray[np.float32], mask: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Mean squared difference of a patch with a frame at every place, float32 [H - h + 1, W - w + 1]."""
     import cv2
 
     weights = np.repeat(mask[..., None], 3, 2)
-    return cv2.matchTemplate(unit(frame), colours, cv2.TM_SQDIFF, mask=weights) / (3 * mask.sum())
+    return cv2.matchTemplate(frame, np.ascontiguousarray(colours), cv2.TM_SQDIFF, mask=weights) / (3 * mask.sum())
 
 
 def of_points(found: list[tuple[NDArray[Any], ...]]) -> dict[str, float | None]:

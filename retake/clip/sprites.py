@@ -51,6 +51,10 @@ class SpriteClip(Clip):
             return None
         return pairs.pair(seed, family, frames=FRAMES, points=POINTS)
 
+    @cached_property
+    def _tracks(self) -> Any:
+        return self.pair.tracks()
+
     def digest(self, store: Store) -> str:
         from retake.synthetic import clips, pairs, scenes
 
@@ -80,7 +84,7 @@ class SpriteClip(Clip):
         if self.pair is None or self._asked[0].endswith(SIDES[1]):
             return super().tracks(selection, size, edited)
         frames = [index for _, index in select_indices(selection, self.world.frames, self.world.fps)]
-        target, source = self.pair.tracks()
+        target, source = self._tracks
         xy, visible = target if edited else source
         scale = np.array(size) / (self.world.width, self.world.height)
         return ((xy[frames].astype(np.float64) + 0.5) * scale - 0.5).astype(np.float32), visible[frames]

@@ -155,17 +155,17 @@ def edit(
 
 def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, params: Params) -> Told:
     """The points that the branch is told of. Raises ConfigError E239 where there is none."""
-    from retake.methods.motionv2v.control_points import Told, chosen, untold
+    from retake.methods.motionv2v.control_points import Told, chosen
 
     tracks, edited, frames = priors["tracks"], priors["edited_tracks"], inputs.frames
-    ids, stays = chosen(tracks, edited, params.points)
+    ids, stays, lost = chosen(tracks, edited, params.points)
     if not len(ids):
         raise ConfigError(
             "E239", "no point of this clip is followed: motionv2v has nothing to tell", "Try tracks.queries=grid."
         )
     if not stays:
         inputs.tell("no point of what stays is followed, so that it is free to move: tracks.queries=grid follows some")
-    if lost := untold(tracks, edited, ids):
+    if lost:
         inputs.tell(
             f"on {lost} of {len(frames)} frames no point of what moves is followed: there the branch is not told where "
             "it is. Look with retake tracks show; other tracks: tracks.spacing, tracks.window, tracks=given"

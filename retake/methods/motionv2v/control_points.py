@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +22,23 @@ Pictures = Callable[[range], NDArray[np.uint8]]
 """Frames of a range, uint8 [n, h, w, 3]."""
 
 
-def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> tuple[NDArray[np.int64], bool]:
-    """Ids of the points that are told of, in the order in which they are first needed, and whether some of them stay
-    where they are. On every chunk of 16 frames they are `count` of those that are seen there, far apart from one
-    another; most are of what moves.
+class Chosen(NamedTuple):
+    """Points that are told of: their ids, int64 [P], in the order in which they are first needed; whether some of them
+    stay where they are; and on how many frames, of chunks in which something moves, none that moves is seen."""
+
+    ids: NDArray[np.int64]
+    stays: bool
+    lost: int
+
+
+def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> Chosen:
+    """On every chunk of 16 frames `count` of the points that are seen there, far apart from one another; most are of
+    what moves.
 
     Points that were chosen go on as long as they are seen; where some are lost, others take their places.
     """
     taken: list[int] = []
-    stays = False
+    stays, lost = False, 0
     for index in range(tracks.chunks()):
         chunk = tracks.chunk(index)
         ids, seen = chunk["ids"], chunk["visible"]
@@ -48,7 +56,9 @@ def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> tuple[
             free[picked] = False
             room -= len(picked)
             most = room
-    return np.array(taken, np.int64), stays
+        if moves.any():
+            lost += int((~seen[:, moves & np.isin(ids, taken)].any(1)).sum())
+    return Chosen(np.array(taken, np.int64), stays, lost)
 
 
 def moved(chunk: Tensors, tracks: TrackSeries, first: int) -> NDArray[np.int64]:
@@ -61,18 +71,6 @@ def moved(chunk: Tensors, tracks: TrackSeries, first: int) -> NDArray[np.int64]:
         _, mine, theirs = np.intersect1d(chunk["ids"], ids, assume_unique=True, return_indices=True)
         found[mine] |= np.abs(chunk["xy"][row, mine] - xy[theirs]).max(-1) > MOVED
     return chunk["ids"][found]
-
-
-def untold(tracks: TrackSeries, edited: EditedTrackSeries, ids: NDArray[np.int64]) -> int:
-    """Frames, of chunks in which something moves, on which the source shows none of the points `ids` that move."""
-    count = 0
-    for index in range(tracks.chunks()):
-        moves = moved(edited.chunk(index), tracks, index * CHUNK)
-        if len(moves):
-            chunk = tracks.chunk(index)
-            told = np.isin(chunk["ids"], ids) & np.isin(chunk["ids"], moves)
-            count += int((~chunk["visible"][:, told].any(1)).sum())
-    return count
 
 
 def middles(places: NDArray[np.float32]) -> NDArray[np.float64]:
