@@ -29,6 +29,7 @@ NAMES = (
     "moca",
     "motionv2v",
     "overfit",
+    "branch_depth",
     "datasets",
     "gallery",
     "faults.failpoints",

@@ -1,11 +1,12 @@
 """Diagonal denoising: what a frame costs, against FIFO-Diffusion as published and against plain windows.
 
-*Frames asked* counts frames through the network for each frame of the clip that comes out, from the first iteration to
-the last; with guidance a frame counts twice. The published loop generates: 64 levels, twice as many windows as four
-partitions have, every rank from pure noise on, slots before the first frame that are denoised and thrown away, and
-behind the last frame a tail of frames that are denoised and never shown. An edit makes output k of source frame k:
-nothing enters behind the last frame, and source frames may enter at the level from which they are edited. Windows are
-ordinary sampling: all frames at one level, in windows that overlap and are blended (`edit.diagonal=false`).
+A frame is a slot of the queue: a latent frame, which of `embedded_dit` stands for four of the clip. *Frames asked*
+counts those through the network for each that comes out, from the first iteration to the last; with guidance a frame
+counts twice. The published loop generates: 64 levels, twice as many windows as four partitions have, every rank from
+pure noise on, slots before the first frame that are denoised and thrown away, and behind the last frame a tail of
+frames that are denoised and never shown. An edit makes output k of source frame k: nothing enters behind the last
+frame, and source frames may enter at the level from which they are edited. Windows are ordinary sampling: all frames at
+one level, in windows that overlap and are blended (`edit.diagonal=false`).
 
 The published loop of the clock is written plainly: windows one after the other, from the noisy end to the clean one,
 the network called once with the prompt and once without. Ours asks about all windows and both prompts in one batch.

@@ -174,7 +174,7 @@ class Backbone(ABC):
         latents, "control" [B, F, videos * C, h, w]. scale: weight of what it adds. Raises ConfigError E258 for a
         network that takes none or that the branch was not made for, E280 to E283 and E289 for a folder of something
         else."""
-        raise takes_no_branch()
+        raise takes_no_branch("this model")
 
     @abstractmethod
     def sites(self) -> Sequence[Site]:

@@ -32,23 +32,24 @@ NOTHING = Beside(0.0, 0, 0)
 def check(reference: str, model: Model) -> None:
     """Whether a branch can stand beside a model, as far as what lies on this machine tells. Raises ConfigError E258."""
     if model.family != FAMILY:
-        raise takes_no_branch()
+        raise takes_no_branch(model.weights)
     ours, theirs = config_of(locate(reference)), network_config(model)
     if ours and theirs:
-        check_fits(ours, theirs, reference)
+        check_fits(ours, theirs, reference, model.weights)
 
 
-def check_fits(branch: Mapping[str, Any], network: Mapping[str, Any], where: str) -> None:
-    """Raises ConfigError E258 unless the configuration of a branch is made for that of a network."""
+def check_fits(branch: Mapping[str, Any], network: Mapping[str, Any], where: str, model: str) -> None:
+    """Raises ConfigError E258, which names branch and model, unless the configuration of the one is made for that of
+    the other's network."""
     if not {"depth", "channels", *SAME} <= branch.keys():
-        raise misfit(where, "it holds another network", "Give the folder of one, as training exports it.")
+        raise misfit(where, model, "it holds another network", "Give the folder of one, as training exports it.")
     for name in SAME:
         if branch.get(name) != network.get(name):
-            raise misfit(where, f"{name} is {branch.get(name)} there and {network.get(name)} in the model")
+            raise misfit(where, model, f"{name} is {branch.get(name)} there and {network.get(name)} in the model")
     if branch["depth"] > network["num_layers"]:
-        raise misfit(where, f"it copies {branch['depth']} blocks, and the model has {network['num_layers']}")
+        raise misfit(where, model, f"it copies {branch['depth']} blocks, and the model has {network['num_layers']}")
     if branch["channels"] % network["in_channels"]:
-        raise misfit(where, f"it reads {branch['channels']} channels, no multiple of the model's latents")
+        raise misfit(where, model, f"it reads {branch['channels']} channels, no multiple of the model's latents")
 
 
 def beside(reference: str, model: Model) -> Beside:
@@ -80,14 +81,14 @@ def network_config(model: Model) -> dict[str, Any]:
     return json.loads(published.read_text(encoding="utf-8"))["config"] if published.is_file() else {}
 
 
-def takes_no_branch() -> ConfigError:
+def takes_no_branch(model: str) -> ConfigError:
     return ConfigError(
         "E258",
-        "this model takes no control branch: they stand beside video transformers",
+        f"{model} takes no control branch: they stand beside video transformers",
         "Take model=embedded_dit, for which one ships, or another video transformer (family cogvideox) with a branch "
         "of its own; without: edit=move, edit=timetomove.",
     )
 
 
-def misfit(where: str, why: str, hint: str = NOT_MADE) -> ConfigError:
-    return ConfigError("E258", f"{where} is not a control branch of this model: {why}", hint)
+def misfit(where: str, model: str, why: str, hint: str = NOT_MADE) -> ConfigError:
+    return ConfigError("E258", f"{where} is not a control branch of {model}: {why}", hint)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.windows import Reel
     from retake.methods.motionv2v.control_points import Pictures, Told
 
-VERSION = 2
+VERSION = 3
 NEEDS = ("latents", "masks", "tracks", "edited_tracks")
 
 KEPT = 8  # denoising steps that a kill costs at most
@@ -169,6 +169,10 @@ def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, pa
         inputs.tell(
             f"on {lost} of {len(frames)} frames no point of what moves is followed: there the branch is not told where "
             "it is. Look with retake tracks show; other tracks: tracks.spacing, tracks.window, tracks=given"
+        )
+    if params.ablation == "shuffled" and len(ids) == 1:
+        inputs.tell(
+            "edit.ablation=shuffled: there is one point, whose path is its own; edit.points=2 and more have others"
         )
     if params.points > MANY:
         inputs.tell(f"edit.points={params.points}: with more than about {MANY} points the network follows some of them")

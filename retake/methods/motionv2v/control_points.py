@@ -13,7 +13,7 @@ from retake.formats import CHUNK, EditedTrackSeries, Tensors, TrackSeries
 from retake.imaging.blobs import SIGMA, blobs, colours_of
 
 STILL = 0.25  # share of the points that are left to what does not move, where enough moves
-SEEN = 0.5  # of the frames that the longest seen point of a chunk is seen on
+SEEN = 0.5  # of the frames that the longest seen point of a chunk is seen on, among those that move or that stay
 MOVED = 0.5  # working pixels beyond which a point counts as moved
 
 Colours = Literal["apart", "one_colour", "shuffled"]
@@ -42,9 +42,8 @@ def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> Chosen
     for index in range(tracks.chunks()):
         chunk = tracks.chunk(index)
         ids, seen = chunk["ids"], chunk["visible"]
-        shares = seen.mean(0)
-        good = shares >= max(SEEN * shares.max(initial=0.0), 1e-6)
         moves, before = np.isin(ids, moved(edited.chunk(index), tracks, index * CHUNK)), np.isin(ids, taken)
+        good = (seen.mean(0) > 0) & (long_seen(seen, moves) | long_seen(seen, ~moves))
         free, room = good & ~before, count - int((good & before).sum())
         most = max(0, min(room, round((1 - STILL) * count) - int((good & before & moves).sum())))
         places = middles(np.where(seen[..., None], chunk["xy"], np.nan))
@@ -59,6 +58,12 @@ def chosen(tracks: TrackSeries, edited: EditedTrackSeries, count: int) -> Chosen
         if moves.any():
             lost += int((~seen[:, moves & np.isin(ids, taken)].any(1)).sum())
     return Chosen(np.array(taken, np.int64), stays, lost)
+
+
+def long_seen(seen: NDArray[np.bool_], of: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which points of a kind, bool [P], are seen [n, P] on enough frames beside the longest seen one of the kind."""
+    shares = seen.mean(0)
+    return of & (shares >= SEEN * shares[of].max(initial=0.0))
 
 
 def moved(chunk: Tensors, tracks: TrackSeries, first: int) -> NDArray[np.int64]:

@@ -178,7 +178,7 @@ class CogVideoX(Backbone):
         from retake.diffusion.families.cogvideox.control import ControlBranch
 
         read = components.of_class(ControlBranch, branch, self.dtype)
-        check_fits(read.config, self.parts.look("network").config, str(branch))
+        check_fits(read.config, self.parts.look("network").config, str(branch), "this model")
         self._branch = read.to(self.device).requires_grad_(False)
         self._branch.scale = scale
         try:
