@@ -32,6 +32,7 @@ from flows.settings.compose import settings
 from retake.clip import SpriteClip, open_clip
 from retake.exchange.tracks import PointTracks, write_npz
 from retake.formats import open_series
+from retake.metrics.common.likeness import load_clips
 from retake.metrics.common.values import mean
 from retake.metrics.region import psnr, ssim_map
 from retake.store import Store
@@ -85,12 +86,13 @@ def run(
 def coded(backbone: Any, count: int) -> Iterator[dict[str, Any]]:
     """Scores of the exact targets through the autoencoder, by category."""
     rows = read_pairs(CODE / "params/evaluation/sprites/counterfactuals.csv")[:count]
+    judge = load_clips({"clip": "judge"}, "cpu")["clip"]
     found: dict[str, list[dict[str, float | None]]] = {"all": []}
     for category, clip in ((row.category, open_clip(row.clip)) for row in rows):
         assert isinstance(clip, SpriteClip)
         world = World(clip.pair.target)
         frames = np.stack([world.frame(t) for t in range(world.frames)])
-        scores = pair_scores.scores(clip.pair, through(backbone, frames[None])[0])
+        scores = pair_scores.scores(clip.pair, through(backbone, frames[None])[0], judge)
         for kind in ("all", category):
             found.setdefault(kind, []).append(scores)
     for category, scores in found.items():

@@ -18,6 +18,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError
 from retake.formats import open_series
+from retake.metrics.common.likeness import load_clips
 from retake.report import intervals
 from retake.store import Store
 from retake.synthetic import pairs
@@ -48,6 +49,14 @@ def test_the_target_scores_as_told_and_the_source_as_copied(pair):
     assert left["copied"] == 1
     assert abs(left["follow_ratio"]) < 0.25
     assert left["psnr_target"] < 30
+
+
+def test_likeness_is_to_the_target_and_asked_of_clip_alone():
+    one, judge = pairs.pair(2000, "path", frames=17, points=8), load_clips({"clip": "judge"}, "cpu")["clip"]
+    right, left = (scores(one, rendered(scene), judge)["likeness_target"] for scene in (one.target, one.source))
+    assert right == pytest.approx(100, abs=1e-3)
+    assert left < right
+    assert scores(one, rendered(one.source))["likeness_target"] is None
 
 
 def test_a_result_that_lies_beside_its_target_is_as_far_off_as_it_lies(pair):

@@ -35,6 +35,8 @@ from retake.formats import open_series
 from retake.lookup import lookup
 from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.common.crop import whole
+from retake.metrics.common.likeness import ClipParams, load_clips
+from retake.metrics.common.sample import ImagesAndTexts
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
 from retake.report import evaluation_page, intervals
@@ -100,6 +102,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     arms = [arm for arm in evaluation.arms if any(job.arm == arm for job in jobs)]
     firsts = [next(job.settings for job in jobs if job.arm == arm) for arm in arms]
     runner.require(graph.weights_needed((p, graph.closure(p, "metrics")) for p in firsts))
+    clip = clip_of(runner, firsts[0].metrics.clip_score) if "likeness_target" in evaluation.values else None
     if evaluation.against is None:
         console.say("note: no differences are taken; evaluation.against=NAME says to which variant")
     found = Found()
@@ -110,7 +113,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     try:
         for n, job in enumerate(jobs):
             console.say(f"\n{n + 1}/{len(jobs)}  {job.pair.id} × {job.arm} × seed {job.seed}")
-            run_job(runner, job, found, console)
+            run_job(runner, job, found, console, clip)
     finally:
         among = {pair.id: pair.category for pair in pairs}
         done["table"] = intervals.table(found.values, among, arms, evaluation.values, evaluation.against)
@@ -214,13 +217,19 @@ def of_pair(base: Mapping[str, Any], pair: Row, settings: Mapping[str, Any], see
     return merged
 
 
-def run_job(runner: Local, job: Job, found: Found, console: Console) -> None:
-    """Make one edit up to its metrics and note what came of it; a failure of the pair is noted, too. Raises
-    MachineError: what is wrong with the machine is wrong for every pair."""
+def clip_of(runner: Local, params: ClipParams) -> ImagesAndTexts:
+    """The CLIP that clip_score looks with. Raises MachineError E302 when its weights are missing."""
+    runner.require([params.weights])
+    return load_clips({"clip": params.weights}, params.device)["clip"]
+
+
+def run_job(runner: Local, job: Job, found: Found, console: Console, clip: ImagesAndTexts | None = None) -> None:
+    """Make one edit up to its metrics and note what came of it; a failure of the pair is noted, too. clip: as in
+    `pair_scores.scores`. Raises MachineError: what is wrong with the machine is wrong for every pair."""
     runner.outcomes.clear()
     try:
-        clip = open_clip(job.pair.clip)
-        values, networks, pictures = runner.healed(lambda: measured(runner, job, clip))
+        of = open_clip(job.pair.clip)
+        values, networks, pictures = runner.healed(lambda: measured(runner, job, of, clip))
     except MachineError:
         raise
     except RetakeError as error:
@@ -233,21 +242,25 @@ def run_job(runner: Local, job: Job, found: Found, console: Console) -> None:
         found.pictures.setdefault((job.pair.id, what), picture)
 
 
-def measured(runner: Local, job: Job, clip: Clip) -> tuple[dict[str, float | None], dict[str, str], dict[str, Any]]:
-    """Values, the networks behind them, and middle frames of one job."""
+def measured(
+    runner: Local, job: Job, of: Clip, clip: ImagesAndTexts | None = None
+) -> tuple[dict[str, float | None], dict[str, str], dict[str, Any]]:
+    """Values, the networks behind them, and middle frames of one job, an edit of the clip `of`. clip: as above."""
     store = runner.store
-    made = graph.edit_graph(runner, clip, job.settings, until="metrics")
+    made = graph.edit_graph(runner, of, job.settings, until="metrics")
     values = json.loads(store.read(made["metrics"]["metrics.json"]))
-    if isinstance(clip, SpriteClip) and "region" in made:
-        values["mask_iou"] = overlap(store, made["region"], clip)
-    if pair := comparable_pair(clip, made["frames"]):
-        values |= pair_scores.scores(pair, at_size(store, made))
+    networks = dict(made["metrics"].meta.get("networks", {}))
+    if isinstance(of, SpriteClip) and "region" in made:
+        values["mask_iou"] = overlap(store, made["region"], of)
+    if pair := comparable_pair(of, made["frames"]):
+        values |= pair_scores.scores(pair, at_size(store, made), clip)
+        networks |= {"likeness_target": clip.name} if clip else {}
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):
         pictures[REFERENCE] = letterboxed(whole(read_image(given)), SHOWN)
     elif pair:
         pictures[REFERENCE] = letterboxed(World(pair.target).frame(pair.target.frames // 2), SHOWN)
-    return values, made["metrics"].meta.get("networks", {}), pictures
+    return values, networks, pictures
 
 
 def comparable_pair(clip: Clip, frames: Artifact) -> Any:

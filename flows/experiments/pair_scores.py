@@ -4,6 +4,8 @@
     psnr_moved                 where a sprite that was to move is in the source or the target, dB         higher
                                everywhere where the camera was to move
     psnr_rest                  elsewhere                                                       dB         higher
+    likeness_target            100 x mean over frames of cos(E(result), E(target)), E: CLIP's image vector,   higher
+                               where one is given; the copy's own is the floor
 
 PSNR is that of the mean squared error over all frames: some frames of a pair are the same in both clips.
 
@@ -31,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retake.metrics.common.sample import ImagesAndTexts, cosine
 from retake.metrics.common.values import mean, unit
 from retake.metrics.region import psnr, ssim_map
 from retake.synthetic.world import BACKGROUND, World
@@ -40,6 +43,7 @@ DESCRIPTIONS = {
     "ssim_target": ("SSIM to the exact render of the edited motion", "higher"),
     "psnr_moved": ("PSNR to it where sprites that were to move are or were, dB", "higher"),
     "psnr_rest": ("PSNR to it elsewhere, dB", "higher"),
+    "likeness_target": ("100 x cosine of whole frames and those of the exact render, to CLIP", "higher"),
     "edit_epe": ("mean distance of points that were to move from where they should be, px", "lower"),
     "edit_length": ("mean distance of those that the source shows, there, from where they should be, px", ""),
     "follow_ratio": ("1 - their distance / edit_length: 1 is as told, about 0 is the source's motion", "higher"),
@@ -53,13 +57,17 @@ NEAR = 3  # px within which a patch is at its own place
 MOVES = 1.0  # px
 
 
-def scores(pair: Any, shown: Iterable[NDArray[np.uint8]]) -> dict[str, float | None]:
-    """Scores of a result, frames uint8 [H, W, 3] of the pair's size; None where there is none."""
+def scores(
+    pair: Any, shown: Iterable[NDArray[np.uint8]], clip: ImagesAndTexts | None = None
+) -> dict[str, float | None]:
+    """Scores of a result, frames uint8 [H, W, 3] of the pair's size; None where there is none. clip: what
+    `likeness_target` is to."""
     source, target = World(pair.source), World(pair.target)
     (to, seen), (at, shows) = pair.tracks()
     stays = (np.hypot(*(to - at).transpose(2, 0, 1)) <= MOVES).all(0)
     errors: dict[str, list[NDArray[Any]]] = {name: [] for name in ("psnr_target", "psnr_moved", "psnr_rest")}
     structure: list[float] = []
+    alike: list[float] = []
     found: list[tuple[NDArray[Any], ...]] = []
     for t, frame in enumerate(shown):
         right = target.frame(t)
@@ -69,9 +77,12 @@ def scores(pair: Any, shown: Iterable[NDArray[np.uint8]]) -> dict[str, float | N
         for name, part in (("psnr_target", error.ravel()), ("psnr_moved", error[moved]), ("psnr_rest", error[~moved])):
             errors[name].append(part)
         structure.append(float(ssim_map(frame, right).mean()))
+        if clip is not None:
+            alike.append(100 * cosine(*clip.images(np.stack([frame, right]))))
         found.append(places(here, there, target.surfaces(t), pair.surfaces, to[t], at[t], seen[t], shows[t], stays))
     pooled = {name: kept(psnr(mean(np.concatenate(parts)))) for name, parts in errors.items()}
-    return {**pooled, "ssim_target": kept(mean(structure)), **of_points(found)}
+    whole = {"ssim_target": kept(mean(structure)), "likeness_target": kept(mean(alike))}
+    return {**pooled, **whole, **of_points(found)}
 
 
 def kept(value: float) -> float | None:
