@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -43,11 +44,18 @@ class Background:
                 file.write(pack_bits(hole).tobytes())
                 self.to_first[t] = camera.follow(frames[t], ~hole)
         self._from_first = np.linalg.inv(self.to_first)
+        self._bits = lru_cache(2 * EVERY)(self._read)
 
     def hole(self, t: int) -> np.ndarray:
+        return unpack_bits(self._bits(t), self.width)
+
+    def hidden(self, t: int, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Whether pixels of frame t lie in its hole: bool [N] of int [N] each."""
+        return (self._bits(t)[row, column >> 3] << (column & 7)) & 128 > 0
+
+    def _read(self, t: int) -> np.ndarray:
         row = -(-self.width // 8)
-        bits = np.fromfile(self.path, np.uint8, row * self.height, offset=row * self.height * t)
-        return unpack_bits(bits.reshape(self.height, row), self.width)
+        return np.fromfile(self.path, np.uint8, row * self.height, offset=row * self.height * t).reshape(-1, row)
 
     def between(self, t: int, u: int) -> np.ndarray:
         """float64 [3, 3]: places on frame t to places on frame u, of what rests."""
@@ -63,10 +71,12 @@ class Background:
         cells = np.floor(xy[rest] / CELL).astype(np.int64)
         _, first, of = np.unique(cells[:, 1] * (1 << 32) + cells[:, 0], return_index=True, return_inverse=True)
         shown = self._search(t, xy[rest[first]])[of]
-        for u in np.unique(shown[shown >= 0]):
-            here = rest[shown == u]
-            out[here] = sampled(self.frames.alone(int(u)), placed(self.between(t, int(u)), xy[here]))
-        fresh = rest[shown < 0]
+        order = np.argsort(shown, kind="stable")
+        frames, starts = np.unique(shown[order], return_index=True)
+        by_frame = dict(zip(frames.tolist(), np.split(rest[order], starts)[1:], strict=True))
+        fresh = by_frame.pop(-1, rest[:0])
+        for u, here in by_frame.items():
+            out[here] = sampled(self.frames.alone(u), placed(self.between(t, u), xy[here]))
         self.asked, self.unseen = self.asked + len(xy), self.unseen + int(unseen.sum()) + len(fresh)
         if len(fresh):
             self._make_up(t, xy, out, unseen, fresh)
@@ -84,7 +94,7 @@ class Background:
                 inside = (column >= edge) & (column < self.width - edge)
                 inside &= (row >= edge) & (row < self.height - edge)
                 found = np.flatnonzero(inside)
-                found = found[~self.hole(u)[row[found], column[found]]]
+                found = found[~self.hidden(u, row[found], column[found])]
                 shown[left[found]] = u
                 left = np.delete(left, found)
         return shown
