@@ -21,6 +21,7 @@ NAMES = (
     "embedded",
     "next_models",
     "motion_probe",
+    "interpretation",
     "steering",
     "round_trip",
     "diffusion",

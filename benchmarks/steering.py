@@ -7,7 +7,10 @@ told (chance 0.25), beside the same clips without steering; *speed* how far it g
 and *shape* the shares in which they are the caption's; *drift* the mean difference to the clip without steering outside
 the object's area, of 255. Variants take all channels (`removed`: the paper's content removal alone), other shares of
 channels, other frames whose gradient is clipped, no shared keys and values. The second table doubles and halves the
-speed that is told. The third is the time of a sample beside the published loop, on the same network in one run.
+speed that is told. In the third objects are told otherwise: as the sprite of another clip goes, of another hue (*its
+hue*: whether the clip took that on), or along a drag, by the features of motion and of looks, or of looks alone (DIFT);
+*off* is how far the object's middle is from where the drag ends, of the frame's diagonal. The last is the time of a
+sample beside the published loop, on the same network in one run.
 """
 
 from __future__ import annotations
@@ -46,6 +49,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "no frames clipped": ("edit.clip_frames=0",),
     "nothing shared": ("edit.shared=false",),
 }
+TOLD: dict[str, tuple[str, Sequence[str]]] = {
+    "a reference": ("reference", ()),
+    "a drag": ("drag", ()),
+    "a drag, looks alone": ("drag", ("edit.weight=0",)),
+}
 SMOKE = {
     "captions": 1,
     "seeds": (0,),
@@ -65,9 +73,10 @@ def run(
     variants: Mapping[str, Sequence[str]] = VARIANTS,
     steps: int = 25,
     speeds: Sequence[float] = (0.5, 1.0, 2.0),
+    told: bool = True,
     anyhow: bool = False,
 ) -> list[dict[str, Any]]:
-    """Rows of two tables for each model. anyhow: where no object is found, the middle stands for one."""
+    """Rows of the tables of each model. anyhow: where no object is found, the middle stands for one."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as name:
         for label, model in models.items():
@@ -83,6 +92,9 @@ def run(
                 found = [bench.steered(one, way, speed, ()) for one in begun for way in directions]
                 shown = {key: value for key, value in means(found).items() if key in ("followed", "speed")}
                 rows.append({"table": f"{label}: the speed that is told", "told, px a frame": speed, **shown})
+            for kind, (aim_of, words) in TOLD.items() if told else ():
+                found = [bench.told(one, way, aim_of, words) for one in begun for way in directions]
+                rows.append({"table": f"{label}: told in other ways", "told": kind, **means(found)})
             if model.family != "cogvideox":
                 rows += timed(label, model, steps)
     return rows
@@ -188,6 +200,41 @@ class Bench:
         aim = {"direction": way, "speed": speed}
         frames = self.edited(self.blank, begun.folder, begun.subject, begun.seed, aim, words)
         return self.seen(begun, frames, way)
+
+    def told(self, begun: Begun, way: str, aim_of: str, words: Sequence[str]) -> dict[str, float]:
+        """The scores of a clip that is told to go a way by a reference or a drag; `off` of a drag."""
+        x, y = WAYS[way]
+        rows, columns = np.nonzero(begun.masks[np.flatnonzero(begun.masks.any((1, 2)))[0]])
+        start = np.array([columns.mean(), rows.mean()])
+        size = np.array([self.model.width, self.model.height])
+        end = (start + SPEED * (self.model.frames - 1) * np.array([x, y])).clip(4, size - 5)
+        if aim_of == "drag":
+            aim: dict[str, Any] = {"drag": [[round(float(n), 1) for n in place] for place in (start, end)]}
+        else:
+            other = next(hue for hue in grammar.HUES if hue != begun.subject.hue)
+            aim = self.reference(way, other)
+        frames = self.edited(self.blank, begun.folder, begun.subject, begun.seed, aim, words)
+        scores = self.seen(begun, frames, way)
+        if aim_of != "drag":
+            return scores | {"its hue": float(detector.read(frames).hue == other)}
+        centres = detector.read(frames, begun.subject.hue).centres
+        known = np.flatnonzero(np.isfinite(centres[:, 0]))
+        last = centres[known[-1]] if len(known) else start
+        return scores | {"off": float(np.hypot(*(last - end)) / np.hypot(*size))}
+
+    def reference(self, way: str, hue: str) -> dict[str, str]:
+        """A clip of a sprite that goes a way, and its masks, as a target's settings."""
+        from retake.synthetic import clips
+        from retake.synthetic.world import World
+
+        subject = grammar.Subject(shape="box", hue=hue, direction=way)
+        limits = clips.Limits(size=self.model.width, frames=self.model.frames)
+        world = World(clips.scene_of(subject, 7, np.random.default_rng(7), limits))
+        clip = self.folder / f"reference-{way}-{hue}.mp4"
+        if not clip.exists():
+            video.encode(clip, (world.frame(t) for t in range(world.frames)), 24, crf=12)
+        masks = self.write(clip.stem, np.stack([world.mask(t, 0) for t in range(world.frames)]))
+        return {"reference": str(clip), "reference_mask": str(masks)}
 
     def edited(
         self, clip: Path, masks: Path, subject: grammar.Subject, seed: int, aim: Mapping[str, Any], words: Sequence[str]
