@@ -12,7 +12,7 @@ from helpers.command import Shell
 
 from flows import graph
 from flows.experiments import evaluation, pair_scores
-from flows.experiments.evaluation import prepared
+from flows.experiments.evaluation_jobs import prepared
 from flows.experiments.pairs import read_pairs
 from flows.places import CODE
 from flows.runners import Local
