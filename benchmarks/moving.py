@@ -29,6 +29,7 @@ from flows.settings.compose import settings
 from retake import video
 from retake.clip import SpriteClip, open_clip
 from retake.formats import open_series
+from retake.methods.move import UNSEEN
 from retake.store import Store
 from retake.synthetic import World, reference_image, scene
 from retake.synthetic.motion import Pose
@@ -78,7 +79,7 @@ def run(
             rows.append({"table": "Against the exact render", "edit": what, **means})
         rows += timed(Path(folder), size, frames)
         rows.append(tracked(points))
-        if real is not None:
+        if real is not None and real.is_dir():
             rows += [of_clip(real / f"{name}.mp4", *of, Path(folder)) for name, of in CLIPS.items()]
     return rows
 
@@ -177,14 +178,14 @@ def timed(folder: Path, size: tuple[int, int], frames: int) -> list[dict[str, An
 
 
 def of_clip(clip: Path, box: tuple[int, int, int, int], side: int, folder: Path) -> dict[str, Any]:
-    """How much of what is behind the object of a real clip no frame shows, where it is moved by a quarter of the width;
-    percent of the pixels asked for, 0 where no note says any."""
+    """How much of what is behind the object of a real clip no frame shows, where it is moved by a quarter of the width:
+    percent of the pixels asked for, as the edit's note says it; 0 where there is no note."""
     by = side * open_clip(str(clip)).info(24.0).width // 4
     edit = f"edited_tracks.edits=[{{do: move, by: [{by}, 0], frames: [0, 20]}}]"
     run = Local(Store(folder / "store-real"))
     chosen = settings([f"masks.box={list(box)}", "frames.last=59", "edit=move", edit])
     notes = graph.edit_graph(run, open_clip(str(clip)), chosen, "edit", report=False)["edit"].meta.get("notes", [])
-    share = next((note.partition("%")[0] for note in notes if "seen in no frame" in note), 0)
+    share = next((note.partition("%")[0] for note in notes if UNSEEN in note), 0)
     return {"table": "Real clips, 60 frames", "clip": clip.stem, "of the background made up, %": float(share)}
 
 

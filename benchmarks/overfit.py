@@ -36,7 +36,7 @@ def run(steps: int = 600, count: int = 8, levels: int = 50) -> list[dict[str, An
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         pairs = told(backbone, motionv2v.SEED, count)
-        data = coded(folder, pairs)
+        data = coded(folder / "pairs", pairs)
         branch = ControlBranch.of(base.transformer, motionv2v.VIDEOS)
         taught(folder / "state", branch, motionv2v.loss(branch, base, data, count, 0.5, 0, "cpu"), steps)
         branch.save_pretrained(folder / "branch")

@@ -73,7 +73,7 @@ def run(
     variants: Mapping[str, Sequence[str]] = VARIANTS,
     steps: int = 25,
     speeds: Sequence[float] = (0.5, 1.0, 2.0),
-    told: bool = True,
+    told: Mapping[str, tuple[str, Sequence[str]]] = TOLD,
     anyhow: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows of the tables of each model. anyhow: where no object is found, the middle stands for one."""
@@ -92,7 +92,7 @@ def run(
                 found = [bench.steered(one, way, speed, ()) for one in begun for way in directions]
                 shown = {key: value for key, value in means(found).items() if key in ("followed", "speed")}
                 rows.append({"table": f"{label}: the speed that is told", "told, px a frame": speed, **shown})
-            for kind, (aim_of, words) in TOLD.items() if told else ():
+            for kind, (aim_of, words) in told.items():
                 found = [bench.told(one, way, aim_of, words) for one in begun for way in directions]
                 rows.append({"table": f"{label}: told in other ways", "told": kind, **means(found)})
             if model.family != "cogvideox":
@@ -202,9 +202,10 @@ class Bench:
         return self.seen(begun, frames, way)
 
     def told(self, begun: Begun, way: str, aim_of: str, words: Sequence[str]) -> dict[str, float]:
-        """The scores of a clip that is told to go a way by a reference or a drag; `off` of a drag."""
+        """The scores of a clip that is told to go a way by a reference or a drag; `off` of a drag, NaN where the object
+        is not found on the last frame."""
         x, y = WAYS[way]
-        rows, columns = np.nonzero(begun.masks[np.flatnonzero(begun.masks.any((1, 2)))[0]])
+        rows, columns = np.nonzero(begun.masks[0])
         start = np.array([columns.mean(), rows.mean()])
         size = np.array([self.model.width, self.model.height])
         end = (start + SPEED * (self.model.frames - 1) * np.array([x, y])).clip(4, size - 5)
@@ -217,9 +218,7 @@ class Bench:
         scores = self.seen(begun, frames, way)
         if aim_of != "drag":
             return scores | {"its hue": float(detector.read(frames).hue == other)}
-        centres = detector.read(frames, begun.subject.hue).centres
-        known = np.flatnonzero(np.isfinite(centres[:, 0]))
-        last = centres[known[-1]] if len(known) else start
+        last = detector.read(frames, begun.subject.hue).centres[-1]
         return scores | {"off": float(np.hypot(*(last - end)) / np.hypot(*size))}
 
     def reference(self, way: str, hue: str) -> dict[str, str]:
@@ -232,9 +231,9 @@ class Bench:
         world = World(clips.scene_of(subject, 7, np.random.default_rng(7), limits))
         clip = self.folder / f"reference-{way}-{hue}.mp4"
         if not clip.exists():
+            self.write(clip.stem, np.stack([world.mask(t, 0) for t in range(world.frames)]))
             video.encode(clip, (world.frame(t) for t in range(world.frames)), 24, crf=12)
-        masks = self.write(clip.stem, np.stack([world.mask(t, 0) for t in range(world.frames)]))
-        return {"reference": str(clip), "reference_mask": str(masks)}
+        return {"reference": str(clip), "reference_mask": str(clip.with_suffix(""))}
 
     def edited(
         self, clip: Path, masks: Path, subject: grammar.Subject, seed: int, aim: Mapping[str, Any], words: Sequence[str]

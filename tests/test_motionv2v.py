@@ -93,6 +93,12 @@ def test_a_branch_of_no_weight_leaves_the_model_to_itself(moved):
     assert np.array_equal(painted(moved("edit.scale=0")), painted(moved(branch="fresh")))
 
 
+def test_a_single_point_cannot_be_shuffled(moved):
+    one = moved("edit.ablation=shuffled", "edit.points=1").made["edit"].meta["notes"]
+    assert any("keeps its own path" in note for note in one)
+    assert not any("keeps its own path" in note for note in moved("edit.ablation=shuffled").made["edit"].meta["notes"])
+
+
 def test_what_an_ablation_keeps_from_the_branch_is_missing(moved, tmp_path):
     made = [painted(moved(f"edit.ablation={name}")) for name in ("none", "first_frame", "one_colour", "shuffled")]
     for n, one in enumerate(made):
@@ -319,6 +325,7 @@ def test_what_cannot_work_is_refused(moved, words, branch, code, hint):
         moved(*words, branch=branch)
     assert caught.value.code == code
     assert hint in caught.value.hint
+    assert code != "E258" or "this model" not in str(caught.value)  # which is named
 
 
 def test_the_branch_that_ships_is_no_branch_of_a_published_model(tmp_path):

@@ -3,6 +3,7 @@ be."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -138,4 +139,6 @@ def test_an_evaluation_of_pairs_says_who_follows_and_who_copies(tmp_path, monkey
     assert found["copy"]["copied"] == 1
     assert found["move"]["copied"] == 0
     assert found["move"]["follow_ratio"] > 0.8 > 0.2 > found["copy"]["follow_ratio"]
+    assert found["move"]["likeness_target"] > found["copy"]["likeness_target"]
+    assert "judge" in json.loads(Path(done["outputs"]["summary"]).read_text())["networks"]["likeness_target"]
     assert Path(done["outputs"]["sheet"]).is_file()

@@ -29,7 +29,7 @@ from retake.errors import MachineError, RetakeError
 from retake.formats import open_series
 from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.common.crop import whole
-from retake.metrics.common.likeness import ClipParams, load_clips
+from retake.metrics.common.likeness import load_clips
 from retake.metrics.common.sample import ImagesAndTexts
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
 from retake.recipe import digest
@@ -58,14 +58,15 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     """Run an evaluation and write its folder; what `retake evaluate NAME --json` prints.
 
     Raises ConfigError E296 (an evaluation, arm or value that there is not), E297 (a manifest), MachineError E302
-    (weights of an arm), and what `lay` raises, before anything runs. An interrupted one leaves the table
-    of what was done.
+    (weights of an arm, or of the CLIP that likeness_target is to: that of the first arm), and what `lay` raises, before
+    anything runs. An interrupted one leaves the table of what was done.
     """
     evaluation, pairs, jobs = prepared(name, overrides)
     arms = [arm for arm in evaluation.arms if any(job.arm == arm for job in jobs)]
     firsts = [next(job.settings for job in jobs if job.arm == arm) for arm in arms]
     runner.require(graph.weights_needed((p, graph.closure(p, "metrics")) for p in firsts))
-    clip = clip_of(runner, firsts[0].metrics.clip_score) if "likeness_target" in evaluation.values else None
+    of_first = firsts[0].metrics.clip_score
+    judge = load_clips({"": of_first.weights}, of_first.device)[""] if "likeness_target" in evaluation.values else None
     if evaluation.against is None:
         console.say("note: no differences are taken; evaluation.against=NAME says to which variant")
     found = Found()
@@ -76,7 +77,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     try:
         for n, job in enumerate(jobs):
             console.say(f"\n{n + 1}/{len(jobs)}  {job.pair.id} × {job.arm} × seed {job.seed}")
-            run_job(runner, job, found, console, clip)
+            run_job(runner, job, found, console, judge)
     finally:
         among = {pair.id: pair.category for pair in pairs}
         done["table"] = intervals.table(found.values, among, arms, evaluation.values, evaluation.against)
@@ -86,19 +87,13 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     return done
 
 
-def clip_of(runner: Local, params: ClipParams) -> ImagesAndTexts:
-    """The CLIP that clip_score looks with. Raises MachineError E302 when its weights are missing."""
-    runner.require([params.weights])
-    return load_clips({"clip": params.weights}, params.device)["clip"]
-
-
-def run_job(runner: Local, job: Job, found: Found, console: Console, clip: ImagesAndTexts | None = None) -> None:
-    """Make one edit up to its metrics and note what came of it; a failure of the pair is noted, too. clip: as in
-    `pair_scores.scores`. Raises MachineError: what is wrong with the machine is wrong for every pair."""
+def run_job(runner: Local, job: Job, found: Found, console: Console, judge: ImagesAndTexts | None) -> None:
+    """Make one edit up to its metrics and note what came of it; a failure of the pair is noted, too. judge: what
+    likeness_target is to. Raises MachineError: what is wrong with the machine is wrong for every pair."""
     runner.outcomes.clear()
     try:
-        of = open_clip(job.pair.clip)
-        values, networks, pictures = runner.healed(lambda: measured(runner, job, of, clip))
+        clip = open_clip(job.pair.clip)
+        values, networks, pictures = runner.healed(lambda: measured(runner, job, clip, judge))
     except MachineError:
         raise
     except RetakeError as error:
@@ -112,18 +107,18 @@ def run_job(runner: Local, job: Job, found: Found, console: Console, clip: Image
 
 
 def measured(
-    runner: Local, job: Job, of: Clip, clip: ImagesAndTexts | None = None
+    runner: Local, job: Job, clip: Clip, judge: ImagesAndTexts | None
 ) -> tuple[dict[str, float | None], dict[str, str], dict[str, Any]]:
-    """Values, the networks behind them, and middle frames of one job, an edit of the clip `of`. clip: as above."""
+    """Values, the networks behind them, and middle frames of one job, an edit of the clip."""
     store = runner.store
-    made = graph.edit_graph(runner, of, job.settings, until="metrics")
+    made = graph.edit_graph(runner, clip, job.settings, until="metrics")
     values = json.loads(store.read(made["metrics"]["metrics.json"]))
     networks = dict(made["metrics"].meta.get("networks", {}))
-    if isinstance(of, SpriteClip) and "region" in made:
-        values["mask_iou"] = overlap(store, made["region"], of)
-    if pair := comparable_pair(of, made["frames"]):
-        values |= pair_scores.scores(pair, at_size(store, made), clip)
-        networks |= {"likeness_target": clip.name} if clip else {}
+    if isinstance(clip, SpriteClip) and "region" in made:
+        values["mask_iou"] = overlap(store, made["region"], clip)
+    if pair := comparable_pair(clip, made["frames"]):
+        values |= pair_scores.scores(pair, at_size(store, made), judge)
+        networks |= {"likeness_target": judge.name} if judge else {}
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):
         pictures[REFERENCE] = letterboxed(whole(read_image(given)), SHOWN)

@@ -4,8 +4,8 @@
     psnr_moved                 where a sprite that was to move is in the source or the target, dB         higher
                                everywhere where the camera was to move
     psnr_rest                  elsewhere                                                       dB         higher
-    likeness_target            100 x mean over frames of cos(E(result), E(target)), E: CLIP's image vector,   higher
-                               where one is given; the copy's own is the floor
+    likeness_target            100 x mean over frames of cos(E(result), E(target)), E a CLIP's vector of      higher
+                               a whole frame, where one is given; read it beside the source's own
 
 PSNR is that of the mean squared error over all frames: some frames of a pair are the same in both clips.
 
@@ -43,7 +43,7 @@ DESCRIPTIONS = {
     "ssim_target": ("SSIM to the exact render of the edited motion", "higher"),
     "psnr_moved": ("PSNR to it where sprites that were to move are or were, dB", "higher"),
     "psnr_rest": ("PSNR to it elsewhere, dB", "higher"),
-    "likeness_target": ("100 x cosine of whole frames and those of the exact render, to CLIP", "higher"),
+    "likeness_target": ("100 x cosine of CLIP's vectors of whole frames and of the exact render's", "higher"),
     "edit_epe": ("mean distance of points that were to move from where they should be, px", "lower"),
     "edit_length": ("mean distance of those that the source shows, there, from where they should be, px", ""),
     "follow_ratio": ("1 - their distance / edit_length: 1 is as told, about 0 is the source's motion", "higher"),

@@ -39,8 +39,8 @@ def check(reference: str, model: Model) -> None:
 
 
 def check_fits(branch: Mapping[str, Any], network: Mapping[str, Any], where: str, model: str) -> None:
-    """Raises ConfigError E258, which names branch and model, unless the configuration of the one is made for that of
-    the other's network."""
+    """Raises ConfigError E258 unless the configuration of a branch is made for that of a network. where, model: what
+    the error calls them."""
     if not {"depth", "channels", *SAME} <= branch.keys():
         raise misfit(where, model, "it holds another network", "Give the folder of one, as training exports it.")
     for name in SAME:

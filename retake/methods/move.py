@@ -18,6 +18,7 @@ from retake.recomposition.scene import Scene
 
 VERSION = 1
 NEEDS = ("masks", "edited_tracks")
+UNSEEN = "of the background behind what moved is seen in no frame"
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
@@ -52,8 +53,7 @@ def edit(
             yield patch
     if behind.unseen:
         share = behind.unseen / behind.asked
-        where = "of the background behind what moved is seen in no frame: filled from its surroundings"
-        inputs.tell(f"{max(share, 0.01):.0%} {where}")
+        inputs.tell(f"{max(share, 0.01):.0%} {UNSEEN}: filled from its surroundings")
     for identity, count in scene.outside.items():
         if count:
             inputs.tell(f"object {identity} is moved out of the picture on {count} of {len(masks)} frames")

@@ -44,14 +44,16 @@ class Background:
                 file.write(pack_bits(hole).tobytes())
                 self.to_first[t] = camera.follow(frames[t], ~hole)
         self._from_first = np.linalg.inv(self.to_first)
-        self._bits = lru_cache(2 * EVERY)(self._read)
+        self._near = lru_cache(2 * EVERY + 1)(self._read)
 
     def hole(self, t: int) -> np.ndarray:
-        return unpack_bits(self._bits(t), self.width)
+        return unpack_bits(self._near(t), self.width)
 
-    def hidden(self, t: int, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Whether pixels of frame t lie in its hole: bool [N] of int [N] each."""
-        return (self._bits(t)[row, column >> 3] << (column & 7)) & 128 > 0
+    def hidden(self, u: int, row: np.ndarray, column: np.ndarray, t: int) -> np.ndarray:
+        """Whether pixels of frame u lie in its hole, bool [N] of int [N] each. t: the frame that is worked on; holes of
+        frames near it are kept, those further off are looked at once in a while."""
+        bits = (self._near if abs(u - t) <= EVERY else self._read)(u)
+        return (bits[row, column >> 3] << (column & 7)) & 128 > 0
 
     def _read(self, t: int) -> np.ndarray:
         row = -(-self.width // 8)
@@ -94,7 +96,7 @@ class Background:
                 inside = (column >= edge) & (column < self.width - edge)
                 inside &= (row >= edge) & (row < self.height - edge)
                 found = np.flatnonzero(inside)
-                found = found[~self.hidden(u, row[found], column[found])]
+                found = found[~self.hidden(u, row[found], column[found], t)]
                 shown[left[found]] = u
                 left = np.delete(left, found)
         return shown

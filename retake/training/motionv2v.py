@@ -138,11 +138,9 @@ def control_of(data: Mapping[str, Tensor], picked: Sequence[int] | Tensor) -> Te
     return torch.cat([data[name][picked].float() for name in ("target_tracks", "source_tracks", "source")], 2)
 
 
-def loss(
-    branch: Any, base: Any, data: Mapping[str, Tensor], batch: int, power: float, seed: int, device: str
-) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """(step) -> squared error of v for a batch of pairs, under the words of no caption; times are drawn as u**power.
-    base: transformer.Student."""
+def squared(branch: Any, base: Any, device: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """(x0, noise [B, f, C, h, w], times int64 [B], control [B, f, 3 C, h, w]) -> squared error of v, [B, f, C, h, w],
+    under the words of no caption. base: transformer.Student."""
     from retake.training.transformer import tokenised
 
     schedule = Schedule.from_config(SCHEDULE)
@@ -150,18 +148,29 @@ def loss(
     with torch.no_grad():
         text = base.text(tokenised([""]).to(device)).last_hidden_state
 
+    def of(x0: Tensor, noise: Tensor, t: Tensor, control: Tensor) -> Tensor:
+        z, v = schedule.noised(x0, noise, t).to(device), schedule.target(x0, noise, t).to(device)
+        times, words = t.to(device)[:, None].expand(z.shape[:2]), text.expand(len(z), -1, -1)
+        made = evaluate(base.transformer, z, times, words, places, branch, control.to(device))
+        return (made.float() - v).square()
+
+    return of
+
+
+def loss(
+    branch: Any, base: Any, data: Mapping[str, Tensor], batch: int, power: float, seed: int, device: str
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """(step) -> mean squared error of v for a batch of pairs; times are drawn as u**power. base: as `squared`."""
+    errors, times = squared(branch, base, device), Schedule.from_config(SCHEDULE).length
+
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
         picked = torch.randint(len(data["target"]), (batch,), generator=random)
         x0 = data["target"][picked].float()
         noise = torch.randn(x0.shape, generator=random)
         u = (torch.arange(batch) + torch.rand(batch, generator=random)) / batch
-        t = (u**power * schedule.length).long().clamp(max=schedule.length - 1)
-        z, v = schedule.noised(x0, noise, t), schedule.target(x0, noise, t)
-        z, v, control = (one.to(device) for one in (z, v, control_of(data, picked)))
-        times = t.to(device)[:, None].expand(z.shape[:2])
-        made = evaluate(base.transformer, z, times, text.expand(batch, -1, -1), places, branch, control)
-        square = (made.float() - v).square()
+        t = (u**power * times).long().clamp(max=times - 1)
+        square = errors(x0, noise, t, control_of(data, picked))
         noisy = square.detach().flatten(1).mean(1)[t.to(device) >= 600]
         return square.mean(), {"noisy": float(noisy.mean()) if len(noisy) else float(square.detach().mean())}
 

@@ -171,9 +171,7 @@ def told_of(latents: LatentSeries, priors: Mapping[str, Any], inputs: Inputs, pa
             "it is. Look with retake tracks show; other tracks: tracks.spacing, tracks.window, tracks=given"
         )
     if params.ablation == "shuffled" and len(ids) == 1:
-        inputs.tell(
-            "edit.ablation=shuffled: there is one point, whose path is its own; edit.points=2 and more have others"
-        )
+        inputs.tell("edit.ablation=shuffled: a single point is told, and keeps its own path")
     if params.points > MANY:
         inputs.tell(f"edit.points={params.points}: with more than about {MANY} points the network follows some of them")
     height, width = latents.meta["pixels"]
