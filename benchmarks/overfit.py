@@ -29,7 +29,7 @@ MODEL = ("model=embedded_dit",)
 SMOKE = {"steps": 1, "count": 1, "levels": 1}
 
 
-def run(steps: int = 600, count: int = 8, levels: int = 50) -> list[dict[str, Any]]:
+def run(steps: int = 1200, count: int = 8, levels: int = 50) -> list[dict[str, Any]]:
     """A row: PSNR of what a branch makes, in so many denoising steps, of pairs on which alone it was trained."""
     backbone = load(settings(list(MODEL)).model)
     base = shipped.load("transformer")

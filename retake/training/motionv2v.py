@@ -140,7 +140,7 @@ def control_of(data: Mapping[str, Tensor], picked: Sequence[int] | Tensor) -> Te
 
 def squared(branch: Any, base: Any, device: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """(x0, noise [B, f, C, h, w], times int64 [B], control [B, f, 3 C, h, w]) -> squared error of v, [B, f, C, h, w],
-    under the words of no caption. base: transformer.Student."""
+    under the words of no caption. base: transformer.Student; branch None: the base alone."""
     from retake.training.transformer import tokenised
 
     schedule = Schedule.from_config(SCHEDULE)
