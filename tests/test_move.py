@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from flows.places import open_store
 from flows.settings.compose import settings
 from retake.errors import ConfigError
 from retake.formats import open_series
+from retake.recomposition.background import Background
 from retake.synthetic import World, scene
 from retake.synthetic.motion import Pose
 from retake.video import read_image
@@ -212,6 +214,27 @@ def test_given_edited_tracks_do_what_the_program_did(tmp_path):
         done = edit.edit("sprites:drift", given, until="decode", folder=tmp_path / f"{kind}-edit")
         result = open_series(open_store(), done.made["decode"])
         assert all(np.array_equal(result[t], whole[t]) for t in (0, 8, 20, LAST))
+
+
+@pytest.mark.parametrize("width", [24, 37])
+def test_what_hides_the_background_is_known_pixel_by_pixel(tmp_path, width: int):
+    """Near the frame that is worked on and far from it."""
+    rng = np.random.default_rng(width)
+    holes = rng.random((80, 16, width)) < 0.5
+    stills: Any = Stills(width)
+    behind = Background(stills, iter(holes), tmp_path)
+    rows, columns = np.mgrid[:16, :width].reshape(2, -1)
+    for u in (0, 5, 79):
+        assert np.array_equal(behind.hole(u), holes[u])
+        assert np.array_equal(behind.hidden(u, rows, columns, 1), holes[u].ravel())
+
+
+class Stills(list):
+    """Eighty frames without anything that could be followed."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__([np.zeros((16, width, 3), np.uint8)] * 80)
+        self.width, self.height = width, 16
 
 
 def test_the_preview_draws_where_points_shall_be(tmp_path):
