@@ -314,7 +314,7 @@ def test_another_branch_is_another_key(moved):
     [
         (["edit.branch=motionv2v"], "taught", "E258", "edit=timetomove"),
         (["model.family=unet_motion"], "taught", "E258", "family cogvideox"),
-        ([], "other", "E258", "made for it"),
+        ([], "other", "E258", "one made for it"),
         ([], "network", "E258", "as training exports it"),
         (["edit.branch=nowhere"], "taught", "E250", ""),
         (["edit.area=moved", "edit.order=[7]"], "taught", "E238", "The masks hold"),

@@ -244,9 +244,20 @@ def test_the_preview_draws_where_points_shall_be(tmp_path):
     assert done["moved"] == done["points"] > 20
     assert done["hidden"] == done["retimed"] == 0
     assert done["longest_px"] == pytest.approx(80, abs=0.1)
+    assert (done["frames"], done["lost"], done["outside"]) == (LAST + 1, 0, 0)
     strip = read_image(tmp_path / "out" / "tracks.png")
     assert strip.shape[1] > strip.shape[0]
     assert (tmp_path / "out" / "tracks.mp4").stat().st_size > 1000
+
+
+def test_the_preview_says_where_the_edit_has_nothing_to_go_by(tmp_path):
+    away = [f"frames.last={LAST}", "edited_tracks.edits=[{do: move, by: [4000, 0], frames: [0, 20]}]"]
+    done = track_preview.show("sprites:drift", away, tmp_path / "away")
+    assert 10 < done["outside"] <= LAST
+    small = ["edited_tracks.edits=[{do: move, by: [16, 10], frames: [0, 16]}]"]
+    done = track_preview.show("sprites:path_source:2005", small, tmp_path / "lost")
+    assert 0 < done["lost"] < done["frames"]
+    assert min(read_image(tmp_path / "lost" / "tracks.png").shape[:2]) > 320
 
 
 @pytest.mark.parametrize(

@@ -291,9 +291,9 @@ def test_an_edit_that_makes_no_sense_is_refused_with_its_place(edits, said):
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        ({"do": "freeze", "at": 24}, "at is frame 24"),
-        ({"do": "move", "by": [1, 0], "frames": [0, 99]}, "frames is frame 99"),
-        ({"do": "keys", "keys": [{"frame": 3}, {"frame": 30}]}, "keys.1.frame is frame 30"),
+        ({"do": "freeze", "at": 24}, "at: there is no frame 24"),
+        ({"do": "move", "by": [1, 0], "frames": [0, 99]}, "frames: there is no frame 99"),
+        ({"do": "keys", "keys": [{"frame": 3}, {"frame": 30}]}, "keys.1.frame: there is no frame 30"),
         ({"do": "rotate", "by": 5, "about": [80, 2]}, "about (80, 2) is outside"),
         ({"do": "hide", "points": {"box": [0, 0, 10, 99]}}, "points.box (10, 99) is outside"),
         ({"do": "move", "by": [1, 0], "falloff": {"centre": [-3, 2], "radius": 4}}, "falloff.centre (-3, 2)"),

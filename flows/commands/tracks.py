@@ -35,10 +35,18 @@ def show_tracks(
     _, rest = split_runner(with_box(overrides, box))
     done = track_preview.show(clip, rest, out, Local(open_store(), console, console.outcome))
     console.print_notes()
-    told = f"of {done['points']} points {done['moved']} move, by up to {done['longest_px']:g} px"
-    told += f"; {done['retimed']} show another moment" * bool(done["retimed"])
-    told += f"; {done['hidden']} are hidden at some time" * bool(done["hidden"])
-    answer(as_json, done, [told], {name: done[name] for name in ("video", "strip")})
+    line = f"of {done['points']} points {done['moved']} move, by up to {done['longest_px']:g} px"
+    line += f"; {done['retimed']} show another moment" * bool(done["retimed"])
+    line += f"; {done['hidden']} are hidden at some time" * bool(done["hidden"])
+    told = [line]
+    if done["lost"]:
+        told.append(
+            f"on {done['lost']} of {done['frames']} frames none of them is followed: other tracks by tracks.spacing, "
+            "tracks.window, tracks=given"
+        )
+    if done["outside"]:
+        told.append(f"on {done['outside']} of {done['frames']} frames all that are followed lie outside the picture")
+    answer(as_json, done, told, {name: done[name] for name in ("video", "strip")})
 
 
 @tracks.command("schema")

@@ -17,10 +17,13 @@ from retake.clip import open_clip
 from retake.formats import EditedTrackSeries, FrameSeries
 from retake.machine.disk import require_writable
 from retake.report import layers
+from retake.report.contact_sheet import Sheet
 from retake.video import encode, write_png
 
 SIDE = 854  # px, longest side of the video
+LEAST = 384  # px: smaller clips are drawn enlarged
 STRIP = 6  # frames of the strip
+LEGEND = "dots: where points shall be; lines: from where they are"
 MOST = 60  # points drawn: more hide what they lie on
 
 
@@ -43,31 +46,32 @@ def show(
         frames = FrameSeries(runner.store, made["frames"])
         tracks = EditedTrackSeries(runner.store, made["edited_tracks"])
         folder.mkdir(parents=True, exist_ok=True)
-        size = layers.tile_size(frames.width, frames.height, SIDE)
-        wanted = np.unique(np.linspace(0, len(frames) - 1, STRIP).astype(int))
-        strip: list[np.ndarray] = []
+        own = frames.width, frames.height
+        larger = max(1, -(-LEAST // max(own)))
+        size = layers.tile_size(own[0] * larger, own[1] * larger, SIDE)
+        strip = Sheet(("tracks",), len(frames), STRIP, 320, LEGEND)
 
         def drawn() -> Iterator[np.ndarray]:
             for t, rgb in enumerate(frames):
-                picture = with_points(layers.resize_to(rgb, size), tracks[t], (frames.width, frames.height))
-                if t in wanted:
-                    strip.append(picture)
+                picture = with_points(layers.resize_to(rgb, size), tracks[t], own)
+                strip.add(t, (picture,), None)
                 yield picture
 
         encode(folder / "tracks.mp4", drawn(), frames.meta["fps"], crf=20)
-        write_png(folder / "tracks.png", in_rows([layers.resize_to(s, half(size)) for s in strip]))
+        write_png(folder / "tracks.png", strip.image())
         return {
             "video": str(folder / "tracks.mp4"),
             "strip": str(folder / "tracks.png"),
-            **counted(tracks, frames.meta["source_width"] / frames.width),
+            **counted(tracks, own, frames.meta["source_width"] / own[0]),
         }
 
     return runner.healed(build)
 
 
-def counted(tracks: EditedTrackSeries, scale: float) -> dict[str, Any]:
+def counted(tracks: EditedTrackSeries, size: tuple[int, int], scale: float) -> dict[str, Any]:
     """How many points there are, are moved, show another moment and are hidden, at any time; the longest way in px of
-    the source, of which `scale` make one of the working size."""
+    the source, of which `scale` make one of the working size, (width, height); on how many `frames` no point that is
+    edited is followed (`lost`), and on how many all of those that are followed lie outside the picture."""
     found: dict[str, set[int]] = {"points": set(), "moved": set(), "retimed": set(), "hidden": set()}
     longest = 0.0
     for t in range(len(tracks)):
@@ -77,7 +81,15 @@ def counted(tracks: EditedTrackSeries, scale: float) -> dict[str, Any]:
         every = np.ones(len(way), bool)
         for name, which in zip(found, (every, way > 0.5, now["frame"] != t, now["hidden"]), strict=True):
             found[name] |= set(now["ids"][which].tolist())
-    return {name: len(ids) for name, ids in found.items()} | {"longest_px": round(longest * scale, 1)}
+    edited = np.array(sorted(found["moved"] | found["retimed"] | found["hidden"]), np.int64)
+    lost = outside = 0
+    for t in range(len(tracks) if len(edited) else 0):
+        now = tracks[t]
+        at = now["xy"][now["visible"] & np.isin(now["ids"], edited)]
+        lost += not len(at)
+        outside += bool(len(at)) and bool(((at < 0) | (at > np.array(size) - 1)).any(1).all())
+    counts = {name: len(ids) for name, ids in found.items()} | {"longest_px": round(longest * scale, 1)}
+    return counts | {"frames": len(tracks), "lost": lost, "outside": outside}
 
 
 def with_points(picture: np.ndarray, now: dict[str, np.ndarray], size: tuple[int, int]) -> np.ndarray:
@@ -88,14 +100,3 @@ def with_points(picture: np.ndarray, now: dict[str, np.ndarray], size: tuple[int
     source, edited = (layers.scale_points(now[name][shown], scale) for name in ("source", "xy"))
     dark = (picture.astype(np.uint16) * 3 // 4).astype(np.uint8)
     return layers.draw_moved(dark, source, edited, now["ids"][shown], now["hidden"][shown])
-
-
-def in_rows(pictures: list[np.ndarray], across: int = 3) -> np.ndarray:
-    """Pictures uint8 [h, w, 3] side by side, so many across."""
-    blank = [np.zeros_like(pictures[0])] * (-len(pictures) % across if len(pictures) > across else 0)
-    every = [*pictures, *blank]
-    return np.concatenate([np.concatenate(every[n : n + across], 1) for n in range(0, len(every), across)])
-
-
-def half(size: tuple[int, int]) -> tuple[int, int]:
-    return size[0] // 2, size[1] // 2

@@ -25,7 +25,10 @@ class Beside(NamedTuple):
     videos: int
 
 
-NOT_MADE = "Give the one made for it (docs/moving.md says how to train one); without: edit=move, edit=timetomove."
+NOT_MADE = (
+    "Give one made for it, where you have one (the one that ships, and what retake train makes, is for "
+    "model=embedded_dit; none is published for large models); without: edit=move, edit=timetomove."
+)
 NOTHING = Beside(0.0, 0, 0)
 
 

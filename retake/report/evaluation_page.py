@@ -13,6 +13,7 @@ h1 { font-size: 20px; } h2 { font-size: 15px; margin: 24px 0 8px; }
 table { border-collapse: collapse; } th, td { padding: 4px 12px; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { border-bottom: 1px solid #555; vertical-align: bottom; }
 tbody tr:nth-child(even) { background: #1f1f1f; } small { color: #a0a0a0; display: block; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; } dd { margin: 0; color: #a0a0a0; }
 .better { color: #7fd08a; } .worse { color: #e58a7a; } .scroll { overflow-x: auto; } img { display: block; }
 """
 
@@ -47,6 +48,8 @@ def page(
                 cells = "".join(cell(row["values"][value], what[0][1]) for value, what in about.items())
                 parts.append(f"<tr><td>{escape(row['arm'])}</td>{cells}</tr>")
         parts.append("</tbody></table></div>")
+    meant = "".join(f"<dt>{escape(value)}<dd>{escape(what[0][0])}" for value, what in about.items())
+    parts.append(f"<h2>Values</h2><dl>{meant}</dl>")
     if failed:
         parts.append(f"<h2>{len(failed)} failed</h2><ul>{''.join(failures(failed))}</ul>")
     if with_sheet:
@@ -70,7 +73,8 @@ def cell(value: Mapping[str, Any], direction: str) -> str:
         sure = (low > 0) - (high < 0)
         sure = sure if difference["pairs"] >= MIN_PAIRS else 0
         kind = {1: "better", -1: "worse"}.get(sure * {"higher": 1, "lower": -1}.get(direction, 0), "")
-        below = f"<small class='{kind}'>{difference['mean']:+.3g} [{low:+.3g}, {high:+.3g}]</small>"
+        interval = f" [{low:+.3g}, {high:+.3g}]" if difference["pairs"] > 1 else ""
+        below = f"<small class='{kind}'>{difference['mean']:+.3g}{interval}</small>"
     return f"<td title='{value['pairs']} pairs'>{escape(format_cell(value))}{below}</td>"
 
 

@@ -50,7 +50,9 @@ def parse(data: Any, where: str) -> Program:
     try:
         return Program.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        # A field that there is not is told before one that is missing: it is most often the one that was meant.
+        found = error.errors(include_url=False)
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
         parts = [part for n, part in enumerate(first["loc"]) if n != 2 or first["loc"][0] != "edits"]
         loc = [str(part) for part in parts if not re.search(r"[\[(]|^Points$", str(part))]
         place = ".".join(loc) or "the file"  # without the operator's name, by which pydantic tells them apart
@@ -105,7 +107,9 @@ def check(program: Program, count: int, width: int, height: int, objects: tuple[
         where = f"edits.{number} ({one.do})"
         for name, frame in frames_of(one):
             if frame >= count:
-                raise ConfigError("E238", f"{where}: {name} is frame {frame}", f"The clip has frames 0 to {count - 1}.")
+                raise ConfigError(
+                    "E238", f"{where}: {name}: there is no frame {frame}", f"The clip has frames 0 to {count - 1}."
+                )
         for name, (x, y) in places_of(one):
             if not (0 <= x <= width and 0 <= y <= height):
                 raise ConfigError(
