@@ -72,7 +72,8 @@ def scores(shown: Any, truth: Any, differ: Any) -> dict[str, float]:
 
 
 def losses(branch: ControlBranch | None, base: Any, data: Mapping[str, Tensor]) -> list[float]:
-    """Squared error of v for all pairs at each of `TIMES`, under noise of one seed."""
+    """Squared error of v for all pairs at each of `TIMES`, under noise of one seed. branch None: the base alone. data:
+    as `motionv2v.read`."""
     x0, control = data["target"].float(), motionv2v.control_of(data, range(len(data["target"])))
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
     errors = motionv2v.squared(branch, base, "cpu")

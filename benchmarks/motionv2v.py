@@ -193,7 +193,7 @@ def known_clips(backbone: Any, count: int) -> Iterator[dict[str, Any]]:
     base, branch = shipped.load("transformer"), shipped.load("control")
     with tempfile.TemporaryDirectory() as name:
         pairs = paired(Path(name), told(backbone, HELD_OUT, count))
-    own = {name: drawn(backbone, count).latents for name in pairs}
+    own = dict.fromkeys(pairs, drawn(backbone, count).latents)
     cases = {
         "clips of the kind it was trained on": (None, own),
         "targets of pairs": (None, pairs),

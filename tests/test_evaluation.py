@@ -316,7 +316,7 @@ def test_one_pair_has_no_interval():
 
 def test_a_difference_that_rests_on_few_pairs_has_no_colour():
     about = {"ssim": (("structure", "higher"), "")}
-    for count, coloured in ((5, False), (6, True)):
+    for count, coloured in ((1, False), (5, False), (6, True)):
         found = {
             (str(n), arm, 0): {"ssim": 1.0 + plus} for n in range(count) for arm, plus in (("a", 0.0), ("b", 0.004))
         }
@@ -324,6 +324,8 @@ def test_a_difference_that_rests_on_few_pairs_has_no_colour():
         page = evaluation_page.page("x", rows, about, [], "a", False)
         assert ("class='better'>+0.004" in page) == coloured
         assert (f" of {count}" in page) != coloured
+        assert ("+0.004 [" in page) == (count > 1)
+        assert "<dt>ssim<dd>structure" in page
 
 
 def test_a_value_of_which_neither_direction_is_better_is_not_coloured():

@@ -19,7 +19,7 @@ from retake.formats import open_series
 from retake.recomposition.background import Background
 from retake.synthetic import World, scene
 from retake.synthetic.motion import Pose
-from retake.video import read_image
+from retake.video import probe, read_image
 
 LAST = 31
 
@@ -257,7 +257,10 @@ def test_the_preview_says_where_the_edit_has_nothing_to_go_by(tmp_path):
     small = ["edited_tracks.edits=[{do: move, by: [16, 10], frames: [0, 16]}]"]
     done = track_preview.show("sprites:path_source:2005", small, tmp_path / "lost")
     assert 0 < done["lost"] < done["frames"]
-    assert min(read_image(tmp_path / "lost" / "tracks.png").shape[:2]) > 320
+    assert probe(tmp_path / "lost" / "tracks.mp4").width == 384  # drawn enlarged
+    hidden = track_preview.show("sprites:drift", ["edited_tracks.edits=[{do: hide}]"], tmp_path / "hidden")
+    assert hidden["hidden"] == hidden["points"]
+    assert hidden["lost"] == 0
 
 
 @pytest.mark.parametrize(

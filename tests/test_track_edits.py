@@ -277,6 +277,7 @@ def test_without_points_to_fit_it_is_told():
         ([{"do": "move", "by": [1, 0], "points": {"object": 1, "ids": [3]}}], "name one of object, ids and box"),
         ([{"do": "scale", "by": 0}], "edits.0.by"),
         ([{"do": "move", "by": [1, 0], "frame": [0, 9]}], "Did you mean frames?"),
+        ([{"do": "move", "to": [1, 0]}], "there is no field edits.0.to"),
         ([{"do": "hide", "points": {"box": [9, 9, 3, 3]}}], "its top left, then its bottom right"),
     ],
 )

@@ -85,7 +85,7 @@ def counted(tracks: EditedTrackSeries, size: tuple[int, int], scale: float) -> d
     lost = outside = 0
     for t in range(len(tracks) if len(edited) else 0):
         now = tracks[t]
-        at = now["xy"][now["visible"] & np.isin(now["ids"], edited)]
+        at = now["xy"][(now["visible"] | now["hidden"]) & np.isin(now["ids"], edited)]
         lost += not len(at)
         outside += bool(len(at)) and bool(((at < 0) | (at > np.array(size) - 1)).any(1).all())
     counts = {name: len(ids) for name, ids in found.items()} | {"longest_px": round(longest * scale, 1)}
