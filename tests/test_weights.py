@@ -35,7 +35,8 @@ NO_REVISION = ("org/repo@../../x", "org/repo@/etc/passwd", "org/repo@a/../../b",
 
 
 @pytest.mark.parametrize("reference", [*NONE, *NO_REPOSITORY, *NO_REVISION])
-def test_a_reference_that_is_none_is_refused(reference: str) -> None:
+def test_a_reference_that_is_none_is_refused(reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # beside which there is no folder x
     with pytest.raises(ConfigError) as refusal:
         local.locate(reference)
     assert refusal.value.code == "E250"
