@@ -46,7 +46,6 @@ CLIPS = {  # name: box around the object on the first frame, and the side to whi
     "paragliding": ((560, 115, 700, 250), -1),
 }
 EVERY = 6  # frames between those that are looked at
-SMOKE = {"scenes": ("still",), "seeds": (0,), "size": (160, 96), "frames": 8, "points": 50, "real": None}
 
 Posed = Callable[[tuple[Pose, ...], int], Pose]
 EDITS: dict[str, tuple[str, Callable[[int], int], Callable[[Pose], Pose]]] = {
@@ -58,6 +57,15 @@ EDITS: dict[str, tuple[str, Callable[[int], int], Callable[[Pose], Pose]]] = {
     "hidden": ("{do: hide}", lambda t: t, lambda p: p._replace(x=p.x - 10_000)),
 }
 """What is done, which source frame stands at t, and what becomes of the pose."""
+SMOKE = {
+    "scenes": ("still",),
+    "seeds": (0,),
+    "size": (160, 96),
+    "frames": 8,
+    "points": 50,
+    "real": None,
+    "edits": ("at half speed",),
+}
 
 
 def run(
@@ -67,11 +75,13 @@ def run(
     frames: int = 60,
     points: int = 1000,
     real: Path | None = REAL,
+    edits: Sequence[str] = tuple(EDITS),
 ) -> list[dict[str, Any]]:
     """Rows of all tables. real: the folder of real clips."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="retake-bench-") as folder:
-        for what, (edit, moment, pose) in EDITS.items():
+        for what in edits:
+            edit, moment, pose = EDITS[what]
             found = [
                 scores(f"sprites:{name}:{seed}", edit, moment, pose, Path(folder)) for name in scenes for seed in seeds
             ]
