@@ -33,9 +33,9 @@ from flows.settings.compose import settings
 from retake.clip import SpriteClip, open_clip
 from retake.exchange.tracks import PointTracks, write_npz
 from retake.formats import open_series
-from retake.metrics.common.likeness import load_clips
 from retake.metrics.common.values import mean
 from retake.metrics.region import psnr, ssim_map
+from retake.networks.clip import load as load_clip
 from retake.store import Store
 from retake.synthetic.world import World
 from retake.training.video_autoencoder import FRAMES
@@ -90,7 +90,7 @@ def run(
 def coded(backbone: Any, count: int) -> Iterator[dict[str, Any]]:
     """Scores of the exact targets through the autoencoder, by category."""
     rows = read_pairs(CODE / "params/evaluation/sprites/counterfactuals.csv")[:count]
-    judge = load_clips({"clip": "judge"}, "cpu")["clip"]
+    judge = load_clip("judge", "cpu")
     found: dict[str, list[dict[str, float | None]]] = {"all": []}
     for category, clip in ((row.category, open_clip(row.clip)) for row in rows):
         assert isinstance(clip, SpriteClip)

@@ -19,7 +19,7 @@ from flows.terminal.console import Console
 from retake.clip import open_clip
 from retake.errors import ConfigError
 from retake.formats import open_series
-from retake.metrics.common.likeness import load_clips
+from retake.networks.clip import load as load_clip
 from retake.report import intervals
 from retake.store import Store
 from retake.synthetic import pairs
@@ -53,7 +53,7 @@ def test_the_target_scores_as_told_and_the_source_as_copied(pair):
 
 
 def test_likeness_is_to_the_target_and_asked_of_clip_alone():
-    one, judge = pairs.pair(2000, "path", frames=17, points=8), load_clips({"clip": "judge"}, "cpu")["clip"]
+    one, judge = pairs.pair(2000, "path", frames=17, points=8), load_clip("judge", "cpu")
     right, left = (scores(one, rendered(scene), judge)["likeness_target"] for scene in (one.target, one.source))
     assert right == pytest.approx(100, abs=1e-3)
     assert left < right

@@ -54,7 +54,7 @@ def show(
         def drawn() -> Iterator[np.ndarray]:
             for t, rgb in enumerate(frames):
                 picture = with_points(layers.resize_to(rgb, size), tracks[t], own)
-                strip.add(t, (picture,), None)
+                strip.add(t, (picture,))
                 yield picture
 
         encode(folder / "tracks.mp4", drawn(), frames.meta["fps"], crf=20)

@@ -29,9 +29,9 @@ from retake.errors import MachineError, RetakeError
 from retake.formats import open_series
 from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.metrics.common.crop import whole
-from retake.metrics.common.likeness import load_clips
 from retake.metrics.common.sample import ImagesAndTexts
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
+from retake.networks.clip import load as load_clip
 from retake.recipe import digest
 from retake.report import evaluation_page, intervals
 from retake.report.contact_sheet import Sheet, letterboxed, png
@@ -66,7 +66,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     firsts = [next(job.settings for job in jobs if job.arm == arm) for arm in arms]
     runner.require(graph.weights_needed((p, graph.closure(p, "metrics")) for p in firsts))
     of_first = firsts[0].metrics.clip_score
-    judge = load_clips({"": of_first.weights}, of_first.device)[""] if "likeness_target" in evaluation.values else None
+    judge = load_clip(of_first.weights, of_first.device) if "likeness_target" in evaluation.values else None
     if evaluation.against is None:
         console.say("note: no differences are taken; evaluation.against=NAME says to which variant")
     found = Found()
