@@ -65,7 +65,9 @@ TINY = replace(
         0.5,
     ),
     transformer_frames=Course(TURNED, (Lesson(1.0, ("plain", "world"), 1, 2),), {"plain": 2, "world": 2}, 0.5),
-    transformer=Course(TURNED, (Lesson(1.0, ("world", "pair"), 5, 1),), {"world": 2, "pair": 2}, 0.5),
+    transformer=Course(
+        TURNED, (Lesson(1.0, ("world", "counterfactual"), 5, 1),), {"world": 2, "counterfactual": 2}, 0.5
+    ),
     pairs=2,
     control=TURNED,
     control_batch=2,
@@ -308,7 +310,7 @@ def test_a_look_at_a_training_tells_what_it_hears_and_shows(workshop):
 
 
 def test_the_clips_of_a_four_differ_in_one_word_alone():
-    kinds = {**unet.KINDS, "transformer": transformer.KINDS["world"]}
+    kinds = {**unet.KINDS, "transformer": transformer.KINDS["world"], "moving": transformer.KINDS["upright_moving"]}
     seen = set()
     for kind in kinds.values():
         for seed in range(60):
@@ -341,6 +343,24 @@ def test_upright_sprites_rest_near_the_middle_and_their_captions_say_no_directio
             assert pose.angle == 0
             assert max(abs(pose.x - 31.5), abs(pose.y - 31.5)) <= wide * 64
             assert all(subject.direction is None for subject in subjects)
+
+
+def test_upright_sprites_that_move_do_not_turn_where_they_go():
+    kind = transformer.KINDS["upright_moving"]
+    for seed in range(10):
+        _, subjects, scenes = fours.alone(kind.seed + seed, kind, clips.Limits(frames=17))
+        poses = [pose for scene in scenes for pose in scene.sprites[0].poses]
+        assert {pose.angle for pose in poses} == {0.0}
+        moving = subjects[0].direction != "resting"
+        assert (len({(pose.x, pose.y) for pose in scenes[0].sprites[0].poses}) > 1) is moving
+
+
+def test_clips_of_counterfactual_pairs_are_two_pairs_without_a_caption():
+    kind = transformer.KINDS["counterfactual"]
+    attribute, captions, scenes = fours.draw(kind.seed, kind, clips.Limits(frames=17))
+    assert (attribute, captions) == ("pair", [""] * fours.FOUR)
+    first, second = pairs.pair(2 * kind.seed, frames=17), pairs.pair(2 * kind.seed + 1, frames=17)
+    assert scenes == [first.target, first.source, second.target, second.source]
 
 
 def test_speeds_of_a_four_are_those_of_their_words():

@@ -28,6 +28,7 @@ from retake.machine.disk import atomic_path
 from retake.synthetic import clips, grammar
 from retake.synthetic.grammar import Subject
 from retake.synthetic.motion import Pose
+from retake.synthetic.pairs import pair
 from retake.synthetic.scene import Scene
 from retake.synthetic.world import World
 
@@ -49,15 +50,18 @@ class Kind:
     """What fours are drawn of. shares: of the attributes in which they differ. seed: of the first. frames: of each
     clip, drawn by chance; None keeps them all. radius: of sprites, in widths of the frame; they are without texture
     then, and the camera rests; None leaves both to the world. jitter: they rest upright, so far from the middle at
-    most, in widths of the frame; None lets them go where they say. paired: another object beside, of another hue,
-    which is named, too; the four differs in the first or in the second."""
+    most, in widths of the frame; None lets them go where they say. turned: they head where they go, or stay upright.
+    paired: another object beside, of another hue, which is named, too; the four differs in the first or in the second.
+    counterfactual: source and target of two pairs of pairs.py in place of all this, without a caption."""
 
     shares: Mapping[str, float]
     seed: int
     frames: int | None = None
     radius: tuple[float, float] | None = None
     jitter: float | None = None
+    turned: bool = True
     paired: bool = False
+    counterfactual: bool = False
 
 
 PLAIN = {
@@ -82,7 +86,10 @@ class Fours:
 
 
 def draw(seed: int, kind: Kind, limits: clips.Limits) -> tuple[str, list[str], list[Scene]]:
-    """The attribute in which a four differs, its captions and its scenes."""
+    """The attribute in which a four differs ("pair" where it is two pairs), its captions and its scenes."""
+    if kind.counterfactual:
+        told = [pair(2 * seed + n, width=limits.size, height=limits.size, frames=limits.frames) for n in range(2)]
+        return "pair", [""] * FOUR, [scene for one in told for scene in (one.target, one.source)]
     attribute, subjects, scenes = alone(seed, kind, limits)
     if not kind.paired:
         return attribute, [str(subject) for subject in subjects], scenes
@@ -137,6 +144,7 @@ def alone(seed: int, kind: Kind, limits: clips.Limits) -> tuple[str, list[Subjec
         if kind.radius is not None:
             moves = zip(scene.sprites[0].poses, scene.camera, strict=True)  # the camera's share is put back
             poses = tuple(pose._replace(x=pose.x + view.x, y=pose.y + view.y) for pose, view in moves)
+            poses = poses if kind.turned else tuple(pose._replace(angle=0.0) for pose in poses)
             poses = poses if kind.jitter is None else upright
             sprite = replace(scene.sprites[0], radius=radius, poses=poses)
             scene = replace(scene, sprites=(sprite,), ground="sky", camera=(Pose(),) * limits.frames)

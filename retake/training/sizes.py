@@ -88,8 +88,11 @@ CPU = Size(
     ),
     transformer=Course(
         Plan(3_700, 1e-3, muon=0.01, cooldown=0.8),
-        (Lesson(0.2, ("world",), 2, 6, 2, spread=False), Lesson(1.0, ("world", "world", "pair"), 5, 2)),
-        {"world": 1_500, "pair": 750},
+        (
+            Lesson(0.2, ("loose", "upright_moving"), 1, 12, 5),
+            Lesson(1.0, ("upright_moving", "upright_moving", "world", "pair", "counterfactual"), 5, 2, 2),
+        ),
+        {"loose": 3_000, "upright_moving": 1_000, "world": 1_500, "pair": 750, "counterfactual": 250},
         power=0.5,
     ),
     pairs=2_000,
@@ -118,7 +121,12 @@ GPU = Size(
     transformer_frames=larger(
         CPU.transformer_frames, 14_000, 8, {"upright": 2_000, "loose": 4_000, "plain": 4_000, "world": 12_000}
     ),
-    transformer=larger(CPU.transformer, 16_000, 8, {"world": 12_000, "pair": 6_000}),
+    transformer=larger(
+        CPU.transformer,
+        16_000,
+        8,
+        {"loose": 4_000, "upright_moving": 8_000, "world": 12_000, "pair": 6_000, "counterfactual": 2_000},
+    ),
     pairs=20_000,
     control=Plan(20_000, 1e-3, muon=0.01, cooldown=0.8),
     control_batch=64,

@@ -28,7 +28,11 @@ KINDS = {
     **PLAIN,
     "plain": replace(PLAIN["plain"], frames=None),
     "world": Kind(MOVING, 20_000_000),
+    "upright_moving": Kind(
+        {"shape": 0.5, "direction": 0.2, "speed": 0.15, "hue": 0.15}, 13_000_000, radius=(0.16, 0.24), turned=False
+    ),
     "pair": Kind(MOVING, 30_000_000, paired=True),
+    "counterfactual": Kind({}, 40_000_000, counterfactual=True),
 }
 TOLD = (0.1, 0.9, 0.0, 0.0)
 """As in unet.py; CogVideoX reads no picture."""
