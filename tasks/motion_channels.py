@@ -5,6 +5,8 @@ Panning clips, rendered here, go through the model; no clip of the user's is rea
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from pydantic import BaseModel, Field
 
@@ -24,20 +26,25 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         description="layer whose features are read; null: the second block on the way up of a U-Net, three fifths of "
         "the way through a transformer",
     )
-    scenes: int = Field(4, ge=1, le=64, description="pictures that pan each way")
-    step: float = Field(0.025, gt=0, le=0.2, description="how far they pan from frame to frame, of the frame's width")
+    clips: Literal["pans", "sprites"] = Field(
+        "pans",
+        description="pictures that pan; or sprites that pass, for the small models that ship, which know no others",
+    )
+    scenes: int = Field(4, ge=1, le=64, description="pictures, or sprites, that go each way")
+    step: float = Field(0.025, gt=0, le=0.2, description="how far they go from frame to frame, of the frame's width")
     level: int = Field(5, ge=1, le=25, description="steps of 25 up the inversion at which features are read")
 
 
 @stage("motion_channels", version=1, makes="motionchannels", backends=("opencv-python-headless",))
 def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
-    """`scenes` clips of the model's own length and size that pan each way, and as many that rest. Raises ConfigError
+    """`scenes` clips of the model's own length and size that go each way, and as many that rest. Raises ConfigError
     E274 for a site that the model has not."""
     import torch
 
     from retake.diffusion import motion_channels
     from retake.diffusion.sampling.motion_reading import read
     from retake.synthetic.panning import WAYS, panning
+    from retake.synthetic.passing import passing
 
     settings = params.settings
     assert isinstance(settings, Params)
@@ -48,11 +55,17 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     found: dict[tuple[str, int], motion_channels.Panned] = {}
     for scene in range(settings.scenes):
         for way in WAYS:
-            rgb = panning(way, scene, size, frames, step)[:, : backbone.height, : backbone.width]
+            passed = None
+            if settings.clips == "pans":
+                rgb = panning(way, scene, size, frames, step)
+            else:
+                rgb, masks = passing(way, scene, size, frames, step)
+                passed = torch.from_numpy(masks[:, : backbone.height, : backbone.width])
+            rgb = rgb[:, : backbone.height, : backbone.width]
             pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))
             with torch.no_grad():
                 z = backbone.encode(pixels[None].to(backbone.device))[0]
-            found[way, scene] = motion_channels.reduced(read(backbone, z, site, settings.level).cpu())
+            found[way, scene] = motion_channels.reduced(read(backbone, z, site, settings.level).cpu(), passed)
             work.progress(len(found), len(WAYS) * settings.scenes)
     shifts = step * torch.arange(0, frames, backbone.time).float()
     channels = motion_channels.find(found, shifts)

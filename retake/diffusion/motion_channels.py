@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from retake.diffusion.motion_feature import content_removed
 
 AXES = {"horizontal": ("left", "right"), "vertical": ("up", "down")}
+PASSED = 0.15  # of all cells: those that a sprite passes most
 WAYS = tuple(way for ways in AXES.values() for way in ways)
 
 
@@ -58,18 +60,24 @@ class Channels:
 class Panned(NamedTuple):
     """What is kept of a panning clip's features: cells of the first frame in the middle of the picture, float32 [N, C],
     as they are (`raw`) and without the content that frames share (`removed`); `curve`: float32 [F, C], the motion
-    feature over time, mean over the middle."""
+    feature over time, mean over the middle. Of a clip in which a sprite passes, the cells that it passes most."""
 
     raw: Tensor
     removed: Tensor
     curve: Tensor
 
 
-def reduced(features: Tensor) -> Panned:
-    """Of features [F, C, h, w]."""
+def reduced(features: Tensor, passed: Tensor | None = None) -> Panned:
+    """Of features [F, C, h, w]. passed: float32 [F, H, W], 0..1, where a sprite is; None: the picture pans."""
     moving = content_removed(features[None].float())[0]
-    raw, removed = (middle(value)[0].flatten(1).T for value in (features.float(), moving))
-    return Panned(raw, removed, middle(moving).flatten(2).mean(-1))
+    if passed is None:
+        raw, removed = (middle(value)[0].flatten(1).T for value in (features.float(), moving))
+        return Panned(raw, removed, middle(moving).flatten(2).mean(-1))
+    size = features.shape[-2:]
+    share = functional.adaptive_avg_pool2d(passed.float().mean(0)[None, None].to(features.device), size).flatten()
+    cells = share.topk(max(1, round(PASSED * len(share)))).indices
+    raw, removed = (value[0].flatten(1).T[cells] for value in (features.float(), moving))
+    return Panned(raw, removed, moving.flatten(2)[..., cells].mean(-1))
 
 
 def find(clips: Mapping[tuple[str, int], Panned], shifts: Tensor) -> Channels:
