@@ -48,6 +48,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "8 frames clipped": ("edit.clip_frames=8",),
     "no frames clipped": ("edit.clip_frames=0",),
     "nothing shared": ("edit.shared=false",),
+    "squared": ("edit.distance=squared",),
 }
 TOLD: dict[str, tuple[str, Sequence[str]]] = {
     "a reference": ("reference", ()),
@@ -117,7 +118,7 @@ def timed(label: str, model: Model, steps: int, repeats: int = 3) -> list[dict[s
     mask = torch.zeros(grid.frames, grid.height, grid.width)
     mask[:, grid.height // 4 : -grid.height // 4, grid.width // 4 : -grid.width // 4] = 1
     target = Target(mask, torch.arange(4), torch.randn(grid.frames, 4, generator=random))
-    guide = Guide(backbone.motion_site, shared=backbone.appearance)
+    guide = Guide(backbone.motion_site, distance="squared", rate=0.5, weight=6.0, shared=backbone.appearance)
     windows = Windows(grid.frames, grid.frames)
 
     def ours() -> None:

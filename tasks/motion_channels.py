@@ -1,6 +1,7 @@
 """motion_channels: which channels of a diffusion model's features hold motion, found once for each model.
 
-Panning clips, rendered here, go through the model; no clip of the user's is read, so that all edits share it.
+Clips rendered here, of pictures that pan or sprites that pass, go through the model; no clip of the user's is read, so
+that all edits share it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from retake.diffusion.model import Modelled
 from retake.formats import pack
 from retake.imaging.signed import to_signed
 from retake.stage import Work, stage
+from retake.weights.local import ships
 from tasks.pool import backbone_of
 
 
@@ -23,19 +25,27 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
     site: str | None = Field(
         None,
-        description="layer whose features are read; null: the second block on the way up of a U-Net, three fifths of "
-        "the way through a transformer",
+        description="layer whose features are read; null: the block half-way up a U-Net (the second of four), three "
+        "fifths of the way through a transformer",
     )
-    clips: Literal["pans", "sprites"] = Field(
-        "pans",
-        description="pictures that pan; or sprites that pass, for the small models that ship, which know no others",
+    clips: Literal["pans", "sprites"] | None = Field(
+        None,
+        description="pictures that pan, as published, or sprites that pass; null: sprites for the small models that "
+        "ship, which know nothing else, pictures for others",
     )
-    scenes: int = Field(4, ge=1, le=64, description="pictures, or sprites, that go each way")
+    scenes: int | None = Field(
+        None, ge=1, le=64, description="pictures, or sprites, that go each way; null: 4 pictures, 12 sprites"
+    )
     step: float = Field(0.025, gt=0, le=0.2, description="how far they go from frame to frame, of the frame's width")
     level: int = Field(5, ge=1, le=25, description="steps of 25 up the inversion at which features are read")
 
+    def shown(self, weights: str) -> tuple[str, int]:
+        """The kind of clips and how many of them go each way, for a model of such weights."""
+        clips = self.clips or ("sprites" if ships(weights) else "pans")
+        return clips, self.scenes or {"pans": 4, "sprites": 12}[clips]
 
-@stage("motion_channels", version=1, makes="motionchannels", backends=("opencv-python-headless",))
+
+@stage("motion_channels", version=2, makes="motionchannels", backends=("opencv-python-headless",))
 def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     """`scenes` clips of the model's own length and size that go each way, and as many that rest. Raises ConfigError
     E274 for a site that the model has not."""
@@ -52,11 +62,12 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     site = settings.site or backbone.motion_site
     frames, size = backbone.frames, max(backbone.height, backbone.width)
     step = settings.step * backbone.width
+    clips, scenes = settings.shown(params.model.weights)
     found: dict[tuple[str, int], motion_channels.Panned] = {}
-    for scene in range(settings.scenes):
+    for scene in range(scenes):
         for way in WAYS:
             passed = None
-            if settings.clips == "pans":
+            if clips == "pans":
                 rgb = panning(way, scene, size, frames, step)
             else:
                 rgb, masks = passing(way, scene, size, frames, step)
@@ -66,7 +77,7 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
             with torch.no_grad():
                 z = backbone.encode(pixels[None].to(backbone.device))[0]
             found[way, scene] = motion_channels.reduced(read(backbone, z, site, settings.level).cpu(), passed)
-            work.progress(len(found), len(WAYS) * settings.scenes)
+            work.progress(len(found), len(WAYS) * scenes)
     shifts = step * torch.arange(0, frames, backbone.time).float()
     channels = motion_channels.find(found, shifts)
     shown = {
@@ -77,4 +88,4 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     }
     tensors = {f"{kind} {name}": value.numpy() for kind, by in shown.items() for name, value in by.items()}
     work.add("channels.safetensors", pack(tensors))
-    return work.finish(site=site, channels=len(channels.slope["left"]), step=step, scenes=settings.scenes)  # type: ignore[return-value]
+    return work.finish(site=site, channels=len(channels.slope["left"]), step=step, scenes=scenes, clips=clips)  # type: ignore[return-value]

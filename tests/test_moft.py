@@ -220,18 +220,21 @@ def test_a_curve_follows_the_path_along_each_axis():
     ranked = {"horizontal": torch.arange(width).roll(-2), "vertical": torch.arange(width).roll(-5)}
     channels = Channels(ranked, {}, slope)
     path = np.stack([np.arange(4.0), np.zeros(4), np.ones(4)], 1)
-    some, curve = moft.curves(channels, path, 0.1, 5.0)[""]
+    some, curve, pace = moft.curves(channels, path, 0.1, 5.0, step=0.5)[""]
     assert some.tolist() == [2]
+    assert pace == pytest.approx(2)  # a pixel a frame, against half a one
     assert torch.allclose(curve[:, 0], torch.tensor([-1.5, -0.5, 0.5, 1.5]))
     path[:, 1] = path[:, 0]
-    some, curve = moft.curves(channels, path, 0.1, 5.0)[""]
+    some, curve, pace = moft.curves(channels, path, 0.1, 5.0, step=0.5)[""]
     assert some.tolist() == [2, 5]
+    assert pace == pytest.approx(2 * 2**0.5)
     assert torch.allclose(curve[:, 1], 2 * curve[:, 0])
-    still, rest = moft.curves(channels, np.array([[0, 0, 1.0]] * 4), 0.1, 5.0)[""]
+    still, rest, pace = moft.curves(channels, np.array([[0, 0, 1.0]] * 4), 0.1, 5.0, step=0.5)[""]
+    assert pace == 0
     assert still.tolist() == [2, 5]
     assert rest.abs().max() == 0
     path[:, :2], path[:, 2] = 0, [1, 1.2, 1.4, 1.6]
-    parts = moft.curves(channels, path, 0.1, 5.0)
+    parts = moft.curves(channels, path, 0.1, 5.0, step=0.5)
     assert parts["left"][0].tolist() == parts["right"][0].tolist() == [2]
     assert torch.allclose(parts["right"][1], -parts["left"][1])
     assert float(parts["right"][1][-1, 0]) == pytest.approx(1.5)  # 5 pixels of radius, 0.3 beyond the mean

@@ -137,7 +137,7 @@ def of_model(stage: str, params: Any, frames: int | None, steps: int) -> Predict
         return None
     settings: Any = params.settings
     if stage in ("motion_channels", "interpretation"):  # clips of the model's own length, some steps up an inversion
-        clips = len(WAYS) * settings.scenes if stage == "motion_channels" else 1
+        clips = len(WAYS) * settings.shown(params.model.weights)[1] if stage == "motion_channels" else 1
         return predicted(params.model, "inversion", params.model.frames, steps=clips * (settings.level + 1))
     if not frames:
         return None

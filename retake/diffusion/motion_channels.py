@@ -73,8 +73,9 @@ def reduced(features: Tensor, passed: Tensor | None = None) -> Panned:
     if passed is None:
         raw, removed = (middle(value)[0].flatten(1).T for value in (features.float(), moving))
         return Panned(raw, removed, middle(moving).flatten(2).mean(-1))
-    size = features.shape[-2:]
-    share = functional.adaptive_avg_pool2d(passed.float().mean(0)[None, None].to(features.device), size).flatten()
+    height, width = features.shape[-2:]
+    share = passed.float().mean(0)[None, None].to(features.device)
+    share = functional.adaptive_avg_pool2d(share, (height, width)).flatten()
     cells = share.topk(max(1, round(PASSED * len(share)))).indices
     raw, removed = (value[0].flatten(1).T[cells] for value in (features.float(), moving))
     return Panned(raw, removed, moving.flatten(2)[..., cells].mean(-1))

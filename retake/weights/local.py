@@ -42,6 +42,11 @@ def catalogue_entry(reference: str) -> Weights:
     )
 
 
+def ships(reference: str) -> bool:
+    """Whether a reference names weights that ship with Retake."""
+    return reference in CATALOGUE and isinstance(CATALOGUE[reference].source, Shipped)
+
+
 def local_path(reference: str) -> Path | None:
     """The path of a reference that is a local file or folder, else None. Names of the catalogue are never paths, even
     if the working directory has such a file; devices and pipes are excluded."""
@@ -130,7 +135,7 @@ def size_and_licence(reference: str) -> str:
 
 def fetch_command(references: Sequence[str]) -> str:
     """The command that gets some weights."""
-    shipped = [one for one in references if one in CATALOGUE and isinstance(CATALOGUE[one].source, Shipped)]
+    shipped = [one for one in references if ships(one)]
     again = "pip install --force-reinstall --no-deps retake" if IN_WHEEL else "git checkout -- retake/weights"
     fetched = [one for one in references if one not in shipped]
     return " && ".join([again] * bool(shipped) + [" ".join(["retake weights", *fetched])] * bool(fetched))

@@ -4,6 +4,11 @@ Source: MOFT (Xiao et al., NeurIPS 2024, sec. 4.2, eq. 3 and 8); defaults of its
 (animatediff/pipelines/pipeline.py at f57184b) where the paper is silent. Unlike it, only the conditioned row goes
 through the network, and no further than the site; blocks of large networks are run again for their gradients; masks
 are averaged on the features' own grid; the clip that is not steered is sampled over the steered steps alone.
+
+The published distance is squared: where targets are smaller than what a noisy clip shows, it takes all motion away in
+place of turning it. So here a target is a course and a pace: the course shall have the size that the feature has
+already, times the pace. Updates have a set length, and no weight depends on how large a network's features are. A port
+to CogVideoX (DiTFlow, Pondaven et al. 2024, code at 4db379b) minimises the cosine, which knows no pace.
 """
 
 from __future__ import annotations
@@ -29,30 +34,36 @@ from retake.formats import CHUNK
 @dataclass(frozen=True)
 class Target:
     """What an object's motion feature shall be. mask: float32 [F, h, w], 0..1, the object's cells of the latent grid;
-    channels: int64 [K]; curve: float32 [F, K]. places: float32 [F, 2], (x, y) as shares of the picture, where a point
-    of the object shall be; None where none is dragged."""
+    channels: int64 [K]; curve: float32 [F, K]; pace: how fast it goes, against the clips in which the channels were
+    found. places: float32 [F, 2], (x, y) as shares of the picture, where a point of the object shall be; None where none
+    is dragged."""
 
     mask: Tensor
     channels: Tensor
     curve: Tensor
     places: Tensor | None = None
+    pace: float = 1.0
 
 
 @dataclass(frozen=True)
 class Guide:
     """How motion is steered. site: a name of `Backbone.sites`. first, last: steps that are guided, as shares of all.
-    updates: of the latents in each. rate: of gradient descent; weight: of the loss. drag: weight of the loss by which
-    points are dragged; dragged: first and last step of that, as shares. clip: latent frames of the clip, from the first
-    on, whose gradient is zero outside the masks; None: all. shared: pattern of the self-attention layers that take keys
-    and values from an unguided clip, or None. remove_content: what frames share is taken off features (false: the
-    paper's ablation)."""
+    updates: of the latents in each. distance: "relative", or "squared" as published. amplitude: of targets' courses, for
+    a pace of 1, against the feature's own size. rate: how far an update moves the latents that are free to change, root
+    mean square, in standard deviations of the noise; of squared distance: of gradient descent. weight: of motion. drag:
+    weight of the loss by which points are dragged; dragged: first and last step of that, as shares. clip: latent frames
+    of the clip, from the first on, whose gradient is zero outside the masks; None: all. shared: pattern of the
+    self-attention layers that take keys and values from an unguided clip, or None. remove_content: what frames share is
+    taken off features (false: the paper's ablation)."""
 
     site: str
     first: float = 0.12
     last: float = 0.48
     updates: int = 2
-    rate: float = 0.5
-    weight: float = 6.0
+    distance: str = "relative"
+    amplitude: float = 3.0
+    rate: float = 0.3
+    weight: float = 1.0
     drag: float = 0.0
     dragged: tuple[float, float] = (0.24, 0.8)
     clip: int | None = None
@@ -92,16 +103,30 @@ def free_cells(targets: Sequence[Target]) -> Tensor:
     return masks > min(0.5, float(masks.max()) / 2)
 
 
-def loss(features: Tensor, targets: Sequence[Target], weight: float, removed: bool = True) -> Tensor:
-    """Mean squared distance from each target's curve, over frames and channels, summed over the targets."""
-    total = features.new_zeros((), dtype=torch.float32)
-    for target in targets:
-        found = motion(features, target.mask, removed)[:, target.channels.to(features.device)]
-        total = total + weight * F.mse_loss(found, target.curve.to(found))
+def squared(features: Tensor, targets: Sequence[Target], removed: bool = True) -> Tensor:
+    """Distance of features [1, F, C, h, w] from each target's curve as published: mean of squares over frames and
+    channels, summed over the targets."""
+    return sum((F.mse_loss(*pair) for pair in compared(features, targets, removed)), features.new_zeros(()).float())
+
+
+def relative(features: Tensor, targets: Sequence[Target], removed: bool = True, amplitude: float = 1.0) -> Tensor:
+    """Distance of features [1, F, C, h, w] from each target's course, summed over the targets: squares over frames and
+    channels of the feature over its size, less the course, whose size is the target's pace times the amplitude."""
+    total = features.new_zeros(()).float()
+    for target, (found, wanted) in zip(targets, compared(features, targets, removed), strict=True):
+        course = wanted / wanted.norm().clamp(min=1e-12)
+        own = found / found.detach().norm().clamp(min=1e-12)
+        total = total + (own - amplitude * target.pace * course).square().sum()
     return total
 
 
-def drag_loss(features: Tensor, targets: Sequence[Target], weight: float) -> Tensor:
+def compared(features: Tensor, targets: Sequence[Target], removed: bool) -> list[tuple[Tensor, Tensor]]:
+    """What each target's object shows and what it shall, float32 [F, K] each."""
+    found = (motion(features, target.mask, removed)[:, target.channels.to(features.device)] for target in targets)
+    return [(own, target.curve.to(own)) for own, target in zip(found, targets, strict=True)]
+
+
+def drag_loss(features: Tensor, targets: Sequence[Target]) -> Tensor:
     """How far features [1, F, C, h, w] at the places of dragged points are from those at their first places: one minus
     the cosine, mean over frames and over a disc about each place, summed over the targets (the paper's eq. 4)."""
     total = features.new_zeros((), dtype=torch.float32)
@@ -111,7 +136,7 @@ def drag_loss(features: Tensor, targets: Sequence[Target], weight: float) -> Ten
         at = target.places[:, None] + disc()  # [F, K, 2]
         found = F.grid_sample(features[0].float(), 2 * at[:, :, None].to(features.device) - 1, align_corners=False)
         first = found[:1].detach().expand_as(found[1:])
-        total = total + weight * (1 - F.cosine_similarity(found[1:], first, dim=1)).mean()
+        total = total + (1 - F.cosine_similarity(found[1:], first, dim=1)).mean()
     return total
 
 
@@ -151,13 +176,28 @@ def steered(
                     f"no gradient reaches the latents from {guide.site}: this network cannot be steered",
                     "Try model.offload=none, weights that are not quantised, or another model.",
                 )
-            distance = loss(features, targets, of_motion, guide.remove_content) if of_motion else features.new_zeros(())
-            distance = distance + drag_loss(features, targets, of_drag) if of_drag else distance
-            if not distance.requires_grad:  # a drag of one frame goes nowhere
-                return z.detach(), value
-            (gradient,) = torch.autograd.grad(distance, z)
-        z, value = (z - guide.rate * gradient * free).detach(), float(distance.detach())
+            how = {"removed": guide.remove_content}
+            if guide.distance == "relative":
+                moves = relative(features, targets, **how, amplitude=guide.amplitude)
+            else:
+                moves = squared(features, targets, **how)
+            terms = [(of_motion, moves), (of_drag, drag_loss(features, targets))]
+            terms = [(weight, term) for weight, term in terms if weight and term.requires_grad]
+        if not terms:  # a drag of one frame goes nowhere
+            return z.detach(), value
+        down = torch.zeros_like(z)
+        for n, (weight, term) in enumerate(terms, 1):
+            (gradient,) = torch.autograd.grad(term, z, retain_graph=n < len(terms))
+            gradient = gradient * free
+            down += weight * (gradient if guide.distance == "squared" else unit(gradient, free))
+        z, value = (z - guide.rate * down).detach(), sum(weight * float(term.detach()) for weight, term in terms)
     return z, value
+
+
+def unit(gradient: Tensor, free: Tensor) -> Tensor:
+    """A gradient [1, F, C, h, w] whose root mean square over the free cells [1, F, 1, h, w] is 1, or that is zero."""
+    count = free.sum() * gradient.shape[2]
+    return gradient * (count.sqrt() / gradient.norm().clamp(min=1e-12))
 
 
 class Steering:

@@ -35,12 +35,14 @@ from retake.params import as_written
 if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone
 
-VERSION = 2
+VERSION = 3
 NEEDS = ("latents", "inversion", "masks", "motion_channels")
 
 STEPS = 50
 KEPT = 8  # denoising steps that a kill costs at most
 OVERLAP = 4
+HOW = {"relative": (0.3, 1.0, 1.0), "squared": (0.5, 6.0, 0.04)}
+"""Rate, weight of motion and share of the channels, by distance. Those of squares are published."""
 DRAGGED = 0.24, 0.8  # shares of the steps between which points are dragged (the paper's eq. 9)
 
 
@@ -68,12 +70,32 @@ class Params(BaseModel, frozen=True, extra="forbid"):
     first: float = Field(0.12, ge=0, le=1, description="share of the steps after which motion is steered")
     last: float = Field(0.48, ge=0, le=1, description="share of the steps until which motion is steered")
     updates: int = Field(2, ge=1, le=50, description="steps of gradient descent in each of them")
-    rate: float = Field(0.5, ge=0, description="of gradient descent")
-    weight: float = Field(6.0, ge=0, description="of the distance between motion features; 0: motion is not steered")
+    distance: Literal["relative", "squared"] = Field(
+        "relative",
+        description="how motion is compared: the feature's course over time against its own size, or squares, as "
+        "published, whose weight depends on the model",
+    )
+    amplitude: float = Field(
+        3.0, ge=0, description="of the course that an object shall take, for the speed that is told; not of squares"
+    )
+    rate: float | None = Field(
+        None,
+        ge=0,
+        description="how far one of them moves the latents, in standard deviations of noise; of squares: of gradient "
+        "descent; null: 0.3, of squares 0.5",
+    )
+    weight: float | None = Field(
+        None, ge=0, description="of motion, beside drags; 0: motion is not steered; null: 1, of squares 6"
+    )
     drag_weight: float = Field(
         1.0, ge=0, description="of keeping a dragged point's looks along its way (DIFT); 0: drags are motion alone"
     )
-    share: float = Field(0.04, gt=0, le=1, description="share of the channels that are compared, of each axis")
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the channels that are compared, of each axis; null: all, of squares 0.04",
+    )
     remove_content: bool = Field(
         True, description="take what frames share off the features; false, an ablation, with references alone"
     )
@@ -153,7 +175,7 @@ def gradients(params: Params, steps: int) -> int:
 
 def steered_steps(params: Params, steps: int) -> set[int]:
     """Numbers of the steps that take a gradient, 0 the first of all from pure noise."""
-    shares = [(params.first, params.last)] if params.weight else []
+    shares = [(params.first, params.last)] if params.weight != 0 else []
     shares += [DRAGGED] if params.drag_weight and any(target.drag for target in params.targets) else []
     found = {step for first, last in shares for step in range(round(first * steps), round(last * steps))}
     return {step for step in found if step >= steps - round(params.strength * steps)}
@@ -174,7 +196,7 @@ def edit(
     from retake.diffusion.sampling.ddim import sample
     from retake.diffusion.sampling.motion_guidance import Guide, Steering, Unsteered
     from retake.diffusion.sampling.windows import Reel, Windows
-    from retake.methods.moft.guidance_targets import GuidanceTargets
+    from retake.methods.moft.guidance_targets import Compared, GuidanceTargets
 
     inversion: InversionSeries | None = priors.get("inversion")
     steps = inversion.steps if inversion else params.steps or STEPS
@@ -183,7 +205,12 @@ def edit(
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
     source = source_of(latents, inversion, backbone, steps, params.seed)
     windows = Windows.of(backbone, shape[0], overlap)
-    goals = GuidanceTargets(params.targets, backbone, latents, priors, inputs, params, windows)
+    rate, weight, share = (
+        standard if told is None else told
+        for standard, told in zip(HOW[params.distance], (params.rate, params.weight, params.share), strict=True)
+    )
+    compared = Compared(share, params.remove_content)
+    goals = GuidanceTargets(params.targets, backbone, latents, priors, inputs, compared, windows)
     alpha = (lambda t: edge(goals.area(t), params)) if params.mask else None
     condition = backbone.condition([params.prompt], None, params.unwanted)
     sampling: dict[str, Any] = {
@@ -209,8 +236,10 @@ def edit(
         params.first,
         params.last,
         params.updates,
-        params.rate,
-        params.weight,
+        params.distance,
+        params.amplitude,
+        rate,
+        weight,
         drag=params.drag_weight,
         dragged=DRAGGED,
         clip=latent_count(params.clip_frames, backbone.time) if params.clip_frames else params.clip_frames,

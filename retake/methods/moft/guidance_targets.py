@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -12,7 +12,7 @@ from retake.diffusion.motion_channels import Channels
 from retake.formats import LatentSeries
 from retake.methods import Inputs
 from retake.methods.moft.reference import ReferenceClip
-from retake.methods.moft.targets import Object, curves, halves, objects_of
+from retake.methods.moft.targets import Course, Object, curves, halves, objects_of, pace
 from retake.motion_targets import MotionTarget, path_of
 from retake.video import resize
 
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from retake.diffusion.sampling.windows import Windows
 
 
-class Compared(Protocol):
-    """Settings of how features are compared: the share of the channels, and whether what frames share is taken off."""
+class Compared(NamedTuple):
+    """How features are compared: the share of the channels of each axis, and whether what frames share is taken off."""
 
-    @property
-    def share(self) -> float: ...
-    @property
-    def remove_content(self) -> bool: ...
+    share: float
+    remove_content: bool
 
 
 class GuidanceTargets:
@@ -49,6 +47,7 @@ class GuidanceTargets:
         frames, masks = inputs.frames, priors["masks"]
         self.frames, self.latents, self.size, self.count = frames, latents, (frames.width, frames.height), len(frames)
         self.how, self.site = how, priors["motion_channels"].meta["site"]
+        self.step = priors["motion_channels"].meta["step"] * latents.meta["time"]
         self.backbone, self.channels = backbone, Channels.from_arrays(priors["motion_channels"].tensors())
         clip = frames.meta["source_width"], frames.meta["source_height"]
         scale = frames.width / clip[0], frames.height / clip[1]
@@ -92,19 +91,21 @@ class GuidanceTargets:
             if mask.max() <= 0:
                 continue
             parts = {"": mask} | {way: half for way, half in halves(mask).items() if half.any()}
-            for way, (some, curve) in self.wanted(n, span, one).items():
+            for way, course in self.wanted(n, span, one).items():
                 whole = self.tensor(parts[way]).expand(len(span), -1, -1)
-                found.append(Target(whole, some, curve, self.places(n, span)))
+                found.append(Target(whole, course.channels, course.curve, self.places(n, span), course.pace))
         return found
 
-    def wanted(self, n: int, span: range, one: Object) -> dict[str, tuple[Tensor, Tensor]]:
-        """Channels and curve of a target, by the part of its area."""
-        if n in self.shown:
-            some = self.channels.of(("horizontal", "vertical"), self.how.share)
-            return {"": (some, self.shown[n].curve(self.backbone, self.site, span, self.how.remove_content)[:, some])}
+    def wanted(self, n: int, span: range, one: Object) -> dict[str, Course]:
+        """What a target shall show, by the part of its area. What goes nowhere by its masks, as a whole picture does,
+        goes by what it shows."""
         grid = np.array([self.latents.meta["pixels"][1], self.latents.meta["pixels"][0]]) / self.size
         path = self.paths[n][self.last_of(span)] * [*grid, 1.0]
-        return curves(self.channels, path, self.how.share, one.radius * float(grid.mean()))
+        if n in self.shown:
+            some = self.channels.of(("horizontal", "vertical"), self.how.share)
+            curve = self.shown[n].curve(self.backbone, self.site, span, self.how.remove_content)[:, some]
+            return {"": Course(some, curve, pace(path[:, :2], self.step) or 1.0)}
+        return curves(self.channels, path, self.how.share, one.radius * float(grid.mean()), self.step)
 
     def places(self, n: int, span: range) -> Tensor | None:
         """Where a dragged point shall be on latent frames, as shares of the picture."""

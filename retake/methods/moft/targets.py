@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -90,10 +90,18 @@ def halves(mask: np.ndarray) -> dict[str, np.ndarray]:
     return {way: mask * side for way, side in sides.items()}
 
 
-def curves(channels: Channels, path: np.ndarray, share: float, radius: float) -> dict[str, tuple[Tensor, Tensor]]:
-    """(channels int64 [K], motion feature float32 [f, K]) of an object that goes along path [f, 3], by the part of it:
-    "" is all of it, others are of `halves`. All lengths in pixels of the model's frame. An axis along which nothing
-    goes, while something goes along the other, is left alone."""
+class Course(NamedTuple):
+    """Channels int64 [K], what they shall show, float32 [f, K], and the pace of that (motion_guidance.Target)."""
+
+    channels: Tensor
+    curve: Tensor
+    pace: float
+
+
+def curves(channels: Channels, path: np.ndarray, share: float, radius: float, step: float) -> dict[str, Course]:
+    """Courses of an object that goes along path [f, 3], by the part of it: "" is all of it, others are of `halves`. All
+    lengths in pixels of the model's frame; step: of the clips in which the channels were found, a latent frame. An axis
+    along which nothing goes, while something goes along the other, is left alone."""
     import torch
 
     if np.ptp(path[:, 2]) > 0:
@@ -101,12 +109,18 @@ def curves(channels: Channels, path: np.ndarray, share: float, radius: float) ->
         for way, half in HALVES.items():
             gone = np.outer(path[:, 2] - 1, np.array(half) * radius)
             some = channels.of(["horizontal" if half[0] else "vertical"], share)
-            made[way] = some, channels.curve(torch.from_numpy(gone).float())[:, some]
+            made[way] = Course(some, channels.curve(torch.from_numpy(gone).float())[:, some], pace(gone, step))
         return made
     goes = np.ptp(path[:, :2], axis=0) > 0
     axes = [axis for axis, moves in zip(("horizontal", "vertical"), goes, strict=True) if moves or not goes.any()]
     some = channels.of(axes, share)
-    return {"": (some, channels.curve(torch.from_numpy(path[:, :2]).float())[:, some])}
+    return {"": Course(some, channels.curve(torch.from_numpy(path[:, :2]).float())[:, some], pace(path[:, :2], step))}
+
+
+def pace(path: np.ndarray, step: float) -> float:
+    """How far apart the places of path [f, 2] are, against those of what goes `step` pixels from each to the next."""
+    even = step * np.arange(len(path))
+    return float(np.sqrt(path.var(0).sum() / max(even.var(), 1e-12)))
 
 
 HALVES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
