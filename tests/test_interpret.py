@@ -49,7 +49,7 @@ def test_the_page_holds_maps_of_each_kind_and_the_models_figures(interpreted):
     assert not re.search(r"(src|href)=.?https?:", page)
     about = json.loads((Path(done.outputs["report"]).parent / "interpretation.json").read_text())
     assert about["point"] == pytest.approx([90.5, 90.5])
-    assert about["site"] == "up_blocks.1"
+    assert about["site"] == "up_blocks.0"
     assert done.as_json()["times"] == about["times"] == list(range(8))  # the model's window
 
 

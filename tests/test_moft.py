@@ -111,7 +111,7 @@ def test_channels_are_found_once_for_every_clip(steered):
     assert "motion_channels" not in calls.ran
     assert "edit" in calls.ran
     found = open_series(calls.store, calls.made["motion_channels"])
-    assert found.meta["site"] == "up_blocks.1"
+    assert found.meta["site"] == "up_blocks.0"
     tensors = found.tensors()
     assert set(tensors["ranked"]) == {"horizontal", "vertical"}
     assert set(tensors["slope"]) == {"left", "right", "up", "down"}

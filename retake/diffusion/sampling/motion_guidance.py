@@ -35,8 +35,8 @@ from retake.formats import CHUNK
 class Target:
     """What an object's motion feature shall be. mask: float32 [F, h, w], 0..1, the object's cells of the latent grid;
     channels: int64 [K]; curve: float32 [F, K]; pace: how fast it goes, against the clips in which the channels were
-    found. places: float32 [F, 2], (x, y) as shares of the picture, where a point of the object shall be; None where none
-    is dragged."""
+    found. places: float32 [F, 2], (x, y) as shares of the picture, where a point of the object shall be; None where
+    none is dragged."""
 
     mask: Tensor
     channels: Tensor
@@ -48,11 +48,11 @@ class Target:
 @dataclass(frozen=True)
 class Guide:
     """How motion is steered. site: a name of `Backbone.sites`. first, last: steps that are guided, as shares of all.
-    updates: of the latents in each. distance: "relative", or "squared" as published. amplitude: of targets' courses, for
-    a pace of 1, against the feature's own size. rate: how far an update moves the latents that are free to change, root
-    mean square, in standard deviations of the noise; of squared distance: of gradient descent. weight: of motion. drag:
-    weight of the loss by which points are dragged; dragged: first and last step of that, as shares. clip: latent frames
-    of the clip, from the first on, whose gradient is zero outside the masks; None: all. shared: pattern of the
+    updates: of the latents in each. distance: "relative", or "squared" as published. amplitude: of targets' courses,
+    for a pace of 1, against the feature's own size. rate: how far an update moves the latents that are free to change,
+    root mean square, in standard deviations of the noise; of squared distance: of gradient descent. weight: of motion.
+    drag: weight of the loss by which points are dragged; dragged: first and last step of that, as shares. clip: latent
+    frames of the clip, from the first on, whose gradient is zero outside the masks; None: all. shared: pattern of the
     self-attention layers that take keys and values from an unguided clip, or None. remove_content: what frames share is
     taken off features (false: the paper's ablation)."""
 
