@@ -128,7 +128,8 @@ def test_an_update_moves_what_is_free_by_its_rate(unet):
     target = target_for(unet, SITE, z)
     moved, _ = guidance.steered(unet, z, 500, said, [target], Guide(SITE, updates=1, rate=0.25), None)
     inside = target.mask[None, :, None].expand_as(z) > 0.5
-    assert float((moved - z)[inside].square().mean().sqrt()) == pytest.approx(0.25, rel=1e-4)
+    told = 0.25 * float(unet.schedule.sigma(500.0))
+    assert float((moved - z)[inside].square().mean().sqrt()) == pytest.approx(told, rel=1e-4)
 
 
 def sampled(backbone: Backbone, guide: Guide, targets: int = 1, steps: int = 6, count: int = 8, **more: Any) -> Any:

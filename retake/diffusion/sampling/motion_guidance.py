@@ -50,11 +50,11 @@ class Guide:
     """How motion is steered. site: a name of `Backbone.sites`. first, last: steps that are guided, as shares of all.
     updates: of the latents in each. distance: "relative", or "squared" as published. amplitude: of targets' courses,
     for a pace of 1, against the feature's own size. rate: how far an update moves the latents that are free to change,
-    root mean square, in standard deviations of the noise; of squared distance: of gradient descent. weight: of motion.
-    drag: weight of the loss by which points are dragged; dragged: first and last step of that, as shares. clip: latent
-    frames of the clip, from the first on, whose gradient is zero outside the masks; None: all. shared: pattern of the
-    self-attention layers that take keys and values from an unguided clip, or None. remove_content: what frames share is
-    taken off features (false: the paper's ablation)."""
+    root mean square, in standard deviations of the noise in them; of squared distance: of gradient descent. weight: of
+    motion. drag: weight of the loss by which points are dragged; dragged: first and last step of that, as shares. clip:
+    latent frames of the clip, from the first on, whose gradient is zero outside the masks; None: all. shared: pattern
+    of the self-attention layers that take keys and values from an unguided clip, or None. remove_content: what frames
+    share is taken off features (false: the paper's ablation)."""
 
     site: str
     first: float = 0.12
@@ -164,7 +164,7 @@ def steered(
     free = free_cells(targets).to(z)[None, :, None]  # [1, F, 1, h, w]
     if clip is not None:
         free[:, clip:] = 1
-    value = 0.0
+    value, noise = 0.0, float(backbone.schedule.sigma(t))
     for _ in range(guide.updates):
         z = z.detach().requires_grad_(True)
         used = shared.used() if shared is not None else nullcontext()
@@ -189,7 +189,7 @@ def steered(
         for n, (weight, term) in enumerate(terms, 1):
             (gradient,) = torch.autograd.grad(term, z, retain_graph=n < len(terms))
             gradient = gradient * free
-            down += weight * (gradient if guide.distance == "squared" else unit(gradient, free))
+            down += weight * (gradient if guide.distance == "squared" else noise * unit(gradient, free))
         z, value = (z - guide.rate * down).detach(), sum(weight * float(term.detach()) for weight, term in terms)
     return z, value
 
