@@ -71,6 +71,7 @@ TINY = replace(
     pairs=2,
     control=TURNED,
     control_batch=2,
+    scaled_on=2,
 )
 
 

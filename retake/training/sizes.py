@@ -23,7 +23,8 @@ class Course:
 @dataclass(frozen=True)
 class Size:
     """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder; pairs: for the
-    control branch. half: products of the denoisers in bfloat16."""
+    control branch. half: products of the denoisers in bfloat16. scaled_on: clips by which an autoencoder's latents are
+    scaled."""
 
     pictures: int
     moving: int
@@ -41,6 +42,7 @@ class Size:
     control: Plan
     control_batch: int
     half: bool = False
+    scaled_on: int = 64
 
 
 CPU = Size(

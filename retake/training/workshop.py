@@ -214,12 +214,13 @@ class Workshop:
 
     def vae(self) -> Any:
         """The image autoencoder, its latents scaled to unit variance."""
-        return self._scaled("vae", partial(autoencoder.measured, limits=Limits()))
+        return self._scaled("vae", partial(autoencoder.measured, limits=Limits(), count=self.size.scaled_on))
 
     def video_vae(self) -> Any:
         """The video autoencoder, its latents scaled to unit variance."""
         limits = Limits(frames=video_autoencoder.FRAMES)
-        return self._scaled("video_vae", partial(video_autoencoder.measured, limits=limits))
+        measured = partial(video_autoencoder.measured, limits=limits, count=self.size.scaled_on)
+        return self._scaled("video_vae", measured)
 
     def _scaled(self, part: str, measured: Callable[[Any], float]) -> Any:
         coder = self.taught(part)
