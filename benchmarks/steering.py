@@ -37,6 +37,7 @@ from retake.formats import open_series
 from retake.motion_targets import WAYS
 from retake.store import Store
 from retake.synthetic import detector, grammar
+from retake.synthetic.steadiness import sharpness
 
 DIRECTIONS = ("right", "left", "up", "down")
 CAPTIONS, SEEDS = 6, (0, 1)
@@ -293,6 +294,7 @@ class Bench:
             "hue": float(own.hue == begun.subject.hue),
             "shape": float(found.shape == begun.subject.shape),
             "drift": float(apart.mean()) if apart.size else math.nan,
+            "sharp": float(np.mean(sharpness(frames)) / np.mean(sharpness(begun.frames))),
         }
 
 

@@ -16,7 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from retake.errors import ConfigError, MediaError
-from retake.metrics import flicker, motion_fidelity, region, ssim, summary, warp_error
+from retake.metrics import flicker, motion_fidelity, motion_fidelity_published, region, ssim, summary, warp_error
 from retake.metrics.common.sample import NO_REGION, Result, Sample, Tracks
 
 H, W = 48, 64
@@ -480,6 +480,33 @@ def test_fidelity_equals_a_slow_direct_loop():
     seen_a[:, 3] = False
     expected = slow_fidelity(a, seen_a, b, seen_b)
     assert motion_fidelity.fidelity(a, seen_a, b, seen_b) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_published_fidelity_equals_a_slow_direct_loop():
+    rng = np.random.default_rng(0)
+    a, b = (np.cumsum(rng.normal(0, 1, (6, count, 2)), axis=0) for count in (12, 9))
+    a[3:, 2] = a[3, 2]  # it rests from then on
+    best = []
+    for j in range(b.shape[1]):
+        found = []
+        for i in range(a.shape[1]):
+            pairs = zip(np.diff(a[:, i], axis=0), np.diff(b[:, j], axis=0), strict=True)
+            cosines = [d @ e / (np.hypot(*d) * np.hypot(*e)) if d.any() and e.any() else 0.0 for d, e in pairs]
+            found.append(np.mean(cosines) - (i == j))
+        best.append(max(found))
+    assert motion_fidelity_published.fidelity(a, b) == pytest.approx(np.mean(best), abs=1e-6)
+    assert math.isnan(motion_fidelity_published.fidelity(a, b[:, :0]))
+
+
+def test_the_published_fidelity_falls_for_an_unchanged_clip_of_which_each_point_goes_its_way():
+    rng, size = np.random.default_rng(1), 2 * motion_fidelity.BLOCK + 7
+    one_way = np.broadcast_to(np.arange(8.0)[:, None, None], (8, size, 2))
+    assert motion_fidelity_published.fidelity(one_way, one_way) == pytest.approx(1, abs=1e-6)
+    metric = metric_of(motion_fidelity_published)
+    walks = np.cumsum(rng.normal(0, 1, (16, 40, 2)), axis=0)
+    metric.add(motion_fidelity.Window(0, walks, everywhere(walks), walks, everywhere(walks)))
+    assert metric.result().summary()["motion_fidelity_published"] < 0.6
+    assert score(walks, walks) == pytest.approx(1)
 
 
 def test_many_tracks_are_matched_across_blocks():

@@ -27,6 +27,8 @@ from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.shared_attention import SharedAttention
 from retake.errors import ConfigError
 from retake.synthetic.panning import WAYS, panning
+from retake.synthetic.passing import passing
+from tasks import motion_channels
 
 SITE = "up_blocks.1"
 SPATIAL = "up_blocks.*.attentions.*.transformer_blocks.0.attn1"
@@ -486,3 +488,31 @@ def test_content_of_a_panning_clip_goes_where_it_is_said(way):
     if way == "still":
         assert np.array_equal(clip[0], clip[4])
     assert np.array_equal(panning(way, 4, 48, 5, 3.0)[2], panning("still", 4, 48, 5, 3.0)[2])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_sprites_pass_their_way_the_same_in_each_clip_of_a_seed(way):
+    clip, masks = passing(way, 4, 48, 9, 1.5)
+    places = np.array([np.argwhere(mask)[:, ::-1].mean(0) for mask in masks])
+    assert np.allclose(places - places[0], 1.5 * np.arange(9)[:, None] * np.array(WAYS[way]), atol=0.5)
+    assert np.abs(places[4] - 23.5).max() < 2  # through the middle
+    still, others = passing("still", 4, 48, 9, 1.5)
+    beside = F.max_pool2d(torch.from_numpy(masks.any(0) | others.any(0)).float()[None], 5, 1, 2)[0].numpy() == 0
+    assert beside.any()
+    assert np.array_equal(clip[:, beside], still[:, beside])
+
+
+def test_features_of_a_passing_sprite_are_read_where_it_passes():
+    features, passed = noise(3, 6, 8, 8), torch.zeros(3, 32, 32)
+    passed[:, :4], passed[:, 4:8, :8] = 1, 1  # a row of eight cells and two of the next: 15 % of all
+    kept, moving = channels.reduced(features, passed), features - features.mean(0)
+    assert torch.allclose(kept.curve, moving.flatten(2)[..., :10].mean(-1), atol=1e-6)
+    assert torch.equal(kept.raw.sort(0).values, features[0].flatten(1).T[:10].sort(0).values)
+
+
+def test_models_that_ship_are_shown_sprites_and_others_pictures():
+    told = motion_channels.Params.model_validate({})
+    assert told.shown("embedded_dit") == ("sprites", 12)
+    assert told.shown("stable_diffusion_v1_5") == told.shown("some/folder") == ("pans", 4)
+    other = motion_channels.Params.model_validate({"clips": "pans", "scenes": 2})
+    assert other.shown("embedded_dit") == ("pans", 2)

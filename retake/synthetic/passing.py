@@ -28,7 +28,7 @@ def passing(way: str, seed: int, size: int, frames: int, step: float) -> tuple[I
         shape=grammar.SHAPES[seed % len(grammar.SHAPES)],
         hue=list(grammar.HUES)[seed % len(grammar.HUES)],
         texture="plain",
-        direction=way if way in grammar.DIRECTIONS else "resting",
+        direction=way if way in grammar.DIRECTIONS else "right",
         ground=str(rng.choice(list(grammar.GROUNDS))),
     )
     drawn = scene_of(subject, seed, np.random.default_rng([seed, 26]), Limits(size, frames))

@@ -62,7 +62,7 @@ class Guide:
     updates: int = 2
     distance: str = "relative"
     amplitude: float = 3.0
-    rate: float = 0.3
+    rate: float = 0.05
     weight: float = 1.0
     drag: float = 0.0
     dragged: tuple[float, float] = (0.24, 0.8)

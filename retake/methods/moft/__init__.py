@@ -41,7 +41,7 @@ NEEDS = ("latents", "inversion", "masks", "motion_channels")
 STEPS = 50
 KEPT = 8  # denoising steps that a kill costs at most
 OVERLAP = 4
-HOW = {"relative": (0.3, 1.0, 1.0), "squared": (0.5, 6.0, 0.04)}
+HOW = {"relative": (0.05, 1.0, 1.0), "squared": (0.5, 6.0, 0.04)}
 """Rate, weight of motion and share of the channels, by distance. Those of squares are published."""
 DRAGGED = 0.24, 0.8  # shares of the steps between which points are dragged (the paper's eq. 9)
 
@@ -82,7 +82,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         None,
         ge=0,
         description="how far one of them moves the latents, in standard deviations of noise; of squares: of gradient "
-        "descent; null: 0.3, of squares 0.5",
+        "descent; null: 0.05, of squares 0.5",
     )
     weight: float | None = Field(
         None, ge=0, description="of motion, beside drags; 0: motion is not steered; null: 1, of squares 6"
