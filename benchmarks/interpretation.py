@@ -1,12 +1,13 @@
-"""What MOFT's channels say of motion in the shipped models: panning clips (retake/synthetic/panning.py) read at several
-sites and levels of their inversion, beside the same network with the entries of every matrix in another order.
+"""What MOFT's channels say of motion in the shipped models: clips of pictures that pan, as published, and of sprites
+that pass (retake/synthetic/panning.py, passing.py) read at several sites and levels of their inversion, beside the same
+network with the entries of every matrix in another order.
 
-Four scenes pan four ways. *Raw*, *removed*: share of cells of the first frames whose way is the commonest among their
-five nearest cells of other scenes (chance 0.25), with the content that frames share and without it (the paper's figure
-3 in a number). *Signs*: channels are ranked on three scenes; share of the 4 % with the largest loadings that change,
-from the first frame to the last, the way round on the fourth that they do on the three, all four ways taken together
-(chance 0.5; the paper shows one such channel). Each scene is held out once. That opposite ways have opposite signs on
-one and the same scene says nothing: one pan is the other backwards.
+Four pictures pan four ways, eight sprites pass. *Raw*, *removed*: share of cells of the first frames whose way is the
+commonest among their five nearest cells of other scenes (chance 0.25), with the content that frames share and without
+it (the paper's figure 3 in a number). *Signs*: channels are ranked on all scenes but one; share of the 4 % with the
+largest loadings that change, from the first frame to the last, the way round on that one that they do on the others,
+all four ways taken together (chance 0.5; the paper shows one such channel). Each scene is held out once. That opposite
+ways have opposite signs on one and the same scene says nothing: one pan is the other backwards.
 """
 
 from __future__ import annotations
@@ -29,34 +30,36 @@ SITES = {
     "embedded_dit": ("transformer_blocks.2", "transformer_blocks.3", "transformer_blocks.4"),
 }
 LEVELS = (2, 5, 10, 15, 20, 23)  # of 25 steps up the inversion
-SCENES, STEP, NEAREST, SHARE = 4, 0.025, 5, 0.04
-SMOKE = {"models": {"embedded_dit": MODELS["embedded_dit"]}, "levels": (2,), "scenes": 2}
+SCENES = {"pans": 4, "sprites": 8}
+STEP, NEAREST, SHARE = 0.025, 5, 0.04
+SMOKE = {"models": {"embedded_dit": MODELS["embedded_dit"]}, "levels": (2,), "scenes": {"pans": 2, "sprites": 2}}
 
 Found = dict[tuple[str, int], dict[tuple[str, int], "Panned"]]
 """By (site, level), then by (way, scene)."""
 
 
 def run(
-    models: Mapping[str, Model] = MODELS, levels: Sequence[int] = LEVELS, scenes: int = SCENES
+    models: Mapping[str, Model] = MODELS, levels: Sequence[int] = LEVELS, scenes: Mapping[str, int] = SCENES
 ) -> list[dict[str, Any]]:
-    """A table for each model, a row a site and level."""
+    """A table for each model and kind of clips, a row a site and level."""
     from retake.diffusion.loading.load import load
 
     rows: list[dict[str, Any]] = []
     for name, model in models.items():
         backbone = load(model)
-        ours = panned(backbone, SITES[name], levels, scenes)
-        with shuffled(backbone):
-            random = panned(backbone, SITES[name], levels, scenes)
-        for site, level in ours:
-            told = scores(ours[site, level], scenes)
-            by_chance = {f"random, {kind}": value for kind, value in scores(random[site, level], scenes).items()}
-            row = {"site": site, "level": level, **told, **by_chance}
-            rows.append({"table": f"{name}: {4 * scenes} panning clips", **row})
+        for kind, count in scenes.items():
+            ours = panned(backbone, SITES[name], levels, kind, count)
+            with shuffled(backbone):
+                random = panned(backbone, SITES[name], levels, kind, count)
+            for site, level in ours:
+                told = scores(ours[site, level], count)
+                by_chance = {f"random, {of}": value for of, value in scores(random[site, level], count).items()}
+                row = {"site": site, "level": level, **told, **by_chance}
+                rows.append({"table": f"{name}: {4 * count} clips, {kind}", **row})
     return rows
 
 
-def panned(backbone: Backbone, sites: Sequence[str], levels: Sequence[int], scenes: int) -> Found:
+def panned(backbone: Backbone, sites: Sequence[str], levels: Sequence[int], kind: str, scenes: int) -> Found:
     """What is kept of the clips' features."""
     import torch
 
@@ -64,16 +67,18 @@ def panned(backbone: Backbone, sites: Sequence[str], levels: Sequence[int], scen
     from retake.diffusion.sampling.motion_reading import read_all
     from retake.imaging.signed import to_signed
     from retake.synthetic.panning import panning
+    from retake.synthetic.passing import passing
 
     found: Found = {(site, level): {} for site in sites for level in levels}
     for scene in range(scenes):
         for way in WAYS:  # without those that rest: with what frames share taken off, nothing but zeros is left of them
-            rgb = panning(way, scene, backbone.width, backbone.frames, STEP * backbone.width)
+            how = way, scene, backbone.width, backbone.frames, STEP * backbone.width
+            rgb, passed = (panning(*how), None) if kind == "pans" else passing(*how)
             pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))
             with torch.no_grad():
                 z = backbone.encode(pixels[None].to(backbone.device))[0]
             for at, features in read_all(backbone, z, sites, levels).items():
-                found[at][way, scene] = reduced(features.cpu())
+                found[at][way, scene] = reduced(features.cpu(), None if passed is None else torch.from_numpy(passed))
     return found
 
 
