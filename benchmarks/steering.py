@@ -73,6 +73,7 @@ SMOKE = {
     "variants": {"as it is": ()},
     "steps": 4,
     "speeds": (1.0,),
+    "told": {kind: TOLD[kind] for kind in ("a reference", "a drag")},
     "anyhow": True,
 }
 

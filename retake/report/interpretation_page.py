@@ -39,7 +39,7 @@ TOP = 2  # channels of an axis that are drawn as curves
 class Shown:
     """What the page says. pictures: uint8 [H, W, 3] by frame; point: (x, y) in their pixels; frames: of the maps;
     maps: tensors of the interpretation, in whose row `row` the point is, on frame `frame`; channels: tensors of
-    motion_channels, by kind; moves, pans: sizes of the point's motion feature, and of panning clips'."""
+    motion_channels, by kind; moves, pans: sizes of the point's motion feature, and of the clips' of these."""
 
     title: str
     command: str
@@ -84,7 +84,7 @@ def page(shown: Shown) -> str:
     parts.append("</tbody></table></div>")
     parts.append("<h2>The point over time</h2><div class=charts>")
     parts += list(trends(shown))
-    parts.append("</div><h2>The model</h2><p>Pictures that pan say which channels hold motion: cells of the first ")
+    parts.append("</div><h2>The model</h2><p>Clips that go four ways say which channels hold motion: cells of the first ")
     parts.append("frames in the plane of their two principal components, and how much each channel counts.</p>")
     parts.append(f"<div class=charts>{''.join(of_model(shown))}</div>")
     parts.append(f"<p><code>{escape(shown.command)}</code></p>")
@@ -122,12 +122,12 @@ def image(picture: np.ndarray, point: tuple[float, float] | None) -> str:
 
 
 def trends(shown: Shown) -> Iterator[str]:
-    """The point's own channels over time, and what the same channels do in pictures that pan."""
+    """The point's own channels over time, and what the same channels do in clips that go each way."""
     for axis, ways in (("horizontal", ("left", "right")), ("vertical", ("up", "down"))):
         top = shown.channels["ranked"][axis][:TOP]
         yield lines({f"channel {c}": shown.maps["trend"][:, c] for c in top}, f"{axis}: the point")
-        panning = {way: shown.channels["curve"][way].mean(0)[:, top[0]] for way in (*ways, "still")}
-        yield lines(panning, f"{axis}: channel {top[0]} of pictures that pan")
+        model = {way: shown.channels["curve"][way].mean(0)[:, top[0]] for way in (*ways, "still")}
+        yield lines(model, f"{axis}: channel {top[0]} of clips that go four ways")
 
 
 def of_model(shown: Shown) -> Iterator[str]:
