@@ -96,11 +96,11 @@ def run(
             bench = Bench(Path(name) / label, model, steps)
             begun = [one for one in bench.plain(captions, seeds, anyhow) if one is not None]
             title = f"{label}: {len(begun)} clips, {len(directions)} directions, {steps} steps"
-            for name, found in (
+            for arm, found in (
                 ("none", [bench.seen(one, one.frames, way) for one in begun for way in directions]),
                 ("moft", [bench.steered(one, way, SPEED, ()) for one in begun for way in directions]),
             ):
-                rows.append({"table": title, "steering": name, **interval(found), **means(found)})
+                rows.append({"table": title, "steering": arm, **interval(found), **means(found)})
             few = [(one, way) for one in begun if one.seed in seeds[: FEW[1]] for way in FEW[0] if way in directions]
             some = f"{len(few)} clips"
             for variant, words in variants.items():
@@ -109,7 +109,7 @@ def run(
             for speed in speeds:
                 found = [bench.steered(one, way, speed, ()) for one, way in few]
                 shown = {key: value for key, value in means(found).items() if key in ("followed", "speed")}
-                rows.append({"table": f"{label}: the speed that is told", "told, px a frame": speed, **shown})
+                rows.append({"table": f"{label}: {some}, the speed that is told", "told, px a frame": speed, **shown})
             for kind, (aim_of, words) in told.items():
                 found = [bench.told(one, way, aim_of, words) for one, way in few]
                 rows.append({"table": f"{label}: {some} told in other ways", "told": kind, **means(found)})

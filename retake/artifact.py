@@ -104,13 +104,13 @@ class Inversion(Artifact):
 
 class MotionChannels(Artifact):
     """Which channels of a diffusion model's features hold motion, and how. meta: site, channels (how many there are),
-    step (pixels of the model's frame, of the panning clips), scenes."""
+    step (pixels of the model's frame, of the clips that they were found in), clips (pans, sprites), scenes."""
 
 
 class Interpretation(Artifact):
     """What moves as a point does, by a model's features of motion. meta: site, point (pixels of the clip), frame,
     row (of the maps, in which the point is), times (frames of the maps), latent_frames, channels, share, moves (size of
-    the point's motion feature), pans (that of panning clips)."""
+    the point's motion feature), pans (that of the channels' clips)."""
 
 
 class Edited(Artifact):

@@ -498,7 +498,7 @@ def test_the_published_fidelity_equals_a_slow_direct_loop():
     assert math.isnan(motion_fidelity_published.fidelity(a, b[:, :0]))
 
 
-def test_the_published_fidelity_falls_for_an_unchanged_clip_of_which_each_point_goes_its_way():
+def test_the_published_fidelity_is_low_for_an_unchanged_clip_whose_points_go_different_ways():
     rng, size = np.random.default_rng(1), 2 * motion_fidelity.BLOCK + 7
     one_way = np.broadcast_to(np.arange(8.0)[:, None, None], (8, size, 2))
     assert motion_fidelity_published.fidelity(one_way, one_way) == pytest.approx(1, abs=1e-6)

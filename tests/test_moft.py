@@ -105,6 +105,15 @@ def test_a_killed_edit_goes_on_to_the_bit(steered, source):
     assert seen.steps[0] == (9, 12)
 
 
+def test_what_is_not_told_is_as_each_distance_has_it(steered):
+    def made(*words: str) -> str:
+        return steered(*words).made["edit"].digest
+
+    squared = made("edit.distance=squared")
+    assert squared == made("edit.distance=squared", "edit.rate=0.5", "edit.weight=6", "edit.share=0.04")
+    assert made() == made("edit.rate=0.05", "edit.weight=1", "edit.share=1") != squared
+
+
 def test_channels_are_found_once_for_every_clip(steered):
     steered()
     calls = steered(clip="sprites:drift")

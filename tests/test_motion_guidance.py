@@ -337,6 +337,19 @@ def test_with_guidance_the_conditioned_half_is_remembered(unet):
             assert torch.allclose(unet.predict(z, 500, said).x0, own, atol=1e-5)
 
 
+def test_blocks_that_are_run_again_for_a_gradient_share_as_they_did(unet, monkeypatch):
+    z, said, shared = clip_of(unet), unet.condition(text=["a"]), SharedAttention(unet, SPATIAL)
+    target, guide = target_for(unet, SITE, z), Guide(SITE, updates=1, rate=0.3)
+    with torch.no_grad(), shared.remembered():
+        unet.predict(clip_of(unet, seed=3), 500, said)
+    kept, _ = guidance.steered(unet, z, 500, said, [target], guide, shared)
+    monkeypatch.setattr(checkpointing, "SMALL", 0)
+    again, _ = guidance.steered(unet, z, 500, said, [target], guide, shared)
+    assert torch.allclose(kept, again, atol=1e-5)
+    alone, _ = guidance.steered(unet, z, 500, said, [target], guide, None)
+    assert not torch.allclose(kept, alone, atol=1e-3)
+
+
 def test_sharing_touches_the_named_layers_alone(unet):
     network = unet.parts.use("network")
     before = {name: module.processor for name, module in network.named_modules() if hasattr(module, "set_processor")}

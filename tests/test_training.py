@@ -66,7 +66,10 @@ TINY = replace(
     ),
     transformer_frames=Course(TURNED, (Lesson(1.0, ("plain", "world"), 1, 2),), {"plain": 2, "world": 2}, 0.5),
     transformer=Course(
-        TURNED, (Lesson(1.0, ("world", "counterfactual"), 5, 1),), {"world": 2, "counterfactual": 2}, 0.5
+        TURNED,
+        (Lesson(0.5, ("plain",), 1, 2), Lesson(1.0, ("pair", "counterfactual"), 5, 1)),
+        {"plain": 2, "pair": 2, "counterfactual": 2},
+        0.5,
     ),
     pairs=2,
     control=TURNED,

@@ -78,7 +78,7 @@ def plan(clip: str, overrides: Sequence[str], point: tuple[float, float] | None,
 def settled(
     clip: Clip, overrides: Sequence[str], point: tuple[float, float] | None, frame: int
 ) -> tuple[Settings, Params]:
-    """The settings, and what is asked of the clip: features are read as those of the panning clips are."""
+    """The settings, and what is asked of the clip: features are read as those of the channels' clips are."""
     p = settings(list(overrides), clip.spec)
     return p, Params.model_validate({"point": point, "frame": frame, "level": p.motion_channels.level})
 

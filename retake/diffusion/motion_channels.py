@@ -1,7 +1,7 @@
 """Channels of a network's features that hold motion, and what a direction looks like in them.
 
-Features of panning clips, their content taken off: the channels with the largest loadings on the first principal
-component are those that hold motion along the clips' axis. Computed once for each checkpoint.
+Features of clips that go four ways, their content taken off: the channels with the largest loadings on the first
+principal component are those that hold motion along the clips' axis. Computed once for each checkpoint.
 
 Source: MOFT (Xiao et al., NeurIPS 2024, sec. 3.2 and 4.1); the sampling of cells and the ranking follow its published
 notebook (process.ipynb at f57184b): the first frame's cells in the middle of the picture, centred over samples.
@@ -47,7 +47,7 @@ class Channels:
 
     def curve(self, path: Tensor) -> Tensor:
         """The motion feature float32 [F, C] of an object whose places are path [F, 2], (x, y) in pixels of the model's
-        frame, made of what panning clips show; its mean over time is zero.
+        frame, made of what these clips show; its mean over time is zero.
 
         The paper's is a line between the ends of each channel's range (sec. 4.1); as a slope for each pixel it says of
         any path how the feature goes, and is not ruled by the first and the last frame.
@@ -82,7 +82,7 @@ def reduced(features: Tensor, passed: Tensor | None = None) -> Panned:
 
 
 def find(clips: Mapping[tuple[str, int], Panned], shifts: Tensor) -> Channels:
-    """Channels from panning clips by (way, scene): each way of AXES, every scene alike. shifts: float32 [F], how far
+    """Channels from clips by (way, scene): each way of AXES, every scene alike. shifts: float32 [F], how far
     the content has gone on each of the frames, in pixels of the model's frame."""
     off, shown = shifts - shifts.mean(), curves(clips)
     slope = {way: (off[:, None] * shown[way].mean(0)).sum(0) / off.square().sum() for way in WAYS}

@@ -25,7 +25,10 @@ from retake.metrics.common.values import mean
 VERSION = 1
 NEEDS = ("tracks",)
 DESCRIPTIONS = {
-    "motion_fidelity_published": ("as published scripts compute it: from the result to the source alone", "higher")
+    "motion_fidelity_published": (
+        "motion fidelity as published scripts compute it, from the result to the source alone",
+        "higher",
+    )
 }
 
 

@@ -39,7 +39,7 @@ TOP = 2  # channels of an axis that are drawn as curves
 class Shown:
     """What the page says. pictures: uint8 [H, W, 3] by frame; point: (x, y) in their pixels; frames: of the maps;
     maps: tensors of the interpretation, in whose row `row` the point is, on frame `frame`; channels: tensors of
-    motion_channels, by kind; moves, pans: sizes of the point's motion feature, and of the clips' of these."""
+    motion_channels, by kind; moves, pans: sizes of the point's motion feature, and of the channels' clips."""
 
     title: str
     command: str
@@ -84,7 +84,9 @@ def page(shown: Shown) -> str:
     parts.append("</tbody></table></div>")
     parts.append("<h2>The point over time</h2><div class=charts>")
     parts += list(trends(shown))
-    parts.append("</div><h2>The model</h2><p>Clips that go four ways say which channels hold motion: cells of the first ")
+    parts.append(
+        "</div><h2>The model</h2><p>Clips that go four ways say which channels hold motion: cells of the first "
+    )
     parts.append("frames in the plane of their two principal components, and how much each channel counts.</p>")
     parts.append(f"<div class=charts>{''.join(of_model(shown))}</div>")
     parts.append(f"<p><code>{escape(shown.command)}</code></p>")

@@ -1,5 +1,6 @@
-"""Clips in which one sprite passes, the same in each but for where it goes. They say which channels of a network that
-knows sprites alone hold motion, as pictures that pan do of others (panning.py)."""
+"""Clips in which one sprite passes, the same in each but for where it goes and heads: in the world that the small
+models know, sprites head where they go. They say which channels of a network that knows sprites alone hold motion, as
+pictures that pan do of others (panning.py); unlike these, a single frame tells something of the way."""
 
 from __future__ import annotations
 

@@ -50,9 +50,9 @@ class Kind:
     """What fours are drawn of. shares: of the attributes in which they differ. seed: of the first. frames: of each
     clip, drawn by chance; None keeps them all. radius: of sprites, in widths of the frame; they are without texture
     then, and the camera rests; None leaves both to the world. jitter: they rest upright, so far from the middle at
-    most, in widths of the frame; None lets them go where they say. turned: they head where they go, or stay upright.
-    paired: another object beside, of another hue, which is named, too; the four differs in the first or in the second.
-    counterfactual: source and target of two pairs of pairs.py in place of all this, without a caption."""
+    most, in widths of the frame; None lets them go where they say. turned: sprites of a radius head where they go, or
+    stay upright. paired: another object beside, of another hue, which is named, too; the four differs in the first or
+    in the second. counterfactual: source and target of two pairs of pairs.py in place of all this, uncaptioned."""
 
     shares: Mapping[str, float]
     seed: int

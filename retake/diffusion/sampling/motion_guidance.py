@@ -7,8 +7,8 @@ are averaged on the features' own grid; the clip that is not steered is sampled 
 
 The published distance is squared: where targets are smaller than what a noisy clip shows, it takes all motion away in
 place of turning it. So here a target is a course and a pace: the course shall have the size that the feature has
-already, times the pace. Updates have a set length, and no weight depends on how large a network's features are. A port
-to CogVideoX (DiTFlow, Pondaven et al. 2024, code at 4db379b) minimises the cosine, which knows no pace.
+already, times pace and amplitude. Updates have a set length, and no weight depends on how large a network's features
+are. A port to CogVideoX (DiTFlow, Pondaven et al. 2024, code at 4db379b) maximises the cosine, which knows no pace.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Guide:
     """How motion is steered. site: a name of `Backbone.sites`. first, last: steps that are guided, as shares of all.
     updates: of the latents in each. distance: "relative", or "squared" as published. amplitude: of targets' courses,
     for a pace of 1, against the feature's own size. rate: how far an update moves the latents that are free to change,
-    root mean square, in standard deviations of the noise in them; of squared distance: of gradient descent. weight: of
-    motion. drag: weight of the loss by which points are dragged; dragged: first and last step of that, as shares. clip:
-    latent frames of the clip, from the first on, whose gradient is zero outside the masks; None: all. shared: pattern
-    of the self-attention layers that take keys and values from an unguided clip, or None. remove_content: what frames
-    share is taken off features (false: the paper's ablation)."""
+    root mean square, in standard deviations of the noise in them, for a weight of 1; of squared distance: of gradient
+    descent. weight: of motion. drag: weight of the loss by which points are dragged; dragged: first and last step of
+    that, as shares. clip: latent frames of the clip, from the first on, whose gradient is zero outside the masks;
+    None: all. shared: pattern of the self-attention layers that take keys and values from an unguided clip, or None.
+    remove_content: what frames share is taken off features (false: the paper's ablation)."""
 
     site: str
     first: float = 0.12
@@ -106,21 +106,23 @@ def free_cells(targets: Sequence[Target]) -> Tensor:
 def squared(features: Tensor, targets: Sequence[Target], removed: bool = True) -> Tensor:
     """Distance of features [1, F, C, h, w] from each target's curve as published: mean of squares over frames and
     channels, summed over the targets."""
-    return sum((F.mse_loss(*pair) for pair in compared(features, targets, removed)), features.new_zeros(()).float())
+    return sum(
+        (F.mse_loss(*pair) for pair in shown_and_wanted(features, targets, removed)), features.new_zeros(()).float()
+    )
 
 
 def relative(features: Tensor, targets: Sequence[Target], removed: bool = True, amplitude: float = 1.0) -> Tensor:
-    """Distance of features [1, F, C, h, w] from each target's course, summed over the targets: squares over frames and
-    channels of the feature over its size, less the course, whose size is the target's pace times the amplitude."""
+    """Distance of features [1, F, C, h, w] from each target's course, summed over the targets: the sum over frames and
+    channels of (feature / its size - course) squared, the course being of the size of pace times amplitude."""
     total = features.new_zeros(()).float()
-    for target, (found, wanted) in zip(targets, compared(features, targets, removed), strict=True):
+    for target, (found, wanted) in zip(targets, shown_and_wanted(features, targets, removed), strict=True):
         course = wanted / wanted.norm().clamp(min=1e-12)
         own = found / found.detach().norm().clamp(min=1e-12)
         total = total + (own - amplitude * target.pace * course).square().sum()
     return total
 
 
-def compared(features: Tensor, targets: Sequence[Target], removed: bool) -> list[tuple[Tensor, Tensor]]:
+def shown_and_wanted(features: Tensor, targets: Sequence[Target], removed: bool) -> list[tuple[Tensor, Tensor]]:
     """What each target's object shows and what it shall, float32 [F, K] each."""
     found = (motion(features, target.mask, removed)[:, target.channels.to(features.device)] for target in targets)
     return [(own, target.curve.to(own)) for own, target in zip(found, targets, strict=True)]
@@ -183,13 +185,14 @@ def steered(
                 moves = squared(features, targets, **how)
             terms = [(of_motion, moves), (of_drag, drag_loss(features, targets))]
             terms = [(weight, term) for weight, term in terms if weight and term.requires_grad]
-        if not terms:  # a drag of one frame goes nowhere
-            return z.detach(), value
-        down = torch.zeros_like(z)
-        for n, (weight, term) in enumerate(terms, 1):
-            (gradient,) = torch.autograd.grad(term, z, retain_graph=n < len(terms))
-            gradient = gradient * free
-            down += weight * (gradient if guide.distance == "squared" else noise * unit(gradient, free))
+            if not terms:  # a drag of one frame goes nowhere
+                return z.detach(), value
+            # Within the block: what is run again for a gradient must attend as it did.
+            down = torch.zeros_like(z)
+            for n, (weight, term) in enumerate(terms, 1):
+                (gradient,) = torch.autograd.grad(term, z, retain_graph=n < len(terms))
+                gradient = gradient * free
+                down += weight * (gradient if guide.distance == "squared" else noise * unit(gradient, free))
         z, value = (z - guide.rate * down).detach(), sum(weight * float(term.detach()) for weight, term in terms)
     return z, value
 

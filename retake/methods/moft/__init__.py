@@ -76,16 +76,19 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         "published, whose weight depends on the model",
     )
     amplitude: float = Field(
-        3.0, ge=0, description="of the course that an object shall take, for the speed that is told; not of squares"
+        3.0,
+        ge=0,
+        description="size of the wanted course against the feature's own, at the speed of the clips in which channels "
+        "were found; not with distance=squared",
     )
     rate: float | None = Field(
         None,
         ge=0,
-        description="how far one of them moves the latents, in standard deviations of noise; of squares: of gradient "
-        "descent; null: 0.05, of squares 0.5",
+        description="how far an update moves the latents, in standard deviations of their noise; with "
+        "distance=squared: of gradient descent; null: 0.05, with squared 0.5",
     )
     weight: float | None = Field(
-        None, ge=0, description="of motion, beside drags; 0: motion is not steered; null: 1, of squares 6"
+        None, ge=0, description="of motion, beside drags; 0: motion is not steered; null: 1, with distance=squared 6"
     )
     drag_weight: float = Field(
         1.0, ge=0, description="of keeping a dragged point's looks along its way (DIFT); 0: drags are motion alone"
@@ -94,7 +97,7 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         None,
         gt=0,
         le=1,
-        description="share of the channels that are compared, of each axis; null: all, of squares 0.04",
+        description="share of the channels that are compared, of each axis; null: all, with distance=squared 0.04",
     )
     remove_content: bool = Field(
         True, description="take what frames share off the features; false, an ablation, with references alone"

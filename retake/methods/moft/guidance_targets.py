@@ -97,14 +97,15 @@ class GuidanceTargets:
         return found
 
     def wanted(self, n: int, span: range, one: Object) -> dict[str, Course]:
-        """What a target shall show, by the part of its area. What goes nowhere by its masks, as a whole picture does,
-        goes by what it shows."""
+        """What a target shall show, by the part of its area. A whole picture, which has no path, has the pace of the
+        clips in which the channels were found."""
         grid = np.array([self.latents.meta["pixels"][1], self.latents.meta["pixels"][0]]) / self.size
         path = self.paths[n][self.last_of(span)] * [*grid, 1.0]
         if n in self.shown:
             some = self.channels.of(("horizontal", "vertical"), self.how.share)
             curve = self.shown[n].curve(self.backbone, self.site, span, self.how.remove_content)[:, some]
-            return {"": Course(some, curve, pace(path[:, :2], self.step) or 1.0)}
+            goes = self.shown[n].masks is not None
+            return {"": Course(some, curve, pace(path[:, :2], self.step) if goes else 1.0)}
         return curves(self.channels, path, self.how.share, one.radius * float(grid.mean()), self.step)
 
     def places(self, n: int, span: range) -> Tensor | None:
