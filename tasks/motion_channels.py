@@ -64,6 +64,8 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
     step = settings.step * backbone.width
     clips, scenes = settings.shown(params.model.weights)
     found: dict[tuple[str, int], motion_channels.Panned] = {}
+    top, left = (size - backbone.height) // 2, (size - backbone.width) // 2
+    seen = slice(None), slice(top, top + backbone.height), slice(left, left + backbone.width)  # the middle of a square
     for scene in range(scenes):
         for way in WAYS:
             passed = None
@@ -71,9 +73,8 @@ def stage_motion_channels(work: Work, params: Modelled) -> MotionChannels:
                 rgb = panning(way, scene, size, frames, step)
             else:
                 rgb, masks = passing(way, scene, size, frames, step)
-                passed = torch.from_numpy(masks[:, : backbone.height, : backbone.width])
-            rgb = rgb[:, : backbone.height, : backbone.width]
-            pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))))
+                passed = torch.from_numpy(masks[seen])
+            pixels = to_signed(torch.from_numpy(np.ascontiguousarray(rgb[seen].transpose(0, 3, 1, 2))))
             with torch.no_grad():
                 z = backbone.encode(pixels[None].to(backbone.device))[0]
             found[way, scene] = motion_channels.reduced(read(backbone, z, site, settings.level).cpu(), passed)
