@@ -102,7 +102,7 @@ def run(
             ):
                 rows.append({"table": title, "steering": arm, **interval(found), **means(found)})
             few = [(one, way) for one in begun if one.seed in seeds[: FEW[1]] for way in FEW[0] if way in directions]
-            some = f"{len(few)} clips"
+            some = f"{len(few)} edits"
             for variant, words in variants.items():
                 found = [bench.steered(one, way, SPEED, words) for one, way in few]
                 rows.append({"table": f"{label}: {some} with one setting changed", "variant": variant, **means(found)})

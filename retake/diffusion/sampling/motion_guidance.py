@@ -178,13 +178,13 @@ def steered(
                     f"no gradient reaches the latents from {guide.site}: this network cannot be steered",
                     "Try model.offload=none, weights that are not quantised, or another model.",
                 )
-            how = {"removed": guide.remove_content}
-            if guide.distance == "relative":
-                moves = relative(features, targets, **how, amplitude=guide.amplitude)
-            else:
-                moves = squared(features, targets, **how)
-            terms = [(of_motion, moves), (of_drag, drag_loss(features, targets))]
-            terms = [(weight, term) for weight, term in terms if weight and term.requires_grad]
+            terms: list[tuple[float, Tensor]] = []
+            if of_motion and guide.distance == "relative":
+                terms.append((of_motion, relative(features, targets, guide.remove_content, guide.amplitude)))
+            elif of_motion:
+                terms.append((of_motion, squared(features, targets, guide.remove_content)))
+            if of_drag and (drags := drag_loss(features, targets)).requires_grad:
+                terms.append((of_drag, drags))
             if not terms:  # a drag of one frame goes nowhere
                 return z.detach(), value
             # Within the block: what is run again for a gradient must attend as it did.
