@@ -23,6 +23,7 @@ NAMES = (
     "motion_probe",
     "interpretation",
     "steering",
+    "steering_given",
     "round_trip",
     "diffusion",
     "fifo",

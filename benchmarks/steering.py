@@ -42,6 +42,8 @@ from retake.synthetic.steadiness import sharpness
 DIRECTIONS = ("right", "left", "up", "down")
 CAPTIONS, SEEDS = 6, (0, 1)
 SPEED = 1.0  # told, pixels a frame
+FREE = "edit.source=noise", "edit.mask=false"
+"""Of a clip that is generated as a whole."""
 FEW = ("right", "up"), 1
 """Directions and seeds of what is not the main arm."""
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -196,7 +198,7 @@ class Bench:
             for seed in seeds:
                 everywhere = np.ones((self.model.frames, self.model.height, self.model.width), bool)
                 masks = self.write(f"all-{n}-{seed}", everywhere)
-                frames = self.edited(self.blank, masks, subject, seed, {"direction": "rest"}, ("edit.weight=0",))
+                frames = self.free(masks, subject, seed, {"direction": "rest"}, ("edit.weight=0",))
                 hue_found, bodies = detector.bodies(frames, hue)
                 if anyhow and not bodies[0].any():
                     third = self.model.height // 3, self.model.width // 3
@@ -216,8 +218,7 @@ class Bench:
     def steered(self, begun: Begun, way: str, speed: float, words: Sequence[str]) -> dict[str, float]:
         """The scores of a clip that is told to go a way."""
         aim = {"direction": way, "speed": speed}
-        frames = self.edited(self.blank, begun.folder, begun.subject, begun.seed, aim, words)
-        return self.seen(begun, frames, way)
+        return self.seen(begun, self.free(begun.folder, begun.subject, begun.seed, aim, words), way)
 
     def told(self, begun: Begun, way: str, aim_of: str, words: Sequence[str]) -> dict[str, float]:
         """The scores of a clip that is told to go a way by a reference or a drag; `off` of a drag, NaN where the object
@@ -232,7 +233,7 @@ class Bench:
         else:
             other = next(hue for hue in grammar.HUES if hue != begun.subject.hue)
             aim = self.reference(way, other)
-        frames = self.edited(self.blank, begun.folder, begun.subject, begun.seed, aim, words)
+        frames = self.free(begun.folder, begun.subject, begun.seed, aim, words)
         scores = self.seen(begun, frames, way)
         if aim_of != "drag":
             return scores | {"its hue": float(detector.read(frames).hue == other)}
@@ -253,11 +254,21 @@ class Bench:
             video.encode(clip, (world.frame(t) for t in range(world.frames)), 24, crf=12)
         return {"reference": str(clip), "reference_mask": str(clip.with_suffix(""))}
 
-    def edited(
-        self, clip: Path, masks: Path, subject: grammar.Subject, seed: int, aim: Mapping[str, Any], words: Sequence[str]
+    def free(
+        self, masks: Path, subject: grammar.Subject, seed: int, aim: Mapping[str, Any], words: Sequence[str]
     ) -> np.ndarray:
-        """Frames uint8 [F, H, W, 3] of an edit from noise."""
-        told = ", ".join(f"{key}: {value}" for key, value in {"object": 1, **aim}.items())
+        """Frames of a clip that is generated, in which one object has an aim."""
+        words = *FREE, f"edit.steps={self.steps}", f"edit.seed={seed}", *words
+        return self.edited(self.blank, masks, str(subject), [aim], words)
+
+    def edited(
+        self, clip: Path, masks: Path, prompt: str, aims: Sequence[Mapping[str, Any]], words: Sequence[str]
+    ) -> np.ndarray:
+        """Frames uint8 [F, H, W, 3] of an edit. aims: of object 1, 2, ..."""
+        told = ", ".join(
+            "{" + ", ".join(f"{key}: {value}" for key, value in {"object": n, **aim}.items()) + "}"
+            for n, aim in enumerate(aims, 1)
+        )
         model = [f"model={self.model.name}"] if self.model.weights in MODELS else []
         model += [f"model.{key}={value}" for key, value in self.model.model_dump(exclude={"schedule"}).items() if value]
         p = settings(
@@ -266,12 +277,8 @@ class Bench:
                 "masks=given",
                 f"masks.path={masks}",
                 "edit=moft",
-                f"edit.targets=[{{{told}}}]",
-                f'edit.prompt="{subject}"',
-                "edit.source=noise",
-                f"edit.seed={seed}",
-                f"edit.steps={self.steps}",
-                "edit.mask=false",
+                f"edit.targets=[{told}]",
+                f'edit.prompt="{prompt}"',
                 *model,
                 *words,
             ]

@@ -20,7 +20,7 @@ from retake.errors import MachineError
 
 # The whole corpus of attacks runs once, in test_attacks.py, where the benchmark makes its rows of what came of it.
 ELSEWHERE = ("faults.attacks",)
-ON_A_MODEL = ("embedded", "motion_probe", "round_trip", "diffusion", "fifo", "steering")
+ON_A_MODEL = ("embedded", "motion_probe", "round_trip", "diffusion", "fifo", "steering", "steering_given")
 HERE = [name for name in NAMES if name not in (*ELSEWHERE, *ON_A_MODEL, "long_edit")]
 
 
