@@ -16,8 +16,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from retake.diffusion.families.cogvideox.transformer import positions
+from retake.diffusion.loading.load import load as load_model
+from retake.diffusion.model import Model
 from retake.errors import ConfigError
 from retake.networks import clip
+from retake.networks import video_mae as video_encoder
 from retake.synthetic import clips, detector, grammar, pairs
 from retake.synthetic.world import World
 from retake.training import (
@@ -27,6 +30,7 @@ from retake.training import (
     fours,
     judging,
     lessons,
+    motion_subspace,
     motionv2v,
     moving,
     scores,
@@ -74,6 +78,13 @@ TINY = replace(
     pairs=2,
     control=TURNED,
     control_batch=2,
+    video_mae=TURNED,
+    video_mae_batch=2,
+    studied=2,
+    motion_subspace=FEW,
+    motion_subspace_batch=2,
+    aligned=TURNED,
+    aligned_batch=2,
     scaled_on=2,
 )
 
@@ -611,7 +622,7 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     for part in export.WRITERS:
         export.export(workshop, part, tmp_path)
     total = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
-    assert total < 30_000_000
+    assert total < 45_000_000
 
     pipeline = AnimateDiffPipeline.from_pretrained(tmp_path / "embedded")  # nothing else said
     assert isinstance(pipeline.unet, UNetMotionModel)
@@ -637,6 +648,13 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     assert pipeline.transformer.config.max_text_seq_length == transformer.LENGTH
     assert CLIPModel.from_pretrained(tmp_path / "judge").config.vision_config.patch_size == 8
     looks_like(workshop.trained("judge"), tmp_path / "judge")
+    frames = np.random.default_rng(0).integers(0, 255, (1, 16, 64, 64, 3), np.uint8)
+    read = video_encoder.load(str(tmp_path / "video_mae"), "cpu").clips(frames)
+    torch.testing.assert_close(read, workshop.video_encoder().clips(frames), atol=2e-2, rtol=0)
+    subspace = motion_subspace.MotionSubspace.from_pretrained(tmp_path / "motion_subspace", torch_dtype=torch.float32)
+    with torch.inference_mode():
+        flow = subspace(read.clone(), (32, 32))
+        torch.testing.assert_close(flow, workshop.trained("motion_subspace")(read.clone(), (32, 32)), atol=1e-2, rtol=0)
     card = json.loads((tmp_path / "embedded.training.json").read_text())
     assert card.keys() == {"vae", "clip", "unet", "motion"}
     assert json.loads((tmp_path / "embedded_dit.training.json").read_text()).keys() == {"video_vae", "transformer"}
@@ -686,7 +704,7 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
     assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
     assert shop.finished("unet")
-    assert shop.wanted(None) == ["judge", "control"]
+    assert shop.wanted(None) == ["judge", "control", "video_mae", "motion_subspace", "aligned"]
     assert shop.wanted("motion") == ["motion"]  # it ships, but was asked for
     assert shop.make("motion", 10)
     export.export(shop, "motion", weights)
@@ -796,6 +814,14 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         result = shell("train", "embedded", "--folder", str(tmp_path), *words)
         assert result.code == 2
         assert "E247" in result.err
+    stage = shell("train", "moalign", "--folder", str(tmp_path), "--stage", "subspce")
+    assert stage.code == 2
+    assert "E206" in stage.err
+    assert "subspace" in stage.err
+    assert "E206" in shell("train", "embedded", "--folder", str(tmp_path), "--stage", "subspace").err
+    early = shell("train", "moalign", "--folder", str(tmp_path), "--stage", "align")
+    assert "E247" in early.err
+    assert "video_mae" in early.err
     assert not list(tmp_path.glob("*/state*"))
     for part in ("motion", "unet", "transformer_frames", "transformer"):
         early = shell("train", "embedded", "--folder", str(tmp_path), "--part", part)
@@ -840,3 +866,21 @@ def test_the_control_branch_learns_on_coded_pairs(workshop):
         values.append(float(value.detach()))
     assert values[-1] < 0.9 * values[0]
     assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+
+
+def test_an_aligned_transformer_is_a_checkpoint_of_the_model_that_it_was(workshop, tmp_path):
+    """`model.checkpoint=` reads what alignment writes; without it the model is as it ships."""
+    for part in ("video_vae", "transformer", "aligned"):
+        export.export(workshop, part, tmp_path)
+    (file,) = (tmp_path / "aligned").glob("*.safetensors")
+    plain, aligned = (
+        load_model(
+            Model(name="m", family="cogvideox", weights=str(tmp_path / "embedded_dit"), frames=17, checkpoint=one)
+        )
+        for one in (None, str(file))
+    )
+    learnt = workshop.trained("aligned").student.transformer.state_dict()
+    for name, value in aligned.parts.look("network").state_dict().items():
+        torch.testing.assert_close(value.float(), learnt[name].float(), atol=2e-3, rtol=2e-3)
+    both = zip(*(one.parts.look("network").parameters() for one in (plain, aligned)), strict=True)
+    assert any(not torch.equal(a, b) for a, b in both)

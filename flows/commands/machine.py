@@ -79,7 +79,7 @@ def weights(
 
 @app.command(rich_help_panel=MACHINE)
 def train(
-    target: Annotated[str, typer.Argument(help="What to train: embedded, or motionv2v, its control branch.")],
+    target: Annotated[str, typer.Argument(help="What to train: embedded, motionv2v, or moalign.")],
     size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",
     part: Annotated[str | None, typer.Option(help="Train only this part; an unknown name lists the parts.")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop after this time; the same command continues.")] = math.inf,
@@ -91,9 +91,10 @@ def train(
     further: Annotated[
         bool, typer.Option("--further", help="Begin with the part as it ships: one more round.")
     ] = False,
+    stage: Annotated[str | None, typer.Option(help="Of moalign: teacher, subspace or align; default: all.")] = None,
 ) -> None:
     """Train the small models that ship with Retake; a stopped training continues. Example:
     retake train embedded --size gpu --minutes 9"""
     from flows.upkeep import train as training
 
-    training.run(target, size, part, minutes, folder, on_shipped, further, clips)
+    training.run(target, size, part, minutes, folder, on_shipped, further, clips, stage)

@@ -9,7 +9,9 @@ from flows.terminal.console import Console
 from retake.errors import ConfigError, did_you_mean
 
 PAIRS = 32  # of every clip
-TARGETS = ("embedded", "motionv2v")
+TARGETS = ("embedded", "motionv2v", "moalign")
+STAGES = {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned"}
+"""Of moalign, in their order: the part that each trains."""
 
 
 def run(
@@ -21,17 +23,26 @@ def run(
     on_shipped: bool,
     further: bool,
     clips: str | None = None,
+    stage: str | None = None,
 ) -> bool:
     """Train a target for at most so long; whether it is finished. clips: a manifest of real clips of which motionv2v
-    learns, too.
+    learns, too. stage: of moalign, all of them unless one is named.
 
-    Raises ConfigError E206 for a target that there is not, or that learns from no clips, E247 for a size or part, or a
-    part that needs others first, what `counterfactuals.render` raises, KeyboardInterrupt when interrupted."""
+    Raises ConfigError E206 for a target or a stage that there is not, or a target that learns from no clips, E247 for a
+    size or part, or a part that needs others first, what `counterfactuals.render` raises, KeyboardInterrupt when
+    interrupted."""
     if target not in TARGETS:
         known = did_you_mean(target, list(TARGETS))
         raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)
     if target == "motionv2v":
         part, on_shipped = part or "control", True
+    if target == "moalign":
+        on_shipped = True
+    if stage is not None and (target != "moalign" or stage not in STAGES):
+        known = (
+            did_you_mean(stage, list(STAGES)) if target == "moalign" else "Stages are those of: retake train moalign"
+        )
+        raise ConfigError("E206", f"{target} has no stage {stage!r}", known)
     if clips is not None and part != "control":
         raise ConfigError(
             "E206", "only the control branch learns from clips of yours", "retake train motionv2v --clips"
@@ -46,15 +57,20 @@ def run(
     until = time.monotonic() + 60 * minutes
     try:
         done = clips is None or pairs(clips, size, folder, device, further, until, console)
-        if done:
+        wanted = [STAGES[stage]] if stage else list(STAGES.values()) if target == "moalign" and not part else [part]
+        for one in wanted:
             left = (until - time.monotonic()) / 60
-            done = embedded.run(
-                size, folder, part, left, device, on_shipped=on_shipped, further=further, say=console.say
+            done = done and embedded.run(
+                size, folder, one, left, device, on_shipped=on_shipped, further=further, say=console.say
             )
     except Stopped:  # the state has been written; it ends as every command that is interrupted
         raise KeyboardInterrupt from None
     if done:
-        how = [f"--part {part}"] * (part is not None) + ["--on-shipped"] * on_shipped + ["--further"] * further
+        how = (
+            [f"--part {' '.join(map(str, wanted))}"] * (wanted != [None])
+            + ["--on-shipped"] * on_shipped
+            + ["--further"] * further
+        )
         export = " ".join(["python -m retake.training.export", f"--size {size}", f"--folder {folder}", *how])
         console.say(f"finished: {folder / size}. Write what ships, or elsewhere with --to FOLDER: {export}")
     else:

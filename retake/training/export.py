@@ -6,6 +6,9 @@ python -m retake.training.export --size cpu --folder artifacts/training --part v
 retake/weights/embedded/      a pipeline as AnimateDiffPipeline saves it: VAE, towers, U-Net, motion adapter
 retake/weights/embedded_dit/  a pipeline as CogVideoXPipeline saves it: VAE, T5, transformer
 retake/weights/motionv2v/     the control branch of the transformer
+retake/weights/video_mae/     the video encoder from which motion is learnt
+retake/weights/motion_subspace/  what of its features tells flow
+retake/weights/aligned/       the transformer after alignment with it
 retake/weights/judge/         the other CLIP
 """
 
@@ -145,6 +148,20 @@ def control(shop: Workshop) -> Writers:
     return {"motionv2v": partial(save, shop.trained("control"))}
 
 
+def video_mae(shop: Workshop) -> Writers:
+    """With the decoder that it was trained with, as published encoders have theirs."""
+    return {"video_mae": partial(save, shop.trained("video_mae"))}
+
+
+def motion_subspace(shop: Workshop) -> Writers:
+    return {"motion_subspace": partial(save, shop.trained("motion_subspace"))}
+
+
+def aligned(shop: Workshop) -> Writers:
+    """The transformer alone, for `model.checkpoint=`: its text tower has not learnt, the projection has served."""
+    return {"aligned": partial(save, shop.trained("aligned").student.transformer)}
+
+
 def judge(shop: Workshop) -> Writers:
     return {"judge": partial(whole_clip, shop.trained("judge"))}
 
@@ -159,6 +176,9 @@ WRITERS = {
     "transformer_frames": partial(transformer, part="transformer_frames"),
     "transformer": transformer,
     "control": control,
+    "video_mae": video_mae,
+    "motion_subspace": motion_subspace,
+    "aligned": aligned,
 }
 
 

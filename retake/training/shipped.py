@@ -23,6 +23,9 @@ PLACES = {
     "transformer_frames": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
     "transformer": ("embedded_dit/transformer", "embedded_dit/text_encoder"),
     "control": ("motionv2v",),
+    "video_mae": ("video_mae",),
+    "motion_subspace": ("motion_subspace",),
+    "aligned": ("aligned",),
     "judge": ("judge",),
 }
 """Folders of weights by part."""
@@ -50,7 +53,8 @@ def ships(part: str) -> bool:
 
 def load(part: str) -> Any:
     """The network of a part that others learn from: vae, clip (text_model and vision_model), unet or motion
-    (unet.Student), video_vae, transformer_frames or transformer (transformer.Student), control; float32.
+    (unet.Student), video_vae, transformer_frames or transformer (transformer.Student), control, video_mae
+    (videomae), motion_subspace; float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -114,6 +118,19 @@ def control(folder: Path) -> Any:
     return branch.float()
 
 
+def video_mae(folder: Path) -> Any:
+    from transformers import VideoMAEForPreTraining
+
+    return VideoMAEForPreTraining.from_pretrained(folder).float()
+
+
+def motion_subspace(folder: Path) -> Any:
+    from retake.training.motion_subspace import MotionSubspace
+
+    subspace: Any = MotionSubspace.from_pretrained(folder)
+    return subspace.float()
+
+
 LOADERS = {
     "vae": vae,
     "clip": clip,
@@ -123,4 +140,6 @@ LOADERS = {
     "transformer_frames": frames_transformer,
     "transformer": frames_transformer,
     "control": control,
+    "video_mae": video_mae,
+    "motion_subspace": motion_subspace,
 }

@@ -22,9 +22,9 @@ class Course:
 
 @dataclass(frozen=True)
 class Size:
-    """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder; pairs: for the
-    control branch. half: products of the denoisers in bfloat16. scaled_on: clips by which an autoencoder's latents are
-    scaled."""
+    """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder and the video
+    encoder; pairs: for the control branch; studied: clips for the motion subspace and the alignment. half: products of
+    the denoisers in bfloat16. scaled_on: clips by which an autoencoder's latents are scaled."""
 
     pictures: int
     moving: int
@@ -41,6 +41,13 @@ class Size:
     pairs: int
     control: Plan
     control_batch: int
+    video_mae: Plan
+    video_mae_batch: int
+    studied: int
+    motion_subspace: Plan
+    motion_subspace_batch: int
+    aligned: Plan
+    aligned_batch: int
     half: bool = False
     scaled_on: int = 64
 
@@ -100,6 +107,13 @@ CPU = Size(
     pairs=2_000,
     control=Plan(4_000, 1e-3, muon=0.01, cooldown=0.8),
     control_batch=8,
+    video_mae=Plan(6_000, 1e-3, muon=0.02, cooldown=0.6),
+    video_mae_batch=8,
+    studied=2_000,
+    motion_subspace=Plan(3_000, 1e-3, cooldown=0.6),
+    motion_subspace_batch=16,
+    aligned=Plan(1_000, 2e-4, muon=0.002, warmup=100, cooldown=0.8),
+    aligned_batch=8,
 )
 
 
@@ -132,6 +146,13 @@ GPU = Size(
     pairs=20_000,
     control=Plan(20_000, 1e-3, muon=0.01, cooldown=0.8),
     control_batch=64,
+    video_mae=Plan(20_000, 1e-3, muon=0.01, cooldown=0.6),
+    video_mae_batch=128,
+    studied=12_000,
+    motion_subspace=Plan(10_000, 1e-3, cooldown=0.6),
+    motion_subspace_batch=64,
+    aligned=Plan(4_000, 2e-4, muon=0.002, warmup=100, cooldown=0.8),
+    aligned_batch=64,
     half=True,
 )
 

@@ -15,17 +15,22 @@ from torch import Tensor
 
 from retake.diffusion.families.common.conditioning import image_states
 from retake.errors import ConfigError
+from retake.networks.video_mae import VideoMAE
 from retake.synthetic.clips import Limits
 from retake.training import (
+    alignment,
     autoencoder,
     encoders,
     fours,
+    motion_clips,
+    motion_subspace,
     motionv2v,
     moving,
     shipped,
     transformer,
     unet,
     video_autoencoder,
+    video_mae,
 )
 from retake.training.fours import Coder, Encode
 from retake.training.lessons import Teacher, loss
@@ -33,13 +38,28 @@ from retake.training.loop import Plan, Slice, averaged, progress, train
 from retake.training.pictures import Data
 from retake.training.sizes import Course, Size
 
-PARTS = ("vae", "clip", "judge", "unet", "motion", "video_vae", "transformer_frames", "transformer", "control")
+PARTS = (
+    "vae",
+    "clip",
+    "judge",
+    "unet",
+    "motion",
+    "video_vae",
+    "transformer_frames",
+    "transformer",
+    "control",
+    "video_mae",
+    "motion_subspace",
+    "aligned",
+)
 LEARNS_FROM = {
     "unet": ("vae", "clip"),
     "motion": ("vae", "clip", "unet"),
     "transformer_frames": ("video_vae",),
     "transformer": ("video_vae", "transformer_frames"),
     "control": ("video_vae", "transformer"),
+    "motion_subspace": ("video_vae", "video_mae"),
+    "aligned": ("video_vae", "transformer", "video_mae", "motion_subspace"),
 }
 COURSES = {"unet": unet, "motion": unet, "transformer_frames": transformer, "transformer": transformer}
 """The modules of the denoisers: what their fours are and how they read captions."""
@@ -75,6 +95,8 @@ class Workshop:
         if part in COURSES and not self.rendered(part, until):
             return False
         if part == "control" and not self.paired(until):
+            return False
+        if part in ("motion_subspace", "aligned") and not self.studied(until):
             return False
         model, plan, loss = self.lesson(part)
         said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
@@ -134,6 +156,21 @@ class Workshop:
         size = Limits().size
         return PairCoding(video_autoencoder.clip_by_clip(self.video_vae()), size, size // video_autoencoder.SIDE)
 
+    def studied(self, until: float = math.inf) -> bool:
+        """Make what the motion subspace learns from, until a moment of time.monotonic(); whether all is there."""
+        if all(path.exists() for path in self.studies()):
+            return True
+        encode, features = video_autoencoder.clip_by_clip(self.video_vae()), self.video_encoder().clips
+        return motion_clips.render(self.folder / "studied", self.size.studied, encode, features, until, self.share)
+
+    def studies(self) -> list[Path]:
+        """The shards of clips of the sprite world, with the encoder's features and flow."""
+        return motion_clips.shards(self.folder / "studied", self.size.studied)
+
+    def video_encoder(self) -> VideoMAE:
+        """The video encoder whose features are studied."""
+        return VideoMAE(self.taught("video_mae").videomae, "in training", torch.device(self.device))
+
     def course(self, part: str) -> Course:
         return getattr(self.size, part)
 
@@ -173,6 +210,17 @@ class Workshop:
             data = motionv2v.read(self.folder / "pairs", size.pairs)
             base = self.taught("transformer")
             return model, plan, motionv2v.loss(model, base, data, size.control_batch, 0.5, seed, device)
+        if part == "video_mae":
+            frames = video_autoencoder.FRAMES
+            pool = moving.pool(self.folder / part / "clips.npy", seed, size.moving, frames, Limits().size)
+            return model, plan, video_mae.loss(model, pool, size.video_mae_batch, seed, device)
+        if part == "motion_subspace":
+            data = motion_clips.read(self.studies())
+            return model, plan, motion_subspace.loss(model, data, size.motion_subspace_batch, seed, device)
+        if part == "aligned":
+            data, subspace = motion_clips.read(self.studies()), self.taught("motion_subspace")
+            how = alignment.How()
+            return model, plan, alignment.loss(model, data, subspace, how, size.aligned_batch, 0.5, seed, device)
         lessons = self.course(part).lessons
         return model, plan, loss(model, self.teacher(part), lessons, plan.steps, size.half)
 
@@ -196,6 +244,12 @@ class Workshop:
             model.unet = unet.of_clips(model.unet)
         elif part == "transformer_frames":
             model = transformer.Student(transformer.network(), transformer.text_tower())
+        elif part == "video_mae":
+            model = video_mae.network()
+        elif part == "motion_subspace":
+            model = motion_subspace.network(video_mae.WIDTH)
+        elif part == "aligned":
+            model = alignment.Aligned(self.taught("transformer").train().requires_grad_(True), motion_subspace.WIDTH)
         elif part == "transformer":
             model = self.taught("transformer_frames").train().requires_grad_(True)
         else:

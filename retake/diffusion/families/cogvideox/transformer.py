@@ -37,6 +37,22 @@ def evaluate(
     (control.py) with its control latents [B, F, channels, h, w]."""
     embedding = time_embedding(transformer, t, z.dtype)
     (video,) = deque(blocks(transformer, z, embedding, text, places, branch, control), maxlen=1)
+    return _output(transformer, video, embedding, z)
+
+
+def evaluate_and_read(
+    transformer: Any, z: Tensor, t: Tensor, text: Tensor, block: int, places: Positions = None
+) -> tuple[Tensor, Tensor]:
+    """What `evaluate` gives, and what leaves a block on the way, without the text: [B, F, h / patch, w / patch, width].
+    Gradients go through both."""
+    patch = transformer.config.patch_size
+    embedding = time_embedding(transformer, t, z.dtype)
+    left = list(blocks(transformer, z, embedding, text, places))
+    read = left[block].unflatten(1, (z.shape[1], z.shape[3] // patch, z.shape[4] // patch))
+    return _output(transformer, left[-1], embedding, z), read
+
+
+def _output(transformer: Any, video: Tensor, embedding: Tensor, z: Tensor) -> Tensor:
     video = transformer.norm_final(video)
     last = transformer.norm_out
     shift, scale = last.linear(last.silu(embedding[:, :-1])).chunk(2, dim=-1)

@@ -1,0 +1,134 @@
+"""A video transformer aligned with what a frozen video encoder knows of motion (MoAlign's second stage).
+
+While it learns to denoise as before, what leaves one of its blocks is projected to the encoder's grid, and the
+relations between its tokens are drawn towards those between the encoder's. The projection is thrown away afterwards:
+the aligned transformer costs nothing more.
+
+Sources: MoAlign (Bhowmik et al., ICLR 2026, sec. 3.2, eq. 5 to 9, appendix A.4: block 18 of 30, lambda 0.5, tau 10 at
+24 tubes); the baselines are those of its table 3: VideoREPA's margin loss and REPA's cosine. Temporal relations are
+averaged over pairs of different frames; the paper does not say over which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from retake.diffusion.families.cogvideox.transformer import evaluate_and_read, positions
+from retake.diffusion.schedule import Schedule
+from retake.training import relations, transformer
+from retake.training.lessons import SCHEDULE
+from retake.training.motion_clips import Clips
+from retake.training.video_autoencoder import LATENT, SIDE
+
+WEIGHT = 0.5  # of the alignment (lambda)
+DECAY = 10 / 24  # of temporal relations (tau), in clips
+BLOCK = 0.6  # of the blocks: behind which tokens are read
+
+
+@dataclass(frozen=True)
+class How:
+    """Which loss: MoAlign's ("soft"), VideoREPA's ("margin"), REPA's ("cosine") or "none". features: of the encoder:
+    its motion subspace, "raw", or a "random" projection of as many channels. of: the clip's "own", "another" clip's
+    or its own with tubes in another order ("shuffled"), two controls."""
+
+    loss: Literal["soft", "margin", "cosine", "none"] = "soft"
+    features: Literal["motion", "raw", "random"] = "motion"
+    of: Literal["own", "another", "shuffled"] = "own"
+
+
+class Projection(nn.Module):
+    """From a transformer's tokens [B, f, h, w, width] to the encoder's grid [B, T, h / stride, w / stride, out]: the
+    first latent frame, which is a single frame's, is left out, and each other one becomes two tubes."""
+
+    def __init__(self, width: int, out: int, hidden: int = 256, stride: int = 1) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.time = nn.Conv3d(width, hidden, (3, 1, 1), padding=(1, 0, 0))
+        self.narrow = nn.Conv3d(hidden, out, 1)
+        self.space = nn.Conv3d(out, out, (1, stride, stride), (1, stride, stride)) if stride > 1 else nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        found = self.narrow(F.silu(self.time(self.norm(tokens).movedim(-1, 1))))[:, :, 1:]
+        found = F.interpolate(found, scale_factor=(2, 1, 1), mode="trilinear", align_corners=False)
+        return self.space(found).movedim(1, -1)
+
+
+class Aligned(nn.Module):
+    """A transformer that learns, the projection that learns with it, and its text tower, which does not."""
+
+    def __init__(self, student: transformer.Student, out: int, hidden: int = 128) -> None:
+        super().__init__()
+        self.student = student
+        student.text.requires_grad_(False)
+        config = student.transformer.config
+        self.block = max(0, round(BLOCK * config.num_layers) - 1)
+        self.projection = Projection(config.num_attention_heads * config.attention_head_dim, out, hidden)
+
+    def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """v [B, f, C, h, w] and the projected tokens [B, T, h', w', out] of noisy latents at times t [B]."""
+        states = self.student.text(tokens).last_hidden_state
+        places = positions(self.student.transformer, LATENT, SIDE, SIDE, z.device)
+        times = t[:, None].expand(z.shape[:2])
+        made, read = evaluate_and_read(self.student.transformer, z, times, states, self.block, places)
+        return made, self.projection(read)
+
+
+def apart(loss: str, student: Tensor, teacher: Tensor) -> Tensor:
+    """How far projected tokens [B, T, h, w, D] are from the encoder's [B, T, h, w, E] by one of the losses of `How`."""
+    one, other = student.flatten(2, 3), teacher.flatten(2, 3)
+    if loss == "soft":
+        return relations.spatial(one, other) + relations.temporal(one, other, DECAY * one.shape[1])
+    return relations.margin(one, other) if loss == "margin" else relations.cosine(one, other)
+
+
+def wanted(data: Clips, picked: Tensor, how: How, subspace: Any, random: torch.Generator) -> Tensor:
+    """The encoder's features of some clips that the student is aligned with, [B, T, h, w, E]."""
+    at = picked if how.of != "another" else (picked + len(data.captions) // 2) % len(data.captions)
+    features = data.features[at].float()
+    if how.of == "shuffled":
+        features = torch.stack([one[torch.randperm(len(one), generator=random)] for one in features])
+    if how.features == "motion":
+        with torch.no_grad():
+            return subspace.motion(features.to(subspace.device))
+    if how.features == "random":
+        width = int(subspace.config.width)
+        mix = torch.randn(features.shape[-1], width, generator=torch.Generator().manual_seed(0))
+        return features @ mix
+    return features
+
+
+def width_of(how: How, data: Clips, subspace: Any) -> int:
+    """Channels that a projection gives: the encoder's own for a loss that compares token by token."""
+    return data.features.shape[-1] if how.loss == "cosine" and how.features == "raw" else int(subspace.config.width)
+
+
+def loss(
+    model: Aligned, data: Clips, subspace: Any, how: How, batch: int, power: float, seed: int, device: str
+) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
+    """(step) -> squared error of v for a batch of clips, and their alignment times WEIGHT; both for the curve. A tenth
+    of the clips is shown without its caption. The data of a step are the same for every `how`."""
+    schedule = Schedule.from_config(SCHEDULE)
+    said, silent = transformer.tokenised(data.captions), transformer.tokenised([""])
+
+    def of(step: int) -> tuple[Tensor, dict[str, float]]:
+        random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        picked = torch.randint(len(data.captions), (batch,), generator=random)
+        x0 = data.latents[picked].float()
+        noise = torch.randn(x0.shape, generator=random)
+        u = (torch.arange(batch) + torch.rand(batch, generator=random)) / batch
+        t = (u**power * schedule.length).long().clamp(max=schedule.length - 1)
+        tokens = torch.where(torch.rand(batch, 1, generator=random) < transformer.TOLD[0], silent, said[picked])
+        made, read = model(schedule.noised(x0, noise, t).to(device), t.to(device), tokens.to(device))
+        square = (made.float() - schedule.target(x0, noise, t).to(device)).square().mean()
+        if how.loss == "none":
+            return square, {"denoising": float(square.detach())}
+        far = apart(how.loss, read, wanted(data, picked, how, subspace, random).to(device))
+        return square + WEIGHT * far, {"denoising": float(square.detach()), "alignment": float(far.detach())}
+
+    return of

@@ -1,0 +1,141 @@
+"""What MoAlign learns from: clips as their latents, the features that a frozen video encoder has of them, and how they
+move.
+
+Made once, shard by shard; both stages read the same. The first frame is left out of features and flow: the causal
+autoencoder codes it alone. Tubes of two frames are the unit of time then, and flow goes from the first frame of one
+tube to that of the next.
+
+Source: MoAlign (Bhowmik et al., ICLR 2026, appendix A.3), whose flow is RAFT's; clips of the sprite world have the true
+one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from retake.machine.disk import atomic_path
+from retake.synthetic import clips
+from retake.synthetic.world import World
+from retake.training.fours import Encode
+
+SHARD = 250
+SEED = 70_000_000  # of the first clip
+LIMITS = clips.Limits(frames=17)
+TUBE = 2
+SCALE = 19.2  # of flow: a frame's width is so many units (10 pixels of a frame 192 wide are one)
+FINER = 2  # pixels a cell of the flow that is learnt
+
+Features = Callable[[NDArray[np.uint8]], Tensor]
+"""Clips uint8 [N, F, H, W, 3] to features [N, F / 2, h, w, D]."""
+
+
+class Studied(NamedTuple):
+    """One clip: latents float16 [f, C, h, w]; features float16 [T, h', w', D]; flow float16 [T - 1, 2, H, W], (dx, dy)
+    in units of SCALE; seen bool [T - 1, H, W]: what the next tube shows, too; caption, hue and shape."""
+
+    latents: Tensor
+    features: Tensor
+    flow: Tensor
+    seen: Tensor
+    caption: str
+    hue: str
+    shape: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Many of them: tensors of `Studied` with a first axis, words as lists."""
+
+    latents: Tensor
+    features: Tensor
+    flow: Tensor
+    seen: Tensor
+    captions: list[str]
+    hues: list[str]
+    shapes: list[str]
+
+
+def one(seed: int, encode: Encode, features: Features) -> Studied:
+    """The sprite clip of a seed."""
+    drawn = clips.draw(seed, LIMITS)
+    world = World(drawn.scene)
+    frames = np.stack([world.frame(t) for t in range(world.frames)])
+    steps = [(t, t + TUBE) for t in range(1, world.frames - TUBE, TUBE)]
+    flow = torch.from_numpy(np.stack([world.flow(*step) for step in steps])).movedim(-1, 1)
+    seen = torch.from_numpy(np.stack([~world.occlusion(*step) for step in steps]))
+    small, shown = pooled(flow * SCALE / world.width, seen, FINER)
+    with torch.inference_mode():
+        coded, read = encode(frames[None])[0].half().cpu(), features(frames[None, 1:])[0].half().cpu()
+    return Studied(coded, read, small.half(), shown, drawn.caption, drawn.subject.hue, drawn.subject.shape)
+
+
+def pooled(flow: Tensor, seen: Tensor, by: int) -> tuple[Tensor, Tensor]:
+    """Flow [N, 2, H, W] on cells of so many pixels a side, the mean of what is seen [N, H, W] in each; and the cells in
+    which more than half is."""
+    share = F.avg_pool2d(seen.float()[:, None], by)
+    mean = F.avg_pool2d(flow * seen[:, None], by) / share.clamp(min=1e-6)
+    return mean, share[:, 0] > 0.5
+
+
+def shards(folder: Path, count: int) -> list[Path]:
+    return [folder / f"clips-{first:06d}.safetensors" for first in range(0, count, SHARD)]
+
+
+def render(
+    folder: Path,
+    count: int,
+    encode: Encode,
+    features: Features,
+    until: float = math.inf,
+    share: tuple[int, int] = (0, 1),
+) -> bool:
+    """Make `count` sprite clips shard by shard; those that are there are kept. Whether all are. until, share: as in
+    fours.render."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = shards(folder, count)
+    for path, first in list(zip(paths, range(0, count, SHARD), strict=True))[share[0] :: share[1]]:
+        if path.exists():
+            continue
+        if time.monotonic() > until:
+            break
+        write(path, (one(SEED + n, encode, features) for n in range(first, min(first + SHARD, count))))
+    return all(path.exists() for path in paths)
+
+
+def write(path: Path, some: Iterable[Studied]) -> None:
+    """Write a shard."""
+    rows = list(some)
+    words = {name: json.dumps([getattr(row, name) for row in rows]) for name in ("caption", "hue", "shape")}
+    tensors = ("latents", "features", "flow", "seen")
+    with atomic_path(path) as part:
+        save_file(
+            {name: torch.stack([getattr(row, name) for row in rows]).contiguous() for name in tensors}, part, words
+        )
+
+
+def read(paths: Iterable[Path]) -> Clips:
+    """The clips of some shards. Raises FileNotFoundError where one is missing."""
+    tensors: dict[str, list[Tensor]] = {"latents": [], "features": [], "flow": [], "seen": []}
+    words: dict[str, list[str]] = {"caption": [], "hue": [], "shape": []}
+    for path in paths:
+        with safe_open(path, "pt") as file:
+            for name, some in tensors.items():
+                some.append(file.get_tensor(name))
+            for name, said in words.items():
+                said += json.loads(file.metadata()[name])
+    whole = {name: torch.cat(some) for name, some in tensors.items()}
+    return Clips(**whole, captions=words["caption"], hues=words["hue"], shapes=words["shape"])
