@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from retake.diffusion.cost import measure
 from retake.training import alignment, motion_subspace, transformer
 from retake.training.alignment import Aligned, How, Projection, loss, wanted, width_of
 from retake.training.motion_clips import Clips
@@ -95,3 +98,24 @@ def test_reading_a_block_leaves_the_output_as_it_is(data):
         made, read = evaluate_and_read(network, z, t, text, 3)
         assert torch.equal(made, evaluate(network, z, t, text))
         assert torch.equal(read.permute(0, 1, 4, 2, 3), states(network, z, t, text, [3])[3])
+
+
+@pytest.mark.parametrize(("name", "block"), [("cogvideox_2b", 17), ("cogvideox_5b", 24)])
+def test_it_fits_the_real_transformers(name, block):
+    """On the meta device: 49 frames of 480 x 720, against VideoMAE's tubes of 48 at 160 x 240."""
+    backbone = measure.built(measure.PUBLISHED[name])
+    network = backbone.parts.use("network")
+    with torch.device("meta"):
+        said = SimpleNamespace(
+            last_hidden_state=torch.empty(1, 226, network.config.text_embed_dim, dtype=network.dtype)
+        )
+        text = nn.Identity()
+        text.forward = lambda tokens: said
+        model = Aligned(transformer.Student(network, text), 64, 256, 3).to(network.dtype)
+        grid = backbone.grid(49, backbone.height, backbone.width)
+        z, t = torch.empty(1, *grid, dtype=network.dtype), torch.zeros(1)
+        with torch.no_grad():
+            made, read = model(z, t, torch.zeros(1, 226, dtype=torch.long))
+    assert model.block == block
+    assert made.shape == z.shape
+    assert read.shape == (1, 24, 10, 15, 64)

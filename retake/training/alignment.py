@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retake.diffusion.families.cogvideox.transformer import evaluate_and_read, positions
+from retake.diffusion.families.cogvideox.transformer import evaluate_and_read
 from retake.diffusion.schedule import Schedule
 from retake.training import relations, transformer
 from retake.training.lessons import SCHEDULE
 from retake.training.motion_clips import Clips
-from retake.training.video_autoencoder import LATENT, SIDE
 
 WEIGHT = 0.5  # of the alignment (lambda)
 DECAY = 10 / 24  # of temporal relations (tau), in clips
@@ -60,22 +59,24 @@ class Projection(nn.Module):
 
 
 class Aligned(nn.Module):
-    """A transformer that learns, the projection that learns with it, and its text tower, which does not."""
+    """A transformer that learns, the projection that learns with it, and its text tower, which does not.
 
-    def __init__(self, student: transformer.Student, out: int, hidden: int = 128) -> None:
+    hidden, stride: of the projection; the paper's are 256 and 3 (CogVideoX-2B's tokens against VideoMAE's at 160 x
+    240)."""
+
+    def __init__(self, student: transformer.Student, out: int, hidden: int = 128, stride: int = 1) -> None:
         super().__init__()
         self.student = student
         student.text.requires_grad_(False)
         config = student.transformer.config
         self.block = max(0, round(BLOCK * config.num_layers) - 1)
-        self.projection = Projection(config.num_attention_heads * config.attention_head_dim, out, hidden)
+        self.projection = Projection(config.num_attention_heads * config.attention_head_dim, out, hidden, stride)
 
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """v [B, f, C, h, w] and the projected tokens [B, T, h', w', out] of noisy latents at times t [B]."""
         states = self.student.text(tokens).last_hidden_state
-        places = positions(self.student.transformer, LATENT, SIDE, SIDE, z.device)
         times = t[:, None].expand(z.shape[:2])
-        made, read = evaluate_and_read(self.student.transformer, z, times, states, self.block, places)
+        made, read = evaluate_and_read(self.student.transformer, z, times, states, self.block)
         return made, self.projection(read)
 
 

@@ -107,7 +107,7 @@ CPU = Size(
     pairs=2_000,
     control=Plan(4_000, 1e-3, muon=0.01, cooldown=0.8),
     control_batch=8,
-    video_mae=Plan(6_000, 1e-3, muon=0.02, cooldown=0.6),
+    video_mae=Plan(4_000, 1e-3, muon=0.02, cooldown=0.6),
     video_mae_batch=8,
     studied=2_000,
     motion_subspace=Plan(3_000, 1e-3, cooldown=0.6),
