@@ -67,6 +67,15 @@ def magnification(m: Matrix) -> float:
     return float(np.sqrt(abs(np.linalg.det(m[:, :2]))))
 
 
+def reflected(start: float, way: float, low: float, high: float) -> float:
+    """A place that has gone `way` from `start`, reflected at `low` and `high`; whole steps stay whole."""
+    span = high - low
+    if span <= 0:
+        return start
+    place = (start - low + way) % (2 * span)
+    return low + min(place, 2 * span - place)
+
+
 def _joined(linear: NDArray, shift: NDArray | tuple[float, float]) -> Matrix:
     m = np.empty((2, 3))
     m[:, :2], m[:, 2] = linear, shift

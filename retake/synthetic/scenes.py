@@ -17,7 +17,7 @@ import numpy as np
 
 from retake.errors import ConfigError, did_you_mean
 from retake.synthetic import travels
-from retake.synthetic.motion import Pose
+from retake.synthetic.motion import Pose, reflected
 from retake.synthetic.pictures import reference_image
 from retake.synthetic.scene import Scene, Sprite
 
@@ -142,8 +142,8 @@ def _still(stage: Stage) -> Motion:
     r = stage.radius
     poses = [
         Pose(
-            _bounce(x, 2 * t, r + 1.5, stage.width - r - 2.5),
-            _bounce(y, t, r + 1.5, stage.height - r - 2.5),
+            reflected(x, 2 * t, r + 1.5, stage.width - r - 2.5),
+            reflected(y, t, r + 1.5, stage.height - r - 2.5),
         )
         for t in range(stage.frames)
     ]
@@ -162,7 +162,7 @@ def _fast(stage: Stage) -> Motion:
     way = float(stage.rng.choice([-1, 1]))
     poses, camera = [], []
     for t in range(stage.frames):
-        n = _bounce(0, t, 0, steps)
+        n = reflected(0, t, 0, steps)
         hop = abs(np.sin(np.pi * t / 8)) * 0.42 * stage.height
         poses.append(Pose(low + n * step, floor - hop, n * step / r * 0.3))
         camera.append(Pose(way * 10 * stage.unit * np.sin(2 * np.pi * t / 32), 0))
@@ -193,15 +193,6 @@ def _crowd(stage: Stage) -> Motion:
 def _layers(stage: Stage, poses: list[list[Pose]]) -> list[tuple[str, float, int, list[Pose]]]:
     order = travels.orders()
     return [(shape, size * stage.radius, order[k], poses[k]) for k, (shape, size, _, _) in enumerate(travels.LAYERS)]
-
-
-def _bounce(start: float, way: float, low: float, high: float) -> float:
-    """A place that has gone `way` from `start`, reflected at `low` and `high`; whole steps stay whole."""
-    span = high - low
-    if span <= 0:
-        return start
-    place = (start - low + way) % (2 * span)
-    return low + min(place, 2 * span - place)
 
 
 SCENES: dict[str, Callable[[Stage], Motion]] = {

@@ -28,13 +28,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from retake.machine.disk import atomic_path
-from retake.synthetic import clips
+from retake.synthetic import clips, walls
 from retake.synthetic.world import World
 from retake.training.fours import Encode
 
 SHARD = 250
 SEED = 70_000_000  # of the first clip
 LIMITS = clips.Limits(frames=17)
+WALLED = 3  # one clip of so many
 TUBE = 2
 SCALE = 19.2  # of flow: a frame's width is so many units (10 pixels of a frame 192 wide are one)
 FINER = 2  # pixels a cell of the flow that is learnt
@@ -70,8 +71,8 @@ class Clips:
 
 
 def one(seed: int, encode: Encode, features: Features) -> Studied:
-    """The sprite clip of a seed."""
-    drawn = clips.draw(seed, LIMITS)
+    """The sprite clip of a seed; in every third one the sprite meets elastic walls."""
+    drawn = (walls if seed % WALLED == 0 else clips).draw(seed, LIMITS)
     world = World(drawn.scene)
     frames = np.stack([world.frame(t) for t in range(world.frames)])
     steps = [(t, t + TUBE) for t in range(1, world.frames - TUBE, TUBE)]
