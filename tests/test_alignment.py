@@ -9,25 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from retake.diffusion.cost import measure
-from retake.training import alignment, motion_subspace, transformer
+from retake.training import alignment, motion_clips, motion_subspace, transformer
 from retake.training.alignment import Aligned, How, Projection, loss, wanted, width_of
-from retake.training.motion_clips import Clips
+from retake.training.motion_clips import Clips, Study
 
 CHANNELS = 24  # of the encoder's features
 HOWS = [How(), How("margin", "raw"), How("cosine", "raw"), How("none"), How(features="random"), How(of="another")]
 
 
 @pytest.fixture(scope="module")
-def data() -> Clips:
+def data(tmp_path_factory) -> Clips:
     random = torch.Generator().manual_seed(0)
 
     def drawn(*shape: int) -> Tensor:
         return torch.randn(shape, generator=random).half()
 
     captions = ["a red disc moving left", "a blue box", "a green star moving up", ""]
-    shown = torch.ones(4, 7, 32, 32, dtype=torch.bool)
-    clips = (drawn(4, 5, 16, 16, 16), drawn(4, 8, 8, 8, CHANNELS), drawn(4, 7, 2, 32, 32), shown)
-    return Clips(*clips, captions, ["red"] * 4, ["disc"] * 4)
+    shown = torch.ones(7, 32, 32, dtype=torch.bool)
+    path = tmp_path_factory.mktemp("clips") / "clips-000000.safetensors"
+    clips = [Study(drawn(5, 16, 16, 16), drawn(8, 8, 8, CHANNELS), drawn(7, 2, 32, 32), shown) for _ in captions]
+    motion_clips.write(path, clips, captions)
+    return motion_clips.read([path])
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +81,11 @@ def test_every_way_of_aligning_sees_the_same_data(data, subspace):
 
 
 def test_controls_take_anothers_features_or_another_order(data, subspace):
-    picked, random = torch.tensor([0, 1]), torch.Generator().manual_seed(0)
+    features, random = data.take([0, 1]).features, torch.Generator().manual_seed(0)
     own, another, shuffled = (
-        wanted(data, picked, How(features="raw", of=of), subspace, random) for of in ("own", "another", "shuffled")
+        wanted(features, How(features="raw", of=of), subspace, random) for of in ("own", "another", "shuffled")
     )
-    torch.testing.assert_close(another, data.features[[2, 3]].float())
+    torch.testing.assert_close(another, features[[1, 0]].float())
     assert not torch.equal(own, shuffled)
     torch.testing.assert_close(own.sum(1), shuffled.sum(1), atol=1e-3, rtol=0)
 
@@ -92,7 +94,7 @@ def test_reading_a_block_leaves_the_output_as_it_is(data):
     from retake.diffusion.families.cogvideox.transformer import evaluate, evaluate_and_read, states
 
     torch.manual_seed(0)
-    network, z = transformer.network().eval(), data.latents[:1].float()
+    network, z = transformer.network().eval(), data.take([0]).latents.float()
     t, text = torch.full((1, 5), 300), torch.randn(1, 20, transformer.WIDTH)
     with torch.no_grad():
         made, read = evaluate_and_read(network, z, t, text, 3)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -46,7 +44,8 @@ def encoder() -> VideoMAE:
 
 def test_flow_is_the_worlds_own_from_tube_to_tube(studied):
     world = World(clips.draw(motion_clips.SEED + 3, motion_clips.LIMITS).scene)
-    flow, shown = studied.flow[3].float(), studied.seen[3]
+    flow, shown = (part[0].float() for part in studied.take([3])[2:])
+    shown = shown.bool()
     assert flow.shape == (7, 2, 32, 32)
     for n, t in enumerate(range(1, 15, 2)):
         true = world.flow(t, t + 2) * motion_clips.SCALE / world.width
@@ -81,6 +80,15 @@ def test_what_is_there_is_not_made_again(tmp_path):
     assert len(made) == 3
 
 
+def test_clips_are_read_from_their_files_as_they_are_asked_for(studied):
+    some = studied.take([5, 0, 5])
+    assert torch.equal(some.features[0], some.features[2])
+    assert not torch.equal(some.features[0], some.features[1])
+    assert torch.equal(some.flow[1], studied.take([0]).flow[0])
+    assert studied.captions[5] == motion_clips.drawn(motion_clips.SEED + 5).caption
+    assert studied.width == 3
+
+
 def test_the_encoder_is_transformers_own_and_reads_other_sizes(encoder):
     frames = np.random.default_rng(0).integers(0, 255, (1, 16, 64, 64, 3), np.uint8)
     found = encoder.clips(frames)
@@ -105,14 +113,18 @@ def test_masks_hide_the_same_places_in_all_tubes():
     assert not torch.equal(hidden[0], hidden[1])
 
 
-def test_flow_is_learnt_where_features_tell_it(studied):
+def test_flow_is_learnt_where_features_tell_it(studied, tmp_path):
     """Features that hold the flow of each place among channels of noise."""
     torch.manual_seed(0)
-    noise = torch.randn(len(studied.captions), 8, 8, 8, 6, generator=torch.Generator().manual_seed(1))
-    noise[:, :7, ..., :2] = 4 * F.avg_pool2d(studied.flow.float().flatten(0, 1), 4).unflatten(0, (-1, 7)).movedim(2, -1)
-    told = replace(studied, features=noise.half())
+    own = studied.take(range(len(studied)))
+    noise = torch.randn(len(studied), 8, 8, 8, 6, generator=torch.Generator().manual_seed(1))
+    noise[:, :7, ..., :2] = 4 * F.avg_pool2d(own.flow.float().flatten(0, 1), 4).unflatten(0, (-1, 7)).movedim(2, -1)
+    path = tmp_path / "told.safetensors"
+    clips = [motion_clips.Study(*some) for some in zip(*own._replace(features=noise.half()), strict=True)]
+    motion_clips.write(path, clips, studied.captions)
+    told = motion_clips.read([path])
     model = motion_subspace.network(6)
-    assert model.motion(told.features[:2].float()).shape == (2, 8, 8, 8, motion_subspace.WIDTH)
+    assert model.motion(told.take([0, 1]).features.float()).shape == (2, 8, 8, 8, motion_subspace.WIDTH)
     loss = motion_subspace.loss(model, told, 12, 0, "cpu")
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
     for step in range(80):

@@ -34,7 +34,7 @@ BLOCK = 0.6  # of the blocks: behind which tokens are read
 class How:
     """Which loss: MoAlign's ("soft"), VideoREPA's ("margin"), REPA's ("cosine") or "none". features: of the encoder:
     its motion subspace, "raw", or a "random" projection of as many channels. of: the clip's "own", "another" clip's
-    or its own with tubes in another order ("shuffled"), two controls."""
+    (the next of the batch) or its own with tubes in another order ("shuffled"), two controls."""
 
     loss: Literal["soft", "margin", "cosine", "none"] = "soft"
     features: Literal["motion", "raw", "random"] = "motion"
@@ -88,10 +88,11 @@ def apart(loss: str, student: Tensor, teacher: Tensor) -> Tensor:
     return relations.margin(one, other) if loss == "margin" else relations.cosine(one, other)
 
 
-def wanted(data: Clips, picked: Tensor, how: How, subspace: Any, random: torch.Generator) -> Tensor:
-    """The encoder's features of some clips that the student is aligned with, [B, T, h, w, E]."""
-    at = picked if how.of != "another" else (picked + len(data.captions) // 2) % len(data.captions)
-    features = data.features[at].float()
+def wanted(features: Tensor, how: How, subspace: Any, random: torch.Generator) -> Tensor:
+    """What the student is aligned with, [B, T, h, w, E], of the encoder's features [B, T, h, w, D] of its clips."""
+    features = features.float()
+    if how.of == "another":
+        features = features.roll(1, 0)
     if how.of == "shuffled":
         features = torch.stack([one[torch.randperm(len(one), generator=random)] for one in features])
     if how.features == "motion":
@@ -106,7 +107,7 @@ def wanted(data: Clips, picked: Tensor, how: How, subspace: Any, random: torch.G
 
 def width_of(how: How, data: Clips, subspace: Any) -> int:
     """Channels that a projection gives: the encoder's own for a loss that compares token by token."""
-    return data.features.shape[-1] if how.loss == "cosine" and how.features == "raw" else int(subspace.config.width)
+    return data.width if how.loss == "cosine" and how.features == "raw" else int(subspace.config.width)
 
 
 def loss(
@@ -119,8 +120,9 @@ def loss(
 
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        picked = torch.randint(len(data.captions), (batch,), generator=random)
-        x0 = data.latents[picked].float()
+        picked = torch.randint(len(data), (batch,), generator=random)
+        some = data.take(picked.tolist())
+        x0 = some.latents.float()
         noise = torch.randn(x0.shape, generator=random)
         u = (torch.arange(batch) + torch.rand(batch, generator=random)) / batch
         t = (u**power * schedule.length).long().clamp(max=schedule.length - 1)
@@ -129,7 +131,7 @@ def loss(
         square = (made.float() - schedule.target(x0, noise, t).to(device)).square().mean()
         if how.loss == "none":
             return square, {"denoising": float(square.detach())}
-        far = apart(how.loss, read, wanted(data, picked, how, subspace, random).to(device))
+        far = apart(how.loss, read, wanted(some.features, how, subspace, random).to(device))
         return square + WEIGHT * far, {"denoising": float(square.detach()), "alignment": float(far.detach())}
 
     return of

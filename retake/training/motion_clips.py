@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,36 +43,54 @@ Features = Callable[[NDArray[np.uint8]], Tensor]
 """Clips uint8 [N, F, H, W, 3] to features [N, F / 2, h, w, D]."""
 
 
-class Studied(NamedTuple):
-    """One clip: latents float16 [f, C, h, w]; features float16 [T, h', w', D]; flow float16 [T - 1, 2, H, W], (dx, dy)
-    in units of SCALE; seen bool [T - 1, H, W]: what the next tube shows, too; caption, hue and shape."""
+class Study(NamedTuple):
+    """A clip, or with a first axis more a batch of them: latents float16 [f, C, h, w]; features float16 [T, h', w', D];
+    flow float16 [T - 1, 2, H, W], (dx, dy) in units of SCALE; seen bool [T - 1, H, W]: what the next tube shows,
+    too."""
 
     latents: Tensor
     features: Tensor
     flow: Tensor
     seen: Tensor
-    caption: str
-    hue: str
-    shape: str
 
 
-@dataclass(frozen=True)
 class Clips:
-    """Many of them: tensors of `Studied` with a first axis, words as lists."""
+    """Many of them, in files that are read as clips are asked for: memory does not grow with their number."""
 
-    latents: Tensor
-    features: Tensor
-    flow: Tensor
-    seen: Tensor
-    captions: list[str]
-    hues: list[str]
-    shapes: list[str]
+    def __init__(self, files: Iterable[tuple[Path, Sequence[str]]]) -> None:
+        """files: each with the captions of its clips. Raises FileNotFoundError where one is missing."""
+        self._files, self._at = [], []
+        self.captions: list[str] = []
+        for path, captions in files:
+            self._at += [(len(self._files), row) for row in range(len(captions))]
+            self._files.append(safe_open(path, "pt"))
+            self.captions += captions
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def take(self, picked: Iterable[int]) -> Study:
+        """The clips of some numbers."""
+        places = [self._at[n] for n in picked]
+        return Study(*(torch.stack([self._read(name, *place) for place in places]) for name in Study._fields))
+
+    def _read(self, name: str, file: int, row: int) -> Tensor:
+        return self._files[file].get_slice(name)[row]
+
+    @property
+    def width(self) -> int:
+        """Channels of the features."""
+        return self._files[0].get_slice("features").get_shape()[-1]
 
 
-def one(seed: int, encode: Encode, features: Features) -> Studied:
+def drawn(seed: int) -> clips.Drawn:
     """The sprite clip of a seed; in every third one the sprite meets elastic walls."""
-    drawn = (walls if seed % WALLED == 0 else clips).draw(seed, LIMITS)
-    world = World(drawn.scene)
+    return (walls if seed % WALLED == 0 else clips).draw(seed, LIMITS)
+
+
+def one(seed: int, encode: Encode, features: Features) -> Study:
+    """What is learnt from the clip of a seed."""
+    world = World(drawn(seed).scene)
     frames = np.stack([world.frame(t) for t in range(world.frames)])
     steps = [(t, t + TUBE) for t in range(1, world.frames - TUBE, TUBE)]
     flow = torch.from_numpy(np.stack([world.flow(*step) for step in steps])).movedim(-1, 1)
@@ -81,7 +98,7 @@ def one(seed: int, encode: Encode, features: Features) -> Studied:
     small, shown = pooled(flow * SCALE / world.width, seen, FINER)
     with torch.inference_mode():
         coded, read = encode(frames[None])[0].half().cpu(), features(frames[None, 1:])[0].half().cpu()
-    return Studied(coded, read, small.half(), shown, drawn.caption, drawn.subject.hue, drawn.subject.shape)
+    return Study(coded, read, small.half(), shown)
 
 
 def pooled(flow: Tensor, seen: Tensor, by: int) -> tuple[Tensor, Tensor]:
@@ -103,9 +120,10 @@ def render(
     features: Features,
     until: float = math.inf,
     share: tuple[int, int] = (0, 1),
+    seed: int = SEED,
 ) -> bool:
     """Make `count` sprite clips shard by shard; those that are there are kept. Whether all are. until, share: as in
-    fours.render."""
+    fours.render. seed: of the first clip."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = shards(folder, count)
     for path, first in list(zip(paths, range(0, count, SHARD), strict=True))[share[0] :: share[1]]:
@@ -113,30 +131,23 @@ def render(
             continue
         if time.monotonic() > until:
             break
-        write(path, (one(SEED + n, encode, features) for n in range(first, min(first + SHARD, count))))
+        seeds = range(seed + first, seed + min(first + SHARD, count))
+        write(path, [one(n, encode, features) for n in seeds], [drawn(n).caption for n in seeds])
     return all(path.exists() for path in paths)
 
 
-def write(path: Path, some: Iterable[Studied]) -> None:
+def write(path: Path, some: Sequence[Study], captions: Sequence[str]) -> None:
     """Write a shard."""
-    rows = list(some)
-    words = {name: json.dumps([getattr(row, name) for row in rows]) for name in ("caption", "hue", "shape")}
-    tensors = ("latents", "features", "flow", "seen")
     with atomic_path(path) as part:
-        save_file(
-            {name: torch.stack([getattr(row, name) for row in rows]).contiguous() for name in tensors}, part, words
-        )
+        tensors = {name: torch.stack([getattr(one, name) for one in some]).contiguous() for name in Study._fields}
+        save_file(tensors, part, {"captions": json.dumps(list(captions))})
 
 
 def read(paths: Iterable[Path]) -> Clips:
     """The clips of some shards. Raises FileNotFoundError where one is missing."""
-    tensors: dict[str, list[Tensor]] = {"latents": [], "features": [], "flow": [], "seen": []}
-    words: dict[str, list[str]] = {"caption": [], "hue": [], "shape": []}
-    for path in paths:
+
+    def captions(path: Path) -> list[str]:
         with safe_open(path, "pt") as file:
-            for name, some in tensors.items():
-                some.append(file.get_tensor(name))
-            for name, said in words.items():
-                said += json.loads(file.metadata()[name])
-    whole = {name: torch.cat(some) for name, some in tensors.items()}
-    return Clips(**whole, captions=words["caption"], hues=words["hue"], shapes=words["shape"])
+            return json.loads(file.metadata()["captions"])
+
+    return Clips((path, captions(path)) for path in paths)

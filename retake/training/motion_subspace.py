@@ -72,9 +72,9 @@ def loss(
 
     def of(step: int) -> tuple[Tensor, dict[str, float]]:
         random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        picked = torch.randint(len(data.captions), (batch,), generator=random)
-        flow, seen = data.flow[picked].to(device).float(), data.seen[picked].to(device)
-        made = model(data.features[picked].to(device).float(), flow.shape[-2:])
+        some = data.take(torch.randint(len(data), (batch,), generator=random).tolist())
+        flow, seen = some.flow.to(device).float(), some.seen.to(device)
+        made = model(some.features.to(device).float(), flow.shape[-2:])
         told = {"epe": endpoint(made.detach(), flow, seen), "still": endpoint(torch.zeros_like(flow), flow, seen)}
         return distance(made, flow, seen), told
 
