@@ -122,6 +122,8 @@ def interpretation_graph(run: Runner, clip: Clip, p: Settings, asked: interpreta
     run.require(list(weights_of(p.model).values()))
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip.expected(p.frames.sha256))}
     check(p, made["frames"], {"latents"})
+    if hasattr(made["frames"], "meta"):  # not only planned
+        interpretation.place(asked, made["frames"])
     made["latents"] = run(STAGES["latents"], **modelled(p.latents, latents.of_latents(p.model)), frames=made["frames"])
     made["motion_channels"] = run(STAGES["motion_channels"], **modelled(p.motion_channels, p.model))
     made["interpretation"] = run(interpretation.stage_interpretation, **modelled(asked, p.model), **made)
@@ -303,7 +305,7 @@ def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:
     checks: list[Callable[[], Any]] = [p.frames.selection]
     for name in CHOICES:
         if name in need and (early := getattr(p.choices[name].module, "check_settings", None)):
-            beside = ({"model": p.model, "inversion": p.inversion},) if name == "edit" else ()
+            beside = ({"model": p.model, "inversion": p.inversion, "masks": p.masks},) if name == "edit" else ()
             checks.append(partial(early, getattr(p, name), *beside))
     if "edit" in need and "edited_tracks" not in need and moves_something(p):
         yield ConfigError(

@@ -13,6 +13,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RetakeError(Exception):
     """Base of every expected failure. Raised with a stable code, a message and a next step."""
@@ -74,6 +77,17 @@ class DamagedError(IntegrityError):
 
     def __reduce__(self):
         return DamagedError, (self.sha256, self.reason)
+
+
+@contextmanager
+def about(setting: str) -> Iterator[None]:
+    """What is raised within it says, in front, which setting it is about."""
+    try:
+        yield
+    except RetakeError as error:
+        error.message = f"{setting}: {error.message}"
+        error.args = error.code, error.message, error.hint  # by which it travels between processes
+        raise
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -73,8 +73,10 @@ def check_targets(targets: Sequence[MotionTarget]) -> None:
     for n, target in enumerate(targets):
         given = [name for name in ("direction", "drag", "reference") if getattr(target, name)]
         wrong, hint = "", f"Give edit.targets.{n} one of direction, drag and reference."
-        if len(given) != 1:
-            wrong = f"has {' and '.join(given) or 'none'} of direction, drag and reference"
+        if not given:
+            wrong = "does not say how its object moves"
+        elif len(given) > 1:
+            wrong = f"says how its object moves in more than one way: by {' and '.join(given)}"
         elif len(target.drag) == 1:
             wrong, hint = "has a drag of one place", "A drag goes from one place to another: give two or more."
         elif target.reference_mask and not target.reference:

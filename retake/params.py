@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from retake.errors import about
 from retake.weights.local import local_path
 
 
@@ -28,16 +29,22 @@ def keyed_params(params: BaseModel, file_digest: Callable[[str], str]) -> dict[s
         if "inert" in marks:
             continue
         if "file" in marks and value is not None:
-            if isinstance(value, Mapping):
-                value = {str(k): file_digest(v) for k, v in value.items()}
-            else:
-                value = file_digest(value)
+            with about(name):
+                value = (
+                    file_digest(value)
+                    if not isinstance(value, Mapping)
+                    else {str(k): file_digest(v) for k, v in value.items()}
+                )
         elif "weights" in marks and value is not None and (path := local_path(value)) is not None:
             value = file_digest(str(path))
         elif isinstance(value, BaseModel):
             value = keyed_params(value, file_digest)
         elif models := models_in(value):
-            value = [keyed_params(one, file_digest) for one in models]
+            keys = []
+            for n, one in enumerate(models):
+                with about(f"{name}.{n}"):
+                    keys.append(keyed_params(one, file_digest))
+            value = keys
         else:
             value = params.model_dump(mode="json", include={name})[name]
         keyed[name] = value

@@ -20,7 +20,7 @@ from flows.settings.compose import settings
 from retake import video
 from retake.diffusion.motion_channels import Channels
 from retake.diffusion.sampling.motion_guidance import Guide
-from retake.errors import ConfigError, RetakeError
+from retake.errors import ConfigError, MediaError, RetakeError
 from retake.formats import open_series
 from retake.methods import moft as method
 from retake.methods.moft import targets as moft
@@ -319,17 +319,19 @@ def test_a_plan_counts_the_steps_that_are_steered():
     ("aims", "code", "said"),
     [
         ([], "E230", "nothing to move"),
-        ([{"object": 1}], "E249", "none of direction, drag and reference"),
-        ([{**RIGHT, "drag": [[0, 0], [5, 5]]}], "E249", "direction and drag"),
+        ([{"object": 1}], "E249", "does not say how"),
+        ([{**RIGHT, "drag": [[0, 0], [5, 5]]}], "E249", "by direction and drag"),
         ([{"object": 1, "drag": [[0, 0]]}], "E249", "one place"),
         ([{"object": 1, "direction": "sideways"}], "E205", "edit.targets.0.direction"),
         ([{"object": 1, "reference_mask": "x.png", "direction": "up"}], "E249", "reference_mask"),
         ([{**RIGHT, "object": 7}], "E248", "no object 7"),
-        ([{"object": 1, "drag": [[-5, 3], [5, 5]]}], "E221", "begins at -5,3"),
+        ([{"object": 1, "drag": [[-5, 3], [5, 5]]}], "E221", "drag: -5,3 lies beside"),
+        ([{"object": 1, "drag": [[5, 3], [500, 5]]}], "E221", "edit.targets.0.drag: 500,5 lies beside"),
+        ([{"object": 1, "reference": "nowhere.mp4"}], "E400", "edit.targets.0.reference: no such file"),
     ],
 )
 def test_what_cannot_be_moved_is_refused(steered, aims, code, said):
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(RetakeError) as caught:
         steered(aims=aims)
     assert caught.value.code == code
     assert said in caught.value.message
@@ -341,6 +343,18 @@ def test_a_reference_of_one_frame_shows_no_motion(steered, dance, tmp_path):
     with pytest.raises(ConfigError) as caught:
         steered(aims=[{"object": 1, "reference": str(tmp_path / "one.mp4")}])
     assert caught.value.code == "E249"
+    assert "edit.targets.0.reference: " in caught.value.message
+
+
+def test_masks_of_a_reference_are_its_own_and_the_setting_is_named(steered, dance, tmp_path):
+    video.encode(tmp_path / "dance.mp4", (np.zeros((64, 96, 3), np.uint8) for _ in range(5)), 24, crf=12)
+    empty = tmp_path / "masks"
+    empty.mkdir()
+    video.write_png(empty / "00000.png", np.zeros((64, 96), np.uint8))
+    with pytest.raises(MediaError) as caught:
+        steered(aims=[{"object": 1, "reference": str(tmp_path / "dance.mp4"), "reference_mask": str(empty)}])
+    assert caught.value.code == "E430"
+    assert "edit.targets.0.reference_mask, for the 5 frames" in caught.value.message
 
 
 def test_features_as_they_are_need_a_reference(steered):

@@ -108,6 +108,7 @@ def write_page(runner: Local, clip: Clip, p: Settings, made: dict[str, Any], fol
         pans=meta["pans"],
         row=meta["row"],
         frame=meta["frame"],
+        notes=made["frames"].meta.get("notes", ()),
     )
     page = folder / "report.html"
     with explain_write_errors(folder):

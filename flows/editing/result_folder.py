@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from flows.settings.compose import Settings
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.machine.disk import explain_write_errors, write_atomic
-from retake.params import keyed_params
+from retake.params import keyed_params, models_in
 from retake.recipe import digest, installed
 from retake.stage import Outcome
 from retake.store import Store
@@ -60,6 +62,8 @@ class Finished:
         for key, info in type(edit).model_fields.items() if "edit" in self.made else ():
             value = getattr(edit, key)
             if value != info.get_default() and not isinstance(value, dict):
+                if models := models_in(value):
+                    value = " and ".join(written(one) for one in models)
                 shown.append(f"{key}={Path(value).name if isinstance(value, str) else value}")
         return " · ".join(shown)
 
@@ -69,6 +73,12 @@ class Finished:
         keys = [{"stage": o.stage, "key": o.key} for o in self.outcomes]  # corrections repeat a stage
         about = {"clip": self.clip.spec, "method": self.method, "command": self.command}
         return {**about, "settings": settings, "keys": keys}
+
+
+def written(model: BaseModel) -> str:
+    """What was said of a model within a setting, as it is written there."""
+    said = model.model_dump(mode="json", exclude_unset=True)
+    return "{" + ", ".join(f"{key}: {value}" for key, value in said.items()) + "}"
 
 
 def hand_out(store: Store, edit: Finished, folder: Path) -> dict[str, str]:

@@ -19,11 +19,11 @@ def table(planned: Sequence[Planned]) -> Iterator[str]:
             text = f"saves {p.seconds:.1f} s, {format_bytes(p.bytes or 0)}" if p.seconds is not None else ""
         else:
             text = "; ".join(filter(None, (format_forecast(p.forecast), "needs weights" if p.lacks else "", p.why)))
-        yield f"{p.stage:13} {p.status:9} {text}".rstrip()
+        yield f"{p.stage:15} {p.status:9} {text}".rstrip()
     if any(p.forecast for p in planned):
         yield format_total(planned)
     if missing := list(dict.fromkeys(reference for p in planned for reference in p.lacks)):
-        yield f"{'first':13} {fetch_command(missing)}   ({', '.join(map(size_and_licence, missing))})"
+        yield f"{'first':15} {fetch_command(missing)}   ({', '.join(map(size_and_licence, missing))})"
 
 
 def format_forecast(one: Forecast | None) -> str:
@@ -49,7 +49,7 @@ def format_total(planned: Sequence[Planned]) -> str:
         parts.append(f"up to {format_flops(flops)}")
     if most := max(one.memory or 0 for one in some):
         parts.append(f"at most {format_device_memory(most)} on the device")
-    return f"{'in all':13} {', '.join(parts)}"
+    return f"{'in all':15} {', '.join(parts)}"
 
 
 def total_cost(seconds: float, size: int, unknown: Sequence[str], known: bool) -> str:

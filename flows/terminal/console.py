@@ -36,7 +36,7 @@ class Console:
         self._shown.stop()
 
     def waiting(self, stage: str) -> None:
-        self.say(f"{stage:13} another process is making it; waiting")
+        self.say(f"{stage:15} another process is making it; waiting")
 
     def outcome(self, outcome: Outcome) -> None:
         """One line a stage, and below it the notes on its result."""
@@ -46,7 +46,7 @@ class Console:
         made = format_bytes(outcome.artifact.bytes)
         took = f"{outcome.seconds:7.1f} s" if outcome.status == "ran" else f"{'':9}"
         saved = f"saved {outcome.recorded_seconds:.1f} s" if outcome.status == "cached" else ""
-        self.say(f"{outcome.stage:13} {outcome.status:7}{took}  {made:>9}  {outcome.key[:10]}  {saved}".rstrip())
+        self.say(f"{outcome.stage:15} {outcome.status:7}{took}  {made:>9}  {outcome.key[:10]}  {saved}".rstrip())
         self._notes += outcome.artifact.meta.get("notes", ())
         if outcome.stage not in ("masks", "correction"):
             self.print_notes()
@@ -56,7 +56,7 @@ class Console:
         how many there were, at the end, unless all are asked for."""
         found = weighed(self._notes)
         for note in (*found.notes, *(found.technical if self.verbose else ())):
-            self.say(f"{'':13} note: {note}")
+            self.say(f"{'':15} note: {note}")
         self._untold |= dict.fromkeys(() if self.verbose else found.technical)
         self._notes.clear()
 

@@ -59,6 +59,6 @@ def columns(counting: bool = False) -> tuple[Any, ...]:
     """Of the line: spinner, stage, the bar and its numbers once there is something to count, time so far and left."""
     from rich import progress
 
-    begin = progress.SpinnerColumn(), progress.TextColumn("{task.description:13}")
+    begin = progress.SpinnerColumn(), progress.TextColumn("{task.description:15}")
     bar = (progress.BarColumn(BAR), progress.MofNCompleteColumn()) if counting else ()
     return *begin, *bar, progress.TimeElapsedColumn(), progress.TextColumn("{task.fields[left]}")

@@ -84,4 +84,7 @@ def first(output: Any) -> Tensor:
 
 def no_site(name: str, known: list[str]) -> ConfigError:
     """The error for a place that the network does not have."""
-    return ConfigError("E274", f"the network has no site {name!r}", did_you_mean(name, known[:200]))
+    fewest = min((one.count(".") for one in known), default=0)
+    blocks = [one for one in known if one.count(".") == fewest]
+    hint = did_you_mean(name, known[:200])
+    return ConfigError("E274", f"the network has no site {name!r}", f"{hint} Its blocks: {', '.join(blocks)}.")

@@ -9,7 +9,7 @@ A method module states
     edit(latents, backbone, priors, inputs, params, rng) -> iterator of Patch, one for each chunk of 16 frames
     needs(params)                optional: the part of NEEDS that these settings read
     check_settings(params, beside)   optional: refuse before anything runs what settings alone tell; `beside` holds
-                                 those of the groups "model" and "inversion"
+                                 those of the groups "model", "inversion" and "masks"
     check(params, frames_meta)   optional: refuse early, before any prior is computed
     asked(params, steps, window, frames)   optional, for plans of methods that ask their model otherwise than once a
                                  step: (levels, overlap, guidance, whether by a queue), for a model of windows of so

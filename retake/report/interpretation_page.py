@@ -55,6 +55,7 @@ class Shown:
     pans: float
     row: int = 0
     frame: int = 0
+    notes: Sequence[str] = ()
 
 
 def picked(frames: Sequence[int], row: int) -> list[int]:
@@ -75,6 +76,8 @@ def page(shown: Shown) -> str:
     ]
     if shown.moves < 0.1 * shown.pans:
         parts.append("<p><b>The point hardly moves</b>, so what is alike is a matter of chance: choose another.</p>")
+    if len(shown.frames) > SHOWN:
+        parts.append(f"<p>{SHOWN} of the {len(shown.frames)} frames that the model keeps of the clip are shown.</p>")
     parts += ["<div class=scroll><table><thead><tr><th></th>"]
     for k in picked(shown.frames, shown.row):
         parts.append(f"<th>frame {shown.frame if k == shown.row else shown.frames[k]}</th>")
@@ -89,6 +92,13 @@ def page(shown: Shown) -> str:
     )
     parts.append("frames in the plane of their two principal components, and how much each channel counts.</p>")
     parts.append(f"<div class=charts>{''.join(of_model(shown))}</div>")
+    ranked = shown.channels["ranked"]
+    if ranked["horizontal"][0] == ranked["vertical"][0]:
+        parts.append(
+            f"<p><b>Channel {ranked['horizontal'][0]} says most of both axes</b>: the channels of this model tell that "
+            "something moves, and badly which way.</p>"
+        )
+    parts += [f"<p><small>{escape(note)}</small></p>" for note in shown.notes]
     parts.append(f"<p><code>{escape(shown.command)}</code></p>")
     return "\n".join(parts) + "\n"
 
@@ -127,7 +137,7 @@ def trends(shown: Shown) -> Iterator[str]:
     """The point's own channels over time, and what the same channels do in clips that go each way."""
     for axis, ways in (("horizontal", ("left", "right")), ("vertical", ("up", "down"))):
         top = shown.channels["ranked"][axis][:TOP]
-        yield lines({f"channel {c}": shown.maps["trend"][:, c] for c in top}, f"{axis}: the point")
+        yield lines({f"channel {c}": shown.maps["trend"][:, c] for c in top}, f"{axis}: the point, by latent frame")
         model = {way: shown.channels["curve"][way].mean(0)[:, top[0]] for way in (*ways, "still")}
         yield lines(model, f"{axis}: channel {top[0]} of clips that go four ways")
 

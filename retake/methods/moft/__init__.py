@@ -9,7 +9,7 @@ from its keys and values at the same level, and what no object touches is put ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from retake.methods.canvas import (
     source_of,
     touched_cells,
 )
+from retake.methods.moft.reference import check_reference
 from retake.motion_targets import MotionTarget, check_targets
 from retake.params import as_written
 
@@ -129,8 +130,8 @@ def needs(params: Params) -> tuple[str, ...]:
 
 
 def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
-    """Raises ConfigError E230 (no target), E249 (one that makes no sense), E291 (a strength that makes no step), E292
-    (steps or overlap beside an inversion, which has its own)."""
+    """Raises ConfigError E230 (no target), E248 (an object that is not followed), E249 (a target that makes no sense),
+    E291 (a strength that makes no step), E292 (steps or overlap beside an inversion, which has its own)."""
     if not params.targets:
         raise ConfigError(
             "E230",
@@ -138,6 +139,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
             "Say what goes where: 'edit.targets=[{object: 1, direction: right, speed: 2}]'",
         )
     check_targets(params.targets)
+    check_objects(params.targets, beside.get("masks"))
     if not params.remove_content and not all(target.reference for target in params.targets):
         raise ConfigError(
             "E249",
@@ -147,17 +149,34 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     check_steps(params, beside["inversion"].steps, STEPS)
 
 
+def check_objects(targets: Sequence[MotionTarget], masks: Any) -> None:
+    """Raises ConfigError E248 for an object that the settings `masks` do not follow. Masks that are given, or found by
+    words, tell theirs when they are there."""
+    known = () if getattr(masks, "text", None) or not hasattr(masks, "prompts") else tuple(masks.prompts())
+    for n, target in enumerate(targets):
+        if known and target.object not in (0, *known):
+            raise ConfigError(
+                "E248",
+                f"edit.targets.{n}: there is no object {target.object} in the masks, which follow "
+                f"{', '.join(map(str, known))}",
+                f"Give object: {known[0]}, or 0 for what is no object; masks.objects follows several.",
+            )
+
+
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Raises ConfigError E221 for a drag that begins beside the picture. frames: meta of the frames artifact."""
-    for target in params.targets:
-        for x, y in target.drag[:1]:
+    """Raises ConfigError E221 for a drag with a place beside the picture, and what `check_reference` raises. frames:
+    meta of the frames artifact."""
+    for n, target in enumerate(params.targets):
+        for x, y in target.drag:
             if not (0 <= x < frames["source_width"] and 0 <= y < frames["source_height"]):
                 raise ConfigError(
                     "E221",
-                    f"edit.targets: the drag begins at {x:g},{y:g}, beside the frame of "
+                    f"edit.targets.{n}.drag: {x:g},{y:g} lies beside the frame of "
                     f"{frames['source_width']}x{frames['source_height']} px",
-                    "Read the place from the grid of `retake frame CLIP 0`.",
+                    "Read places from the grid of `retake frame CLIP 0`.",
                 )
+        if target.reference:
+            check_reference(target, f"edit.targets.{n}")
 
 
 def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, int, float, bool]:

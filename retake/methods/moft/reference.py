@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 
 from retake.clip import open_clip
-from retake.errors import ConfigError
+from retake.errors import ConfigError, about
 from retake.formats import LatentSeries
 from retake.imaging.signed import to_signed
 from retake.motion_targets import MotionTarget
@@ -22,12 +22,30 @@ if TYPE_CHECKING:
     from retake.diffusion.backbone import Backbone
 
 FPS = 24.0  # of folders of pictures
+READING = given.Params.model_validate({})  # of masks
+
+
+def check_reference(target: MotionTarget, setting: str) -> None:
+    """Raises ConfigError E249 for a reference of one frame, and what opening it and its masks raises, each with the
+    setting that names them."""
+    assert target.reference is not None
+    with about(f"{setting}.reference"):
+        info = open_clip(target.reference).info(FPS)
+    if info.frames < 2:
+        raise ConfigError(
+            "E249",
+            f"{setting}.reference: {target.reference} has one frame, which shows no motion",
+            "Give a clip of two frames or more, or a direction in its place.",
+        )
+    if target.reference_mask:
+        with about(f"{setting}.reference_mask, for the {info.frames} frames of {target.reference}"):
+            given.masks(target.reference_mask, READING, info.frames, (info.width, info.height))
 
 
 class ReferenceClip:
     """A reference at the model's size, stretched over `count` frames of the edited clip, with the masks of what moves
-    in it. Only the frames that are shown are kept, in scratch files. Raises ConfigError E249 for a reference of one
-    frame or without anything in its masks, and what reading it raises."""
+    in it. Only the frames that are shown are kept, in scratch files. Raises ConfigError E249 for a reference without
+    anything in its masks, and what reading it raises."""
 
     def __init__(self, target: MotionTarget, latents: LatentSeries, count: int, scratch: Path, name: str) -> None:
         assert target.reference is not None
@@ -36,12 +54,6 @@ class ReferenceClip:
         clip = open_clip(target.reference)
         info = clip.info(FPS)
         self.length = info.frames
-        if self.length < 2:
-            raise ConfigError(
-                "E249",
-                f"edit.targets: the reference {target.reference} has one frame, which shows no motion",
-                "Give a clip of two frames or more, or a direction in its place.",
-            )
         shape = count, self.height, self.width
         self.frames = open_memmap(scratch / f"reference-{name}.npy", "w+", np.uint8, (*shape, 3))
         for n, (_, rgb) in enumerate(clip.read(Selection(), (self.width, self.height), FPS)):
@@ -50,7 +62,7 @@ class ReferenceClip:
         if target.reference_mask:
             self.masks = open_memmap(scratch / f"reference-masks-{name}.npy", "w+", bool, shape)
             own = info.width, info.height
-            found = given.masks(target.reference_mask, given.Params.model_validate({}), self.length, own)
+            found = given.masks(target.reference_mask, READING, self.length, own)
             for n, by_object in enumerate(found):
                 whole = np.logical_or.reduce([np.asarray(one) > 0 for one in by_object.values()])
                 self.masks[self.shown_at(n)] = resize(np.uint8(255) * whole, (self.width, self.height)) > 127
