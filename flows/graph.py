@@ -38,6 +38,7 @@ from tasks import (
     masks,
     metrics,
     motion_channels,
+    motion_study,
     optical_flow,
     region,
     report,
@@ -127,6 +128,24 @@ def interpretation_graph(run: Runner, clip: Clip, p: Settings, asked: interpreta
     made["latents"] = run(STAGES["latents"], **modelled(p.latents, latents.of_latents(p.model)), frames=made["frames"])
     made["motion_channels"] = run(STAGES["motion_channels"], **modelled(p.motion_channels, p.model))
     made["interpretation"] = run(interpretation.stage_interpretation, **modelled(asked, p.model), **made)
+    return made
+
+
+def study_graph(run: Runner, clip: Clip, p: Settings, asked: motion_study.Params) -> dict[str, Any]:
+    """What a training learns from a clip: windows of latents, of a video encoder's features and of flow.
+
+    Raises what stages raise, and MachineError E302 before any work when weights are not here.
+    """
+    need = closure(p, "optical_flow")
+    for error in config_errors(p, need):
+        raise error
+    called = modelled(asked, latents.of_latents(p.model).model_copy(update={"frames": p.model.frames}))
+    called["weights"] = {**called["weights"], "encoder": asked.encoder}
+    run.require([*weights_needed([(p, need)]), *called["weights"].values()])
+    made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip.expected(p.frames.sha256))}
+    check(p, made["frames"], need)
+    make_priors(run, p, made, need, clip)
+    made["motion_study"] = run(motion_study.stage_motion_study, **called, **made)
     return made
 
 

@@ -113,6 +113,11 @@ class Interpretation(Artifact):
     the point's motion feature), pans (that of the channels' clips)."""
 
 
+class MotionStudy(Artifact):
+    """What a training reads of a clip: latents, a video encoder's features, and flow. meta: count (windows), length
+    (frames of one), encoder, tube (frames), features (channels)."""
+
+
 class Edited(Artifact):
     """The edited region at working size, with its opacity, cropped to where it is."""
 

@@ -31,6 +31,9 @@ motion) and depth fp16; track coordinates fp32. Readers hash what they read and 
              one file maps.safetensors: cosine similarity with a point, of features as they are (`raw`), without content
              (`removed`), of the channels of motion (`channels`): `raw each` float32 [f,h,w], `raw all` [h,w]; `trend`
              float32 [f,C], the point's own feature
+    motionstudy
+             one file a window of frames: latents float16 [1,f,C,h,w] · features float16 [1,T,h,w,D] of T tubes · flow
+             float16 [1,T-1,2,H,W] between tubes · seen bool [1,T-1,H,W]
     edited   box int32 [4] (x0,y0,x1,y1) · rgb uint8 [n,h,w,3] · alpha uint8 [n,h,w], cropped to the box
     result   code values of the source's coding (meta.coding) at its size, uint8, or uint16 of more than 8 bits:
              y [n,H,W] · u, v [n,h,w], or rgb [n,H,W,3]; a [n,H,W] where the source has alpha
@@ -64,6 +67,7 @@ VERSION = {
     "inversion": 1,
     "motionchannels": 1,
     "interpretation": 1,
+    "motionstudy": 1,
     "edited": 1,
     "result": 2,
     "metrics": 1,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import VideoMAEConfig, VideoMAEModel
 
+from retake.errors import ConfigError
+from retake.networks import video_mae as video_encoder
 from retake.networks.video_mae import Grid, VideoMAE
-from retake.synthetic import clips
+from retake.synthetic import clips, grammar
 from retake.synthetic.world import World
 from retake.training import motion_clips, motion_subspace, video_mae
+from retake.weights.catalogue import CATALOGUE
 
 PLACES = 8
 
@@ -106,11 +115,27 @@ def test_the_encoder_is_transformers_own_and_reads_other_sizes(encoder):
     torch.testing.assert_close(half[..., slow], wanted[..., slow], atol=1e-4, rtol=0)
 
 
-def test_masks_hide_the_same_places_in_all_tubes():
-    hidden = video_mae.masked(np.random.default_rng(0), 3, 64, 8).unflatten(1, (8, 64))
-    assert hidden.sum(2).unique().tolist() == [round(video_mae.MASKED * 64)]
-    assert (hidden == hidden[:, :1]).all()
+def test_of_each_clip_as_many_tokens_are_hidden():
+    hidden = video_mae.masked(torch.Generator().manual_seed(0), 3, 512)
+    assert hidden.sum(1).tolist() == [round(video_mae.MASKED * 512)] * 3
     assert not torch.equal(hidden[0], hidden[1])
+
+
+def test_a_video_encoder_learns_from_pixels_and_words(tmp_path):
+    frames, said = data = video_mae.pool(tmp_path / "clips.npy", 8)
+    assert frames.shape == (8, 17, 64, 64, 3)
+    assert (said[:: video_mae.NATURAL] == -100).all()  # of stills that move nothing is said
+    subject = motion_clips.drawn(video_mae.SEED + 1).subject
+    assert said[1, 0] == grammar.SHAPES.index(subject.shape)
+    assert said[1, 1] == list(grammar.HUES).index(subject.hue)
+    assert (said[:, 5] >= 0).tolist() == [row[3] in range(8) for row in said.tolist()]
+    torch.manual_seed(0)
+    model = video_mae.network()
+    value, told = video_mae.loss(model, data, 4, 0, "cpu")(0)
+    assert float(value) == pytest.approx(video_mae.PIXELS * told["pixels"] + told["words"], rel=1e-5)
+    value.backward()
+    for part in (model.words, model.videomae.encoder, model.mae.decoder):
+        assert all(weight.grad is not None for weight in part.parameters())
 
 
 def test_flow_is_learnt_where_features_tell_it(studied, tmp_path):
@@ -143,3 +168,69 @@ def test_what_is_not_seen_does_not_count():
     assert float(motion_subspace.distance(made, flow, seen)) == 0
     made[0, 0, 0] += 1
     assert float(motion_subspace.distance(made, flow, seen)) == pytest.approx(0.5)
+
+
+def as_version_2(model: Any, folder: Path) -> None:
+    """A VideoMAEModel in the layout of VideoMAE V2's own folders."""
+    config, own = model.config, {}
+    names = {there: here for here, there in video_encoder.PARTS.items()}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("embeddings."):
+            own[name.replace("embeddings.patch_embeddings.projection", "model.patch_embed.proj")] = tensor
+            continue
+        number, part = name.removeprefix("encoder.layer.").split(".", 1)
+        block = f"model.blocks.{number}."
+        if part.startswith("attention.attention.") and part.endswith(".weight"):
+            continue
+        module, _, kind = part.rpartition(".")
+        own[block + (names[part] if part in names else f"{names[module]}.{kind}")] = tensor
+    for n, layer in enumerate(model.encoder.layer):
+        three = [getattr(layer.attention.attention, kind).weight for kind in ("query", "key", "value")]
+        own[f"model.blocks.{n}.attn.qkv.weight"] = torch.cat(three)
+    own |= {f"model.fc_norm.{kind}": torch.ones(config.hidden_size) for kind in ("weight", "bias")}
+    said = {name: getattr(config, name) for name in ("patch_size", "num_frames")}
+    said |= {"img_size": config.image_size, "tubelet_size": config.tubelet_size, "embed_dim": config.hidden_size}
+    said |= {"depth": config.num_hidden_layers, "num_heads": config.num_attention_heads}
+    said |= {"mlp_ratio": 4, "layer_norm_eps": 1e-6}
+    folder.mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in own.items()}, folder / "model.safetensors")
+    auto_map = {"AutoModel": "modeling_videomaev2.VideoMAEv2"}
+    (folder / "config.json").write_text(json.dumps({"auto_map": auto_map, "model_config": said}))
+
+
+def test_a_folder_of_version_2_is_read_without_its_code(tmp_path):
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=32,
+        patch_size=8,
+        num_frames=4,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        layer_norm_eps=1e-6,
+        use_mean_pooling=True,
+    )
+    model = VideoMAEModel(config).eval()
+    with torch.no_grad():
+        for weight in model.parameters():  # biases are zeros, or nobody would see them exchanged
+            weight.add_(0.05 * torch.randn(weight.shape))
+    as_version_2(model, tmp_path / "v2")
+    frames = np.random.default_rng(0).integers(0, 255, (1, 4, 32, 32, 3), np.uint8)
+    own = VideoMAE(model, "own", torch.device("cpu")).clips(frames)
+    torch.testing.assert_close(video_encoder.load(str(tmp_path / "v2"), "cpu").clips(frames), own)
+
+    config = json.loads((tmp_path / "v2" / "config.json").read_text())
+    config["model_config"]["depth"] = 3
+    (tmp_path / "v2" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError) as caught:
+        video_encoder.load(str(tmp_path / "v2"), "cpu")
+    assert caught.value.code == "E262"
+
+
+def test_the_published_encoder_has_its_size():
+    """VideoMAEv2-Base's config.json (revision 78c337a), on the meta device; the catalogue's size is its file's."""
+    with torch.device("meta"):
+        config = VideoMAEConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, use_mean_pooling=True)
+        count = sum(weight.numel() for weight in VideoMAEModel(config).parameters())
+    assert 4 * count / 1e6 == pytest.approx(CATALOGUE["video_mae_v2_base"].megabytes, rel=0.01)

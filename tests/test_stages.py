@@ -56,7 +56,7 @@ MORE = ("depth", "correction", "masks given", "tracks grid", "metrics by flow", 
 
 @pytest.mark.parametrize("name", [*STAGES, *MORE])
 def test_golden_values_move_only_with_a_version(fresh, name):
-    """Equal inputs, equal numbers, within 1e-4 of their range: on this machine and on others."""
+    """Equal inputs, equal numbers, within 4e-4 of their range: on this machine and on others."""
     assert fresh[name]["versions"] == GOLDEN[name]["versions"], (
         f"{name}: a VERSION was raised; if it was meant, run `PYTHONPATH=.:tests python -m helpers.fingerprints`"
     )
@@ -69,15 +69,16 @@ def test_golden_values_move_only_with_a_version(fresh, name):
 
 
 def close(wanted: str | None, got: str | None) -> bool:
-    """Equal shapes, and numbers within 1e-4 of the array's range. Scores are within 0.5 %: they add up what every
-    stage before them may lawfully differ by."""
+    """Equal shapes, and numbers within 4e-4 of the array's range: pixels that a network paints have been seen to differ
+    by 2e-4 between an AMD EPYC and an Intel Xeon. Scores are within 0.5 %: they add up what every stage before them may
+    lawfully differ by."""
     if wanted is None or got is None:
         return False
     if " " not in wanted + got:
         return bool(np.isclose(float(wanted), float(got), rtol=5e-3, atol=1e-5))
     (shape, *one), (other, *two) = wanted.split(), got.split()
     a, b = np.array(one, float), np.array(two, float)
-    return shape == other and len(a) == len(b) and bool(np.allclose(a, b, rtol=1e-4, atol=1e-4 * a[0]))
+    return shape == other and len(a) == len(b) and bool(np.allclose(a, b, rtol=1e-4, atol=4e-4 * a[0]))
 
 
 def test_equal_frames_give_an_equal_mp4_whatever_memory_held_before(tmp_path, monkeypatch):

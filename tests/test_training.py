@@ -15,12 +15,16 @@ from helpers.command import Shell
 from safetensors.torch import load_file
 from torch import nn
 
+from flows.runners import Local
+from flows.upkeep import train as training
+from retake import video
 from retake.diffusion.families.cogvideox.transformer import positions
 from retake.diffusion.loading.load import load as load_model
 from retake.diffusion.model import Model
 from retake.errors import ConfigError
 from retake.networks import clip
 from retake.networks import video_mae as video_encoder
+from retake.store import Store
 from retake.synthetic import clips, detector, grammar, pairs
 from retake.synthetic.world import World
 from retake.training import (
@@ -741,6 +745,40 @@ def test_a_further_round_begins_as_the_part_ships(workshop, tmp_path, monkeypatc
         shop.ready("judge")
 
 
+def test_moalign_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, monkeypatch):
+    """All three stages through the command's own function, with a manifest; stopped before every step that it makes."""
+    weights, folder = tmp_path / "weights", tmp_path / "training"
+    monkeypatch.setattr(shipped, "HERE", weights)
+    monkeypatch.setitem(SIZES, "cpu", TINY)
+    for part in ("video_vae", "transformer"):
+        export.export(workshop, part, weights)
+    own = tmp_path / "clips" / "a"
+    own.mkdir(parents=True)
+    for t, frame in enumerate(clips.render(clips.draw(3, clips.Limits(frames=17)).scene)):
+        video.write_png(own / f"{t:03d}.png", frame)
+    runner = Local(Store(tmp_path / "store", lambda line: None))
+
+    def sitting(minutes: float) -> bool:
+        return training.run("moalign", "cpu", None, minutes, folder, True, False, str(own.parent), None, runner)
+
+    for _ in range(40):
+        if sitting(0.0001):
+            break
+    assert sitting(1)
+    ran = [outcome.stage for outcome in runner.outcomes if outcome.status == "ran"]
+    assert ran == ["frames", "optical_flow", "motion_study"]  # in all these sittings
+    for part in ("video_mae", "motion_subspace", "aligned"):
+        assert progress(folder / "cpu" / part)["step"] == 2
+        page = (folder / "cpu" / part / "report.html").read_text()
+        assert "data:image/png;base64," in page
+        assert page.count("<svg") >= 1
+    shop = Workshop(folder / "cpu", TINY, "cpu", on_shipped=True, say=quiet)
+    export.export(shop, "aligned", weights)
+    state = load_file(next((weights / "aligned").glob("*.safetensors")))
+    named = dict(shop.trained("aligned").student.transformer.named_parameters())
+    assert state.keys() == named.keys()
+
+
 def test_what_ships_fits_what_learns_from_it(tmp_path):
     shop = Workshop(tmp_path, SIZES["cpu"], "cpu", on_shipped=True, say=quiet)
     assert tuple(shop.fresh("motion").unet.config.block_out_channels) == unet.WIDTHS
@@ -807,7 +845,7 @@ def test_a_judge_that_is_exported_is_a_clip_that_metrics_load(tmp_path):
     assert np.abs(found[0] - found[1]).max() > 1e-2
 
 
-def test_what_cannot_be_trained_is_refused(tmp_path):
+def test_what_cannot_be_trained_is_refused(tmp_path, monkeypatch):
     shell = Shell(tmp_path)
     assert "E206" in shell("train", "nothing").err
     for words in (["--size", "huge"], ["--part", "arm"]):
@@ -819,9 +857,11 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
     assert "E206" in stage.err
     assert "subspace" in stage.err
     assert "E206" in shell("train", "embedded", "--folder", str(tmp_path), "--stage", "subspace").err
-    early = shell("train", "moalign", "--folder", str(tmp_path), "--stage", "align")
+    with monkeypatch.context() as patched:
+        patched.setattr(shipped, "HERE", tmp_path / "nothing")
+        early = shell("train", "moalign", "--folder", str(tmp_path), "--stage", "align")
     assert "E247" in early.err
-    assert "video_mae" in early.err
+    assert "motion_subspace" in early.err
     assert not list(tmp_path.glob("*/state*"))
     for part in ("motion", "unet", "transformer_frames", "transformer"):
         early = shell("train", "embedded", "--folder", str(tmp_path), "--part", part)

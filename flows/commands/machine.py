@@ -86,15 +86,16 @@ def train(
     folder: Annotated[Path, typer.Option(help="Folder of the training state.")] = Path("artifacts/training"),
     on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Use the shipped parts as already trained.")] = False,
     clips: Annotated[
-        str | None, typer.Option(help="Manifest or folder of real clips that motionv2v learns from, too.")
+        str | None, typer.Option(help="Manifest or folder of real clips that motionv2v or moalign learns from, too.")
     ] = None,
     further: Annotated[
         bool, typer.Option("--further", help="Begin with the part as it ships: one more round.")
     ] = False,
     stage: Annotated[str | None, typer.Option(help="Of moalign: teacher, subspace or align; default: all.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Of moalign: weights of another video encoder.")] = None,
 ) -> None:
     """Train the small models that ship with Retake; a stopped training continues. Example:
     retake train embedded --size gpu --minutes 9"""
     from flows.upkeep import train as training
 
-    training.run(target, size, part, minutes, folder, on_shipped, further, clips, stage)
+    training.run(target, size, part, minutes, folder, on_shipped, further, clips, stage, encoder=encoder)

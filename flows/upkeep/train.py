@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from flows.places import open_store
+from flows.runners import Local
 from flows.terminal.console import Console
+from flows.upkeep import motion_studies, training_page
 from retake.errors import ConfigError, did_you_mean
+from retake.weights.local import require
 
 PAIRS = 32  # of every clip
 TARGETS = ("embedded", "motionv2v", "moalign")
 STAGES = {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned"}
 """Of moalign, in their order: the part that each trains."""
+STUDIED = ("motion_subspace", "aligned")  # parts that learn from clips that motion is studied on
 
 
 def run(
@@ -24,13 +31,16 @@ def run(
     further: bool,
     clips: str | None = None,
     stage: str | None = None,
+    runner: Local | None = None,
+    encoder: str | None = None,
 ) -> bool:
     """Train a target for at most so long; whether it is finished. clips: a manifest of real clips of which motionv2v
-    learns, too. stage: of moalign, all of them unless one is named.
+    and moalign learn, too. stage: of moalign, all of them unless one is named. runner: what makes the stages of clips.
+    encoder: weights of another video encoder than the small one, of which moalign's later stages learn.
 
     Raises ConfigError E206 for a target or a stage that there is not, or a target that learns from no clips, E247 for a
-    size or part, or a part that needs others first, what `counterfactuals.render` raises, KeyboardInterrupt when
-    interrupted."""
+    size or part, or a part that needs others first, what `counterfactuals.render` and `motion_studies.study` raise,
+    KeyboardInterrupt when interrupted."""
     if target not in TARGETS:
         known = did_you_mean(target, list(TARGETS))
         raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)
@@ -43,26 +53,32 @@ def run(
             did_you_mean(stage, list(STAGES)) if target == "moalign" else "Stages are those of: retake train moalign"
         )
         raise ConfigError("E206", f"{target} has no stage {stage!r}", known)
-    if clips is not None and part != "control":
+    if clips is not None and part != "control" and (target != "moalign" or stage == "teacher"):
         raise ConfigError(
-            "E206", "only the control branch learns from clips of yours", "retake train motionv2v --clips"
+            "E206",
+            "only the control branch, and moalign's subspace and alignment, learn from clips of yours",
+            "retake train motionv2v --clips MANIFEST, or retake train moalign --stage subspace --clips MANIFEST",
         )
-    import torch
-
-    from retake.training import embedded
+    if encoder is not None and (target != "moalign" or stage == "teacher"):
+        raise ConfigError(
+            "E206",
+            "only moalign's subspace and alignment learn from a video encoder",
+            "retake train moalign --stage subspace --encoder WEIGHTS",
+        )
+    if encoder is not None:
+        require(encoder)
     from retake.training.loop import Stopped
 
     console = Console(quiet=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    until = time.monotonic() + 60 * minutes
+    wanted = [part]
+    if target == "moalign" and not part:
+        wanted = [STAGES[stage]] if stage else [one for one in STAGES.values() if one in STUDIED or encoder is None]
+    runner = runner or Local(open_store(), console)
+    training = Training(
+        size, folder, on_shipped, further, clips, runner, console, time.monotonic() + 60 * minutes, encoder
+    )
     try:
-        done = clips is None or pairs(clips, size, folder, device, further, until, console)
-        wanted = [STAGES[stage]] if stage else list(STAGES.values()) if target == "moalign" and not part else [part]
-        for one in wanted:
-            left = (until - time.monotonic()) / 60
-            done = done and embedded.run(
-                size, folder, one, left, device, on_shipped=on_shipped, further=further, say=console.say
-            )
+        done = all(training.made(one) for one in wanted)
     except Stopped:  # the state has been written; it ends as every command that is interrupted
         raise KeyboardInterrupt from None
     if done:
@@ -76,6 +92,62 @@ def run(
     else:
         console.say("not finished: the same command goes on from here")
     return done
+
+
+@dataclass
+class Training:
+    """One sitting, until a moment of time.monotonic()."""
+
+    size: str
+    folder: Path
+    on_shipped: bool
+    further: bool
+    clips: str | None
+    runner: Local
+    console: Console
+    until: float
+    encoder: str | None = None
+
+    def made(self, part: str | None) -> bool:
+        """Train a part, or all; whether it is finished."""
+        import torch
+
+        from retake.training import embedded
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        files: Any = ()
+        if self.clips is not None and part == "control":
+            if not pairs(self.clips, self.size, self.folder, device, self.further, self.until, self.console):
+                return False
+        elif self.clips is not None and part in STUDIED:
+            shop = self.shop(part, device)
+            if part not in shop.wanted(part):
+                self.console.say(f"{part} is trained to its end: begin one in another --folder to learn from more")
+                return True
+            encoder = self.encoder or shop.encoder_folder()
+            files = motion_studies.study(self.clips, self.runner, encoder, self.console.say, self.until)
+            if files is None:
+                return False
+        left = (self.until - time.monotonic()) / 60
+        how = {
+            "on_shipped": self.on_shipped,
+            "further": self.further,
+            "say": self.console.say,
+            "clips": files,
+            "encoder": self.encoder,
+        }
+        done = embedded.run(self.size, self.folder, part, left, device, **how)
+        if done and part is not None and part in STAGES.values():
+            page = training_page.write(self.shop(part, device), part, files)
+            self.console.say(f"report: {page}")
+        return done
+
+    def shop(self, part: str | None, device: str) -> Any:
+        from retake.training import embedded
+
+        return embedded.workshop(
+            self.size, self.folder, part, device, on_shipped=self.on_shipped, further=self.further, encoder=self.encoder
+        )
 
 
 def pairs(clips: str, size: str, folder: Path, device: str, further: bool, until: float, console: Console) -> bool:

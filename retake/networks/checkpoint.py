@@ -144,10 +144,18 @@ def no_progress_bars() -> Iterator[None]:
 
 def model_type(path: Path, what: str) -> str:
     """`model_type` in config.json. Raises ConfigError E262 if it cannot be read."""
+    return str(read_config(path, what).get("model_type"))
+
+
+def read_config(path: Path, what: str) -> dict[str, Any]:
+    """config.json of a folder. Raises ConfigError E262 if it cannot be read."""
     try:
-        return str(json.loads(read_text(path / "config.json")).get("model_type"))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        found = json.loads(read_text(path / "config.json"))
+    except (OSError, ValueError, RecursionError) as error:
         raise wrong_weights(path, what, f"config.json cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise wrong_weights(path, what, "config.json cannot be read: it holds no settings")
+    return found
 
 
 def remote_code_error(file: Path) -> ConfigError:

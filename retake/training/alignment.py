@@ -27,6 +27,7 @@ from retake.training.motion_clips import Clips
 
 WEIGHT = 0.5  # of the alignment (lambda)
 DECAY = 10 / 24  # of temporal relations (tau), in clips
+TOKENS = 8  # of the embedded transformer a side, and so of the encoder
 BLOCK = 0.6  # of the blocks: behind which tokens are read
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -35,12 +35,16 @@ def run(
     on_shipped: bool = False,
     further: bool = False,
     say: Callable[[str], None] = print,
+    clips: Sequence[tuple[Path, list[str]]] = (),
+    encoder: str | None = None,
 ) -> bool:
-    """Train the parts that are not finished, in order, or one of them, for at most so long; whether all is done.
+    """Train the parts that are not finished, in order, or one of them, for at most so long; whether all is done. clips,
+    encoder: as the workshop's.
 
     Raises ConfigError E247 for a size or a part that there is not.
     """
-    shop = workshop(size, folder, part, device, share, on_shipped, further, say)
+    shop = workshop(size, folder, part, device, share, on_shipped, further, say, encoder)
+    shop.clips = clips
     ends = time.monotonic() + 60 * minutes
     for name in shop.wanted(part):
         left = (ends - time.monotonic()) / 60
@@ -58,13 +62,14 @@ def workshop(
     on_shipped: bool = False,
     further: bool = False,
     say: Callable[[str], None] = print,
+    encoder: str | None = None,
 ) -> Workshop:
     """The training in a folder. Raises ConfigError E247 for a size or a part that there is not, or a part that needs
     others first."""
     for what, name, known in (("size", size, tuple(SIZES)), ("part", part or PARTS[0], PARTS)):
         if name not in known:
             raise ConfigError("E247", f"the embedded models have no {what} {name!r}", did_you_mean(name, list(known)))
-    shop = Workshop(folder / size, SIZES[size], device, share, on_shipped, further, say, judging.judged)
+    shop = Workshop(folder / size, SIZES[size], device, share, on_shipped, further, say, judging.judged, encoder)
     if part is not None:
         shop.ready(part)
     return shop

@@ -149,8 +149,8 @@ def control(shop: Workshop) -> Writers:
 
 
 def video_mae(shop: Workshop) -> Writers:
-    """With the decoder that it was trained with, as published encoders have theirs."""
-    return {"video_mae": partial(save, shop.trained("video_mae"))}
+    """With the decoder that it was trained with, as published encoders have theirs; without what told the words."""
+    return {"video_mae": partial(save, shop.trained("video_mae").mae)}
 
 
 def motion_subspace(shop: Workshop) -> Writers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from retake.diffusion.schedule import Schedule
 from retake.imaging.signed import to_uint8
 from retake.synthetic import grammar
 from retake.training import fours, scores, unet, video_autoencoder
 from retake.training.fours import Fours
-from retake.training.lessons import Teacher, heard
+from retake.training.lessons import SCHEDULE, Teacher, heard
 from retake.training.loop import progress
 from retake.training.sizes import SIZES
 from retake.training.workshop import COURSES, Workshop
@@ -83,25 +84,41 @@ def sampled(
     """Clips uint8 [N, F, H, W, 3] of N prompts by DDIM from noise with guidance; of what makes frames, one frame."""
     shape = teacher.data["heard"].latents.shape[2:]
     references = teacher.data["heard"].references[0, 0]
-    random = torch.Generator().manual_seed(3)
-    tokens, at = COURSES[part].tokenised(prompts), torch.arange(shape[0])
     coder = shop.video_vae() if shop.eyes(part) == "video_vae" else shop.vae()
+    return drawn(student, coder, COURSES[part].tokenised, shape, references, prompts, steps)
+
+
+@torch.inference_mode()
+def drawn(
+    student: Any,
+    coder: Any,
+    tokenised: Callable[[Sequence[str]], Tensor],
+    shape: Sequence[int],
+    references: Tensor,
+    prompts: Sequence[str],
+    steps: int,
+) -> scores.Image:
+    """As `sampled`, by a student whose clips have latents of a shape [f, C, h, w], shown by `coder`."""
+    schedule = Schedule.from_config(SCHEDULE)
+    random = torch.Generator().manual_seed(3)
+    tokens, silent, at = tokenised(prompts), tokenised([""]), torch.arange(shape[0])
+    device = next(student.parameters()).device
     made = []
     for first in range(0, len(prompts), BATCH):
         some = tokens[first : first + BATCH]
         z = torch.randn(len(some), *shape, generator=random)
-        both = torch.cat([some, teacher.silent.expand_as(some)])
-        for t, to in teacher.schedule.step_pairs(steps):
-            drawn = {
+        both = torch.cat([some, silent.expand_as(some)])
+        for t, to in schedule.step_pairs(steps):
+            given = {
                 "z": torch.cat([z, z]),
                 "t": torch.full((len(both),), int(t)),
                 "tokens": both,
                 "references": torch.zeros(len(both), *references.shape),
                 "at": at,
             }
-            with_, without = student({k: v.to(shop.device) for k, v in drawn.items()}).float().cpu().chunk(2)
-            x0, eps = teacher.schedule.to_x0_eps(without + GUIDANCE * (with_ - without), z, t)
-            z = teacher.schedule.step(x0, eps, t, to)
+            with_, without = student({k: v.to(device) for k, v in given.items()}).float().cpu().chunk(2)
+            x0, eps = schedule.to_x0_eps(without + GUIDANCE * (with_ - without), z, t)
+            z = schedule.step(x0, eps, t, to)
         made.append(decoded(coder, z))
     return np.concatenate(made)
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -232,7 +233,8 @@ class _StopSignal:
         self.asked = False
 
     def __enter__(self) -> _StopSignal:
-        self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        heard = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        self.before = {s: signal.signal(s, self._ask) for s in heard}
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -143,11 +143,12 @@ def write(path: Path, some: Sequence[Study], captions: Sequence[str]) -> None:
         save_file(tensors, part, {"captions": json.dumps(list(captions))})
 
 
-def read(paths: Iterable[Path]) -> Clips:
-    """The clips of some shards. Raises FileNotFoundError where one is missing."""
+def read(paths: Iterable[Path], others: Iterable[tuple[Path, Sequence[str]]] = ()) -> Clips:
+    """The clips of some shards, and of other files, each with its captions. Raises FileNotFoundError where one is
+    missing."""
 
     def captions(path: Path) -> list[str]:
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["captions"])
 
-    return Clips((path, captions(path)) for path in paths)
+    return Clips([*((path, captions(path)) for path in paths), *others])

@@ -54,7 +54,7 @@ def ships(part: str) -> bool:
 def load(part: str) -> Any:
     """The network of a part that others learn from: vae, clip (text_model and vision_model), unet or motion
     (unet.Student), video_vae, transformer_frames or transformer (transformer.Student), control, video_mae
-    (videomae), motion_subspace; float32.
+    (video_mae.Taught, but for what tells words), motion_subspace; float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -121,7 +121,9 @@ def control(folder: Path) -> Any:
 def video_mae(folder: Path) -> Any:
     from transformers import VideoMAEForPreTraining
 
-    return VideoMAEForPreTraining.from_pretrained(folder).float()
+    from retake.training.video_mae import Taught
+
+    return Taught(VideoMAEForPreTraining.from_pretrained(folder).float())
 
 
 def motion_subspace(folder: Path) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from retake.diffusion.families.common.conditioning import image_states
 from retake.errors import ConfigError
+from retake.networks import video_mae as video_encoder
 from retake.networks.video_mae import VideoMAE
+from retake.recipe import digest
 from retake.synthetic.clips import Limits
 from retake.training import (
     alignment,
@@ -37,6 +40,7 @@ from retake.training.lessons import Teacher, loss
 from retake.training.loop import Plan, Slice, averaged, progress, train
 from retake.training.pictures import Data
 from retake.training.sizes import Course, Size
+from retake.weights.local import require
 
 PARTS = (
     "vae",
@@ -86,6 +90,8 @@ class Workshop:
     further: bool = False  # another round: a part begins as it ships, at half the rates
     say: Callable[[str], None] = print
     look: Callable[[Workshop, str], object] | None = None  # at a denoiser in training, now and then
+    encoder: str | None = None  # weights of another video encoder than `video_mae`, by their reference
+    clips: Sequence[tuple[Path, list[str]]] = ()  # files of real clips that motion is studied on, too, with captions
     _factors: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
 
     def make(self, part: str, minutes: float) -> bool:
@@ -114,7 +120,8 @@ class Workshop:
     def ready(self, part: str) -> None:
         """Raises ConfigError E247 unless the parts that it learns from are finished: what half a network gave would be
         kept as if it were the whole one's; and unless it ships, where it shall go on from there."""
-        if missing := [before for before in LEARNS_FROM.get(part, ()) if not self.finished(before)]:
+        known = ("video_mae",) if self.encoder is not None else ()
+        if missing := [one for one in LEARNS_FROM.get(part, ()) if one not in known and not self.finished(one)]:
             raise ConfigError(
                 "E247",
                 f"{part} needs {' and '.join(missing)}, not finished in {self.folder}",
@@ -160,16 +167,37 @@ class Workshop:
         """Make what the motion subspace learns from, until a moment of time.monotonic(); whether all is there."""
         if all(path.exists() for path in self.studies()):
             return True
-        encode, features = video_autoencoder.clip_by_clip(self.video_vae()), self.video_encoder().clips
-        return motion_clips.render(self.folder / "studied", self.size.studied, encode, features, until, self.share)
+        encode = video_autoencoder.clip_by_clip(self.video_vae())
+        features = partial(self.video_encoder().on_grid, rows=alignment.TOKENS, columns=alignment.TOKENS)
+        return motion_clips.render(self.studies_folder(), self.size.studied, encode, features, until, self.share)
 
     def studies(self) -> list[Path]:
         """The shards of clips of the sprite world, with the encoder's features and flow."""
-        return motion_clips.shards(self.folder / "studied", self.size.studied)
+        return motion_clips.shards(self.studies_folder(), self.size.studied)
+
+    def studies_folder(self) -> Path:
+        """Another one for every encoder and autoencoder: what one of them saw is never taken for what another sees."""
+        sources = [Path(self.encoder_folder()), *shipped.folders("video_vae")]
+        if not self.as_shipped("video_vae"):
+            sources[1:] = [self.folder / "video_vae" / "state.safetensors"]
+        files = [file for one in sources for file in sorted(one.glob("*.safetensors") if one.is_dir() else [one])]
+        return self.folder / f"studied-{digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])[:8]}"
+
+    def encoder_folder(self) -> str:
+        """The folder of the video encoder: of another than ours, of the one that ships, or one in which that which was
+        taught here is written."""
+        if self.encoder is not None:
+            return str(require(self.encoder))
+        if self.as_shipped("video_mae"):
+            return str(shipped.folders("video_mae")[0])
+        folder = self.folder / "video_encoder"
+        if not folder.exists():
+            self.taught("video_mae").mae.save_pretrained(folder)
+        return str(folder)
 
     def video_encoder(self) -> VideoMAE:
         """The video encoder whose features are studied."""
-        return VideoMAE(self.taught("video_mae").videomae, "in training", torch.device(self.device))
+        return video_encoder.load(self.encoder or self.encoder_folder(), self.device)
 
     def course(self, part: str) -> Course:
         return getattr(self.size, part)
@@ -211,14 +239,13 @@ class Workshop:
             base = self.taught("transformer")
             return model, plan, motionv2v.loss(model, base, data, size.control_batch, 0.5, seed, device)
         if part == "video_mae":
-            frames = video_autoencoder.FRAMES
-            pool = moving.pool(self.folder / part / "clips.npy", seed, size.moving, frames, Limits().size)
-            return model, plan, video_mae.loss(model, pool, size.video_mae_batch, seed, device)
+            data = video_mae.pool(self.folder / part / "clips.npy", size.moving)
+            return model, plan, video_mae.loss(model, data, size.video_mae_batch, seed, device)
         if part == "motion_subspace":
-            data = motion_clips.read(self.studies())
+            data = motion_clips.read(self.studies(), self.clips)
             return model, plan, motion_subspace.loss(model, data, size.motion_subspace_batch, seed, device)
         if part == "aligned":
-            data, subspace = motion_clips.read(self.studies()), self.taught("motion_subspace")
+            data, subspace = motion_clips.read(self.studies(), self.clips), self.taught("motion_subspace")
             how = alignment.How()
             return model, plan, alignment.loss(model, data, subspace, how, size.aligned_batch, 0.5, seed, device)
         lessons = self.course(part).lessons
@@ -247,7 +274,7 @@ class Workshop:
         elif part == "video_mae":
             model = video_mae.network()
         elif part == "motion_subspace":
-            model = motion_subspace.network(video_mae.WIDTH)
+            model = motion_subspace.network(motion_clips.read(self.studies()).width)
         elif part == "aligned":
             model = alignment.Aligned(self.taught("transformer").train().requires_grad_(True), motion_subspace.WIDTH)
         elif part == "transformer":

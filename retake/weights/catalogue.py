@@ -65,6 +65,14 @@ CATALOGUE: dict[str, Weights] = {
         Weights("embedded", Shipped("embedded"), 7, "Apache-2.0", "model=embedded"),
         Weights("embedded_dit", Shipped("embedded_dit"), 11, "Apache-2.0", "model=embedded_dit"),
         Weights("motionv2v", Shipped("motionv2v"), 4, "Apache-2.0", "model=embedded_dit edit=motionv2v"),
+        Weights("video_mae", Shipped("video_mae"), 4, "Apache-2.0", "retake train moalign"),
+        Weights(
+            "video_mae_v2_base",
+            Hub("OpenGVLab/VideoMAEv2-Base"),
+            345,
+            "CC-BY-NC-4.0",
+            "retake train moalign --encoder video_mae_v2_base",
+        ),
         Weights(
             "judge",
             Shipped("judge"),
