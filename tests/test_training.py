@@ -18,7 +18,7 @@ from torch import nn
 from flows.runners import Local
 from flows.upkeep import train as training
 from retake import video
-from retake.diffusion.families.cogvideox.transformer import positions
+from retake.diffusion.families.cogvideox.transformer import evaluate, positions
 from retake.diffusion.loading.load import load as load_model
 from retake.diffusion.model import Model
 from retake.errors import ConfigError
@@ -88,6 +88,7 @@ TINY = replace(
     motion_subspace=FEW,
     motion_subspace_batch=2,
     aligned=TURNED,
+    aligned_lora=FEW,
     aligned_batch=2,
     scaled_on=2,
 )
@@ -708,7 +709,7 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
     assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
     assert shop.finished("unet")
-    assert shop.wanted(None) == ["judge", "control", "video_mae", "motion_subspace", "aligned"]
+    assert shop.wanted(None) == ["judge", "control", "video_mae", "motion_subspace", "aligned", "aligned_lora"]
     assert shop.wanted("motion") == ["motion"]  # it ships, but was asked for
     assert shop.make("motion", 10)
     export.export(shop, "motion", weights)
@@ -924,3 +925,24 @@ def test_an_aligned_transformer_is_a_checkpoint_of_the_model_that_it_was(worksho
         torch.testing.assert_close(value.float(), learnt[name].float(), atol=2e-3, rtol=2e-3)
     both = zip(*(one.parts.look("network").parameters() for one in (plain, aligned)), strict=True)
     assert any(not torch.equal(a, b) for a, b in both)
+
+
+def test_a_lora_of_an_aligned_transformer_does_what_it_did(workshop, tmp_path):
+    """`model.lora=` reads what the export writes; nothing but the LoRA and the projection has learnt."""
+    for part in ("video_vae", "transformer", "aligned_lora"):
+        export.export(workshop, part, tmp_path)
+    learnt, base = workshop.trained("aligned_lora").student.transformer, workshop.taught("transformer").transformer
+    state = learnt.state_dict()
+    for name, value in base.state_dict().items():
+        for own in (name, name.replace(".weight", ".base_layer.weight").replace(".bias", ".base_layer.bias")):
+            assert own not in state or torch.equal(state[own], value)
+    (file,) = (tmp_path / "aligned_lora").glob("*.safetensors")
+    how = {"family": "cogvideox", "weights": str(tmp_path / "embedded_dit"), "frames": 17, "dtype": "float32"}
+    plain, aligned = (load_model(Model(name="m", **how, lora=one)).parts.look("network") for one in (None, str(file)))
+    random = torch.Generator().manual_seed(0)
+    z, text = torch.randn(1, 5, 16, 16, 16, generator=random), torch.randn(1, 20, transformer.WIDTH, generator=random)
+    t = torch.full((1, 5), 400.0)
+    with torch.no_grad():
+        wanted, found, before = (evaluate(one, z, t, text) for one in (learnt, aligned, plain))
+    torch.testing.assert_close(found, wanted, atol=2e-3, rtol=2e-3)
+    assert not torch.allclose(found, before, atol=1e-5)

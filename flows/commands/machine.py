@@ -91,7 +91,9 @@ def train(
     further: Annotated[
         bool, typer.Option("--further", help="Begin with the part as it ships: one more round.")
     ] = False,
-    stage: Annotated[str | None, typer.Option(help="Of moalign: teacher, subspace or align; default: all.")] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Of moalign: teacher, subspace, align or lora; default: the first three.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="Of moalign: weights of another video encoder.")] = None,
 ) -> None:
     """Train the small models that ship with Retake; a stopped training continues. Example:

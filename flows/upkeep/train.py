@@ -16,9 +16,9 @@ from retake.weights.local import require
 
 PAIRS = 32  # of every clip
 TARGETS = ("embedded", "motionv2v", "moalign")
-STAGES = {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned"}
-"""Of moalign, in their order: the part that each trains."""
-STUDIED = ("motion_subspace", "aligned")  # parts that learn from clips that motion is studied on
+STAGES = {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned", "lora": "aligned_lora"}
+"""Of moalign, in their order: the part that each trains. The last is another way to the same end."""
+STUDIED = ("motion_subspace", "aligned", "aligned_lora")  # parts that learn from clips that motion is studied on
 
 
 def run(
@@ -72,7 +72,9 @@ def run(
     console = Console(quiet=False)
     wanted = [part]
     if target == "moalign" and not part:
-        wanted = [STAGES[stage]] if stage else [one for one in STAGES.values() if one in STUDIED or encoder is None]
+        wanted = [STAGES[stage]] if stage else ["motion_subspace", "aligned"]
+        if stage is None and encoder is None:
+            wanted.insert(0, "video_mae")
     runner = runner or Local(open_store(), console)
     training = Training(
         size, folder, on_shipped, further, clips, runner, console, time.monotonic() + 60 * minutes, encoder

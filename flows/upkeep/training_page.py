@@ -22,6 +22,7 @@ SAID = {
     "motion_subspace": "Flow told from a few channels of the encoder's features: a frame as the autoencoder shows it, "
     "its flow, and the flow that is told. Hue is direction, saturation is length; white is at rest.",
     "aligned": "Clips that the aligned transformer draws, every second frame; their captions are below.",
+    "aligned_lora": "Clips that the transformer draws with its LoRA, every second frame; their captions are below.",
 }
 FIGURES = {
     "pixels": "squared error of hidden pixels, 0..1",
@@ -76,7 +77,7 @@ def pictures(shop: Any, part: str, files: Sequence[tuple[Path, list[str]]]) -> I
     elif part == "motion_subspace":
         yield image(flow_sheet(sheets.flows(shop, files)), 3)
     else:
-        yield image(sheets.samples(shop), 2)
+        yield image(sheets.samples(shop, part), 2)
         yield f"<p>{'<br>'.join(escape(str(subject)) for subject in scores.asked(8, 7))}</p>"
 
 

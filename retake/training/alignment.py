@@ -28,6 +28,8 @@ from retake.training.motion_clips import Clips
 WEIGHT = 0.5  # of the alignment (lambda)
 DECAY = 10 / 24  # of temporal relations (tau), in clips
 TOKENS = 8  # of the embedded transformer a side, and so of the encoder
+LORA = 16  # rank, of the embedded model (VideoREPA's, of CogVideoX-5B: 128)
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")  # layers that a LoRA stands beside
 BLOCK = 0.6  # of the blocks: behind which tokens are read
 
 
@@ -63,12 +65,19 @@ class Aligned(nn.Module):
     """A transformer that learns, the projection that learns with it, and its text tower, which does not.
 
     hidden, stride: of the projection; the paper's are 256 and 3 (CogVideoX-2B's tokens against VideoMAE's at 160 x
-    240)."""
+    240). lora: rank of what learns in place of the transformer's own weights, beside its attention; None: these do."""
 
-    def __init__(self, student: transformer.Student, out: int, hidden: int = 128, stride: int = 1) -> None:
+    def __init__(
+        self, student: transformer.Student, out: int, hidden: int = 128, stride: int = 1, lora: int | None = None
+    ) -> None:
         super().__init__()
         self.student = student
         student.text.requires_grad_(False)
+        if lora is not None:
+            from peft import LoraConfig
+
+            student.transformer.requires_grad_(False)
+            student.transformer.add_adapter(LoraConfig(r=lora, lora_alpha=lora, target_modules=list(ATTENTION)))
         config = student.transformer.config
         self.block = max(0, round(BLOCK * config.num_layers) - 1)
         self.projection = Projection(config.num_attention_heads * config.attention_head_dim, out, hidden, stride)

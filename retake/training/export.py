@@ -9,6 +9,7 @@ retake/weights/motionv2v/     the control branch of the transformer
 retake/weights/video_mae/     the video encoder from which motion is learnt
 retake/weights/motion_subspace/  what of its features tells flow
 retake/weights/aligned/       the transformer after alignment with it
+retake/weights/aligned_lora/  or a LoRA of it, as CogVideoXPipeline saves one
 retake/weights/judge/         the other CLIP
 """
 
@@ -162,6 +163,16 @@ def aligned(shop: Workshop) -> Writers:
     return {"aligned": partial(save, shop.trained("aligned").student.transformer)}
 
 
+def aligned_lora(shop: Workshop) -> Writers:
+    """For `model.lora=`."""
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+    from peft import get_peft_model_state_dict
+
+    layers: Any = get_peft_model_state_dict(shop.trained("aligned_lora").student.transformer)
+    layers = {name: tensor.half().contiguous() for name, tensor in layers.items()}
+    return {"aligned_lora": lambda to: CogVideoXPipeline.save_lora_weights(to, transformer_lora_layers=layers)}
+
+
 def judge(shop: Workshop) -> Writers:
     return {"judge": partial(whole_clip, shop.trained("judge"))}
 
@@ -179,6 +190,7 @@ WRITERS = {
     "video_mae": video_mae,
     "motion_subspace": motion_subspace,
     "aligned": aligned,
+    "aligned_lora": aligned_lora,
 }
 
 

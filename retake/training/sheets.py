@@ -75,11 +75,12 @@ def flows(shop: Workshop, files: Sequence[tuple[Path, list[str]]] = (), count: i
     return Flows(shown[:, 1 + motion_clips.TUBE * at], true, made)
 
 
-def samples(shop: Workshop, count: int = 8, steps: int = 25) -> Image:
-    """A sheet of clips that the aligned transformer draws, a row a clip."""
-    aligned: Any = shop.taught("aligned")
+def samples(shop: Workshop, part: str, count: int = 8, steps: int = 25) -> Image:
+    """A sheet of clips that an aligned transformer draws, a row a clip."""
+    aligned: Any = shop.trained(part)
     shape = motion_clips.read(shop.studies()).take([0]).latents.shape[1:]
     prompts = [str(subject) for subject in scores.asked(count, 7)]
-    student = getattr(aligned, "student", aligned)
-    made = judging.drawn(student, shop.video_vae(), transformer.tokenised, shape, torch.zeros(0), prompts, steps)
+    made = judging.drawn(
+        aligned.student, shop.video_vae(), transformer.tokenised, shape, torch.zeros(0), prompts, steps
+    )
     return scores.sheet(made)

@@ -26,6 +26,7 @@ PLACES = {
     "video_mae": ("video_mae",),
     "motion_subspace": ("motion_subspace",),
     "aligned": ("aligned",),
+    "aligned_lora": ("aligned_lora",),
     "judge": ("judge",),
 }
 """Folders of weights by part."""

@@ -47,6 +47,7 @@ class Size:
     motion_subspace: Plan
     motion_subspace_batch: int
     aligned: Plan
+    aligned_lora: Plan
     aligned_batch: int
     half: bool = False
     scaled_on: int = 64
@@ -113,6 +114,7 @@ CPU = Size(
     motion_subspace=Plan(3_000, 1e-3, muon=0.03, cooldown=0.6),
     motion_subspace_batch=16,
     aligned=Plan(1_000, 2e-4, muon=0.002, warmup=100, cooldown=0.8),
+    aligned_lora=Plan(1_000, 1e-3, warmup=100, cooldown=0.8),
     aligned_batch=8,
 )
 
@@ -152,6 +154,7 @@ GPU = Size(
     motion_subspace=Plan(10_000, 1e-3, muon=0.03, cooldown=0.6),
     motion_subspace_batch=64,
     aligned=Plan(4_000, 2e-4, muon=0.002, warmup=100, cooldown=0.8),
+    aligned_lora=Plan(4_000, 1e-3, warmup=100, cooldown=0.8),
     aligned_batch=64,
     half=True,
 )

@@ -55,6 +55,7 @@ PARTS = (
     "video_mae",
     "motion_subspace",
     "aligned",
+    "aligned_lora",
 )
 LEARNS_FROM = {
     "unet": ("vae", "clip"),
@@ -64,6 +65,7 @@ LEARNS_FROM = {
     "control": ("video_vae", "transformer"),
     "motion_subspace": ("video_vae", "video_mae"),
     "aligned": ("video_vae", "transformer", "video_mae", "motion_subspace"),
+    "aligned_lora": ("video_vae", "transformer", "video_mae", "motion_subspace"),
 }
 COURSES = {"unet": unet, "motion": unet, "transformer_frames": transformer, "transformer": transformer}
 """The modules of the denoisers: what their fours are and how they read captions."""
@@ -102,7 +104,7 @@ class Workshop:
             return False
         if part == "control" and not self.paired(until):
             return False
-        if part in ("motion_subspace", "aligned") and not self.studied(until):
+        if "motion_subspace" in (part, *LEARNS_FROM.get(part, ())) and not self.studied(until):
             return False
         model, plan, loss = self.lesson(part)
         said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
@@ -244,7 +246,7 @@ class Workshop:
         if part == "motion_subspace":
             data = motion_clips.read(self.studies(), self.clips)
             return model, plan, motion_subspace.loss(model, data, size.motion_subspace_batch, seed, device)
-        if part == "aligned":
+        if part in ("aligned", "aligned_lora"):
             data, subspace = motion_clips.read(self.studies(), self.clips), self.taught("motion_subspace")
             how = alignment.How()
             return model, plan, alignment.loss(model, data, subspace, how, size.aligned_batch, 0.5, seed, device)
@@ -275,8 +277,10 @@ class Workshop:
             model = video_mae.network()
         elif part == "motion_subspace":
             model = motion_subspace.network(motion_clips.read(self.studies()).width)
-        elif part == "aligned":
-            model = alignment.Aligned(self.taught("transformer").train().requires_grad_(True), motion_subspace.WIDTH)
+        elif part in ("aligned", "aligned_lora"):
+            student = self.taught("transformer").train().requires_grad_(True)
+            lora = alignment.LORA if part == "aligned_lora" else None
+            model = alignment.Aligned(student, self.taught("motion_subspace").config.width, lora=lora)
         elif part == "transformer":
             model = self.taught("transformer_frames").train().requires_grad_(True)
         else:
