@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -145,3 +145,26 @@ def loss(
         return square + WEIGHT * far, {"denoising": float(square.detach()), "alignment": float(far.detach())}
 
     return of
+
+
+class Needed(NamedTuple):
+    """Bytes that a step takes: all weights; what AdamW keeps of those that learn, in float32; and what lives at the
+    peak of a forward and a backward pass, gradients among it."""
+
+    weights: int
+    moments: int
+    passes: int
+
+
+def needed(model: Aligned, z: Tensor, tokens: Tensor, teacher: Tensor) -> Needed:
+    """Of a model and one batch on the meta device, by MoAlign's loss; blocks are run again in the backward pass where
+    the transformer is set to. z, tokens: as `Aligned` takes them; teacher: the encoder's features [B, T, h, w, E]."""
+    from retake.diffusion.cost.meta_counter import tally
+
+    def step() -> None:
+        made, read = model(z, torch.zeros(len(z), device=z.device), tokens)
+        (made.float().square().mean() + WEIGHT * apart("soft", read, teacher)).backward()
+
+    weights, learning = list(model.parameters()), [p for p in model.parameters() if p.requires_grad]
+    peak = tally(step, [*weights, z, teacher]).peak
+    return Needed(sum(p.numel() * p.element_size() for p in weights), sum(2 * 4 * p.numel() for p in learning), peak)
