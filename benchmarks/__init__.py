@@ -32,6 +32,8 @@ NAMES = (
     "motionv2v",
     "overfit",
     "branch_depth",
+    "motion_subspace",
+    "alignment",
     "datasets",
     "gallery",
     "faults.failpoints",
