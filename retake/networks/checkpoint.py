@@ -87,7 +87,7 @@ def load_local(kind: Any, path: Path, what: str, **settings: Any) -> Any:
             if file.is_file() and (f".{variant}" in file.name if variant else file.name.count(".") == 1):
                 with safe_open(file, framework="pt"):
                     pass  # its header, which transformers reads only once the whole model stands
-        with no_progress_bars():
+        with quietly():
             return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
     except Exception as error:  # OSError, ValueError, RuntimeError, or what a damaged file leads to
         raise wrong_weights(path, what, str(error)) from error
@@ -129,15 +129,18 @@ def read_text(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Within the block, transformers draws no progress bars on stderr."""
+def quietly() -> Iterator[None]:
+    """Within the block, transformers writes no progress bars on stderr, and no lists of weights that it leaves out:
+    what is missing is said in our own words."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, told = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(told)
         if shown:
             logging.enable_progress_bar()
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from retake.errors import ConfigError
 from retake.lookup import lookup, names
-from retake.networks.checkpoint import load_local, no_progress_bars, read_text, refuse_remote_code
+from retake.networks.checkpoint import load_local, quietly, read_text, refuse_remote_code
 
 TRANSFORMERS = ("text_encoder", "tokenizer", "image_encoder")  # roles whose classes come from that library
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -117,7 +117,7 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with no_progress_bars():
+        with quietly():
             yield
     finally:
         logging.set_verbosity(level)
