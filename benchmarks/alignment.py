@@ -1,9 +1,11 @@
 """Twins of the embedded transformer that go on learning from the same clips of the sprite world, in the same order and
 for the same steps, each aligned with something else, or with nothing (MoAlign's tables 3 and 4, on a small model).
 
-*Flow*: a ridge regression from what leaves a block, clips noised to a share t of the schedule, to the true flow of each
-token until the next latent frame; fitted on half of the unseen clips, judged on the other half: end-point error in
-pixels of a frame of 64 a frame, of all that the next tube shows, and at the aligned block of what moves alone, too.
+*Flow*: a ridge regression from what leaves a block, clips noised to a share t of the schedule, to the true flow of a
+token between the two tubes of its latent frame; fitted on half of the unseen clips, judged on the other half: end-point
+error in pixels of a frame of 64 a frame, of all that the next tube shows, and at the aligned block of what moves alone,
+too. A regression makes squares least, and most of these pictures rests: what tells no flow at all has a smaller error of
+the first kind than any row. Rows say something against one another.
 Means over seeds, and the largest difference of a seed from its mean. Three peers have nothing to teach: another clip's
 motion, that of the same clip with its tubes in another order, and a random projection of the encoder in place of the
 subspace. *Loss*: squared error of v on unseen clips, at the same four times under the same noise.
@@ -12,6 +14,9 @@ subspace. *Loss*: squared error of v on unseen clips, at the same four times und
 in `embedded`; *off the walls*: mean change of an object's velocity from frame to frame where it is away from the edges,
 which in this world nothing causes, in pixels a frame; *the same*: correlation of the object with itself a frame later,
 its motion removed. *The data*: the same clips as the world renders them, through the autoencoder.
+
+*Memory*: what a step of the published transformers would take, counted on the meta device: one clip of 49 frames of 480
+x 720 against VideoMAE's features at 160 x 240, half precision, AdamW in float32, blocks run again for gradients.
 
 *Cost*: seconds of a step, forward and backward, in turn in one process; the last row computes latents and features of
 its clips in every step, as a loop does that keeps nothing.
@@ -25,14 +30,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.embedded import MODELS, sampled, through
 from benchmarks.probes import told
+from retake.diffusion.cost import measure
 from retake.diffusion.families.cogvideox.transformer import states
 from retake.diffusion.loading.load import load
 from retake.diffusion.schedule import Schedule
@@ -69,6 +76,7 @@ SMOKE = {
     "made": 2,
     "levels": 1,
     "rounds": 1,
+    "published": (),
 }
 
 
@@ -83,6 +91,7 @@ def run(
     made: int = 16,
     levels: int = 25,
     rounds: int = 6,
+    published: Sequence[str] = ("cogvideox_2b", "cogvideox_5b"),
     folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Three tables. folder: keeps clips and twins; a run that was stopped goes on from there."""
@@ -102,7 +111,7 @@ def run(
             for label, how in arms.items():
                 if label in NOTHING_TO_TEACH and seed >= peer_seeds:
                     continue
-                place = home / f"{seed}-{label}"
+                place = home / f"{seed}-{label}-{steps}x{batch}-{clips}-{held_out}"
                 twin = taught(place, how, data, subspace, steps, seed, batch)
                 found[label].append(judged(place / "judged.json", twin, unseen))
                 if label not in NOTHING_TO_TEACH:
@@ -112,7 +121,8 @@ def run(
     rows = [row for label in arms for row in averages(label, found, title)]
     still = dict.fromkeys((f"t {share}" for share in TIMES), f"{no_flow(unseen):.3f}")
     rows += [{"table": row["table"], "aligned with": "no flow told", **still} for row in rows[:1]]
-    return [*rows, *generated(first, made, levels), *costs(data, subspace, encode, encoder, batch, rounds)]
+    rows += [*generated(first, made, levels), *costs(data, subspace, encode, encoder, batch, rounds)]
+    return [*rows, *memory(published)]
 
 
 class Unseen(NamedTuple):
@@ -310,3 +320,28 @@ def costs(
     ):
         row = {"table": f"Cost: a step of {batch}, forward and backward", "aligned with": label}
         yield row | {"s a step": seconds, "to nothing": seconds / plain}
+
+
+def memory(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of the published transformers, whole and with a LoRA."""
+    teacher, tokens = torch.empty(1, 24, 10, 15, 64, device="meta"), torch.zeros(1, 226, device="meta")
+    for name in names:
+        for label, lora in (("its own weights", None), ("a LoRA of rank 128", 128)):
+            model, z = on_meta(name, lora)
+            found = {of: value / 2**30 for of, value in alignment.needed(model, z, tokens, teacher)._asdict().items()}
+            row = {"table": "Memory of a step, GiB", "model": name, "learns": label, **found}
+            yield row | {"in all": sum(found.values())}
+
+
+def on_meta(name: str, lora: int | None = None) -> tuple[Aligned, Tensor]:
+    """A published transformer on the meta device, with the paper's projection and no text tower; and latents of 49
+    frames of 480 x 720."""
+    backbone = measure.built(measure.PUBLISHED[name])
+    network = backbone.parts.use("network").requires_grad_(True)
+    network.enable_gradient_checkpointing()
+    with torch.device("meta"):
+        said = torch.empty(1, 226, network.config.text_embed_dim, dtype=network.dtype)
+        text: Any = nn.Identity()
+        text.forward = lambda tokens: SimpleNamespace(last_hidden_state=said)
+        model = Aligned(transformer.Student(network, text), 64, 256, 3, lora).to(network.dtype)
+        return model, torch.empty(1, *backbone.grid(49, backbone.height, backbone.width), dtype=network.dtype)

@@ -144,6 +144,8 @@ def study_graph(run: Runner, clip: Clip, p: Settings, asked: motion_study.Params
     run.require([*weights_needed([(p, need)]), *called["weights"].values()])
     made: dict[str, Any] = {"frames": run(STAGES["frames"], p.frames, clip=clip.expected(p.frames.sha256))}
     check(p, made["frames"], need)
+    if hasattr(made["frames"], "meta"):
+        motion_study.check(p.model, made["frames"].meta)
     make_priors(run, p, made, need, clip)
     made["motion_study"] = run(motion_study.stage_motion_study, **called, **made)
     return made

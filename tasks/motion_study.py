@@ -6,70 +6,67 @@ The first frame of a window is left out of features and flow: causal autoencoder
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.artifact import Flow, Frames, MotionStudy
-from retake.diffusion.model import Modelled
+from retake.diffusion.model import Model, Modelled
 from retake.errors import MediaError
 from retake.formats import FlowSeries, FrameSeries
 from retake.imaging.signed import to_signed
 from retake.stage import Work, stage
 from retake.video import resize
 
-if TYPE_CHECKING:
-    pass
-
 Span = tuple[slice, slice]
 TOKEN = 2  # latent cells a side of a token, of CogVideoX
+CELLS = 4  # of the flow that is learnt, a side of a token
 
 
 class Params(BaseModel, frozen=True, extra="forbid"):
-    """Which encoder, and how much larger its tokens are than the model's."""
+    """Which encoder."""
 
     encoder: str = Field(default="video_mae", description="weights of a VideoMAE", json_schema_extra={"weights": ""})
-    stride: int = Field(
-        default=1,
-        ge=1,
-        description="tokens of the model a side of one of the encoder's; of the published pair (CogVideoX, "
-        "VideoMAE at 160 x 240) 3",
-    )
+
+
+def check(model: Model, frames: Mapping[str, Any]) -> None:
+    """Raises MediaError E439 for a clip shorter than a window. frames: meta of the frames artifact."""
+    if frames["count"] < model.frames:
+        raise MediaError(
+            "E439",
+            f"{frames['count']} frames are no window of {model.frames}",
+            f"Take clips of {model.frames} frames and more.",
+        )
 
 
 @stage("motion_study", version=1, makes="motionstudy", backends=("opencv-python-headless",))
 def stage_motion_study(work: Work, params: Modelled, frames: Frames, optical_flow: Flow) -> MotionStudy:
-    """Chunk n is window n: latents float16 [1, f, C, h, w]; features float16 [1, T, h', w', D] of T tubes; flow float16
-    [1, T - 1, 2, H, W] from the first frame of a tube to that of the next, in units of motion_clips.SCALE, on half of
-    the pixels that the encoder reads; seen bool [1, T - 1, H, W]: what the next tube shows, too. The middle of the
-    picture of the model's shape is read.
+    """Chunk n is window n: latents float16 [1, f, C, h, w]; features float16 [1, T, h', w', D] of T tubes, on the grid
+    of the model's tokens; flow float16 [1, T - 1, 2, H, W] from the first frame of a tube to that of the next, in units
+    of motion_clips.SCALE, the mean of what is seen in each cell; seen bool [1, T - 1, H, W]: cells of which the next
+    tube shows more than half. The middle of the picture of the model's shape is read.
 
-    Raises MediaError E439 for a clip shorter than a window.
+    Raises what `check` raises.
     """
     import torch
 
     from retake.diffusion.loading.load import load_coder
     from retake.networks import video_mae
-    from retake.training.motion_clips import FINER, SCALE, pooled
+    from retake.training.motion_clips import SCALE
 
     settings = params.settings
     assert isinstance(settings, Params)
+    check(params.model, frames.meta)
     series: FrameSeries = work.open(frames)
     motion: FlowSeries = work.open(optical_flow)
     backbone = load_coder(params.model)
     encoder = video_mae.load(settings.encoder, params.model.device)
     length = backbone.frames - (backbone.frames - 1) % (backbone.time * encoder.tube)
-    if len(series) < length:
-        raise MediaError(
-            "E439",
-            f"{len(series)} frames are no window of {length}",
-            f"Take clips of {length} frames and more.",
-        )
     part = middle((series.height, series.width), (backbone.height, backbone.width))
     grid = backbone.grid(length, backbone.height, backbone.width)
-    rows, columns = (side // (TOKEN * settings.stride) for side in (grid.height, grid.width))
-    shown = columns * encoder.patch, rows * encoder.patch  # (width, height) that the encoder reads
+    rows, columns = grid.height // TOKEN, grid.width // TOKEN
     count = 1 + (len(series) - length) // (length - 1)
     for n in range(len(work.done), count):
         first = n * (length - 1)
@@ -79,14 +76,18 @@ def stage_motion_study(work: Work, params: Modelled, frames: Frames, optical_flo
         with torch.inference_mode():
             z = backbone.encode(pixels[None].to(backbone.device)).half().cpu()
         features = encoder.on_grid(np.stack(rgb[1:])[None], rows, columns).half().cpu()
-        pairs = [
-            carried(motion, t, encoder.tube, part, shown)
-            for t in range(first + 1, first + length - encoder.tube, encoder.tube)
-        ]
-        flow, seen = (torch.from_numpy(np.stack(some)) for some in zip(*pairs, strict=True))
-        mean, known = pooled(flow.movedim(-1, 1) * SCALE / shown[0], seen, FINER)
-        found = {"latents": z, "features": features, "flow": mean.half()[None], "seen": known[None]}
-        work.commit(n, {name: tensor.numpy() for name, tensor in found.items()})
+        size = CELLS * columns, CELLS * rows
+        tubes = range(first + 1, first + length - encoder.tube, encoder.tube)
+        flow, seen = zip(*(carried(motion, t, encoder.tube, part, size) for t in tubes), strict=True)
+        work.commit(
+            n,
+            {
+                "latents": z.numpy(),
+                "features": features.numpy(),
+                "flow": (np.stack(flow).transpose(0, 3, 1, 2)[None] * SCALE).astype(np.float16),
+                "seen": np.stack(seen)[None],
+            },
+        )
         work.progress(n + 1, count)
     return work.finish(count=count, length=length, encoder=encoder.name, tube=encoder.tube, features=encoder.width)  # type: ignore[return-value]
 
@@ -101,15 +102,19 @@ def middle(size: tuple[int, int], shape: tuple[int, int]) -> Span:
 
 
 def carried(motion: FlowSeries, t: int, steps: int, part: Span, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Where a part of frame t goes in so many frames: float32 [H, W, 2] in pixels of a picture of `size` (width,
-    height), and what of it is seen on each of them, bool [H, W]."""
+    """Where a part of frame t goes in so many frames: the mean of what is seen in each of `size` (width, height) cells,
+    float32 [H, W, 2] in widths of the part; and the cells of which more than half is seen until then within the part,
+    bool [H, W]."""
     import cv2
 
-    from retake.imaging.flow import resize_flow, warp
+    from retake.imaging.flow import in_bounds, warp
 
     flow, seen = motion.forward(t), ~motion.occluded_forward(t)
     for later in range(t + 1, t + steps):
-        seen &= warp((~motion.occluded_forward(later)), flow)
+        seen &= warp(~motion.occluded_forward(later), flow)
         flow = flow + warp(motion.forward(later), flow)
-    inside = cv2.resize(np.ascontiguousarray(seen[part]).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return resize_flow(np.ascontiguousarray(flow[part]), size), inside.astype(bool)
+    flow, inside = np.ascontiguousarray(flow[part]), np.ascontiguousarray(seen[part])
+    inside &= in_bounds(flow, slack=0.5)
+    share = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    mean = cv2.resize(flow * inside[..., None], size, interpolation=cv2.INTER_AREA) / np.maximum(share, 1e-6)[..., None]
+    return mean / flow.shape[1], share > 0.5

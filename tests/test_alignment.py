@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from retake.diffusion.cost import measure
+from benchmarks.alignment import on_meta
 from retake.diffusion.cost.meta_counter import tally
 from retake.training import alignment, motion_clips, motion_subspace, transformer
 from retake.training.alignment import Aligned, How, Projection, apart, loss, needed, wanted, width_of
@@ -103,24 +101,10 @@ def test_reading_a_block_leaves_the_output_as_it_is(data):
         assert torch.equal(read.permute(0, 1, 4, 2, 3), states(network, z, t, text, [3])[3])
 
 
-def real(name: str, lora: int | None = None) -> tuple[Aligned, Tensor]:
-    """A published transformer on the meta device, with the paper's projection and no text tower; and latents of 49
-    frames of 480 x 720."""
-    backbone = measure.built(measure.PUBLISHED[name])
-    network = backbone.parts.use("network").requires_grad_(True)
-    network.enable_gradient_checkpointing()
-    with torch.device("meta"):
-        said = torch.empty(1, 226, network.config.text_embed_dim, dtype=network.dtype)
-        text = nn.Identity()
-        text.forward = lambda tokens: SimpleNamespace(last_hidden_state=said)
-        model = Aligned(transformer.Student(network, text), 64, 256, 3, lora).to(network.dtype)
-        return model, torch.empty(1, *backbone.grid(49, backbone.height, backbone.width), dtype=network.dtype)
-
-
 @pytest.mark.parametrize(("name", "block"), [("cogvideox_2b", 17), ("cogvideox_5b", 24)])
 def test_it_fits_the_real_transformers(name, block):
     """On the meta device, against VideoMAE's tubes of 48 frames at 160 x 240."""
-    model, z = real(name)
+    model, z = on_meta(name)
     with torch.no_grad():
         made, read = model(z, torch.zeros(1, device="meta"), torch.zeros(1, 226, device="meta"))
     assert model.block == block
@@ -132,7 +116,7 @@ def test_what_a_step_of_the_published_model_needs():
     """CogVideoX-2B, one clip, blocks run again: a LoRA needs a fraction of the optimiser's memory, and the loss of
     relations less than 2 GiB."""
     teacher, tokens = torch.empty(1, 24, 10, 15, 64, device="meta"), torch.zeros(1, 226, device="meta")
-    whole, small = (needed(*real("cogvideox_2b", lora), tokens, teacher) for lora in (None, 128))
+    whole, small = (needed(*on_meta("cogvideox_2b", lora), tokens, teacher) for lora in (None, 128))
     assert whole.weights / 2 == pytest.approx(1.7e9, rel=0.05)
     assert whole.moments == pytest.approx(4 * whole.weights, rel=0.01)
     assert small.moments < 0.1 * whole.moments

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers.command import Shell
 from safetensors.numpy import load_file
-from transformers import VideoMAEModel
+from transformers import VideoMAEConfig, VideoMAEModel
 
 from flows.runners import Local
 from flows.upkeep import motion_studies
@@ -20,6 +21,7 @@ from retake.store import Store
 from retake.synthetic.world import World
 from retake.training import motion_clips, video_mae
 from retake.training.motion_clips import LIMITS, SCALE
+from tasks.motion_study import carried, middle
 
 SEED = 5
 
@@ -95,6 +97,26 @@ def test_windows_hold_what_sprite_clips_hold(desk, clips, encoder):
     off = np.linalg.norm(flow - true, axis=1)
     assert off[both].mean() < 0.3
     assert off[moves].mean() < 0.5 * np.linalg.norm(true, axis=1)[moves].mean()  # DIS, on a small and smooth picture
+
+
+def test_flow_lies_on_the_same_cells_whatever_the_encoders_patches(desk, clips, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"image_size": 128, "patch_size": 16, "hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    VideoMAEModel(VideoMAEConfig(**sizes, intermediate_size=64)).save_pretrained(tmp_path / "other")
+    files, _ = desk.study(clips, str(tmp_path / "other"))
+    some = motion_clips.Clips(files).take([0, 1])
+    assert some.flow.shape == (2, 7, 2, 32, 32)
+    assert some.features.shape == (2, 8, 8, 8, 48)
+
+
+def test_what_leaves_the_part_that_is_read_is_not_seen(tmp_path):
+    """A wide picture that moves 8 pixels to the right: of the middle square, the right edge's cells."""
+    flow = np.zeros((32, 64, 2), np.float32)
+    flow[..., 0] = 4
+    still = SimpleNamespace(forward=lambda t: flow, occluded_forward=lambda t: np.zeros((32, 64), bool))
+    found, seen = carried(still, 0, 2, middle((32, 64), (8, 8)), (8, 8))
+    assert seen.all(0).tolist() == [True] * 6 + [False] * 2
+    np.testing.assert_allclose(found[:, :6], [[[8 / 32, 0]] * 6] * 8)
 
 
 def test_nothing_is_made_twice_and_nothing_stale_is_read(desk, clips, encoder, tmp_path):

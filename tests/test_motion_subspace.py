@@ -122,7 +122,7 @@ def test_of_each_clip_as_many_tokens_are_hidden():
 
 
 def test_a_video_encoder_learns_from_pixels_and_words(tmp_path):
-    frames, said = data = video_mae.pool(tmp_path / "clips.npy", 8)
+    frames, said = data = video_mae.pool(tmp_path, 8)
     assert frames.shape == (8, 17, 64, 64, 3)
     assert (said[:: video_mae.NATURAL] == -100).all()  # of stills that move nothing is said
     subject = motion_clips.drawn(video_mae.SEED + 1).subject

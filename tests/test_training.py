@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from helpers.command import Shell
 from safetensors.torch import load_file
 from torch import nn
+from transformers import VideoMAEConfig, VideoMAEModel
 
 from flows.runners import Local
 from flows.upkeep import train as training
@@ -747,7 +749,8 @@ def test_a_further_round_begins_as_the_part_ships(workshop, tmp_path, monkeypatc
 
 
 def test_moalign_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, monkeypatch):
-    """All three stages through the command's own function, with a manifest; stopped before every step that it makes."""
+    """All three stages through the command's own function, with a manifest, in many sittings too short for a step, and
+    one that is not."""
     weights, folder = tmp_path / "weights", tmp_path / "training"
     monkeypatch.setattr(shipped, "HERE", weights)
     monkeypatch.setitem(SIZES, "cpu", TINY)
@@ -778,6 +781,33 @@ def test_moalign_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, m
     state = load_file(next((weights / "aligned").glob("*.safetensors")))
     named = dict(shop.trained("aligned").student.transformer.named_parameters())
     assert state.keys() == named.keys()
+
+
+def test_a_subspace_belongs_to_its_encoder(workshop, tmp_path, monkeypatch):
+    """Another encoder, of other patches and width: learnt from, exported, and never mixed with ours."""
+    monkeypatch.setattr(shipped, "HERE", tmp_path / "weights")
+    for part in ("video_vae", "transformer", "video_mae", "motion_subspace"):
+        export.export(workshop, part, tmp_path / "weights")
+    torch.manual_seed(0)
+    sizes = {"image_size": 128, "patch_size": 16, "hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    VideoMAEModel(VideoMAEConfig(**sizes, intermediate_size=64)).save_pretrained(tmp_path / "other")
+
+    def shop(encoder: Path | None) -> Workshop:
+        name = None if encoder is None else str(encoder)
+        return Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, encoder=name, say=quiet)
+
+    with pytest.raises(ConfigError, match="this is another"):
+        shop(tmp_path / "other").ready("aligned")  # the subspace that ships is of the encoder that ships
+    own = shop(tmp_path / "other")
+    assert own.make("motion_subspace", 10)
+    assert own.trained("motion_subspace").config.features == 48
+    own.ready("aligned")
+    for part in ("motion_subspace", "aligned"):
+        with pytest.raises(ConfigError, match="another video encoder"):
+            shop(None).ready(part)
+    export.export(Workshop(own.folder, TINY, "cpu", on_shipped=True), "motion_subspace", tmp_path / "out")
+    read = motion_subspace.MotionSubspace.from_pretrained(tmp_path / "out" / "motion_subspace")
+    assert read.config.features == 48
 
 
 def test_what_ships_fits_what_learns_from_it(tmp_path):

@@ -13,7 +13,7 @@ from flows.runners import Local
 from flows.settings.compose import compose, for_clip, validate
 from flows.settings.dataset import ClipEntry, overlaid
 from retake.clip import open_clip
-from retake.errors import MediaError, RetakeError
+from retake.errors import MediaError
 from retake.formats import chunk_name
 from tasks.motion_study import Params
 
@@ -31,20 +31,19 @@ def study(
     """
     rows, _ = list_clips(manifest, settle=0.0)
     files: list[tuple[Path, list[str]]] = []
-    refused: list[RetakeError] = []
+    refused: list[MediaError] = []
     for row in rows:
         if time.monotonic() > until:
             return None
         clip = entry(row)
         try:
             files += studied(clip, runner, encoder)
-        except (RetakeError, OSError) as error:
-            if not isinstance(error, RetakeError) or error.exit_code == 5:
-                raise  # what the machine lacks, it lacks for every clip
+        except MediaError as error:
             say(f"{clip.id} is left out: {error}")
             refused.append(error)
     if not files:
-        raise MediaError("E439", f"{manifest}: none of {len(rows)} clips can be studied", refused[0].hint)
+        hint = refused[0].hint if refused else "A manifest names clips, or is a folder of them."
+        raise MediaError("E439", f"{manifest}: none of {len(rows)} clips can be studied", hint)
     return files
 
 

@@ -18,7 +18,7 @@ PAIRS = 32  # of every clip
 TARGETS = ("embedded", "motionv2v", "moalign")
 STAGES = {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned", "lora": "aligned_lora"}
 """Of moalign, in their order: the part that each trains. The last is another way to the same end."""
-STUDIED = ("motion_subspace", "aligned", "aligned_lora")  # parts that learn from clips that motion is studied on
+STUDIED = tuple(STAGES.values())[1:]  # parts that learn from clips that motion is studied on
 
 
 def run(
@@ -53,28 +53,34 @@ def run(
             did_you_mean(stage, list(STAGES)) if target == "moalign" else "Stages are those of: retake train moalign"
         )
         raise ConfigError("E206", f"{target} has no stage {stage!r}", known)
-    if clips is not None and part != "control" and (target != "moalign" or stage == "teacher"):
+    if target == "moalign" and (further or (part and stage)):
         raise ConfigError(
             "E206",
-            "only the control branch, and moalign's subspace and alignment, learn from clips of yours",
-            "retake train motionv2v --clips MANIFEST, or retake train moalign --stage subspace --clips MANIFEST",
+            "moalign has no further round" if further else "a stage is a part: give --part or --stage, not both",
+            "Begin it in another --folder." if further else "retake train moalign --stage align",
         )
-    if encoder is not None and (target != "moalign" or stage == "teacher"):
-        raise ConfigError(
-            "E206",
-            "only moalign's subspace and alignment learn from a video encoder",
-            "retake train moalign --stage subspace --encoder WEIGHTS",
-        )
-    if encoder is not None:
-        require(encoder)
-    from retake.training.loop import Stopped
-
-    console = Console(quiet=False)
     wanted = [part]
     if target == "moalign" and not part:
         wanted = [STAGES[stage]] if stage else ["motion_subspace", "aligned"]
         if stage is None and encoder is None:
             wanted.insert(0, "video_mae")
+    if clips is not None and not {"control", *STUDIED} & set(wanted):
+        raise ConfigError(
+            "E206",
+            "only the control branch, and moalign's subspace and alignment, learn from clips of yours",
+            "retake train motionv2v --clips MANIFEST, or retake train moalign --stage subspace --clips MANIFEST",
+        )
+    if encoder is not None:
+        if not set(STUDIED) & set(wanted):
+            raise ConfigError(
+                "E206",
+                "only moalign's subspace and alignment learn from a video encoder",
+                "retake train moalign --stage subspace --encoder WEIGHTS",
+            )
+        require(encoder)
+    from retake.training.loop import Stopped
+
+    console = Console(quiet=False)
     runner = runner or Local(open_store(), console)
     training = Training(
         size, folder, on_shipped, further, clips, runner, console, time.monotonic() + 60 * minutes, encoder
@@ -125,7 +131,14 @@ class Training:
             shop = self.shop(part, device)
             if part not in shop.wanted(part):
                 self.console.say(f"{part} is trained to its end: begin one in another --folder to learn from more")
+                self.paged(shop, part)
                 return True
+            if not shop.as_shipped("video_vae"):
+                raise ConfigError(
+                    "E247",
+                    "clips are coded by the video autoencoder that ships, and this folder has one of its own",
+                    "Leave --clips out, or train in another --folder.",
+                )
             encoder = self.encoder or shop.encoder_folder()
             files = motion_studies.study(self.clips, self.runner, encoder, self.console.say, self.until)
             if files is None:
@@ -140,9 +153,14 @@ class Training:
         }
         done = embedded.run(self.size, self.folder, part, left, device, **how)
         if done and part is not None and part in STAGES.values():
-            page = training_page.write(self.shop(part, device), part, files)
-            self.console.say(f"report: {page}")
+            self.paged(self.shop(part, device), part, files)
         return done
+
+    def paged(self, shop: Any, part: str, files: Any = ()) -> None:
+        """Write the page of a part that is trained, unless it is there."""
+        page, state = (shop.folder / part / name for name in ("report.html", "state.safetensors"))
+        if state.exists() and not (page.exists() and page.stat().st_mtime >= state.stat().st_mtime):
+            self.console.say(f"report: {training_page.write(shop, part, files)}")
 
     def shop(self, part: str | None, device: str) -> Any:
         from retake.training import embedded

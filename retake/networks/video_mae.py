@@ -69,6 +69,8 @@ def of_version_2(path: Path, said: Mapping[str, Any]) -> Any:
     from transformers import VideoMAEConfig, VideoMAEModel
 
     try:
+        if not said.get("use_mean_pooling", True):
+            raise ValueError("its last layer is a norm of single tokens, which no published one has")
         config = VideoMAEConfig(
             image_size=said["img_size"],
             patch_size=said["patch_size"],

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from retake.diffusion.families.cogvideox.transformer import evaluate_and_read
+from retake.diffusion.families.cogvideox.transformer import evaluate, evaluate_and_read
 from retake.diffusion.schedule import Schedule
 from retake.training import relations, transformer
 from retake.training.lessons import SCHEDULE
@@ -82,8 +82,13 @@ class Aligned(nn.Module):
         self.block = max(0, round(BLOCK * config.num_layers) - 1)
         self.projection = Projection(config.num_attention_heads * config.attention_head_dim, out, hidden, stride)
 
+    def denoised(self, z: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """v [B, f, C, h, w] of noisy latents at times t [B], and nothing else."""
+        states = self.student.text(tokens).last_hidden_state
+        return evaluate(self.student.transformer, z, t[:, None].expand(z.shape[:2]), states)
+
     def forward(self, z: Tensor, t: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """v [B, f, C, h, w] and the projected tokens [B, T, h', w', out] of noisy latents at times t [B]."""
+        """v, and the projected tokens [B, T, h', w', out]."""
         states = self.student.text(tokens).last_hidden_state
         times = t[:, None].expand(z.shape[:2])
         made, read = evaluate_and_read(self.student.transformer, z, times, states, self.block)
@@ -137,10 +142,13 @@ def loss(
         u = (torch.arange(batch) + torch.rand(batch, generator=random)) / batch
         t = (u**power * schedule.length).long().clamp(max=schedule.length - 1)
         tokens = torch.where(torch.rand(batch, 1, generator=random) < transformer.TOLD[0], silent, said[picked])
-        made, read = model(schedule.noised(x0, noise, t).to(device), t.to(device), tokens.to(device))
-        square = (made.float() - schedule.target(x0, noise, t).to(device)).square().mean()
+        given = schedule.noised(x0, noise, t).to(device), t.to(device), tokens.to(device)
+        v = schedule.target(x0, noise, t).to(device)
         if how.loss == "none":
+            square = (model.denoised(*given).float() - v).square().mean()
             return square, {"denoising": float(square.detach())}
+        made, read = model(*given)
+        square = (made.float() - v).square().mean()
         far = apart(how.loss, read, wanted(some.features, how, subspace, random).to(device))
         return square + WEIGHT * far, {"denoising": float(square.detach()), "alignment": float(far.detach())}
 

@@ -30,7 +30,7 @@ class Flows(NamedTuple):
 @torch.inference_mode()
 def filled(shop: Workshop, count: int = 6) -> Image:
     """Clips in rows: a frame, what the encoder sees of it, and with the rest filled in; uint8 [count * H, 3 * W, 3]."""
-    frames, _ = video_mae.pool(shop.folder / "video_mae" / "clips.npy", shop.size.moving)
+    frames, _ = video_mae.pool(shop.folder / "video_mae", shop.size.moving)
     some = torch.from_numpy(np.stack([frames[n, : video_mae.FRAMES] for n in range(min(count, len(frames)))]))
     model, mean, std = shop.taught("video_mae").mae, torch.tensor(MEAN), torch.tensor(STD)
     pixels = some.float() / 255

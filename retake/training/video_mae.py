@@ -94,10 +94,12 @@ def network() -> Taught:
     return Taught(mae)
 
 
-def pool(path: Path, count: int) -> tuple[Image, Tensor]:
-    """`count` clips uint8 [count, frames, size, size, 3], rendered into `path` unless they are there, and their words
-    int64 [count, 6]: numbers within each kind, -100 where nothing is said. The same count gives the same bytes."""
+def pool(folder: Path, count: int) -> tuple[Image, Tensor]:
+    """`count` clips uint8 [count, frames, size, size, 3], rendered into a file of the folder unless they are there, and
+    their words int64 [count, 6]: numbers within each kind, -100 where nothing is said. The same count gives the same
+    bytes."""
     frames, size = motion_clips.LIMITS.frames, motion_clips.LIMITS.size
+    path = folder / f"told-{count}.npy"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:

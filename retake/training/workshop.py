@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from retake.diffusion.families.common.conditioning import image_states
 from retake.errors import ConfigError
+from retake.machine.disk import write_atomic
 from retake.networks import video_mae as video_encoder
 from retake.networks.video_mae import VideoMAE
 from retake.recipe import digest
@@ -67,6 +69,9 @@ LEARNS_FROM = {
     "aligned": ("video_vae", "transformer", "video_mae", "motion_subspace"),
     "aligned_lora": ("video_vae", "transformer", "video_mae", "motion_subspace"),
 }
+STUDIED = ("motion_subspace", "aligned", "aligned_lora")
+"""Parts that learn from clips that motion is studied on."""
+ENCODER = "encoder.txt"  # in the folder of such a part: what those clips were seen by
 COURSES = {"unet": unet, "motion": unet, "transformer_frames": transformer, "transformer": transformer}
 """The modules of the denoisers: what their fours are and how they read captions."""
 SEED = 20  # of initial weights; parts differ by their place in PARTS
@@ -104,8 +109,11 @@ class Workshop:
             return False
         if part == "control" and not self.paired(until):
             return False
-        if "motion_subspace" in (part, *LEARNS_FROM.get(part, ())) and not self.studied(until):
-            return False
+        if part in STUDIED:
+            if not self.studied(until):
+                return False
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+            write_atomic(self.folder / part / ENCODER, self.studies_folder().name)
         model, plan, loss = self.lesson(part)
         said = f"{part}: {sum(p.numel() for p in model.parameters() if p.requires_grad):,} parameters"
         self.say(f"{said}, step {progress(self.folder / part)['step']} of {plan.steps}")
@@ -129,8 +137,30 @@ class Workshop:
                 f"{part} needs {' and '.join(missing)}, not finished in {self.folder}",
                 f"First: --part {missing[0]}. Or leave --part out: parts are then made in their order.",
             )
+        if part in STUDIED:
+            self.one_encoder(part)
         if self.further and (part not in shipped.LOADERS or not shipped.ships(part)):
             raise ConfigError("E247", f"{part} does not ship: there is nothing to go on from", "Leave --further out.")
+
+    def one_encoder(self, part: str) -> None:
+        """Raises ConfigError E247 where a part, or the subspace that it learns from, was begun with another encoder."""
+        known = self.folder / part / ENCODER
+        if part != "motion_subspace":
+            own = self.encoder is not None or not self.as_shipped("video_mae")
+            if own and self.as_shipped("motion_subspace"):
+                raise ConfigError(
+                    "E247",
+                    "the motion subspace that ships is of the video encoder that ships, and this is another",
+                    "First: retake train moalign --stage subspace, with the same --encoder and --folder.",
+                )
+            if not known.exists():
+                known = self.folder / "motion_subspace" / ENCODER
+        if known.exists() and known.read_text() != self.studies_folder().name:
+            raise ConfigError(
+                "E247",
+                f"{known.parent} was begun with another video encoder or autoencoder",
+                "Give its --encoder, or begin in another --folder.",
+            )
 
     def finished(self, part: str) -> bool:
         return progress(self.folder / part)["step"] >= self.plan_of(part).steps or self.as_shipped(part)
@@ -182,8 +212,16 @@ class Workshop:
         sources = [Path(self.encoder_folder()), *shipped.folders("video_vae")]
         if not self.as_shipped("video_vae"):
             sources[1:] = [self.folder / "video_vae" / "state.safetensors"]
-        files = [file for one in sources for file in sorted(one.glob("*.safetensors") if one.is_dir() else [one])]
+        files = [file for one in sources for file in (sorted(one.glob("*.*")) if one.is_dir() else [one])]
         return self.folder / f"studied-{digest([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])[:8]}"
+
+    def features(self) -> int:
+        """Channels of the features that the motion subspace is of."""
+        state = self.folder / "motion_subspace" / "state.safetensors"
+        if not state.exists():
+            return self.video_encoder().width
+        with safe_open(state, "pt") as file:
+            return int(file.get_slice("weight/head.0.weight").get_shape()[1])
 
     def encoder_folder(self) -> str:
         """The folder of the video encoder: of another than ours, of the one that ships, or one in which that which was
@@ -192,9 +230,11 @@ class Workshop:
             return str(require(self.encoder))
         if self.as_shipped("video_mae"):
             return str(shipped.folders("video_mae")[0])
-        folder = self.folder / "video_encoder"
+        folder = self.folder / f"video_encoder-{progress(self.folder / 'video_mae')['step']}"
         if not folder.exists():
-            self.taught("video_mae").mae.save_pretrained(folder)
+            part = folder.with_suffix(".part")
+            self.taught("video_mae").mae.save_pretrained(part)
+            part.rename(folder)
         return str(folder)
 
     def video_encoder(self) -> VideoMAE:
@@ -241,7 +281,7 @@ class Workshop:
             base = self.taught("transformer")
             return model, plan, motionv2v.loss(model, base, data, size.control_batch, 0.5, seed, device)
         if part == "video_mae":
-            data = video_mae.pool(self.folder / part / "clips.npy", size.moving)
+            data = video_mae.pool(self.folder / part, size.moving)
             return model, plan, video_mae.loss(model, data, size.video_mae_batch, seed, device)
         if part == "motion_subspace":
             data = motion_clips.read(self.studies(), self.clips)
@@ -276,7 +316,7 @@ class Workshop:
         elif part == "video_mae":
             model = video_mae.network()
         elif part == "motion_subspace":
-            model = motion_subspace.network(motion_clips.read(self.studies()).width)
+            model = motion_subspace.network(self.features())
         elif part in ("aligned", "aligned_lora"):
             student = self.taught("transformer").train().requires_grad_(True)
             lora = alignment.LORA if part == "aligned_lora" else None
