@@ -2,10 +2,10 @@
 for the same steps, each aligned with something else, or with nothing (MoAlign's tables 3 and 4, on a small model).
 
 *Flow*: a ridge regression from what leaves a block, clips noised to a share t of the schedule, to the true flow of a
-token between the two tubes of its latent frame; fitted on half of the unseen clips, judged on the other half: end-point
-error in pixels of a frame of 64 a frame, of all that the next tube shows, and at the aligned block of what moves alone,
-too. A regression makes squares least, and most of these pictures rests: what tells no flow at all has a smaller error of
-the first kind than any row. Rows say something against one another.
+token between the two tubes of its latent frame; fitted on half of the unseen clips, judged on the other half. End-point
+error in pixels a frame, of a frame of 64, of all that the next tube shows, and at the aligned block of what moves
+alone, too. A regression makes squares least, and most of these pictures rests: what tells no flow at all has a smaller
+error of the first kind than any row. Rows say something against one another.
 Means over seeds, and the largest difference of a seed from its mean. Three peers have nothing to teach: another clip's
 motion, that of the same clip with its tubes in another order, and a random projection of the encoder in place of the
 subspace. *Loss*: squared error of v on unseen clips, at the same four times under the same noise.
