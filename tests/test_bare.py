@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers.command import CHECKOUT
 
-ALLOWED = {"torch", "numpy", "safetensors", "diffusers", "transformers", "pydantic", "accelerate", "retake"}
+ALLOWED = {"torch", "numpy", "safetensors", "diffusers", "transformers", "peft", "pydantic", "accelerate", "retake"}
 OTHER = os.environ.get("RETAKE_PYTHON")  # an interpreter of the other Python, with those packages
 
 

@@ -222,7 +222,7 @@ def test_doctor_makes_what_the_server_needs_once(site):
 
 def test_all_deployments_are_there_with_their_parameters(site):
     found = {deployment["name"]: deployment for deployment in site.ask("deployments/filter", {})}
-    assert set(found) == {"edit-clip", "process-inbox", "nightly-dataset", "store-maintenance"}
+    assert set(found) == {"edit-clip", "process-inbox", "nightly-dataset", "store-maintenance", "train-moalign"}
     schema = found["edit-clip"]["parameter_openapi_schema"]["properties"]
     assert schema["clip"]["type"] == "string"
     assert schema["overrides"]["anyOf"][0]["items"] == {"type": "string"}
