@@ -161,18 +161,18 @@ def test_a_plan_for_people():
     )
     may = replace(will, stage="decode", status="may run", forecast=Forecast())
     lines = list(table([ran, will, may]))
-    assert lines[0] == "frames        cached    saves 4.2 s, 12.0 MB"
+    assert lines[0] == "frames          cached    saves 4.2 s, 12.0 MB"
     assert lines[1].startswith(
-        "edit          will run  about 3.3 min, up to 44 PFLOP, at most 6.0 GiB on the device; edit."
+        "edit            will run  about 3.3 min, up to 44 PFLOP, at most 6.0 GiB on the device; edit."
     )
     assert lines[3].startswith(
-        "in all        at least 3.3 min and 1.0 MB on disk (not run here yet: decode), up to 44 PF"
+        "in all          at least 3.3 min and 1.0 MB on disk (not run here yet: decode), up to 44 PF"
     )
-    assert list(table([will]))[1].startswith("in all        about 3.3 min, 1.0 MB on disk, up to")
-    assert list(table([may]))[1] == "in all        time not known (none of these stages has run here yet)"
+    assert list(table([will]))[1].startswith("in all          about 3.3 min, 1.0 MB on disk, up to")
+    assert list(table([may]))[1] == "in all          time not known (none of these stages has run here yet)"
     assert list(table([ran])) == lines[:1]
     twice = [replace(will, stage="correction")] * 2  # a stage of which there are several
-    assert list(table(twice))[2].startswith("in all        about 6.7 min, 2.0 MB on disk, up to 88 PF")
+    assert list(table(twice))[2].startswith("in all          about 6.7 min, 2.0 MB on disk, up to 88 PF")
     assert "here yet: decode)" in list(table([will, may, may]))[3]
 
 
