@@ -24,7 +24,7 @@ def study(
     manifest: str, runner: Local, encoder: str, say: Callable[[str], None], until: float = math.inf
 ) -> list[tuple[Path, list[str]]] | None:
     """Files of the windows of every clip of a manifest, each with its caption, which is the clip's `edit.prompt`, else
-    empty; None where a moment of time.monotonic() came first. What the store has is not made again: a clip whose crop,
+    empty; None where a moment of time.monotonic() came first. What the store has is not made again: a clip whose size,
     flow or encoder has changed is. A clip that cannot be studied is told and left out.
 
     Raises ConfigError E297 and E298 as a dataset does, and MediaError E439 where no clip of it can be studied.

@@ -60,8 +60,8 @@ def curves(rows: Sequence[Mapping[str, float]]) -> Iterator[str]:
     """A chart of each figure, over points of equally many steps; of `epe` beside `still`."""
     if not rows:
         return
-    groups = np.array_split(np.arange(len(rows)), min(POINTS, len(rows)))
     rows = [row for row in rows if row.keys() >= rows[-1].keys()]  # others had no finite step
+    groups = np.array_split(np.arange(len(rows)), min(POINTS, len(rows)))
     named = [name for name in rows[-1] if name not in ("step", "minutes", "norm", "still")]
     for name in named:
         shown = [name, "still"] if name == "epe" else [name]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from retake.synthetic.motion import Pose
 from retake.synthetic.pairs import pair
 from retake.synthetic.scene import Scene
 from retake.synthetic.world import World
+from retake.training.shards import missing
 
 FOUR = 4
 SHARD = 250
@@ -197,17 +197,12 @@ def render(
     until: float = math.inf,
     share: tuple[int, int] = (0, 1),
 ) -> None:
-    """Render `count` fours shard by shard; those that are there are kept. until: a moment of time.monotonic() after
-    which none is begun. share: (k, n) is the k-th of n processes that render together."""
+    """Render `count` fours shard by shard; those that are there are kept. until, share: as in
+    shards.missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path, first in list(zip(shards(folder, name, count), range(0, count, SHARD), strict=True))[
-        share[0] :: share[1]
-    ]:
-        if not path.exists():
-            if time.monotonic() > until:
-                return
-            with atomic_path(path) as part:
-                write(part, [one(kind.seed + n, kind, coder) for n in range(first, min(first + SHARD, count))])
+    for path, numbers in missing(shards(folder, name, count), count, SHARD, until, share):
+        with atomic_path(path) as part:
+            write(part, [one(kind.seed + n, kind, coder) for n in numbers])
 
 
 def one(seed: int, kind: Kind, coder: Coder) -> Four:

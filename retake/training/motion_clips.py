@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +29,7 @@ from retake.machine.disk import atomic_path
 from retake.synthetic import clips, walls
 from retake.synthetic.world import World
 from retake.training.fours import Encode
+from retake.training.shards import missing
 
 SHARD = 250
 SEED = 70_000_000  # of the first clip
@@ -123,15 +123,11 @@ def render(
     seed: int = SEED,
 ) -> bool:
     """Make `count` sprite clips shard by shard; those that are there are kept. Whether all are. until, share: as in
-    fours.render. seed: of the first clip."""
+    shards.missing. seed: of the first clip."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = shards(folder, count)
-    for path, first in list(zip(paths, range(0, count, SHARD), strict=True))[share[0] :: share[1]]:
-        if path.exists():
-            continue
-        if time.monotonic() > until:
-            break
-        seeds = range(seed + first, seed + min(first + SHARD, count))
+    for path, numbers in missing(paths, count, SHARD, until, share):
+        seeds = [seed + n for n in numbers]
         write(path, [one(n, encode, features) for n in seeds], [drawn(n).caption for n in seeds])
     return all(path.exists() for path in paths)
 

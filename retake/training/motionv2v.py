@@ -11,7 +11,6 @@ Source: MotionV2V (Burgert et al. 2025, sec. 3 and 4).
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from retake.machine.disk import atomic_path
 from retake.synthetic import pairs
 from retake.synthetic.world import World
 from retake.training.lessons import SCHEDULE
+from retake.training.shards import missing
 from retake.training.track_dropout import dropped
 from retake.training.video_autoencoder import FRAMES, LATENT, SIDE
 
@@ -98,15 +98,11 @@ def render(
     share: tuple[int, int] = (0, 1),
 ) -> bool:
     """Code `count` pairs shard by shard; those that are there are kept. Whether all are. until, share: as in
-    fours.render."""
+    shards.missing."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = shards(folder, count)
-    for path, first in list(zip(paths, range(0, count, SHARD), strict=True))[share[0] :: share[1]]:
-        if path.exists():
-            continue
-        if time.monotonic() > until:
-            break
-        write(path, (told(SEED + n, size, cell) for n in range(first, min(first + SHARD, count))), encode)
+    for path, numbers in missing(paths, count, SHARD, until, share):
+        write(path, (told(SEED + n, size, cell) for n in numbers), encode)
     return all(path.exists() for path in paths)
 
 
