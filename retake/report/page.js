@@ -16,6 +16,7 @@
   let asked = null; // the frame that the video is seeking
   let queued = null; // the frame to seek next: only the newest wish is kept
   let ahead = -1; // a frame that was presented while the seek was not over yet
+  let seen = -1; // the frame that was presented last, where the browser says so
   let waiting = [];
   const exact = "requestVideoFrameCallback" in HTMLVideoElement.prototype;
 
@@ -44,14 +45,20 @@
     show(n);
     if (queued !== null) return pump();
     for (const done of waiting.splice(0)) done(n);
+    for (const later of [250, 1000, 4000]) setTimeout(() => again(n), later);
+  }
+
+  /** A busy browser may end a seek before the element can be drawn, or present nothing at all: looks once more. */
+  function again(n) {
+    if (asked !== null || shown !== n || !video.paused) return;
+    if (exact && seen !== n) video.currentTime = middle(n) + 0.1 / fps; // a seek to the same time would be none
+    draw();
   }
 
   // A seek is over when the frame was presented and the element can be drawn again; either comes first.
   video.addEventListener("seeked", () => {
     const target = asked;
     if (target === null) return;
-    // Without callbacks nobody says when the frame can be drawn: it may be a little after the seek.
-    if (!exact) setTimeout(() => shown === target && draw(), 250);
     if (!exact || ahead === target) return arrive(target);
     // A browser that presents no new frame after a seek has been inside the right one all along.
     setTimeout(() => asked === target && !video.seeking && arrive(target), 250);
@@ -59,7 +66,7 @@
 
   function presented(now, frame) {
     video.requestVideoFrameCallback(presented);
-    const n = clamp(Math.round(frame.mediaTime * fps), 0, last);
+    const n = (seen = clamp(Math.round(frame.mediaTime * fps), 0, last));
     if (asked === null) show(n);
     else if (n === asked && !video.seeking) arrive(n);
     else ahead = n;
