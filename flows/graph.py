@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from flows.settings.choice import CHOICES, label
+from flows.settings.choice import CHOICES, Choice, choose, label
 from flows.settings.compose import Settings
 from retake.clip import Clip
 from retake.cropped import without_padding
@@ -102,8 +102,10 @@ def edit_graph(run: Runner, clip: Clip, p: Settings, until: str = "report", repo
     if "motion_channels" in need:
         made["motion_channels"] = run(STAGES["motion_channels"], **modelled(p.motion_channels, p.model))
     if "edit" in need:
-        wanted = {name: made[name] for name in p.choices["edit"].needs}
-        made["edit"] = run(STAGES["edit"], **method(p), frames=made["frames"], **wanted)
+        for step in one_by_one(p):
+            wanted = {name: made[name] for name in step.needs}
+            wanted |= {"before": made["edit"]} if "edit" in made else {}
+            made["edit"] = run(STAGES["edit"], **method(p, step), frames=made["frames"], **wanted)
     if "decode" in need:
         made["decode"] = run(STAGES["decode"], p.decode, clip=clip, frames=made["frames"], edited=made["edit"])
     if "metrics" in need:
@@ -156,13 +158,22 @@ def modelled(settings: Any, model: Model) -> dict[str, Any]:
     return {"params": Modelled(settings=settings, model=model), "weights": weights_of(model)}
 
 
-def method(p: Settings) -> dict[str, Any]:
-    """How the edit is called: with the model, for methods that NEED latents."""
-    own = p.choices["edit"].call
-    if "latents" not in p.choices["edit"].needs:
-        return {"params": p.edit, **own}
-    called = modelled(p.edit, p.model)
+def method(p: Settings, step: Choice) -> dict[str, Any]:
+    """How the edit is called, or a step of it: with the model, for methods that NEED latents."""
+    own = step.call
+    if "latents" not in step.needs:
+        return {"params": step.params, **own}
+    called = modelled(step.params, p.model)
     return {**own, **called, "weights": {**own["weights"], **called["weights"]}}
+
+
+def one_by_one(p: Settings) -> list[Choice]:
+    """The stages of an edit: one, or of a method that edits several targets one after another, one a target; each holds
+    those before it, and is given what they made as "before"."""
+    whole = p.choices["edit"]
+    if not hasattr(whole.module, "one_by_one"):
+        return [whole]
+    return [choose("edit", params) for params in whole.module.one_by_one(p.edit)]
 
 
 def own(p: Settings, name: str, clip: Clip) -> dict[str, Clip]:

@@ -11,6 +11,7 @@ from retake.imaging.colour.planes import Planes
 from retake.imaging.colour.view import from_view
 from retake.imaging.soft_mask import Box
 
+Layer = tuple[Box, np.ndarray, np.ndarray]
 MARGIN = 4  # working pixels around a box, so that resampling at its border reads real neighbours
 
 
@@ -43,6 +44,34 @@ def pasted(picture: np.ndarray, box: Box, rgb: np.ndarray, alpha: np.ndarray) ->
     x0, y0, x1, y1 = box
     part, share = picture[y0:y1, x0:x1], alpha[..., None].astype(np.float32) / 255
     part[:] = np.rint(part + share * (rgb.astype(np.float32) - part))
+
+
+def over(below: Layer, above: Layer) -> Layer:
+    """Two layers of a frame as one, which gives what both give one after the other: box, rgb uint8 [h, w, 3], alpha
+    uint8 [h, w] each. Where only one of them is opaque, its values stay as they are."""
+    boxes = [layer[0] for layer in (below, above) if layer[2].any()]
+    if len(boxes) < 2:
+        return above if above[2].any() else below
+    corners = np.array(boxes)
+    x0, y0, x1, y1 = (*corners[:, :2].min(0).tolist(), *corners[:, 2:].max(0).tolist())
+    (rgb_below, a), (rgb_above, b) = (_placed(layer, (x0, y0, x1, y1)) for layer in (below, above))
+    shares = b.astype(np.float32)[..., None] / 255, a.astype(np.float32)[..., None] / 255
+    whole = shares[0] + shares[1] * (1 - shares[0])
+    mixed = (shares[0] * rgb_above + shares[1] * (1 - shares[0]) * rgb_below) / np.maximum(whole, 1e-6)
+    rgb, alpha = np.rint(mixed).clip(0, 255).astype(np.uint8), np.rint(255 * whole[..., 0]).astype(np.uint8)
+    for only, other, picture, own in ((a > 0, b == 0, rgb_below, a), (b > 0, a == 0, rgb_above, b)):
+        rgb[only & other], alpha[only & other] = picture[only & other], own[only & other]
+    return (x0, y0, x1, y1), rgb, alpha
+
+
+def _placed(layer: Layer, box: Box) -> tuple[np.ndarray, np.ndarray]:
+    """A layer's rgb and alpha on a larger box around its own."""
+    (x0, y0, x1, y1), rgb, alpha = layer
+    part = slice(y0 - box[1], y1 - box[1]), slice(x0 - box[0], x1 - box[0])
+    size = box[3] - box[1], box[2] - box[0]
+    wide, opacity = np.zeros((*size, 3), np.uint8), np.zeros(size, np.uint8)
+    wide[part], opacity[part] = rgb, alpha
+    return wide, opacity
 
 
 def _lay_over(

@@ -16,6 +16,8 @@ A method module states
                                  many latent frames; steps: of the inversion
     gradients(params, steps)     optional, for plans: how often the network's features are taken a gradient of
     branch(params, model)        optional, for plans: what works beside the network (control_branch.Beside)
+    one_by_one(params)           optional: settings of several stages in place of one; each but the first is given what
+                                 the one before it made as priors["before"]
     weights(params)              optional: references of weights of its own that it loads, by role
 
 A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and

@@ -10,6 +10,7 @@ retake/weights/video_mae/     the video encoder from which motion is learnt
 retake/weights/motion_subspace/  what of its features tells flow
 retake/weights/aligned/       the transformer after alignment with it
 retake/weights/aligned_lora/  or a LoRA of it, as CogVideoXPipeline saves one
+retake/weights/embedded_ivediff/  an editing network, but for the VAE and image encoder of embedded/
 retake/weights/judge/         the other CLIP
 """
 
@@ -19,7 +20,7 @@ import argparse
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,9 @@ def curve(folder: Path, points: int = 24) -> list[dict[str, float]]:
     stride = max(1, -(-len(rows) // points))
     return rows[::-1][::stride][::-1]
 
+
+IMAGE_ROLES = ("unet", "reference_unet", "image_projection", "depth_guider")
+"""Of an editing network of pictures."""
 
 Writers = dict[str, Callable[[Path], Any]]
 """What writes a folder, by its place under retake/weights."""
@@ -173,6 +177,24 @@ def aligned_lora(shop: Workshop) -> Writers:
     return {"aligned_lora": lambda to: CogVideoXPipeline.save_lora_weights(to, transformer_lora_layers=layers)}
 
 
+def ivediff_image(shop: Workshop) -> Writers:
+    """All but the motion of the editing network, with the schedule that it learnt under."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    image = shop.trained("ivediff_image")
+    found: Writers = {f"embedded_ivediff/{role}": partial(save, getattr(image, role)) for role in IMAGE_ROLES}
+    return found | {"embedded_ivediff/scheduler": DDIMScheduler(**SCHEDULE).save_pretrained}
+
+
+def ivediff(shop: Workshop) -> Writers:
+    clips = shop.trained("ivediff")
+    options = {**motion_unet.ADAPTER, "use_motion_mid_block": False}
+    return {
+        "embedded_ivediff/motion_adapter": partial(save, adapter(clips.unet, options)),
+        "embedded_ivediff/motion_reference": partial(save, clips.motion_reference),
+    }
+
+
 def judge(shop: Workshop) -> Writers:
     return {"judge": partial(whole_clip, shop.trained("judge"))}
 
@@ -191,6 +213,8 @@ WRITERS = {
     "motion_subspace": motion_subspace,
     "aligned": aligned,
     "aligned_lora": aligned_lora,
+    "ivediff_image": ivediff_image,
+    "ivediff": ivediff,
 }
 
 
@@ -235,11 +259,11 @@ def image_tower(clip: Any) -> Any:
     return tower
 
 
-def adapter(motion: Any) -> Any:
+def adapter(motion: Any, options: Mapping[str, Any] = motion_unet.ADAPTER) -> Any:
     """The motion modules of a motion U-Net, as diffusers saves them apart."""
     from diffusers.models.unets.unet_motion_model import MotionAdapter
 
-    made = MotionAdapter(**motion_unet.ADAPTER)
+    made = MotionAdapter(**options)
     wanted, have = made.state_dict(), motion.state_dict()
     made.load_state_dict({name: have[name] for name in wanted})
     return made

@@ -28,6 +28,13 @@ PLACES = {
     "aligned": ("aligned",),
     "aligned_lora": ("aligned_lora",),
     "judge": ("judge",),
+    "ivediff_image": (
+        "embedded_ivediff/unet",
+        "embedded_ivediff/reference_unet",
+        "embedded_ivediff/image_projection",
+        "embedded_ivediff/depth_guider",
+    ),
+    "ivediff": ("embedded_ivediff/motion_adapter", "embedded_ivediff/motion_reference"),
 }
 """Folders of weights by part."""
 ALSO = {"transformer_frames": "transformer"}
@@ -55,7 +62,7 @@ def ships(part: str) -> bool:
 def load(part: str) -> Any:
     """The network of a part that others learn from: vae, clip (text_model and vision_model), unet or motion
     (unet.Student), video_vae, transformer_frames or transformer (transformer.Student), control, video_mae
-    (video_mae.Taught, but for what tells words), motion_subspace; float32.
+    (video_mae.Taught, but for what tells words), motion_subspace, ivediff_image (EditingNetwork); float32.
 
     Raises KeyError for a part that nothing learns from, OSError where it does not ship.
     """
@@ -134,6 +141,20 @@ def motion_subspace(folder: Path) -> Any:
     return subspace.float()
 
 
+def ivediff_image(unet: Path, reference: Path, projection: Path, guider: Path) -> Any:
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    from retake.diffusion.families.ivediff.guides import DepthGuider, ImageProjection
+    from retake.diffusion.families.ivediff.network import EditingNetwork
+
+    kinds = UNet2DConditionModel, UNet2DConditionModel, ImageProjection, DepthGuider
+    folders = unet, reference, projection, guider
+    parts: list[Any] = [
+        kind.from_pretrained(folder, low_cpu_mem_usage=False) for kind, folder in zip(kinds, folders, strict=True)
+    ]
+    return EditingNetwork(*(part.float() for part in parts))
+
+
 LOADERS = {
     "vae": vae,
     "clip": clip,
@@ -145,4 +166,5 @@ LOADERS = {
     "control": control,
     "video_mae": video_mae,
     "motion_subspace": motion_subspace,
+    "ivediff_image": ivediff_image,
 }

@@ -23,7 +23,8 @@ class Course:
 @dataclass(frozen=True)
 class Size:
     """pictures: for the image autoencoder and the towers; moving: clips for the video autoencoder and the video
-    encoder; pairs: for the control branch; studied: clips for the motion subspace and the alignment. half: products of
+    encoder; pairs: for the control branch; studied: clips for the motion subspace and the alignment; editing:
+    clips for IVEDiff. half: products of
     the denoisers in bfloat16. scaled_on: clips by which an autoencoder's latents are scaled."""
 
     pictures: int
@@ -49,6 +50,11 @@ class Size:
     aligned: Plan
     aligned_lora: Plan
     aligned_batch: int
+    editing: int
+    ivediff_image: Plan
+    ivediff_image_batch: int
+    ivediff: Plan
+    ivediff_batch: int
     half: bool = False
     scaled_on: int = 64
 
@@ -116,6 +122,11 @@ CPU = Size(
     aligned=Plan(1_000, 2e-4, muon=0.002, warmup=100, cooldown=0.8),
     aligned_lora=Plan(1_000, 1e-3, warmup=100, cooldown=0.8),
     aligned_batch=8,
+    editing=1_500,
+    ivediff_image=Plan(3_200, 5e-4, muon=0.005, cooldown=0.8),
+    ivediff_image_batch=16,
+    ivediff=Plan(1_600, 5e-4, muon=0.005, cooldown=0.8),
+    ivediff_batch=3,
 )
 
 
@@ -156,6 +167,11 @@ GPU = Size(
     aligned=Plan(4_000, 2e-4, muon=0.002, warmup=100, cooldown=0.8),
     aligned_lora=Plan(4_000, 1e-3, warmup=100, cooldown=0.8),
     aligned_batch=64,
+    editing=12_000,
+    ivediff_image=Plan(20_000, 5e-4, muon=0.005, cooldown=0.8),
+    ivediff_image_batch=128,
+    ivediff=Plan(10_000, 5e-4, muon=0.005, cooldown=0.8),
+    ivediff_batch=24,
     half=True,
 )
 

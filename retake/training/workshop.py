@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
@@ -25,8 +26,10 @@ from retake.synthetic.clips import Limits
 from retake.training import (
     alignment,
     autoencoder,
+    editing_clips,
     encoders,
     fours,
+    ivediff,
     motion_clips,
     motion_subspace,
     motionv2v,
@@ -58,6 +61,8 @@ PARTS = (
     "motion_subspace",
     "aligned",
     "aligned_lora",
+    "ivediff_image",
+    "ivediff",
 )
 LEARNS_FROM = {
     "unet": ("vae", "clip"),
@@ -68,7 +73,11 @@ LEARNS_FROM = {
     "motion_subspace": ("video_vae", "video_mae"),
     "aligned": ("video_vae", "transformer", "video_mae", "motion_subspace"),
     "aligned_lora": ("video_vae", "transformer", "video_mae", "motion_subspace"),
+    "ivediff_image": ("vae", "clip", "unet"),
+    "ivediff": ("vae", "clip", "motion", "ivediff_image"),
 }
+EDITING = ("ivediff_image", "ivediff")
+"""Parts that learn to edit by a picture."""
 STUDIED = ("motion_subspace", "aligned", "aligned_lora")
 """Parts that learn from clips that motion is studied on."""
 ENCODER = "encoder.txt"  # in the folder of such a part: what those clips were seen by
@@ -108,6 +117,8 @@ class Workshop:
         if part in COURSES and not self.rendered(part, until):
             return False
         if part == "control" and not self.paired(until):
+            return False
+        if part in EDITING and not self.masked(until):
             return False
         if part in STUDIED:
             if not self.studied(until):
@@ -194,6 +205,15 @@ class Workshop:
     def pair_coding(self) -> PairCoding:
         size = Limits().size
         return PairCoding(video_autoencoder.clip_by_clip(self.video_vae()), size, size // video_autoencoder.SIDE)
+
+    def masked(self, until: float = math.inf) -> bool:
+        """Render the clips that the editing networks learn from, until a moment of time.monotonic(); whether all are
+        there."""
+        if all(path.exists() for path in editing_clips.shards(self.folder / "editing", self.size.editing)):
+            return True
+        encode = autoencoder.frame_by_frame(self.vae())
+        space = Limits().size // unet.SIDE
+        return editing_clips.render(self.folder / "editing", self.size.editing, encode, space, until, self.share)
 
     def studied(self, until: float = math.inf) -> bool:
         """Make what the motion subspace learns from, until a moment of time.monotonic(); whether all is there."""
@@ -290,6 +310,12 @@ class Workshop:
             data, subspace = motion_clips.read(self.studies(), self.clips), self.taught("motion_subspace")
             how = alignment.How()
             return model, plan, alignment.loss(model, data, subspace, how, size.aligned_batch, 0.5, seed, device)
+        if part in EDITING:
+            data = editing_clips.Clips(editing_clips.files(self.folder / "editing", size.editing))
+            eyes = ivediff.Eyes(self.vae(), self.taught("clip").vision_model, device)
+            if part == "ivediff_image":
+                return model, plan, ivediff.image_loss(model, eyes, data, size.ivediff_image_batch, 0.6, seed)
+            return model, plan, ivediff.clip_loss(model, eyes, data, ivediff.Masking(), size.ivediff_batch, 0.6, seed)
         lessons = self.course(part).lessons
         return model, plan, loss(model, self.teacher(part), lessons, plan.steps, size.half)
 
@@ -321,6 +347,11 @@ class Workshop:
             student = self.taught("transformer").train().requires_grad_(True)
             lora = alignment.LORA if part == "aligned_lora" else None
             model = alignment.Aligned(student, self.taught("motion_subspace").config.width, lora=lora)
+        elif part == "ivediff_image":
+            known = self.taught("unet").unet.requires_grad_(True)
+            model = ivediff.image_network(known, copy.deepcopy(known)).train()
+        elif part == "ivediff":
+            model = ivediff.clip_network(self.taught("ivediff_image"), self.taught("motion").unet.state_dict()).train()
         elif part == "transformer":
             model = self.taught("transformer_frames").train().requires_grad_(True)
         else:

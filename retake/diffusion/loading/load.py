@@ -7,7 +7,7 @@ runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from retake.machine.device import device_of, dtype_of
 from retake.networks.checkpoint import refuse_remote_code
 from retake.weights.local import require
 
+Channels = Callable[[Any], int]
 ENCODERS = ("vae", "text_encoder", "tokenizer", "image_encoder")
 
 
@@ -42,11 +43,11 @@ def load(model: Model) -> Backbone:
     refuse_kind(adapter, part(folders, role))
     schedule = schedule_of(folders, model.schedule)
     vouch(folders, (*ENCODERS, role))
-    found = encoders(folders, dtype)
+    found = encoders(folders, dtype, family_of(model.family).CLASSES)
     found["network"] = adapter.network(model, folders, found, dtype)
     if model.checkpoint is not None:
         overlay(found["network"], require(model.checkpoint))
-    check(found, folders[0], adapter.text_width(found["network"].config))
+    check(found, folders[0], adapter.text_width(found["network"].config), channels_of(adapter))
     backbone = adapter.Adapter(Parts(found, device, dtype, model.offload), schedule, *size_of(model))
     backbone.grid(*size_of(model))
     return backbone
@@ -67,11 +68,16 @@ def load_coder(model: Model) -> Backbone:
         "vae": components.read("vae", part(folders, "vae"), dtype),
         "network": components.outline(role, part(folders, role)),
     }
-    check_channels(found, folders[0])
+    check_channels(found, folders[0], channels_of(adapter_of(model.family)))
     parts = Parts(found, device, dtype, model.offload)
     backbone = adapter_of(model.family).Adapter(parts, schedule, *size_of(model))
     backbone.grid(*size_of(model))
     return backbone
+
+
+def channels_of(adapter: Any) -> Channels:
+    """How a family's configuration says of how many channels its latents are."""
+    return getattr(adapter, "channels", lambda config: config.in_channels)
 
 
 def adapter_of(family: str) -> Any:
@@ -123,11 +129,13 @@ def vouch(folders: list[Path], roles: Iterable[str]) -> None:
             refuse_remote_code(folder, f"a {components.class_of(role, folder)}")
 
 
-def encoders(folders: list[Path], dtype: torch.dtype) -> dict[str, Any]:
-    """VAE, text encoder and tokenizer, and where there is one the image encoder. Raises ConfigError E281."""
+def encoders(folders: list[Path], dtype: torch.dtype, roles: Iterable[str] = ENCODERS) -> dict[str, Any]:
+    """VAE, text encoder and tokenizer of a family that has these `roles`, and the image encoder where there is one; one
+    that reads no text needs it. Raises ConfigError E281."""
     found: dict[str, Any] = {}
-    for role in ENCODERS:
-        if role != "image_encoder" or components.find(role, *folders) is not None:
+    for role in (role for role in ENCODERS if role in roles):
+        optional = role == "image_encoder" and "text_encoder" in roles
+        if not optional or components.find(role, *folders) is not None:
             found[role] = components.read(role, part(folders, role), dtype)
     return found
 
@@ -174,12 +182,14 @@ def overlay(network: Any, path: Path) -> None:
 _OVER = "A checkpoint holds weights of the very network in model.weights, saved as safetensors."
 
 
-def check(found: dict[str, Any], where: Path, wanted: int) -> None:
+def check(found: dict[str, Any], where: Path, wanted: int, channels: Channels) -> None:
     """See that the components fit one another; the network attends to text states `wanted` wide.
 
     Raises ConfigError E284, E285.
     """
-    check_channels(found, where)
+    check_channels(found, where, channels)
+    if "text_encoder" not in found:
+        return
     text = found["text_encoder"].config
     width = getattr(text, "d_model", None) or text.hidden_size
     if width != wanted:
@@ -190,12 +200,12 @@ def check(found: dict[str, Any], where: Path, wanted: int) -> None:
         )
 
 
-def check_channels(found: dict[str, Any], where: Path) -> None:
+def check_channels(found: dict[str, Any], where: Path, channels: Channels) -> None:
     """See that the VAE's latents are the network's. Raises ConfigError E284."""
     network, vae = found["network"].config, found["vae"].config
-    if vae.latent_channels != network.in_channels:
+    if vae.latent_channels != channels(network):
         raise ConfigError(
             "E284",
-            f"{where}: the VAE gives {vae.latent_channels} channels, and the network takes {network.in_channels}",
+            f"{where}: the VAE gives {vae.latent_channels} channels, and the network takes {channels(network)}",
             "Take both from one model: leave model.parts out, or give the parts that it was trained with.",
         )
