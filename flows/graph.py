@@ -21,7 +21,7 @@ from flows.settings.choice import CHOICES, Choice, choose, label
 from flows.settings.compose import Settings
 from retake.clip import Clip
 from retake.cropped import without_padding
-from retake.diffusion.model import Model, Modelled, weights_of
+from retake.diffusion.model import Model, Modelled, family_of, weights_of
 from retake.errors import ConfigError, MediaError, did_you_mean
 from retake.lookup import lookup
 from retake.stage import Stage
@@ -344,6 +344,13 @@ def config_errors(p: Settings, need: set[str]) -> Iterator[ConfigError]:
             "E237",
             f"edited_tracks says how things move, and edit={p.edit.name} moves nothing",
             "Add edit=move, edit=timetomove or edit=motionv2v; or leave edited_tracks out.",
+        )
+    if {"latents", "edit"} <= need and p.edit.name not in getattr(family_of(p.model.family), "METHODS", (p.edit.name,)):
+        serves = ", ".join(f"edit={name}" for name in family_of(p.model.family).METHODS)
+        yield ConfigError(
+            "E273",
+            f"model={p.model.name} serves {serves}, not edit={p.edit.name}",
+            "Take another model: model=embedded.",
         )
     for check_settings in checks:
         try:

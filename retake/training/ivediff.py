@@ -61,7 +61,10 @@ def image_network(unet: Any, reference_unet: Any) -> EditingNetwork:
     """The network of pictures, from two U-Nets of pictures that know how to draw."""
     editing = widened(unet, CHANNELS + 1 + CHANNELS + DEPTHS)
     return EditingNetwork(
-        editing, reference_unet, ImageProjection(WIDTH, WIDTH), DepthGuider(DEPTHS, GUIDER, unit=True)
+        editing,
+        reference_unet,
+        ImageProjection(WIDTH, WIDTH, penultimate=False),
+        DepthGuider(DEPTHS, GUIDER, unit=True),
     )
 
 
@@ -280,9 +283,8 @@ def strided(flow: Tensor, stride: int) -> Tensor:
 def told_of(model: EditingNetwork, eyes: Eyes, pictures: Tensor, told: Tensor) -> dict[str, Tensor]:
     """What is said of pictures [B, 3, S, S] in -1..1; of those that are not told [B], nothing."""
     reference, states = eyes.shown(pictures)
-    told = told.to(eyes.device)
-    states = torch.where(told[:, None, None], states, eyes.nothing)
-    return {"reference": reference, "states": model.image_projection(states), "told": told.float()}
+    states = torch.where(told[:, None, None].to(eyes.device), states, eyes.nothing)
+    return {"reference": reference, "states": model.image_projection(states), "told": told}
 
 
 def depths(model: EditingNetwork, depth: Tensor, keeps: Tensor) -> Tensor:

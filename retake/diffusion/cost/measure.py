@@ -69,6 +69,21 @@ PUBLISHED: dict[str, Architecture] = {
         width=512,
         dtype="float16",
     ),
+    "ivediff_sd15": Architecture(
+        "ivediff",
+        {
+            "unet": "mimicbrush_unet",
+            "reference_unet": "sd15_unet",
+            "motion_adapter": "motion_v3",
+            "vae": "sd_vae",
+            "image_encoder": "openclip_h_image",
+        },
+        states=257,
+        frames=16,
+        height=336,
+        width=336,
+        dtype="float16",
+    ),
     "modelscope": _modelscope(16, 256, 256),
     "zeroscope": _modelscope(24, 320, 576),
     "cogvideox_2b": _cogvideox("cogvideox_2b", "float16"),
@@ -91,6 +106,8 @@ def of_folder(family: str, *folders: Path, frames: int, height: int, width: int,
 def prompt_states(family: str, parts: Mapping[str, str | Path]) -> int:
     """States of a prompt: as many as the text encoder has positions for (T5 has no limit), and no more than a video
     transformer reads (diffusers' own default where no configuration says)."""
+    if "text_encoder" not in parts:
+        return 0
     denoiser, text = (configuration(parts[role])["config"] for role in (family_of(family).NETWORK, "text_encoder"))
     reads = denoiser.get("max_text_seq_length", LONGEST)
     return min(text.get("max_position_embeddings") or reads, reads)
@@ -109,6 +126,8 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
     width, site = adapter.text_width(config), adapter.site(config)
 
     def inputs() -> dict[str, torch.Tensor]:
+        if hasattr(adapter, "inputs"):
+            return adapter.inputs(backbone, META)
         return {"states": torch.empty(1, a.states, width, device=META, dtype=backbone.dtype)}
 
     def evaluation() -> object:
@@ -123,6 +142,8 @@ def cost(architecture: Architecture, works: Sequence[Work] = WORKS) -> Cost:
             return torch.autograd.grad(found.float().square().sum(), z)
 
     def text() -> object:
+        if "text_encoder" not in networks:  # it is told by a picture
+            return backbone.states(torch.empty(1, 3, a.height, a.width, device=META))
         tokens = min(a.states, getattr(networks["text_encoder"].config, "max_position_embeddings", a.states))
         return networks["text_encoder"](torch.zeros(1, tokens, dtype=torch.int64, device=META)).last_hidden_state
 
@@ -199,6 +220,8 @@ def known() -> dict[str, Architecture]:
     size: dict[str, Any] = {"height": 64, "width": 64, "dtype": "float32"}
     if (image / "unet").is_dir():
         own["embedded"] = of_folder("unet_motion", image, frames=16, **size)
+    if ((pictures := shipped / "embedded_ivediff") / "unet").is_dir():
+        own["embedded_ivediff"] = of_folder("ivediff", pictures, image, frames=16, **size)
     if (video / "transformer").is_dir():
         own["embedded_dit"] = of_folder("cogvideox", video, frames=17, **size)
     return own | PUBLISHED

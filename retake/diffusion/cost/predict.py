@@ -45,7 +45,8 @@ class Cost:
     """One model on one clip of its own size.
 
     parameters: numbers by role (network, vae, text_encoder, image_encoder). layers: of those, the most in one layer.
-    works: `text` encodes one prompt; `encode` and `decode` take the whole clip through the VAE, chunk by chunk;
+    works: `text` encodes one prompt, of models that read none one
+    picture; `encode` and `decode` take the whole clip through the VAE, chunk by chunk;
     `evaluation` is the network once (guidance makes a batch of two of it); `gradient` runs it up to `site` and back to
     the latents.
     """

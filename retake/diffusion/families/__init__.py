@@ -5,6 +5,7 @@ torch, says what the family is made of:
     CLASSES   role -> names of the classes that may stand there; no other class is ever loaded. Without "text_encoder"
               the family reads pictures alone
     SETTINGS  settings of a model that this family takes and not every family does: "motion", "image_adapter"
+    METHODS   only where it serves some methods alone: their names
 
 Its `adapter.py` runs it:
 

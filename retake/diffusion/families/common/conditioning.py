@@ -15,6 +15,9 @@ from torch import Tensor
 
 from retake.errors import ConfigError
 
+# CLIP's own mean and deviation of pixels in 0..1 (Radford et al. 2021, the published code).
+MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
 
 def prompts(text: Sequence[str] | None, image: Tensor | None) -> list[str]:
     """One prompt a clip, "" where only images are given. Raises ConfigError E273 for neither text nor image, and for
@@ -71,3 +74,13 @@ def image_states(encoder: Any, pixels: Tensor) -> Tensor:
         pixels = torch.nn.functional.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
     tower = getattr(encoder, "vision_model", encoder)
     return tower.post_layernorm(encoder(pixels).last_hidden_state)
+
+
+def clip_pixels(image: Tensor, encoder: Any) -> Tensor:
+    """Images [B, 3, H, W] in -1..1 as a published CLIP vision tower reads them: at its size, by its mean and deviation,
+    in its dtype."""
+    size, pixels = encoder.config.image_size, image.float()
+    if pixels.shape[-2:] != (size, size):
+        pixels = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+    mean, deviation = (torch.tensor(row, device=image.device)[:, None, None] for row in (MEAN, DEVIATION))
+    return ((pixels / 2 + 0.5 - mean) / deviation).to(encoder.dtype)

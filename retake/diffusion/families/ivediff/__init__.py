@@ -13,3 +13,4 @@ CLASSES = {
     "motion_adapter": ("MotionAdapter",),
 }
 SETTINGS = ("motion",)
+METHODS = ("ivediff",)

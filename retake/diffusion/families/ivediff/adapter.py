@@ -7,7 +7,7 @@ that make it one of clips, `motion_adapter` and `motion_reference`; vae, image_e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from retake.diffusion import features
 from retake.diffusion.backbone import Condition, Site, Times, times
-from retake.diffusion.families.common.conditioning import image_states
+from retake.diffusion.families.common.conditioning import clip_pixels, image_states
 from retake.diffusion.families.common.unet import UNet, blank, places, site, text_width
 from retake.diffusion.families.ivediff.guides import DepthGuider, ImageProjection
 from retake.diffusion.families.ivediff.motion_reference import MotionReference
-from retake.diffusion.families.ivediff.network import EditingNetwork
+from retake.diffusion.families.ivediff.network import EditingNetwork, sites
 from retake.diffusion.families.unet_motion.adapter import motion_adapter
 from retake.diffusion.loading import components
 from retake.diffusion.loading.offload import Parts
@@ -72,13 +72,21 @@ class IVEDiff(UNet):
             size = (self.height, self.width)
             shown = nn.functional.interpolate(shown, size, mode="bilinear", antialias=True, align_corners=False)
         reference = self.encode(shown[:, None])[:, 0]
-        states = self.projected(image_states(self.parts.need("image_encoder"), image))
-        none = self.projected(torch.zeros(len(image), *self.seen, device=self.device))
-        told = torch.ones(len(image), device=self.device)
+        states, none = map(self.projected, self.states(image))
+        told = torch.ones(len(image), dtype=torch.bool)
         return Condition(
             {"states": states, "reference": reference, "told": told},
             {"states": none, "reference": reference, "told": torch.zeros_like(told)},
         )
+
+    def states(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What the image encoder says of pictures, and of none, [B, N, D] each."""
+        encoder = self.parts.need("image_encoder")
+        if not self.network.image_projection.config.penultimate:
+            return image_states(encoder, image), torch.zeros(len(image), *self.seen, device=self.device)
+        pixels = clip_pixels(image.to(self.device), encoder)
+        found = [encoder(x, output_hidden_states=True).hidden_states[-2] for x in (pixels, torch.zeros_like(pixels))]
+        return found[0], found[1]
 
     @property
     def seen(self) -> tuple[int, int]:
@@ -126,7 +134,12 @@ class IVEDiff(UNet):
                 "Use it with edit=ivediff; other methods take other models (model=embedded).",
             )
         network = self.parts.use("network")
-        return network(z.to(self.device), t.to(self.device), {k: v.to(self.device) for k, v in inputs.items()})
+        there = {name: value if name == "told" else value.to(self.device) for name, value in inputs.items()}
+        return network(z.to(self.device), t.to(self.device), there)
+
+    def checkpointed(self) -> AbstractContextManager[None]:
+        """Nothing is run again: what carries features and tokens is gone by then."""
+        return nullcontext()
 
     def blank(self) -> nn.Module:
         config = dict(self.network.unet.config)
@@ -182,7 +195,7 @@ def inputs(backbone: Any, device: torch.device) -> dict[str, Tensor]:
     shapes = {"mask": (f, 1, h, w), "masked": (f, c, h, w), "depth": (f, depths, h, w), "flow": (f, 2, h, w)}
     shapes |= {"states": (backbone.seen[0], text_width(backbone.config)), "reference": (c, h, w)}
     found = {name: torch.empty(1, *shape, device=device, dtype=backbone.dtype) for name, shape in shapes.items()}
-    return found | {"told": torch.ones(1, device="cpu")}
+    return found | {"told": torch.ones(1, dtype=torch.bool)}
 
 
 def network(model: Model, folders: list[Path], found: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -229,6 +242,16 @@ def assembled(found: dict[str, Any]) -> Any:
     projection = found.pop("image_projection", None) or ImageProjection(seen, width)
     guider = found.pop("depth_guider", None) or DepthGuider(DEPTHS)
     motion = found.pop("motion_reference", None) or MotionReference.of(unet)
+    reads = 2 * unet.config.out_channels + 1 + guider.config.channels
+    for what, one, other in (
+        ("motion_reference: widths", list(motion.config.widths), list(MotionReference.of(unet).config.widths)),
+        ("unet: channels that it reads", unet.config.in_channels, reads),
+        ("image_projection: states", projection.config.image_width, seen),
+        ("image_projection: width", projection.config.width, width),
+        ("reference_unet: attention", sites(reference), sites(unet)),
+    ):
+        if one != other:
+            raise ValueError(f"{what}, {str(one)[:80]}, and the others' {str(other)[:80]}")
     return EditingNetwork(unet, reference, projection, guider, motion)
 
 

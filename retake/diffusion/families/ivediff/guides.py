@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 
 class ImageProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """States of an image encoder [B, N, image_width] to what the networks attend to, [B, N, width]."""
+    """States of an image encoder [B, N, image_width] to what the networks attend to, [B, N, width].
+
+    penultimate: they are those before its last layer, and of no picture those of a grey one, as MimicBrush's are; else
+    its last, normalised, and zeros."""
 
     @register_to_config
-    def __init__(self, image_width: int, width: int) -> None:
+    def __init__(self, image_width: int, width: int, penultimate: bool = True) -> None:
         super().__init__()
         self.linear = nn.Linear(image_width, width)
 
@@ -26,7 +29,7 @@ class ImageProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class DepthGuider(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Depth maps [N, 1, H, W] to [N, channels, H / s, W / s], s = 2 ** (len(widths) - 1). It begins at zero.
+    """Depth maps [N, 1, H, W] to [N, channels, H / s, W / s], s = 2 ** (len(widths) - 1).
 
     unit: depth is given to it in shares of the clip's nearest, 0..1; else as its estimator says it."""
 
@@ -34,6 +37,8 @@ class DepthGuider(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def __init__(self, channels: int = 4, widths: Sequence[int] = (16, 32, 64, 128), unit: bool = False) -> None:
         super().__init__()
         self.layers = ControlNetConditioningEmbedding(channels, 1, tuple(widths))
+        # Its last layer begins at zero in ControlNet; here what reads it does, and of two zeros neither would learn.
+        self.layers.conv_out.reset_parameters()
 
     def forward(self, depth: Tensor) -> Tensor:
         return self.layers(depth)

@@ -64,13 +64,12 @@ class EditingNetwork(nn.Module):
 
         inputs: mask [B, F, 1, h, w], 1 where the picture goes; masked [B, F, C, h, w], latents of the clip without
         what lies there; depth [B, F, D, h, w], as `depth_guider` gives it; states [B, L, W], of the reference, as
-        `image_projection` gives them; reference [B, C, h', w'], its latents; told [B], 1 where it is shown and 0 where
-        it is not; flow [B, F, 2, h, w], (dx, dy) in latent cells, from each frame to the one before it.
+        `image_projection` gives them; reference [B, C, h', w'], its latents; told bool [B], on the CPU: whether it is
+        shown; flow [B, F, 2, h, w], (dx, dy) in latent cells, from each frame to the one before it.
         """
         x = torch.cat([z, *(inputs[name].to(z) for name in ("mask", "masked", "depth"))], 2)
         with ExitStack() as within:
-            told = inputs["told"] > 0
-            if bool(told.any()):
+            if bool((told := inputs["told"]).any()):
                 tokens = self.tokens(t[:, 0], inputs)
                 within.enter_context(attention.replaced(self.unet, reading(tokens, told, z.shape[1])))
             if not motion_modules(self.unet):
@@ -126,18 +125,18 @@ class Reading:
 
     def __init__(self, tokens: Tensor, told: Tensor, frames: int) -> None:
         self.tokens, self.told, self.frames = tokens, told, frames
+        self.everyone = bool(told.all())
 
     def around(self, before: Callable[..., Tensor], /) -> Callable[..., Tensor]:
         def process(attn: Any, hidden_states: Tensor, *args: Any, **options: Any) -> Tensor:
             alone = before(attn, hidden_states, *args, **options)
-            rows = self.told.repeat_interleave(self.frames)
+            shown = self.tokens.repeat_interleave(self.frames, 0)
+            if self.everyone:
+                return 0.5 * alone + 0.5 * before(attn, hidden_states, torch.cat([hidden_states, shown], 1))
+            rows = self.told.repeat_interleave(self.frames).to(hidden_states.device)
             own = hidden_states[rows]
-            shown = self.tokens[self.told].repeat_interleave(self.frames, 0)
-            both = before(attn, own, torch.cat([own, shown], 1))
-            if bool(rows.all()):
-                return 0.5 * alone + 0.5 * both
             made = alone.clone()
-            made[rows] = 0.5 * alone[rows] + 0.5 * both
+            made[rows] = 0.5 * alone[rows] + 0.5 * before(attn, own, torch.cat([own, shown[rows]], 1))
             return made
 
         return process

@@ -16,6 +16,7 @@ from diffusers.models.unets.unet_motion_model import UNetMotionModel
 from diffusers.pipelines.animatediff.pipeline_animatediff import AnimateDiffPipeline
 from torch import Tensor, nn
 
+from retake.diffusion.families.common.conditioning import clip_pixels
 from retake.diffusion.families.common.unet import UNet, blank, site, text_width
 from retake.diffusion.loading import components
 from retake.diffusion.loading.lora_and_ip import add_image_adapter, merge_lora
@@ -24,9 +25,6 @@ from retake.diffusion.model import Model
 from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 from retake.weights.local import require
-
-# CLIP's own mean and deviation of pixels in 0..1 (Radford et al. 2021, the published code).
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class UNetMotion(UNet):
@@ -60,12 +58,7 @@ class UNetMotion(UNet):
 
     def _embedded(self, image: Tensor) -> tuple[Tensor, Tensor]:
         encoder, projection = self.parts.need("image_encoder"), self.network.encoder_hid_proj
-        size = encoder.config.image_size
-        pixels = image.to(self.device, torch.float32)
-        if pixels.shape[-2:] != (size, size):
-            pixels = nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
-        mean, deviation = (torch.tensor(row, device=self.device)[:, None, None] for row in (MEAN, DEVIATION))
-        pixels = ((pixels / 2 + 0.5 - mean) / deviation).to(encoder.dtype)
+        pixels = clip_pixels(image.to(self.device), encoder)
         if isinstance(projection.image_projection_layers[0], ImageProjection):
             found = encoder(pixels).image_embeds
             return found[:, None], torch.zeros_like(found)[:, None]

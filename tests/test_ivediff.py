@@ -1,0 +1,266 @@
+"""The method ivediff on a tiny editing network: what it leaves alone, what it reads, targets one after another, kills,
+plans and refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import small_diffusion as small
+from helpers import small_ivediff as tiny
+from helpers.command import reference
+from helpers.stages import Calls, ProgressLog, StopAfter, run
+
+from flows import graph
+from flows.planning.forecast import of_model
+from flows.settings.compose import settings
+from retake.diffusion.cost.predict import predicted, table
+from retake.diffusion.loading.load import load
+from retake.diffusion.model import Model, Modelled
+from retake.errors import RetakeError
+from retake.formats import open_series
+from retake.imaging.composite import over, pasted
+from retake.methods import Inputs, ivediff
+from retake.methods.ivediff.masked_clip import MaskedClip, boxed
+from retake.synthetic import scenes
+from retake.synthetic.world import World
+from retake.video import resize
+
+COUNT = 10
+CLIP = [f"frames.last={COUNT - 1}", "frames.short_side=48", "masks=given", "masks.own=true", "decode.preset=veryfast"]
+QUICK = ["edit=ivediff", "edit.steps=4", "edit.guidance=2", "edit.overlap=3", "edit.grow=0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> dict[str, Path]:
+    to = tmp_path_factory.mktemp("pictures")
+    other = np.full((20, 30, 3), (40, 200, 90), np.uint8)
+    cv2.imwrite(str(to / "green.png"), other)
+    cv2.imwrite(str(to / "nothing.png"), np.zeros((20, 20, 4), np.uint8))
+    return {"one": reference(to / "one.png"), "green": to / "green.png", "nothing": to / "nothing.png"}
+
+
+@pytest.fixture(scope="module")
+def edited(folder, pictures, tmp_path_factory):
+    """Edit a clip of two objects with more settings; what earlier edits made is in the store."""
+    root = tmp_path_factory.mktemp("edited") / "retake"
+    model = {"family": "ivediff", **small.settings(folder)}
+    words = [*CLIP, *QUICK, *(f"model.{name}={value}" for name, value in model.items())]
+
+    def edit(*more: str, until: str = "edit", clip: str = "sprites:crowd") -> Calls:
+        return run(root, clip, settings([*words, f"edit.reference={pictures['one']}", *more]), until)
+
+    return edit
+
+
+def patches(calls: Calls) -> list:
+    series = open_series(calls.store, calls.made["edit"])
+    return [series[t] for t in range(len(series))]
+
+
+def laid(calls: Calls) -> np.ndarray:
+    """Working frames with the edit, uint8 [T, H, W, 3]."""
+    frames, found = open_series(calls.store, calls.made["frames"]), []
+    for t, (box, rgb, alpha) in enumerate(patches(calls)):
+        picture = frames[t].copy()
+        if alpha.any():
+            pasted(picture, tuple(box.tolist()), rgb, alpha)
+        found.append(picture)
+    return np.stack(found)
+
+
+def test_beyond_the_edge_every_pixel_is_the_sources(edited):
+    calls = edited(until="decode")
+    world, result = World(scenes.scene("crowd")), open_series(calls.store, calls.made["decode"])
+    meta = calls.made["frames"].meta
+    scale = meta["source_height"] / meta["height"]
+    for t in (0, COUNT - 1):
+        source = world.frame(t)
+        area = (world.surfaces(t) >= 0).astype(np.uint8)
+        reach = int(np.ceil(4 * scale))
+        near = cv2.dilate(area, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
+        assert np.array_equal(result[t][~near], source[~near])
+        assert (result[t][area > 0] != source[area > 0]).any(-1).mean() > 0.9
+
+
+def test_the_application_says_mask_and_depth(edited):
+    texture, change = edited(), edited("edit.application=object_modification")
+    assert "depth" in texture.calls
+    assert change.calls["edit"][3].keys() & {"depth"} == set()
+    areas = [(alpha > 127).sum() for _, _, alpha in patches(texture)]
+    boxes = [(alpha > 127).sum() for _, _, alpha in patches(change)]
+    assert all(box > area for box, area in zip(boxes, areas, strict=True))
+    fine = edited("edit.application=object_modification", "edit.area=object")
+    assert [(alpha > 127).sum() for _, _, alpha in patches(fine)] == areas
+    assert not np.array_equal(laid(fine), laid(texture))  # depth is seen
+
+
+def test_it_hears_picture_seed_guidance_and_flow(edited, pictures):
+    made = laid(edited())
+    for words in (
+        [f"edit.reference={pictures['green']}"],
+        ["edit.seed=1"],
+        ["edit.guidance=1"],
+        ["edit.ablation=frame_wise"],
+        ["edit.ablation=no_reference_motion"],
+        ["edit.ablation=shuffled_flow"],
+    ):
+        assert not np.array_equal(laid(edited(*words)), made), words
+    assert np.array_equal(laid(edited()), made)
+
+
+def test_flow_is_read_where_frames_see_it_alone(edited):
+    inputs = [edited(f"edit.ablation={name}").calls["edit"][3] for name in ("none", "frame_wise", "shuffled_flow")]
+    assert ["optical_flow" in one for one in inputs] == [True, False, True]
+
+
+def test_the_clip_is_shown_black_where_it_is_masked_and_nowhere_else(edited, folder, tmp_path):
+    calls = edited()
+    backbone = load(Model(family="ivediff", **small.settings(folder)))
+    opened = {name: open_series(calls.store, calls.made[name]) for name in ("region", "depth", "optical_flow")}
+    latents, frames = (open_series(calls.store, calls.made[name]) for name in ("latents", "frames"))
+    params = ivediff.Params(reference="x", grow=0)
+    clip = MaskedClip(latents, backbone, opened, Inputs(frames, tmp_path), params)
+    mask, masked = clip.reels["mask"][0:COUNT], clip.reels["masked"][0:COUNT]
+    assert set(np.unique(mask.numpy())) == {0.0, 1.0}
+    for t in (0, COUNT - 1):
+        hides = resize(np.uint8(255) * (clip.alpha(t) > 0), (32, 32)) > 0
+        shown = resize(frames[t], (32, 32))
+        black = torch.from_numpy(np.where(hides[..., None], 0, shown)).movedim(-1, 0)[None, None].float() / 127.5 - 1
+        assert torch.allclose(backbone.encode(black)[0, 0], masked[t], atol=1e-4)
+        assert np.array_equal(mask[t, 0].numpy() > 0, hides[::4, ::4])  # the nearest pixel of a cell
+    flow = clip.reels["flow"][0:COUNT]
+    assert not flow[0].any()
+    back = opened["optical_flow"].backward(3)
+    expected = back.mean((0, 1)) * [8 / back.shape[1], 8 / back.shape[0]]
+    assert np.allclose(flow[4].mean((1, 2)).numpy(), expected, atol=0.02)
+    depth = open_series(calls.store, calls.made["depth"])
+    assert clip.nearest == pytest.approx(max(depth[t].max() for t in range(COUNT)))
+
+
+# ---- several targets -------------------------------------------------------------------------------------------------
+
+
+def both(pictures, second: str = "green") -> list[str]:
+    return ["edit.object=1", f"edit.also=[{{object: 2, reference: {pictures[second]}}}]"]
+
+
+def test_targets_come_one_after_another_and_a_new_second_keeps_the_first(edited, pictures):
+    one = edited("edit.object=1", clip="sprites:crowd")
+    two = edited(*both(pictures), clip="sprites:crowd")
+    assert [o.status for o in two.outcomes if o.stage == "edit"] == ["cached", "ran"]
+    again = edited(*both(pictures, "one"), clip="sprites:crowd")
+    assert [o.status for o in again.outcomes if o.stage == "edit"] == ["cached", "ran"]
+    first, whole = laid(one), laid(two)
+    world = World(scenes.scene("crowd"))
+    for t in (0, COUNT - 1):
+        second = resize(world.mask(t, 1).astype(np.uint8), first.shape[2:0:-1])
+        near = cv2.dilate(second, np.ones((13, 13), np.uint8)) > 0
+        assert np.array_equal(whole[t][~near], first[t][~near])  # the second touches its own object alone
+        assert not np.array_equal(whole[t][second > 0], first[t][second > 0])
+
+
+def test_layers_laid_over_one_another_are_one_layer():
+    rng = np.random.default_rng(0)
+    source = rng.integers(0, 256, (30, 40, 3)).astype(np.uint8)
+
+    def layer(x0: int, y0: int, x1: int, y1: int) -> tuple:
+        size = y1 - y0, x1 - x0
+        return (x0, y0, x1, y1), rng.integers(0, 256, (*size, 3), np.uint8), rng.integers(0, 256, size, np.uint8)
+
+    def pasted_on(*layers) -> np.ndarray:
+        picture = source.copy()
+        for box, rgb, alpha in layers:
+            pasted(picture, box, rgb, alpha)
+        return picture
+
+    a, b, apart = layer(2, 3, 20, 22), layer(10, 8, 33, 29), layer(25, 1, 38, 20)
+    one_by_one, at_once = pasted_on(a, b).astype(int), pasted_on(over(a, b)).astype(int)
+    assert np.abs(one_by_one - at_once).max() <= 2
+    assert np.array_equal(pasted_on(over(a, apart)), pasted_on(over(apart, a)))  # nothing shared: any order
+    assert np.array_equal(pasted_on(over(a, apart)), pasted_on(apart, a))
+    nothing = (0, 0, 0, 0), np.zeros((0, 0, 3), np.uint8), np.zeros((0, 0), np.uint8)
+    assert np.array_equal(pasted_on(over(nothing, a)), pasted_on(a))
+    assert np.array_equal(pasted_on(over(a, nothing)), pasted_on(a))
+
+
+# ---- long clips, kills, plans ---------------------------------------------------------------------------------------
+
+
+def test_a_killed_edit_goes_on_with_its_denoising(edited):
+    calls = edited("edit.seed=3", "edit.steps=20")
+    whole = calls.made["edit"].digest
+    for steps, first in ((6, 5), (10, 5), (19, 13)):
+        calls.record("edit").unlink()
+        with pytest.raises(KeyboardInterrupt):
+            calls.again("edit", StopAfter(steps))
+        seen = ProgressLog()
+        assert calls.again("edit", seen).digest == whole
+        assert seen.steps[0] == (first, 20)
+
+
+def test_a_long_clip_goes_in_windows(edited):
+    """In one step nothing passes from a window to frames that it does not hold: the flow of late frames."""
+    long = ["frames.last=19", "edit.steps=1"]
+    usual, other = (laid(edited(*long, *more)) for more in ([], ["edit.ablation=no_reference_motion"]))
+    assert len(usual) == 20
+    assert not np.array_equal(usual, other)
+
+
+def test_plans_count_its_evaluations(edited):
+    model = settings(["model=embedded_ivediff"]).model
+    params = ivediff.Params(reference="x")
+    known, plain = (of_model("edit", Modelled(settings=params, model=model), n, 50) for n in (16, 24))
+    assert known == predicted(model, "edit", 16, steps=50, guidance=7.5, overlap=8)
+    assert plain.evaluations == 2 * known.evaluations
+    real = table()["ivediff_sd15"]
+    assert real.frames == 16
+    assert real.weights("float16") / 2**30 == pytest.approx(5.3, abs=0.2)
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (["edit.reference=null"], "E230", "edit.reference=IMAGE"),
+        (["edit.also=[{object: 2}]"], "E230", "edit.also[0].reference"),
+        (["edit.reference=nowhere.png"], "E400", ""),
+        (["edit.object=7"], "E238", "1, 2"),
+        (["model=embedded"], "E273", "model=embedded_ivediff"),
+        (["edit=sdedit", "edit.prompt=a"], "E273", "model=embedded"),
+        (["frames.last=3", "edit.steps=0"], "E205", ""),
+    ],
+)
+def test_what_cannot_work_is_refused(edited, words, code, hint):
+    if words[0].startswith("edit=sdedit"):
+        with pytest.raises(RetakeError) as caught:
+            list(map(_raise, graph.config_errors(settings(["model=embedded_ivediff", *words]), {"latents", "edit"})))
+    else:
+        with pytest.raises(RetakeError) as caught:
+            edited(*words)
+    assert caught.value.code == code
+    assert hint in caught.value.hint
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def test_a_picture_of_nothing_is_refused(edited, pictures):
+    with pytest.raises(RetakeError) as caught:
+        edited(f"edit.reference={pictures['nothing']}")
+    assert caught.value.code == "E231"
+
+
+def test_a_box_around_nothing_is_nothing():
+    assert not boxed(np.zeros((5, 5), bool)).any()
