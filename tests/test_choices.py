@@ -37,6 +37,7 @@ NEEDED = {
     "edit/move": (HIDE, BOX),
     "edit/timetomove": (HIDE, "edit.steps=2", BOX),
     "edit/motionv2v": (HIDE, "edit.steps=2", "model=embedded_dit", BOX),
+    "edit/ivediff": ("edit.steps=2", "model=embedded_ivediff", BOX),
     "edit/sdedit": ("edit.prompt=a disc", "inversion.steps=2", BOX),
     "edit/moft": (
         "edit.targets=[{{object: 1, direction: right}}]",

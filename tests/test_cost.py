@@ -82,7 +82,9 @@ KNOWN = {
     "motion_v1_5_2": 453.2,
     "motion_v3": 417.1,
     "sd_vae": 83.65,
+    "mimicbrush_unet": 859.55,
     "clip_l_text": 123.06,
+    "openclip_h_image": 632.08,
     "openclip_h_text": 340.39,
     "unet3d": 1411,
     "cogvideox_2b": 1694,
@@ -103,13 +105,14 @@ def test_configurations_have_the_published_number_of_parameters(name):
     count = sum(parameter.numel() for parameter in measure.component(name).parameters())
     assert count == facts["parameters"]
     assert count / 1e6 == pytest.approx(KNOWN[name], rel=1e-3)
-    assert facts["source"].startswith("https://huggingface.co/")
+    assert facts["source"].startswith(("https://huggingface.co/", "https://github.com/"))
 
 
 @pytest.mark.parametrize(
     ("name", "count", "site", "grid"),
     [
         ("animatediff", 30, "up_blocks.1", (16, 1280, 32, 32)),
+        ("ivediff_sd15", 30, "up_blocks.1", (16, 1280, 21, 21)),
         ("zeroscope", 30, "up_blocks.1", (24, 1280, 20, 36)),
         ("cogvideox_2b", 30, "transformer_blocks.18", (13, 1920, 30, 45)),
         ("cogvideox_5b", 42, "transformer_blocks.41", (13, 3072, 30, 45)),
@@ -127,6 +130,7 @@ def test_sites_of_the_real_models(name, count, site, grid):
 
 # What is tallied anew in the test, so that it stays short; of models that are not here, everything.
 CHECKED = {
+    "ivediff_sd15": ("text", "evaluation"),
     "modelscope": ("text",),
     "zeroscope": ("evaluation",),
     "cogvideox_2b": ("evaluation", "decode"),

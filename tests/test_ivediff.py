@@ -128,7 +128,7 @@ def test_the_clip_is_shown_black_where_it_is_masked_and_nowhere_else(edited, fol
     opened = {name: open_series(calls.store, calls.made[name]) for name in ("region", "depth", "optical_flow")}
     latents, frames = (open_series(calls.store, calls.made[name]) for name in ("latents", "frames"))
     params = ivediff.Params(reference="x", grow=0)
-    clip = MaskedClip(latents, backbone, opened, Inputs(frames, tmp_path), params)
+    clip = MaskedClip(latents, backbone, opened, Inputs(frames, tmp_path), params.chain[-1], params)
     mask, masked = clip.reels["mask"][0:COUNT], clip.reels["masked"][0:COUNT]
     assert set(np.unique(mask.numpy())) == {0.0, 1.0}
     for t in (0, COUNT - 1):
@@ -235,8 +235,8 @@ def test_plans_count_its_evaluations(edited):
         (["edit.reference=null"], "E230", "edit.reference=IMAGE"),
         (["edit.also=[{object: 2}]"], "E230", "edit.also[0].reference"),
         (["edit.reference=nowhere.png"], "E400", ""),
-        (["edit.object=7"], "E238", "1, 2"),
-        (["model=embedded"], "E273", "model=embedded_ivediff"),
+        (["edit.object=7"], "E248", "1, 2"),
+        (["model.family=unet_motion"], "E273", "model=embedded_ivediff"),
         (["edit=sdedit", "edit.prompt=a"], "E273", "model=embedded"),
         (["frames.last=3", "edit.steps=0"], "E205", ""),
     ],
@@ -259,7 +259,7 @@ def _raise(error: Exception) -> None:
 def test_a_picture_of_nothing_is_refused(edited, pictures):
     with pytest.raises(RetakeError) as caught:
         edited(f"edit.reference={pictures['nothing']}")
-    assert caught.value.code == "E231"
+    assert caught.value.code == "E259"
 
 
 def test_a_box_around_nothing_is_nothing():

@@ -79,20 +79,21 @@ def weights(
 
 @app.command(rich_help_panel=MACHINE)
 def train(
-    target: Annotated[str, typer.Argument(help="What to train: embedded, motionv2v, or moalign.")],
+    target: Annotated[str, typer.Argument(help="What to train: embedded, motionv2v, moalign, or ivediff.")],
     size: Annotated[str, typer.Option(help="cpu: hours on two cores; gpu: about 20 minutes on a large card.")] = "cpu",
     part: Annotated[str | None, typer.Option(help="Train only this part; an unknown name lists the parts.")] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop after this time; the same command continues.")] = math.inf,
     folder: Annotated[Path, typer.Option(help="Folder of the training state.")] = Path("artifacts/training"),
     on_shipped: Annotated[bool, typer.Option("--on-shipped", help="Use the shipped parts as already trained.")] = False,
     clips: Annotated[
-        str | None, typer.Option(help="Manifest or folder of real clips that motionv2v or moalign learns from, too.")
+        str | None, typer.Option(help="Manifest or folder of real clips that a method learns from, too.")
     ] = None,
     further: Annotated[
         bool, typer.Option("--further", help="Begin with the part as it ships: one more round.")
     ] = False,
     stage: Annotated[
-        str | None, typer.Option(help="Of moalign: teacher, subspace, align or lora; default: the first three.")
+        str | None,
+        typer.Option(help="Of moalign: teacher, subspace, align (the default), or lora. Of ivediff: image, clips."),
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Of moalign: weights of another video encoder.")] = None,
 ) -> None:

@@ -10,15 +10,20 @@ from typing import Any
 from flows.places import open_store
 from flows.runners import Local
 from flows.terminal.console import Console
-from flows.upkeep import motion_studies, training_page
+from flows.upkeep import editing_clips, motion_studies, training_page
 from retake.errors import ConfigError, did_you_mean
 from retake.weights.local import require
 
 PAIRS = 32  # of every clip
-TARGETS = ("embedded", "motionv2v", "moalign")
-STAGES = {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned", "lora": "aligned_lora"}
-"""Of moalign, in their order: the part that each trains. The last is another way to the same end."""
-STUDIED = tuple(STAGES.values())[1:]  # parts that learn from clips that motion is studied on
+TARGETS = ("embedded", "motionv2v", "moalign", "ivediff")
+STAGES = {
+    "moalign": {"teacher": "video_mae", "subspace": "motion_subspace", "align": "aligned", "lora": "aligned_lora"},
+    "ivediff": {"image": "ivediff_image", "clips": "ivediff"},
+}
+"""Of targets that have some, in their order: the part that each trains. The last of moalign is another way to the same
+end."""
+STUDIED = tuple(STAGES["moalign"].values())[1:]  # parts that learn from clips that motion is studied on
+EDITING = tuple(STAGES["ivediff"].values())
 
 
 def run(
@@ -34,8 +39,9 @@ def run(
     runner: Local | None = None,
     encoder: str | None = None,
 ) -> bool:
-    """Train a target for at most so long; whether it is finished. clips: a manifest of real clips of which motionv2v
-    and moalign learn, too. stage: of moalign, all of them unless one is named. runner: what makes the stages of clips.
+    """Train a target for at most so long; whether it is finished. clips: a manifest of real clips of which motionv2v,
+    moalign and ivediff learn, too. stage: of moalign or ivediff, all of them unless one is named. runner: what makes
+    the stages of clips.
     encoder: weights of another video encoder than the small one, of which moalign's later stages learn.
 
     Raises ConfigError E206 for a target or a stage that there is not, or a target that learns from no clips, E247 for a
@@ -46,28 +52,26 @@ def run(
         raise ConfigError("E206", f"there is nothing to train that is called {target!r}", known)
     if target == "motionv2v":
         part, on_shipped = part or "control", True
-    if target == "moalign":
-        on_shipped = True
-    if stage is not None and (target != "moalign" or stage not in STAGES):
-        known = (
-            did_you_mean(stage, list(STAGES)) if target == "moalign" else "Stages are those of: retake train moalign"
-        )
+    stages = STAGES.get(target, {})
+    on_shipped = on_shipped or bool(stages)
+    if stage is not None and stage not in stages:
+        known = did_you_mean(stage, list(stages)) if stages else f"Stages are those of: {', '.join(STAGES)}."
         raise ConfigError("E206", f"{target} has no stage {stage!r}", known)
-    if target == "moalign" and (further or (part and stage)):
+    if stages and (further or (part and stage)):
         raise ConfigError(
             "E206",
-            "moalign has no further round" if further else "a stage is a part: give --part or --stage, not both",
-            "Begin it in another --folder." if further else "retake train moalign --stage align",
+            f"{target} has no further round" if further else "a stage is a part: give --part or --stage, not both",
+            "Begin it in another --folder." if further else f"retake train {target} --stage {[*stages][-1]}",
         )
     wanted = [part]
-    if target == "moalign" and not part:
-        wanted = [STAGES[stage]] if stage else ["motion_subspace", "aligned"]
-        if stage is None and encoder is None:
-            wanted.insert(0, "video_mae")
-    if clips is not None and not {"control", *STUDIED} & set(wanted):
+    if stages and not part:
+        wanted = [stages[stage]] if stage else list(EDITING)
+        if target == "moalign" and stage is None:
+            wanted = ["video_mae"] * (encoder is None) + ["motion_subspace", "aligned"]
+    if clips is not None and not {"control", *STUDIED, *EDITING} & set(wanted):
         raise ConfigError(
             "E206",
-            "only the control branch, and moalign's subspace and alignment, learn from clips of yours",
+            "only motionv2v's control branch, moalign's subspace and alignment, and ivediff learn from clips of yours",
             "retake train motionv2v --clips MANIFEST, or retake train moalign --stage subspace --clips MANIFEST",
         )
     if encoder is not None:
@@ -127,6 +131,9 @@ class Training:
         if self.clips is not None and part == "control":
             if not pairs(self.clips, self.size, self.folder, device, self.further, self.until, self.console):
                 return False
+        elif self.clips is not None and part in EDITING:
+            if not editing_clips.render(self.clips, self.shop(part, device), self.runner, self.console, self.until):
+                return False
         elif self.clips is not None and part in STUDIED:
             shop = self.shop(part, device)
             if part not in shop.wanted(part):
@@ -152,7 +159,7 @@ class Training:
             "encoder": self.encoder,
         }
         done = embedded.run(self.size, self.folder, part, left, device, **how)
-        if done and part is not None and part in STAGES.values():
+        if done and part is not None and any(part in parts.values() for parts in STAGES.values()):
             self.paged(self.shop(part, device), part, files)
         return done
 

@@ -1,4 +1,4 @@
-"""The page that ends a training of MoAlign's: its curves, and pictures of what was learnt."""
+"""The page that ends a training of MoAlign's or IVEDiff's: its curves, and pictures of what was learnt."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ SAID = {
     "its flow, and the flow that is told. Hue is direction, saturation is length; white is at rest.",
     "aligned": "Clips that the aligned transformer draws, every second frame; their captions are below.",
     "aligned_lora": "Clips that the transformer draws with its LoRA, every second frame; their captions are below.",
+    "ivediff_image": "Clips of which an object is hidden, and made anew frame by frame from the picture on the "
+    "left; the last in a rectangle, without depth.",
+    "ivediff": "Clips of which an object is hidden, and made anew from the picture on the left; the last in a "
+    "rectangle, without depth.",
 }
 FIGURES = {
     "pixels": "squared error of hidden pixels, 0..1",
@@ -31,6 +35,9 @@ FIGURES = {
     "still": "that of no flow",
     "denoising": "squared error of v",
     "alignment": "alignment, before its weight",
+    "plain": "squared error of v",
+    "hidden": "squared error of v, of what is hidden",
+    "shown": "squared error of v, of what is shown",
 }
 
 
@@ -77,6 +84,8 @@ def pictures(shop: Any, part: str, files: Sequence[tuple[Path, list[str]]]) -> I
         yield image(sheets.filled(shop), 3)
     elif part == "motion_subspace":
         yield image(flow_sheet(sheets.flows(shop, files)), 3)
+    elif part in ("ivediff_image", "ivediff"):
+        yield image(sheets.edited(shop, part), 1)
     else:
         yield image(sheets.samples(shop, part), 2)
         yield f"<p>{'<br>'.join(escape(str(subject)) for subject in scores.asked(8, 7))}</p>"

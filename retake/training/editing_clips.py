@@ -29,6 +29,7 @@ from retake.training.fours import Encode
 from retake.training.shards import missing
 
 LIMITS = clips.Limits()
+SIDE = 16  # of a latent frame
 SHARD = 100
 SEED = 80_000_000  # of the first clip
 STAGED = 0.3  # share of clips of several sprites that turn and grow

@@ -56,6 +56,16 @@ INDEX: dict[str, Any] = {
         "transformer": ["diffusers", "CogVideoXTransformer3DModel"],
         "scheduler": ["diffusers", "CogVideoXDDIMScheduler"],
     },
+    "embedded_ivediff": {  # no pipeline of diffusers has all of them: Retake's own reads it
+        "_class_name": "IVEDiff",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "reference_unet": ["diffusers", "UNet2DConditionModel"],
+        "motion_adapter": ["diffusers", "MotionAdapter"],
+        "image_projection": ["retake", "ImageProjection"],
+        "depth_guider": ["retake", "DepthGuider"],
+        "motion_reference": ["retake", "MotionReference"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+    },
 }
 """model_index.json of the folders that are pipelines."""
 

@@ -1,4 +1,4 @@
-"""Pictures of what the parts of MoAlign have learnt, for the page that ends their training."""
+"""Pictures of what the parts of MoAlign and IVEDiff have learnt, for the page that ends their training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
+from retake.diffusion.schedule import Schedule
+from retake.imaging.signed import to_signed, to_uint8
 from retake.networks.video_mae import MEAN, STD
-from retake.training import judging, motion_clips, scores, transformer, video_mae
+from retake.training import editing_clips, ivediff, judging, motion_clips, scores, transformer, video_mae
+from retake.training.lessons import SCHEDULE
 from retake.training.workshop import Workshop
 
 Image = NDArray[np.uint8]
@@ -84,3 +88,36 @@ def samples(shop: Workshop, part: str, count: int = 8, steps: int = 25) -> Image
         aligned.student, shop.video_vae(), transformer.tokenised, shape, torch.zeros(0), prompts, steps
     )
     return scores.sheet(made)
+
+
+@torch.inference_mode()
+def edited(shop: Workshop, part: str, count: int = 6, frames: int = 8, steps: int = 25, guidance: float = 3.0) -> Image:
+    """A sheet of clips of the sprite world, in rows of so many frames: a clip with its object hidden, and as it is made
+    anew from the picture that stands before them; the last clips in a rectangle without depth. Of the network of
+    pictures, each frame by itself."""
+    network, eyes = shop.trained(part), ivediff.Eyes(shop.vae(), shop.taught("clip").vision_model, shop.device)
+    data = editing_clips.Clips(editing_clips.shards(shop.folder / "editing", shop.size.editing))
+    count, rows = min(count, len(data)), []
+    schedule = Schedule.from_config(SCHEDULE)
+    for n in range(len(data) - count, len(data)):
+        boxed = n >= len(data) - count // 2
+        some = data.take([n], range(frames))
+        area = ivediff.area("rectangle" if boxed else "object", some.mask[0], 2)[None]
+        pixels, shown = editing_clips.blacked_out(some.frames, area), to_signed(some.pictures[:, 0]).movedim(-1, 1)
+        x0 = some.latents.float().to(shop.device)
+        cells = F.interpolate((area > 0).float(), x0.shape[-2:])[:, :, None].to(x0)
+        given = {"mask": cells, "masked": eyes.latents(pixels), "flow": some.flow.float().to(shop.device)}
+        given["depth"] = ivediff.depths(network, some.depth, torch.full((1,), not boxed, device=shop.device))
+        z = torch.randn(x0.shape, generator=torch.Generator().manual_seed(n)).to(shop.device)
+        for t, to in schedule.step_pairs(steps):
+            times = torch.full(z.shape[:2], float(t), device=shop.device)
+            with_, without = (
+                network(z, times, {**given, **ivediff.told_of(network, eyes, shown, torch.tensor([told]))})
+                for told in (True, False)
+            )
+            z = schedule.step(*schedule.to_x0_eps(without + guidance * (with_ - without), z, times), t, to)
+        made = judging.decoded(shop.vae(), z)[0]
+        hidden = to_uint8(pixels[0]).movedim(1, -1).numpy()
+        picture = some.pictures[0, 0].numpy()
+        rows += [np.concatenate([np.zeros_like(picture), *hidden], 1), np.concatenate([picture, *made], 1)]
+    return np.concatenate(rows)

@@ -212,7 +212,7 @@ class Workshop:
         if all(path.exists() for path in editing_clips.shards(self.folder / "editing", self.size.editing)):
             return True
         encode = autoencoder.frame_by_frame(self.vae())
-        space = Limits().size // unet.SIDE
+        space = Limits().size // editing_clips.SIDE
         return editing_clips.render(self.folder / "editing", self.size.editing, encode, space, until, self.share)
 
     def studied(self, until: float = math.inf) -> bool:

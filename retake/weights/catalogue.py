@@ -64,6 +64,9 @@ CATALOGUE: dict[str, Weights] = {
     for entry in (
         Weights("embedded", Shipped("embedded"), 7, "Apache-2.0", "model=embedded"),
         Weights("embedded_dit", Shipped("embedded_dit"), 11, "Apache-2.0", "model=embedded_dit"),
+        Weights(
+            "embedded_ivediff", Shipped("embedded_ivediff"), 20, "Apache-2.0", "model=embedded_ivediff edit=ivediff"
+        ),
         Weights("motionv2v", Shipped("motionv2v"), 4, "Apache-2.0", "model=embedded_dit edit=motionv2v"),
         Weights("video_mae", Shipped("video_mae"), 4, "Apache-2.0", "retake train moalign"),
         Weights(

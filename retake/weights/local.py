@@ -20,7 +20,8 @@ from retake.weights.catalogue import CATALOGUE, Hub, Shipped, Url, Weights
 
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)  # one component of a path: an organisation, a repository, a commit
 REVISION = re.compile(rf"{NAME.pattern}(?:/{NAME.pattern})*", re.ASCII)  # a branch may hold slashes
-ROLES = ("unet", "transformer", "vae", "text_encoder", "image_encoder", "motion_adapter")  # that have weights
+ROLES = ("unet", "transformer", "vae", "text_encoder", "image_encoder", "motion_adapter", "reference_unet")
+ROLES += ("image_projection", "depth_guider", "motion_reference")  # that have weights
 REPO = re.compile(rf"({NAME.pattern}/{NAME.pattern})(?:@({REVISION.pattern}))?", re.ASCII)
 LONGEST = 200  # characters of a hub reference: its parts name folders of the cache
 ABSENT = "absent"

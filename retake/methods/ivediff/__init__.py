@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from retake.errors import ConfigError
 from retake.formats import LatentSeries
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import begun, chunk_starts, painted, parts_of, shown
+from retake.methods.ivediff.targets import Target
 from retake.video import read_image
 
 if TYPE_CHECKING:
@@ -31,35 +32,6 @@ NEEDS = ("latents", "optical_flow", "depth", "masks", "region")
 
 KEPT = 8  # denoising steps that a kill costs at most
 FAMILY = "ivediff"  # of models that it works with
-PICTURE = {"file": ""}
-
-Application = Literal["texture_transfer", "object_modification"]
-Area = Literal["object", "rectangle"]
-
-
-class Target(BaseModel, frozen=True, extra="forbid"):
-    """What goes where."""
-
-    reference: str | None = Field(
-        None, description="picture of what to put there (PNG, JPEG)", json_schema_extra={**PICTURE}
-    )
-    object: int | None = Field(None, ge=0, description="id of the object that is edited; null: all that masks hold")
-    application: Application = Field(
-        "texture_transfer",
-        description="texture_transfer: the object's mask and depth, it keeps its shape; object_modification: a "
-        "rectangle around it and no depth, the picture says the shape",
-    )
-    area: Area | None = Field(None, description="object or rectangle; null: as the application says")
-
-    @property
-    def boxed(self) -> bool:
-        """Whether a rectangle around the object is edited."""
-        return (self.area or ("object" if self.application == "texture_transfer" else "rectangle")) == "rectangle"
-
-    @property
-    def keeps_shape(self) -> bool:
-        """Whether the network is shown the clip's depth."""
-        return self.application == "texture_transfer"
 
 
 class Params(Target, frozen=True, extra="forbid"):
@@ -113,11 +85,11 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
-    """Raises what reading the pictures raises, and ConfigError E231 for one of which nothing is seen."""
+    """Raises what reading the pictures raises, and ConfigError E259 for one of which nothing is seen."""
     for target in params.chain:
         picture = read_image(str(target.reference))
         if picture.ndim == 3 and picture.shape[2] == 4 and not picture[..., 3].any():
-            raise ConfigError("E231", f"{target.reference} is transparent everywhere", "Give a picture of something.")
+            raise ConfigError("E259", f"{target.reference} is transparent everywhere", "Give a picture of something.")
 
 
 def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, int, float, bool]:
@@ -141,14 +113,15 @@ def edit(
     """One Patch a chunk of 16 frames: of the last target, laid over those before it (`priors["before"]`). Every few
     steps the clip's latents are kept, and a killed edit goes on from these.
 
-    Raises ConfigError E238 for an object that the masks do not hold, E233 where nothing is masked in any frame, and
+    Raises ConfigError E248 for an object that the masks do not hold, E233 where nothing is masked in any frame, and
     what the network raises."""
     from retake.diffusion.sampling.ddim import noise, sample
     from retake.diffusion.sampling.windows import Reel, Windows
     from retake.methods.ivediff.masked_clip import MaskedClip
 
     target = params.chain[-1]
-    clip = MaskedClip(latents, backbone, priors, inputs, params)
+    shuffled = params.seed if params.ablation == "shuffled_flow" else None
+    clip = MaskedClip(latents, backbone, priors, inputs, target, params, shuffled)
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
     z = Reel(inputs.scratch / "z.latents", shape)
     start = begun(z, inputs, lambda level, span: noise(params.seed, span, shape[1:]), params.steps)

@@ -14,35 +14,44 @@ from retake.diffusion.sampling.windows import Reel, repeated
 from retake.errors import ConfigError
 from retake.formats import CHUNK, LatentSeries
 from retake.imaging.composite import over, pasted
+from retake.imaging.flow import resize_flow
 from retake.imaging.signed import to_signed
 from retake.imaging.soft_mask import bounding_box
 from retake.methods import Inputs, Patch
-from retake.methods.canvas import edge
+from retake.methods.canvas import Soft, edge
+from retake.methods.ivediff.targets import Target
 from retake.video import resize
 
 if TYPE_CHECKING:
     from retake.diffusion.families.ivediff.adapter import IVEDiff
-    from retake.methods.ivediff import Params
 
 
 class MaskedClip:
-    """The last target's, in scratch files, so that memory does not grow with the clip: mask [F, 1, h, w], masked
+    """A target's, in scratch files, so that memory does not grow with the clip: mask [F, 1, h, w], masked
     [F, C, h, w], depth [F, D, h, w] and flow [F, 2, h, w], as the network reads them. Pixels are blacked out before
-    they are coded, and the mask goes to cells by their nearest pixel, as MimicBrush's network was shown them.
+    they are coded, and the mask goes to cells by their nearest pixel, as MimicBrush's network was shown them. shuffled:
+    a seed by which flow is that of other frames.
 
-    Raises ConfigError E238 for an object that the masks do not hold, E233 where nothing is masked in any frame."""
+    Raises ConfigError E248 for an object that the masks do not hold, E233 where nothing is masked in any frame."""
 
     def __init__(
-        self, latents: LatentSeries, backbone: IVEDiff, priors: Mapping[str, Any], inputs: Inputs, params: Params
+        self,
+        latents: LatentSeries,
+        backbone: IVEDiff,
+        priors: Mapping[str, Any],
+        inputs: Inputs,
+        target: Target,
+        soft: Soft,
+        shuffled: int | None = None,
     ) -> None:
-        self.frames, self.priors, self.params, self.target = inputs.frames, priors, params, params.chain[-1]
+        self.frames, self.priors, self.target, self.soft = inputs.frames, priors, target, soft
         self.size = latents.meta["pixels"][1], latents.meta["pixels"][0]
         self.backbone, self.space = backbone, latents.meta["space"]
         count, channels, height, width = (latents.meta[name] for name in ("count", "channels", "height", "width"))
         if self.target.object is not None and self.target.object not in priors["masks"].ids:
             known = ", ".join(map(str, priors["masks"].ids))
             raise ConfigError(
-                "E238", f"the masks hold no object {self.target.object}", f"edit.object is one of: {known}."
+                "E248", f"the masks hold no object {self.target.object}", f"edit.object is one of: {known}."
             )
         depths = backbone.config.in_channels - 2 * channels - 1
         layout = {"mask": 1, "masked": channels, "depth": depths, "flow": 2}
@@ -51,7 +60,9 @@ class MaskedClip:
             for name, deep in layout.items()
         }
         self.nearest = self._nearest()
-        self.order = np.random.default_rng(params.seed).permutation(max(count - 1, 1))
+        self.pairs = np.arange(max(count - 1, 1))
+        if shuffled is not None:
+            np.random.default_rng(shuffled).shuffle(self.pairs)
         seen = False
         for first in range(0, count, CHUNK):
             span = range(first, min(first + CHUNK, count))
@@ -66,8 +77,8 @@ class MaskedClip:
         one = self.target.object
         area = self.priors["region"][t] if one is None else self.priors["masks"].object(t, one)
         if self.target.boxed:
-            return edge(boxed(area), self.params)
-        return edge(area, self.params, self.priors["region"].opacity(t) if one is None else None)
+            return edge(boxed(area), self.soft)
+        return edge(area, self.soft, self.priors["region"].opacity(t) if one is None else None)
 
     def condition(self, picture: Condition, spans: Sequence[range]) -> Condition:
         """What windows are conditioned on: a picture, and what is masked in them."""
@@ -121,8 +132,9 @@ class MaskedClip:
         """Depth of frame t at the model's size; zeros tell no shape."""
         if not self.target.keeps_shape:
             return np.zeros(self.size[::-1], np.float32)
-        depth = resized(self.priors["depth"][t], self.size)
-        return depth / self.nearest
+        depth = torch.from_numpy(self.priors["depth"][t])[None, None]
+        smaller = F.interpolate(depth, self.size[::-1], mode="bilinear", antialias=True, align_corners=False)
+        return smaller[0, 0].numpy() / self.nearest
 
     def _nearest(self) -> float:
         """What depth is divided by."""
@@ -134,11 +146,8 @@ class MaskedClip:
         """Flow from frame t to the one before, [2, h, w] in latent cells."""
         if t == 0 or "optical_flow" not in self.priors:
             return torch.zeros(self.reels["flow"].shape[1:])
-        pair = int(self.order[t - 1]) if self.params.ablation == "shuffled_flow" else t - 1
-        flow = self.priors["optical_flow"].backward(pair)
-        share = np.array(self.size, np.float32) / (flow.shape[1], flow.shape[0])
-        wide = resized(np.ascontiguousarray(flow), self.size) * share
-        return self.backbone.to_grid(torch.from_numpy(wide)[None], "flow")[0].movedim(-1, 0)
+        flow = resize_flow(self.priors["optical_flow"].backward(int(self.pairs[t - 1])), self.size)
+        return self.backbone.to_grid(torch.from_numpy(flow)[None], "flow")[0].movedim(-1, 0)
 
 
 def boxed(area: np.ndarray) -> np.ndarray:
@@ -147,11 +156,3 @@ def boxed(area: np.ndarray) -> np.ndarray:
     if box is not None:
         found[box[1] : box[3], box[0] : box[2]] = True
     return found
-
-
-def resized(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 [H, W] or [H, W, C] at another size (width, height); areas are averaged."""
-    x = torch.from_numpy(values).reshape(*values.shape[:2], -1).movedim(-1, 0)[None]
-    if x.shape[-2:] != size[::-1]:
-        x = F.interpolate(x.float(), size[::-1], mode="bilinear", antialias=True, align_corners=False)
-    return x[0].movedim(0, -1).reshape(*size[::-1], *values.shape[2:]).contiguous().numpy()

@@ -20,7 +20,7 @@ from retake.diffusion.backbone import Condition, Site, Times, times
 from retake.diffusion.families.common.conditioning import clip_pixels, image_states
 from retake.diffusion.families.common.unet import UNet, blank, places, site, text_width
 from retake.diffusion.families.ivediff.guides import DepthGuider, ImageProjection
-from retake.diffusion.families.ivediff.motion_reference import MotionReference
+from retake.diffusion.families.ivediff.motion_reference import MotionReference, motion_widths
 from retake.diffusion.families.ivediff.network import EditingNetwork, sites
 from retake.diffusion.families.unet_motion.adapter import motion_adapter
 from retake.diffusion.loading import components
@@ -239,12 +239,12 @@ def assembled(found: dict[str, Any]) -> Any:
     unet: Any = UNetMotionModel.from_unet2d(found.pop("unet"), found.pop("motion_adapter"))
     reference = found.pop("reference_unet")
     width, seen = text_width(unet.config), found["image_encoder"].config.hidden_size
-    projection = found.pop("image_projection", None) or ImageProjection(seen, width)
-    guider = found.pop("depth_guider", None) or DepthGuider(DEPTHS)
-    motion = found.pop("motion_reference", None) or MotionReference.of(unet)
+    projection: Any = found.pop("image_projection", None) or ImageProjection(seen, width)
+    guider: Any = found.pop("depth_guider", None) or DepthGuider(DEPTHS)
+    motion: Any = found.pop("motion_reference", None) or MotionReference.of(unet)
     reads = 2 * unet.config.out_channels + 1 + guider.config.channels
     for what, one, other in (
-        ("motion_reference: widths", list(motion.config.widths), list(MotionReference.of(unet).config.widths)),
+        ("motion_reference: widths", list(motion.config.widths), motion_widths(unet)),
         ("unet: channels that it reads", unet.config.in_channels, reads),
         ("image_projection: states", projection.config.image_width, seen),
         ("image_projection: width", projection.config.width, width),

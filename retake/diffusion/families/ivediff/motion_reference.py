@@ -76,8 +76,7 @@ class MotionReference(ModelMixin, ConfigMixin):  # type: ignore[misc]
     @classmethod
     def of(cls, unet: Any, form: Form = "difference", base: Base = "flow") -> MotionReference:
         """For the motion modules of a U-Net."""
-        widths = [cast(Any, module).norm.num_channels for module in motion_modules(unet)]
-        return cls(widths, form=form, base=base)
+        return cls(motion_widths(unet), form=form, base=base)
 
     @contextmanager
     def before(self, unet: Any, flow: Tensor) -> Iterator[None]:
@@ -110,6 +109,11 @@ def without_motion(unet: Any) -> Iterator[None]:
 def motion_modules(unet: nn.Module) -> list[nn.Module]:
     """The motion modules of a U-Net, in the order in which it holds them."""
     return [module for name, module in unet.named_modules() if name.rpartition(".")[0].endswith("motion_modules")]
+
+
+def motion_widths(unet: nn.Module) -> list[int]:
+    """Channels of a U-Net's motion modules, in their order."""
+    return [cast(Any, module).norm.num_channels for module in motion_modules(unet)]
 
 
 def fitted(flow: Tensor, height: int, width: int) -> Tensor:
