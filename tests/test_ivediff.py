@@ -150,11 +150,11 @@ def test_the_clip_is_shown_black_where_it_is_masked_and_nowhere_else(edited, fol
 
 
 def both(pictures, second: str = "green") -> list[str]:
-    return ["edit.object=1", f"edit.also=[{{object: 2, reference: {pictures[second]}}}]"]
+    return ["edit.object_id=1", f"edit.also=[{{object_id: 2, reference: {pictures[second]}}}]"]
 
 
 def test_targets_come_one_after_another_and_a_new_second_keeps_the_first(edited, pictures):
-    one = edited("edit.object=1", clip="sprites:crowd")
+    one = edited("edit.object_id=1", clip="sprites:crowd")
     two = edited(*both(pictures), clip="sprites:crowd")
     assert [o.status for o in two.outcomes if o.stage == "edit"] == ["cached", "ran"]
     again = edited(*both(pictures, "one"), clip="sprites:crowd")
@@ -233,9 +233,9 @@ def test_plans_count_its_evaluations(edited):
     ("words", "code", "hint"),
     [
         (["edit.reference=null"], "E230", "edit.reference=IMAGE"),
-        (["edit.also=[{object: 2}]"], "E230", "edit.also[0].reference"),
+        (["edit.also=[{object_id: 2}]"], "E230", "edit.also[0].reference"),
         (["edit.reference=nowhere.png"], "E400", ""),
-        (["edit.object=7"], "E248", "1, 2"),
+        (["edit.object_id=7"], "E248", "1, 2"),
         (["model.family=unet_motion"], "E273", "model=embedded_ivediff"),
         (["edit=sdedit", "edit.prompt=a"], "E273", "model=embedded"),
         (["frames.last=3", "edit.steps=0"], "E205", ""),

@@ -18,7 +18,7 @@ import numpy as np
 
 from flows import graph
 from flows.datasets.manifest import Row
-from flows.experiments import pair_scores
+from flows.experiments import looks, pair_scores
 from flows.experiments.evaluation_jobs import OURS, Evaluation, Job, prepared
 from flows.places import OUTS
 from flows.runners import Local
@@ -26,8 +26,9 @@ from flows.terminal.console import Console
 from retake.artifact import Artifact
 from retake.clip import Clip, SpriteClip, open_clip
 from retake.errors import MachineError, RetakeError
-from retake.formats import open_series
+from retake.formats import open_series, unpack
 from retake.machine.disk import explain_write_errors, require_writable, write_atomic
+from retake.metrics import fid
 from retake.metrics.common.crop import whole
 from retake.metrics.common.sample import ImagesAndTexts
 from retake.metrics.summary import DESCRIPTIONS, write_tsv
@@ -46,11 +47,13 @@ SOURCE, REFERENCE = "source", "reference"  # its first rows; of a pair of the sp
 
 @dataclass
 class Found:
-    """What came of the jobs: values by (pair, arm, seed), middle frames by (pair, arm), what failed."""
+    """What came of the jobs: values by (pair, arm, seed), middle frames by (pair, arm), Inception's features of sources
+    and results by (category, arm), what failed."""
 
     values: dict[tuple[str, str, int], dict[str, float | None]] = field(default_factory=dict)
     pictures: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
+    features: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
     failed: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -81,6 +84,7 @@ def evaluate(runner: Local, console: Console, name: str, overrides: Sequence[str
     finally:
         among = {pair.id: pair.category for pair in pairs}
         done["table"] = intervals.table(found.values, among, arms, evaluation.values, evaluation.against)
+        of_sets(found, done["table"])
         done["failed"] = found.failed
         with explain_write_errors(folder):
             done["outputs"] = write_folder(folder, done, found, pairs, arms, evaluation)
@@ -93,7 +97,7 @@ def run_job(runner: Local, job: Job, found: Found, console: Console, judge: Imag
     runner.outcomes.clear()
     try:
         clip = open_clip(job.pair.clip)
-        values, networks, pictures = runner.healed(lambda: measured(runner, job, clip, judge))
+        values, networks, pictures, features = runner.healed(lambda: measured(runner, job, clip, judge))
     except MachineError:
         raise
     except RetakeError as error:
@@ -102,29 +106,59 @@ def run_job(runner: Local, job: Job, found: Found, console: Console, judge: Imag
         return
     found.values[job.pair.id, job.arm, job.seed] = values
     found.networks |= networks
+    for category in dict.fromkeys((intervals.ALL, job.pair.category)) if features else ():
+        found.features.setdefault((category, job.arm), []).append(features)
     for what, picture in pictures.items():
         found.pictures.setdefault((job.pair.id, what), picture)
 
 
 def measured(
     runner: Local, job: Job, clip: Clip, judge: ImagesAndTexts | None
-) -> tuple[dict[str, float | None], dict[str, str], dict[str, Any]]:
-    """Values, the networks behind them, and middle frames of one job, an edit of the clip."""
+) -> tuple[dict[str, float | None], dict[str, str], dict[str, Any], tuple[np.ndarray, np.ndarray] | None]:
+    """Values, the networks behind them, middle frames, and Inception's features where they were asked for, of one job,
+    an edit of the clip."""
     store = runner.store
     made = graph.edit_graph(runner, clip, job.settings, until="metrics")
     values = json.loads(store.read(made["metrics"]["metrics.json"]))
     networks = dict(made["metrics"].meta.get("networks", {}))
+    values["edit_seconds"] = seconds_of(runner, "edit")
     if isinstance(clip, SpriteClip) and "region" in made:
         values["mask_iou"] = overlap(store, made["region"], clip)
     if pair := comparable_pair(clip, made["frames"]):
         values |= pair_scores.scores(pair, at_size(store, made), judge)
         networks |= {"likeness_target": judge.name} if judge else {}
+    if told := looks.told_of(job.pair):
+        keeps = getattr(job.settings.edit, "application", "object_modification") == "texture_transfer"
+        values |= looks.scores(int(job.pair.clip.split(":")[2]), told, keeps, at_size(store, made))
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):
         pictures[REFERENCE] = letterboxed(whole(read_image(given)), SHOWN)
     elif pair:
         pictures[REFERENCE] = letterboxed(World(pair.target).frame(pair.target.frames // 2), SHOWN)
-    return values, networks, pictures
+    features = None
+    if fid.FEATURES in made["metrics"]:
+        both = unpack(store.read(made["metrics"][fid.FEATURES]))
+        features = both["source"], both["result"]
+    return values, networks, pictures, features
+
+
+def seconds_of(runner: Local, stage: str) -> float:
+    """What the last pass of a runner says that a stage took when it ran, whenever that was."""
+    records = (runner.store.find(stage, one.key) for one in runner.outcomes if one.stage == stage)
+    return sum(record.seconds for record in records if record is not None)
+
+
+def of_sets(found: Found, table: Sequence[Mapping[str, Any]]) -> None:
+    """Put FID and KID of all frames of a variant, of a category or all, into the rows of a table: numbers of a set, and
+    so without an interval."""
+    for row in table:
+        pairs = found.features.get((row["category"], row["arm"]), [])
+        if not pairs:
+            continue
+        source, result = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        for name, value in fid.score(source, result)[0].items():
+            if name in row["values"]:
+                row["values"][name] = {"mean": value, "low": value, "high": value, "pairs": len(pairs), "set": True}
 
 
 def comparable_pair(clip: Clip, frames: Artifact) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from flows.datasets.manifest import Row
-from flows.experiments import pair_scores
-from flows.experiments.pairs import read_pairs
+from flows.experiments import looks, pair_scores
+from flows.experiments.pairs import read_pairs, read_pictures
+from flows.experiments.triplets import triplets
 from flows.places import CODE, PROJECT
 from flows.settings.compose import Settings, compose, for_clip, lay, validate
 from flows.settings.explain import checked_model
@@ -22,7 +23,9 @@ from retake.lookup import lookup
 
 OURS = {
     "mask_iou": ("overlap of the region that the masks give with the first sprite's true mask", "higher"),
+    "edit_seconds": ("seconds of the edit itself, when it was made, without priors, latents and inversion", "lower"),
     **pair_scores.DESCRIPTIONS,
+    **looks.DESCRIPTIONS,
 }
 
 
@@ -30,6 +33,8 @@ class Evaluation(BaseModel, frozen=True, extra="forbid"):
     """What is compared, on what, by what."""
 
     pairs: str = Field(description="manifest of pairs, CSV; from here, else from the project, else a shipped one")
+    davis: str | None = Field(None, description="in place of a manifest: a DAVIS tree, for which `references` are")
+    references: str | None = Field(None, description="folder of pictures: APPLICATION/SEQUENCE[/OBJECT_ID]/NAME.png")
     first: int | None = Field(None, ge=1, description="only so many pairs, from the top")
     categories: tuple[str, ...] = Field((), description="only pairs of these; empty: all")
     settings: tuple[str, ...] = Field((), description="settings of every variant, as they are typed")
@@ -69,7 +74,7 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
         chosen("evaluation.against", (evaluation.against,), tuple(evaluation.arms))
         if evaluation.against not in arms:
             evaluation = evaluation.model_copy(update={"against": None})
-    pairs = read_pairs(manifest_of(evaluation.pairs))
+    pairs = pairs_of(evaluation)
     wanted = chosen("evaluation.categories", evaluation.categories, tuple(dict.fromkeys(p.category for p in pairs)))
     pairs = [pair for pair in pairs if pair.category in wanted][: evaluation.first]
     bases = {arm: base_of(evaluation, arm, common) for arm in evaluation.arms}
@@ -96,6 +101,22 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
                     where = f"the pair {pair.id}, variant {arm}: {error.message}"
                     raise ConfigError(error.code, where, error.hint) from error
     return evaluation, pairs, jobs
+
+
+def pairs_of(evaluation: Evaluation) -> list[Row]:
+    """Raises ConfigError E297 for a manifest, E296 for a DAVIS tree without references, or the other way round."""
+    if evaluation.davis is None and evaluation.references is None:
+        return read_pairs(manifest_of(evaluation.pairs))
+    if evaluation.davis is None or evaluation.references is None:
+        raise ConfigError(
+            "E296",
+            "evaluation.davis and evaluation.references belong together",
+            "evaluation.davis=DAVIS_ROOT evaluation.references=FOLDER",
+        )
+    found = triplets(evaluation.davis, evaluation.references)
+    for row in found:
+        read_pictures(row.settings)
+    return found
 
 
 def manifest_of(path: str) -> Path:

@@ -79,9 +79,12 @@ def cell(value: Mapping[str, Any], direction: str) -> str:
 
 
 def format_cell(value: Mapping[str, Any]) -> str:
-    """`0.82 [0.80, 0.84]`, or a dash where nothing was measured; of few pairs, how many; of one, no interval."""
+    """`0.82 [0.80, 0.84]`, or a dash where nothing was measured; of few pairs, how many; of one, and of
+    numbers of a set, no interval."""
     if value["mean"] is None:
         return "-"
+    if value.get("set"):
+        return f"{value['mean']:.3g}"
     if value["pairs"] == 1:
         return f"{value['mean']:.3g} of 1"
     few = "" if value["pairs"] >= MIN_PAIRS else f" of {value['pairs']}"

@@ -20,9 +20,13 @@ from numpy.typing import NDArray
 
 from retake.synthetic import clips, grammar
 from retake.synthetic.grammar import Subject
+from retake.synthetic.scene import Scene
 from retake.synthetic.world import World
 
 CATEGORIES = ("hue", "shape", "texture", "all")
+APPLICATION = "edit.application"
+APPLICATIONS = {"texture_transfer": ("hue", "all"), "object_modification": ("shape", "all")}
+"""Of IVEDiff, and the categories whose pictures serve them."""
 COUNT = 40
 FIRST = 2_000  # seed of the first clip that is looked at; training draws from a million on
 INSIDE = 3  # px that the sprite keeps from the frame's edge in the first frame, so that a box can stand around it
@@ -52,8 +56,7 @@ class Mix:
 
     def picture(self) -> NDArray[np.uint8]:
         """The target cut out, uint8 [64, 64, 4]."""
-        rng = np.random.default_rng([self.seed, 18])
-        return clips.cutout(clips.scene_of(self.target, self.seed + 1, rng, clips.Limits()))
+        return clips.cutout(scene_of_picture(self.seed, self.target))
 
     def row(self) -> dict[str, str]:
         """Of the manifest; the picture stands beside it."""
@@ -70,6 +73,25 @@ class Mix:
             str(self.target),
         )
         return dict(zip(COLUMNS, cells, strict=True))
+
+
+def scene_of_picture(seed: int, target: Subject) -> Scene:
+    """What a mix's picture is cut out of."""
+    return clips.scene_of(target, seed + 1, np.random.default_rng([seed, 18]), clips.Limits())
+
+
+def exact(seed: int, looks: Subject, keeps_shape: bool) -> tuple[clips.Drawn, Scene]:
+    """The clip of a seed, and what it is when its sprite looks as a mix's picture of `looks` (shape, hue, texture), in
+    its own shape or in the picture's."""
+    drawn = clips.draw(seed)
+    own, shown = drawn.scene.sprites[0], scene_of_picture(seed, replace(drawn.subject, **said(looks))).sprites[0]
+    changed = replace(own, hue=shown.hue, seed=shown.seed, texture=shown.texture)
+    return drawn, replace(drawn.scene, sprites=(changed if keeps_shape else replace(changed, shape=shown.shape),))
+
+
+def said(looks: Subject) -> dict[str, str]:
+    """Of a subject's looks, what words say of them."""
+    return {name: value for name in ("shape", "hue", "texture") if (value := getattr(looks, name))}
 
 
 def mixes(count: int = COUNT) -> Iterator[Mix]:
@@ -102,12 +124,25 @@ def changed(subject: Subject, category: str) -> Subject:
     return replace(subject, **(new if category == "all" else {category: new[category]}))
 
 
-def manifest(found: list[Mix]) -> str:
-    """CSV of mixes."""
+def triplets(found: list[Mix]) -> list[dict[str, str]]:
+    """Rows of the sprite world's edition of the IVE-Benchmark: a clip, its exact mask, a picture and an application.
+    Texture is taken from sprites of the same shape and of another, shape from sprites alike but for it and from others.
+    """
+    rows = []
+    for mix in found:
+        for application, sources in APPLICATIONS.items():
+            if mix.category in sources:
+                own = {name: value for name, value in mix.row().items() if name != "masks.box"}
+                rows.append({**own, "id": f"{application}-{mix.id}", "category": application, APPLICATION: application})
+    return sorted(rows, key=lambda row: row["id"].rpartition("-")[2])  # so that the first few are of every kind
+
+
+def written(rows: list[dict[str, str]]) -> str:
+    """CSV of rows."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(mix.row().values() for mix in found)
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -122,7 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
     found = list(mixes(given.count))
     for mix in found:
         write_png(given.folder / f"{mix.id}.png", mix.picture())
-    (given.folder / "pairs.csv").write_text(manifest(found))
+    (given.folder / "pairs.csv").write_text(written([mix.row() for mix in found]))
+    (given.folder / "triplets.csv").write_text(written(triplets(found)))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ PUBLISHED: dict[str, Architecture] = {
             "vae": "sd_vae",
             "image_encoder": "openclip_h_image",
         },
-        states=257,
+        states=0,
         frames=16,
         height=336,
         width=336,

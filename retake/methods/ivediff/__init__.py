@@ -64,7 +64,7 @@ def needs(params: Params) -> tuple[str, ...]:
     where frames do not see it."""
     wanted = {"latents"}
     for target in params.chain:
-        wanted |= {"region" if target.object is None else "masks"} | ({"depth"} if target.keeps_shape else set())
+        wanted |= {"region" if target.object_id is None else "masks"} | ({"depth"} if target.keeps_shape else set())
     if params.ablation not in ("frame_wise", "no_reference_motion"):
         wanted.add("optical_flow")
     return tuple(name for name in NEEDS if name in wanted)

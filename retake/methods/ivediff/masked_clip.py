@@ -48,10 +48,10 @@ class MaskedClip:
         self.size = latents.meta["pixels"][1], latents.meta["pixels"][0]
         self.backbone, self.space = backbone, latents.meta["space"]
         count, channels, height, width = (latents.meta[name] for name in ("count", "channels", "height", "width"))
-        if self.target.object is not None and self.target.object not in priors["masks"].ids:
+        if self.target.object_id is not None and self.target.object_id not in priors["masks"].ids:
             known = ", ".join(map(str, priors["masks"].ids))
             raise ConfigError(
-                "E248", f"the masks hold no object {self.target.object}", f"edit.object is one of: {known}."
+                "E248", f"the masks hold no object {self.target.object_id}", f"edit.object_id is one of: {known}."
             )
         depths = backbone.config.in_channels - 2 * channels - 1
         layout = {"mask": 1, "masked": channels, "depth": depths, "flow": 2}
@@ -74,7 +74,7 @@ class MaskedClip:
 
     def alpha(self, t: int) -> np.ndarray:
         """Opacity of frame t's edit, uint8 [H, W]."""
-        one = self.target.object
+        one = self.target.object_id
         area = self.priors["region"][t] if one is None else self.priors["masks"].object(t, one)
         if self.target.boxed:
             return edge(boxed(area), self.soft)

@@ -16,7 +16,7 @@ class Target(BaseModel, frozen=True, extra="forbid"):
     reference: str | None = Field(
         None, description="picture of what to put there (PNG, JPEG)", json_schema_extra={"file": ""}
     )
-    object: int | None = Field(None, ge=0, description="id of the object that is edited; null: all that masks hold")
+    object_id: int | None = Field(None, ge=0, description="id of the object that is edited; null: all that masks hold")
     application: Application = Field(
         "texture_transfer",
         description="texture_transfer: the object's mask and depth, it keeps its shape; object_modification: a "
