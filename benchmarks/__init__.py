@@ -34,6 +34,7 @@ NAMES = (
     "branch_depth",
     "motion_subspace",
     "alignment",
+    "ivediff",
     "datasets",
     "gallery",
     "faults.failpoints",

@@ -10,13 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from retake.diffusion.schedule import Schedule
-from retake.imaging.signed import to_signed, to_uint8
+from retake.imaging.signed import to_uint8
 from retake.networks.video_mae import MEAN, STD
-from retake.training import editing_clips, ivediff, judging, motion_clips, scores, transformer, video_mae
-from retake.training.lessons import SCHEDULE
+from retake.training import (
+    editing_clips,
+    editing_samples,
+    ivediff,
+    judging,
+    motion_clips,
+    scores,
+    transformer,
+    video_mae,
+)
 from retake.training.workshop import Workshop
 
 Image = NDArray[np.uint8]
@@ -98,26 +104,11 @@ def edited(shop: Workshop, part: str, count: int = 6, frames: int = 8, steps: in
     network, eyes = shop.trained(part), ivediff.Eyes(shop.vae(), shop.taught("clip").vision_model, shop.device)
     data = editing_clips.Clips(editing_clips.shards(shop.folder / "editing", shop.size.editing))
     count, rows = min(count, len(data)), []
-    schedule = Schedule.from_config(SCHEDULE)
     for n in range(len(data) - count, len(data)):
-        boxed = n >= len(data) - count // 2
+        kind = "rectangle" if n >= len(data) - count // 2 else "object"
         some = data.take([n], range(frames))
-        area = ivediff.area("rectangle" if boxed else "object", some.mask[0], 2)[None]
-        pixels, shown = editing_clips.blacked_out(some.frames, area), to_signed(some.pictures[:, 0]).movedim(-1, 1)
-        x0 = some.latents.float().to(shop.device)
-        cells = F.interpolate((area > 0).float(), x0.shape[-2:])[:, :, None].to(x0)
-        given = {"mask": cells, "masked": eyes.latents(pixels), "flow": some.flow.float().to(shop.device)}
-        given["depth"] = ivediff.depths(network, some.depth, torch.full((1,), not boxed, device=shop.device))
-        z = torch.randn(x0.shape, generator=torch.Generator().manual_seed(n)).to(shop.device)
-        for t, to in schedule.step_pairs(steps):
-            times = torch.full(z.shape[:2], float(t), device=shop.device)
-            with_, without = (
-                network(z, times, {**given, **ivediff.told_of(network, eyes, shown, torch.tensor([told]))})
-                for told in (True, False)
-            )
-            z = schedule.step(*schedule.to_x0_eps(without + guidance * (with_ - without), z, times), t, to)
-        made = judging.decoded(shop.vae(), z)[0]
-        hidden = to_uint8(pixels[0]).movedim(1, -1).numpy()
-        picture = some.pictures[0, 0].numpy()
-        rows += [np.concatenate([np.zeros_like(picture), *hidden], 1), np.concatenate([picture, *made], 1)]
+        given = editing_samples.hidden(network, eyes, some, kind)
+        made = judging.decoded(shop.vae(), editing_samples.filled(network, eyes, given, steps, guidance, n))[0]
+        shown, picture = to_uint8(given.shown[0]).movedim(1, -1).numpy(), some.pictures[0, 0].numpy()
+        rows += [np.concatenate([np.zeros_like(picture), *shown], 1), np.concatenate([picture, *made], 1)]
     return np.concatenate(rows)
