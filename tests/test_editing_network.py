@@ -253,7 +253,7 @@ def test_the_published_sizes_are_those_of_the_paper():
 
 # ---- training --------------------------------------------------------------------------------------------------------
 
-FEW = {"rate": 1e-3, "warmup": 1, "average": 0.0}
+FEW = {"rate": 1e-3, "muon": 0.01, "warmup": 1, "average": 0.0}
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,6 @@ def is_matrix(name: str, weight: Tensor) -> bool:
     """Whether Muon is for this weight: hidden matrices and kernels. What reads pixels, tokens or the time, and what
     writes the output, learns better by Adam (same source)."""
     outer = ("conv_in", "conv_out", "embedding", "patch_embed", "proj_out.", "time_proj", "position", "shared")
-    rows = len(weight)
+    rows = weight.shape[0] if weight.ndim else 1
     wide = weight.ndim >= 2 and min(rows, weight.numel() // max(rows, 1)) >= SMALLEST
     return wide and not any(part in name for part in outer)
