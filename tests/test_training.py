@@ -31,9 +31,12 @@ from retake.synthetic import clips, detector, grammar, pairs
 from retake.synthetic.world import World
 from retake.training import (
     autoencoder,
+    editing_clips,
+    editing_samples,
     encoders,
     export,
     fours,
+    ivediff,
     judging,
     lessons,
     motion_subspace,
@@ -92,6 +95,11 @@ TINY = replace(
     aligned=TURNED,
     aligned_lora=FEW,
     aligned_batch=2,
+    editing=2,
+    ivediff_image=TURNED,
+    ivediff_image_batch=2,
+    ivediff=TURNED,
+    ivediff_batch=1,
     scaled_on=2,
 )
 
@@ -629,7 +637,7 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     for part in export.WRITERS:
         export.export(workshop, part, tmp_path)
     total = sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file())
-    assert total < 45_000_000
+    assert total < 65_000_000  # with what does not ship: aligned transformers
 
     pipeline = AnimateDiffPipeline.from_pretrained(tmp_path / "embedded")  # nothing else said
     assert isinstance(pipeline.unet, UNetMotionModel)
@@ -662,6 +670,20 @@ def test_what_is_exported_loads_as_any_model_does(workshop, tmp_path):
     with torch.inference_mode():
         flow = subspace(read.clone(), (32, 32))
         torch.testing.assert_close(flow, workshop.trained("motion_subspace")(read.clone(), (32, 32)), atol=1e-2, rtol=0)
+    editor = Model(family="ivediff", weights=str(tmp_path / "embedded_ivediff"), parts=str(tmp_path / "embedded"))
+    loaded, taught = load_model(editor), workshop.trained("ivediff")
+    data = editing_clips.Clips(editing_clips.shards(workshop.folder / "editing", 2)).take([0], range(3))
+    eyes = ivediff.Eyes(workshop.vae(), workshop.taught("clip").vision_model, "cpu")
+    given = editing_samples.hidden(taught, eyes, data, "object")
+    told = ivediff.told_of(taught, eyes, given.pictures, torch.ones(1, dtype=torch.bool))
+    z = torch.randn(1, 3, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        times = torch.full((1, 3), 300.0)
+        written = loaded.forward(z, times, {**given.inputs, **told})
+        torch.testing.assert_close(written, taught(z, times, {**given.inputs, **told}), atol=2e-2, rtol=0)
+        picture = loaded.condition(None, given.pictures).positive
+    for name in ("states", "reference"):
+        torch.testing.assert_close(picture[name], told[name], atol=2e-2, rtol=0)
     card = json.loads((tmp_path / "embedded.training.json").read_text())
     assert card.keys() == {"vae", "clip", "unet", "motion"}
     assert json.loads((tmp_path / "embedded_dit.training.json").read_text()).keys() == {"video_vae", "transformer"}
@@ -711,7 +733,8 @@ def test_parts_that_ship_are_learnt_from(workshop, tmp_path, monkeypatch):
     shop = Workshop(tmp_path / "training", TINY, "cpu", on_shipped=True, say=quiet)
     assert not Workshop(tmp_path / "training", TINY, "cpu", say=quiet).finished("vae")
     assert shop.finished("unet")
-    assert shop.wanted(None) == ["judge", "control", "video_mae", "motion_subspace", "aligned", "aligned_lora"]
+    later = ["judge", "control", "video_mae", "motion_subspace", "aligned", "aligned_lora", "ivediff_image", "ivediff"]
+    assert shop.wanted(None) == later
     assert shop.wanted("motion") == ["motion"]  # it ships, but was asked for
     assert shop.make("motion", 10)
     export.export(shop, "motion", weights)
@@ -781,6 +804,39 @@ def test_moalign_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, m
     state = load_file(next((weights / "aligned").glob("*.safetensors")))
     named = dict(shop.trained("aligned").student.transformer.named_parameters())
     assert state.keys() == named.keys()
+
+
+def test_ivediff_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, monkeypatch):
+    """Both stages through the command's own function, with a manifest, in many sittings too short for a step."""
+    weights, folder = tmp_path / "weights", tmp_path / "training"
+    monkeypatch.setattr(shipped, "HERE", weights)
+    monkeypatch.setitem(SIZES, "cpu", TINY)
+    for part in ("vae", "clip", "unet", "motion"):
+        export.export(workshop, part, weights)
+    own = tmp_path / "clips" / "a"
+    own.mkdir(parents=True)
+    shown = clips.render(clips.draw(3, clips.Limits(frames=17)).scene)
+    for t, frame in enumerate(shown):
+        video.write_png(own / f"{t:03d}.png", frame)
+    runner = Local(Store(tmp_path / "store", lambda line: None))
+
+    def sitting(minutes: float) -> bool:
+        return training.run("ivediff", "cpu", None, minutes, folder, True, False, str(own.parent), None, runner)
+
+    for _ in range(40):
+        if sitting(0.0001):
+            break
+    assert sitting(1)
+    ran = [outcome.stage for outcome in runner.outcomes if outcome.status == "ran"]
+    assert ran == ["frames", "optical_flow", "depth"]  # in all these sittings
+    data = editing_clips.Clips(editing_clips.files(folder / "cpu" / "editing", TINY.editing))
+    assert len(data) == TINY.editing + 1  # a window of 17 frames
+    assert np.array_equal(data.take([TINY.editing]).frames[0].numpy(), shown[:16])
+    for part in ("ivediff_image", "ivediff"):
+        assert progress(folder / "cpu" / part)["step"] == 2
+        page = (folder / "cpu" / part / "report.html").read_text()
+        assert "data:image/png;base64," in page
+        assert page.count("<svg") >= 1
 
 
 def test_a_subspace_belongs_to_its_encoder(workshop, tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ def samples(shop: Workshop, part: str, count: int = 8, steps: int = 25) -> Image
 
 
 @torch.inference_mode()
-def edited(shop: Workshop, part: str, count: int = 6, frames: int = 8, steps: int = 25, guidance: float = 3.0) -> Image:
+def edited(shop: Workshop, part: str, count: int = 6, frames: int = 8, steps: int = 16, guidance: float = 3.0) -> Image:
     """A sheet of clips of the sprite world, in rows of so many frames: a clip with its object hidden, and as it is made
     anew from the picture that stands before them; the last clips in a rectangle without depth. Of the network of
     pictures, each frame by itself."""
