@@ -158,8 +158,9 @@ def modelled(settings: Any, model: Model) -> dict[str, Any]:
     return {"params": Modelled(settings=settings, model=model), "weights": weights_of(model)}
 
 
-def method(p: Settings, step: Choice) -> dict[str, Any]:
+def method(p: Settings, step: Choice | None = None) -> dict[str, Any]:
     """How the edit is called, or a step of it: with the model, for methods that NEED latents."""
+    step = step or p.choices["edit"]
     own = step.call
     if "latents" not in step.needs:
         return {"params": step.params, **own}
