@@ -37,11 +37,12 @@ BLOCK = 0.6  # of the blocks: behind which tokens are read
 class How:
     """Which loss: MoAlign's ("soft"), VideoREPA's ("margin"), REPA's ("cosine") or "none". features: of the encoder:
     its motion subspace, "raw", or a "random" projection of as many channels. of: the clip's "own", "another" clip's
-    (the next of the batch) or its own with tubes in another order ("shuffled"), two controls."""
+    (the next of the batch) or its own with tubes in another order ("shuffled"), two controls. weight: of the loss."""
 
     loss: Literal["soft", "margin", "cosine", "none"] = "soft"
     features: Literal["motion", "raw", "random"] = "motion"
     of: Literal["own", "another", "shuffled"] = "own"
+    weight: float = WEIGHT
 
 
 class Projection(nn.Module):
@@ -128,7 +129,7 @@ def width_of(how: How, data: Clips, subspace: Any) -> int:
 def loss(
     model: Aligned, data: Clips, subspace: Any, how: How, batch: int, power: float, seed: int, device: str
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """(step) -> squared error of v for a batch of clips, and their alignment times WEIGHT; both for the curve. A tenth
+    """(step) -> squared error of v for a batch of clips, and their alignment times its weight; both for the curve. A tenth
     of the clips is shown without its caption. The data of a step are the same for every `how`."""
     schedule = Schedule.from_config(SCHEDULE)
     said, silent = transformer.tokenised(data.captions), transformer.tokenised([""])
@@ -150,7 +151,7 @@ def loss(
         made, read = model(*given)
         square = (made.float() - v).square().mean()
         far = apart(how.loss, read, wanted(some.features, how, subspace, random).to(device))
-        return square + WEIGHT * far, {"denoising": float(square.detach()), "alignment": float(far.detach())}
+        return square + how.weight * far, {"denoising": float(square.detach()), "alignment": float(far.detach())}
 
     return of
 
