@@ -103,7 +103,8 @@ def run(
     published: Sequence[str] = ("cogvideox_2b", "cogvideox_5b"),
     folder: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Three tables; without clips to be made, or rounds, not all of them. folder: keeps clips and twins; a run that was stopped goes on from there."""
+    """Three tables; without clips to be made, or rounds, not all of them. folder: keeps clips and twins; a run that was
+    stopped goes on from there."""
     with tempfile.TemporaryDirectory() as name:
         home = folder or Path(name)
         subspace = shipped.load("motion_subspace")

@@ -146,6 +146,26 @@ def test_the_clip_is_shown_black_where_it_is_masked_and_nowhere_else(edited, fol
     assert clip.nearest == pytest.approx(max(depth[t].max() for t in range(COUNT)))
 
 
+def test_frames_without_the_object_stay_as_they_are(edited, tmp_path):
+    world = World(scenes.scene("crowd"))
+
+    def masks(name: str, shown: range) -> list[str]:
+        for t in range(COUNT):
+            there = world.mask(t, 0) if t in shown else np.zeros((world.height, world.width), bool)
+            (tmp_path / name).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / name / f"{t:03d}.png"), np.uint8(255) * there)
+        return ["masks.own=false", f"masks.path={tmp_path / name}"]
+
+    calls = edited(*masks("some", range(3, 7)))
+    source, made = open_series(calls.store, calls.made["frames"]), laid(calls)
+    changed = [not np.array_equal(made[t], source[t]) for t in range(COUNT)]
+    assert changed == [t in range(3, 7) for t in range(COUNT)]
+    with pytest.raises(RetakeError) as caught:
+        edited(*masks("none", range(0)))
+    assert caught.value.code == "E233"
+    assert "--until masks" in caught.value.hint
+
+
 # ---- several targets -------------------------------------------------------------------------------------------------
 
 

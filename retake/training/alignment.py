@@ -37,7 +37,8 @@ BLOCK = 0.6  # of the blocks: behind which tokens are read
 class How:
     """Which loss: MoAlign's ("soft"), VideoREPA's ("margin"), REPA's ("cosine") or "none". features: of the encoder:
     its motion subspace, "raw", or a "random" projection of as many channels. of: the clip's "own", "another" clip's
-    (the next of the batch) or its own with tubes in another order ("shuffled"), two controls. weight: of the loss."""
+    (the next of the batch) or its own with tubes in another order ("shuffled"), two controls. weight: of the
+    alignment."""
 
     loss: Literal["soft", "margin", "cosine", "none"] = "soft"
     features: Literal["motion", "raw", "random"] = "motion"
