@@ -10,6 +10,10 @@ frame-wise network.
 
 *Cost*: seconds a frame of one evaluation under guidance, best of rounds in turn; and of a step of the second training,
 from clips that were coded once, against one that codes them in every step, as a loop without a store does.
+
+*Long clips*: `edit=ivediff` on clips of a few and of many frames, with windows that share 8 frames of 16, in fresh
+processes: peaks of memory. *Seams*: warp error inside the mask along the true flow, between frames of which one is the
+first or the last of a window, against all others.
 """
 
 from __future__ import annotations
@@ -27,11 +31,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.watched import watched
+from flows import graph
+from flows.places import PROJECT
+from flows.runners import Local
+from flows.settings.compose import settings
+from retake.clip import open_clip
 from retake.diffusion.families.ivediff.motion_reference import Base, Form
 from retake.diffusion.families.ivediff.network import EditingNetwork
+from retake.diffusion.sampling.windows import Windows
 from retake.diffusion.schedule import Schedule
+from retake.formats import open_series
 from retake.metrics import warp_error
 from retake.report.intervals import bootstrap
+from retake.store import Store
 from retake.synthetic.world import World
 from retake.training import autoencoder, editing_clips, ivediff, judging, shipped
 from retake.training.editing_clips import Clips
@@ -73,12 +86,14 @@ MORE = {
     "eq. 6 as it stands": Arm(form="literal"),
 }
 """Its tables 3 to 6, and the readings that it leaves open."""
+MODEL = ("model=embedded_ivediff", "edit=ivediff")
 KINDS = {"texture transfer": "object", "object modification": "rectangle"}
 FRAMES = 8
 HELD_OUT = editing_clips.SEED + 10_000_000
 TIMES = (300, 500, 700)
 SMOKE = {"arms": {FRAME_WISE: ARMS[FRAME_WISE], "ours": Arm()}, "seeds": 1, "steps": 1, "clips": 2, "judged_on": 2}
-SMOKE |= {"levels": 1, "rounds": 1}
+SMOKE |= {"levels": 1, "rounds": 1, "frames": (2, 3)}
+LONG, BOX = "sprites:captioned:2003", "masks.box=[10,22,37,49]"
 
 
 def run(
@@ -89,9 +104,11 @@ def run(
     judged_on: int = 16,
     levels: int = 20,
     rounds: int = 5,
+    frames: tuple[int, int] = (25, 100),
     folder: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Tables of both applications and of costs. folder: keeps clips and arms; a run that was stopped goes on there."""
+    """Tables of both applications, of costs and of long clips. folder: keeps clips and arms; a run that was stopped
+    goes on there."""
     with tempfile.TemporaryDirectory() as name:
         home = folder or Path(name)
         vae = shipped.load("vae")
@@ -115,7 +132,7 @@ def run(
                     seed, label, {k: round(float(np.mean(v)), 4) for k, v in found[label][-1].items()}, file=sys.stderr
                 )
         title = f"{steps} steps of 3 windows out of {clips} clips, {seeds} seeds, {judged_on} unseen clips"
-        return [*rows(found, title), *costs(eyes, data, rounds)]
+        return [*rows(found, title), *costs(eyes, data, rounds), *long_clips(*frames)]
 
 
 def taught(folder: Path, arm: Arm, eyes: Eyes, data: Clips, steps: int, seed: int) -> EditingNetwork:
@@ -249,3 +266,44 @@ def costs(eyes: Eyes, data: Clips, rounds: int) -> Iterator[dict[str, Any]]:
     for label, seconds in (("from coded clips", best["step"]), ("coding in every step", best["step"] + best["coding"])):
         row = {"table": "Cost of a step of the second training, 3 windows", "step": label, "s": seconds}
         yield row | {"to coded": seconds / best["step"]}
+
+
+def long_clips(short: int, long: int) -> Iterator[dict[str, Any]]:
+    """Memory and seams."""
+    with tempfile.TemporaryDirectory(prefix="retake-bench-") as name:
+        peaks = {}
+        for count in (short, long):
+            picture = f"edit.reference={PROJECT}/params/evaluation/sprites/all-00.png"
+            order = ["edit", f"{LONG}:{long}", f"{name}/{count}", str(count), *MODEL, picture, BOX, "edit.steps=4"]
+            watched("benchmarks.stages", ["prepare", *order])
+            peaks[count] = watched("benchmarks.stages", ["measure", *order])["both"]
+        yield {
+            "table": f"Long clips: peak of the edit in {long} frames, against {short}",
+            "peak, MB": peaks[long] / 1e6,
+            f"peak on {short} frames, MB": peaks[short] / 1e6,
+            "ratio": peaks[long] / peaks[short],
+        }
+        at, others = seams(Path(name) / "seams", long)
+        yield {
+            "table": f"Seams: warp error inside the mask x 1000, {long} frames",
+            "where a window begins or ends": 1000 * at,
+            "elsewhere": 1000 * others,
+            "ratio": at / others if others else float("nan"),
+        }
+
+
+def seams(store: Path, count: int, steps: int = 25) -> tuple[float, float]:
+    """Mean warp errors of an edit between frames where a window begins or ends, and between all others."""
+    clip = open_clip(f"{LONG}:{count}")
+    picture = f"edit.reference={PROJECT}/params/evaluation/sprites/all-00.png"
+    p = settings([*MODEL, picture, f"edit.steps={steps}", "masks=given", "masks.own=true"], clip.spec)
+    runner = Local(Store(store, lambda line: None))
+    made = graph.edit_graph(runner, clip, p, until="decode", report=False)
+    shown, world = open_series(runner.store, made["decode"]), clip.world  # type: ignore[attr-defined]
+    spans = Windows(count, 16, p.edit.overlap).spans
+    edges = {span.start - 1 for span in spans[1:]} | {span.stop - 1 for span in spans[:-1]}
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for t in range(count - 1):
+        flow = world.flow(t, t + 1), world.flow(t + 1, t)
+        errors[t in edges].append(warp_error.pair(shown[t], shown[t + 1], *flow, world.mask(t, 0))[1])
+    return tuple(float(np.nanmean(errors[where])) if errors[where] else 0.0 for where in (True, False))  # type: ignore[return-value]

@@ -130,8 +130,8 @@ def width_of(how: How, data: Clips, subspace: Any) -> int:
 def loss(
     model: Aligned, data: Clips, subspace: Any, how: How, batch: int, power: float, seed: int, device: str
 ) -> Callable[[int], tuple[Tensor, dict[str, float]]]:
-    """(step) -> squared error of v for a batch of clips, and their alignment times its weight; both for the curve. A tenth
-    of the clips is shown without its caption. The data of a step are the same for every `how`."""
+    """(step) -> squared error of v for a batch of clips, and their alignment, weighed; both for the curve. A tenth of
+    the clips is shown without its caption. The data of a step are the same for every `how`."""
     schedule = Schedule.from_config(SCHEDULE)
     said, silent = transformer.tokenised(data.captions), transformer.tokenised([""])
 
