@@ -239,7 +239,7 @@ def test_plans_count_its_evaluations(edited):
     model = settings(["model=embedded_ivediff"]).model
     params = ivediff.Params(reference="x")
     known, plain = (of_model("edit", Modelled(settings=params, model=model), n, 50) for n in (16, 24))
-    assert known == predicted(model, "edit", 16, steps=50, guidance=7.5, overlap=8)
+    assert known == predicted(model, "edit", 16, steps=50, guidance=2.0, overlap=8)
     assert plain.evaluations == 2 * known.evaluations
     real = table()["ivediff_sd15"]
     assert real.frames == 16
