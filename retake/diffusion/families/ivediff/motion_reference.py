@@ -60,7 +60,7 @@ class Carried(nn.Module):
         offset = self.offset(torch.cat([before, now, moved], 1))
         if self.base == "flow":
             offset = offset + moved
-        carried = warped(before, offset)
+        carried = warped(before.float(), offset.float()).to(x.dtype)  # half precision tells places too coarsely
         made = carried + self.gate * now if self.form == "literal" else now + self.gate * (carried - now)
         return torch.cat([h[:, :1], made.unflatten(0, (count, frames - 1))], 1).flatten(0, 1)
 
