@@ -85,7 +85,7 @@ MORE = {
     "offset learnt whole": Arm(base="learnt"),
     "eq. 6 as it stands": Arm(form="literal"),
 }
-"""Its tables 3 to 6, and the readings that it leaves open, for `run(arms={**ARMS, **MORE})`: three hours of one core."""
+"""Its tables 3 to 6, and the readings that it leaves open, for `run(arms={**ARMS, **MORE})`: hours of one core."""
 MODEL = ("model=embedded_ivediff", "edit=ivediff")
 KINDS = {"texture transfer": "object", "object modification": "rectangle"}
 FRAMES = 8
