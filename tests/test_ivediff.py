@@ -95,6 +95,11 @@ def test_the_application_says_mask_and_depth(edited):
     texture, change = edited(), edited("edit.application=object_modification")
     assert "depth" in texture.calls
     assert change.calls["edit"][3].keys() & {"depth"} == set()
+    said = [calls.made["edit"].meta["notes"][0] for calls in (texture, change)]
+    assert said == [
+        "texture transfer: the object's mask, with depth",
+        "object modification: a rectangle around it, without depth",
+    ]
     areas = [(alpha > 127).sum() for _, _, alpha in patches(texture)]
     boxes = [(alpha > 127).sum() for _, _, alpha in patches(change)]
     assert all(box > area for box, area in zip(boxes, areas, strict=True))

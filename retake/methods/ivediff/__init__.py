@@ -123,6 +123,7 @@ def edit(
     from retake.methods.ivediff.masked_clip import MaskedClip
 
     target = params.chain[-1]
+    inputs.tell(str(target))
     shuffled = params.seed if params.ablation == "shuffled_flow" else None
     clip = MaskedClip(latents, backbone, priors, inputs, target, params, shuffled)
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))

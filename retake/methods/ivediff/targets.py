@@ -33,3 +33,8 @@ class Target(BaseModel, frozen=True, extra="forbid"):
     def keeps_shape(self) -> bool:
         """Whether the network is shown the clip's depth."""
         return self.application == "texture_transfer"
+
+    def __str__(self) -> str:
+        """What reports say: `texture transfer: the object's mask, with depth`."""
+        area = "a rectangle around it" if self.boxed else "the object's mask"
+        return f"{self.application.replace('_', ' ')}: {area}, {'with' if self.keeps_shape else 'without'} depth"
