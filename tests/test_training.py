@@ -818,6 +818,9 @@ def test_ivediff_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, m
     shown = clips.render(clips.draw(3, clips.Limits(frames=17)).scene)
     for t, frame in enumerate(shown):
         video.write_png(own / f"{t:03d}.png", frame)
+    short = tmp_path / "clips" / "b"  # is told and left out
+    short.mkdir()
+    video.write_png(short / "000.png", shown[0])
     runner = Local(Store(tmp_path / "store", lambda line: None))
 
     def sitting(minutes: float) -> bool:
@@ -828,7 +831,7 @@ def test_ivediff_learns_from_clips_of_ones_own_and_goes_on(workshop, tmp_path, m
             break
     assert sitting(1)
     ran = [outcome.stage for outcome in runner.outcomes if outcome.status == "ran"]
-    assert ran == ["frames", "optical_flow", "depth"]  # in all these sittings
+    assert ran == ["frames", "optical_flow", "depth", "frames"]  # in all these sittings; the last of the short one
     data = editing_clips.Clips(editing_clips.files(folder / "cpu" / "editing", TINY.editing))
     assert len(data) == TINY.editing + 1  # a window of 17 frames
     assert np.array_equal(data.take([TINY.editing]).frames[0].numpy(), shown[:16])

@@ -35,19 +35,30 @@ def render(manifest: str, shop: Workshop, runner: Local, console: Console, until
     time.monotonic(); whether all are there. Those that are there are kept: a clip whose size, flow or depth has changed
     makes a new one.
 
-    Raises ConfigError E297 and E298 as a dataset does, MediaError E439 for a clip that is too short, and what the
-    stages raise."""
+    A clip that cannot be learnt from is told and left out. Raises ConfigError E297 and E298 as a dataset does, and
+    MediaError E439 where no clip of it can be learnt from."""
     rows, _ = list_clips(manifest, settle=0.0)
     folder, encode = shop.folder / "editing", autoencoder.frame_by_frame(shop.vae())
     folder.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        if time.monotonic() > until:
-            return False
-        clip = entry(row)
+    refused: list[MediaError] = []
+
+    def learnt(clip: ClipEntry) -> None:
         path, windows = shard(clip, runner, folder)
         if not path.exists():
             console.say(f"{clip.id}: windows of {LIMITS.frames} frames")
             editing_clips.write(path, windows, encode)
+
+    for row in rows:
+        if time.monotonic() > until:
+            return False
+        clip = entry(row)
+        try:
+            runner.healed(lambda clip=clip: learnt(clip))
+        except MediaError as error:
+            console.say(f"{clip.id} is left out: {error}")
+            refused.append(error)
+    if len(refused) == len(rows):
+        raise MediaError("E439", f"{manifest}: none of {len(rows)} clips can be learnt from", refused[0].hint)
     return True
 
 
@@ -57,13 +68,11 @@ def shard(clip: ClipEntry, runner: Local, folder: Path) -> tuple[Path, Iterator[
     own = {group: values for group, values in clip.settings.items() if group in groups}
     p = for_clip(validate(overlaid(compose([]), ClipEntry(id=clip.id, clip=clip.clip, settings=own))), clip.clip)
     made = {}
-    for until in ("optical_flow", "depth"):
+    for until in groups:
         made |= graph.edit_graph(runner, open_clip(clip.clip), p, until, report=False)
-    count = made["frames"].meta["count"]
-    if count < LIMITS.frames:
-        raise MediaError(
-            "E439", f"{clip.clip}: {count} frames make no window", f"Take clips of {LIMITS.frames} frames and more."
-        )
+        if (count := made["frames"].meta["count"]) < LIMITS.frames:
+            hint = f"Take clips of {LIMITS.frames} frames and more."
+            raise MediaError("E439", f"{clip.clip}: {count} frames make no window", hint)
     path = folder / editing_clips.REAL.format(digest([made[name].digest for name in groups])[:16])
     frames: FrameSeries = open_series(runner.store, made["frames"])
     flow: FlowSeries = open_series(runner.store, made["optical_flow"])
