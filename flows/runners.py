@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from flows.planning.described import described
 from flows.planning.forecast import STEPS, Extent, Forecast, Known, extent_before, forecast
 from flows.planning.why import why_missing
 from retake.artifact import Artifact
@@ -42,6 +44,7 @@ class Planned:
     bytes: int | None = None
     forecast: Forecast | None = None  # when it would run
     lacks: tuple[str, ...] = ()  # weights that have to be fetched first
+    says: str = ""  # what its settings come to, in words
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -53,6 +56,7 @@ class Planned:
             "bytes": self.bytes,
             "forecast": self.forecast.as_json() if self.forecast else None,
             "lacks": list(self.lacks),
+            "says": self.says,
         }
 
 
@@ -96,27 +100,31 @@ class Plan:
         waits_for = [v.stage for v in inputs.values() if isinstance(v, Promise)]
         recipe = recipe_of(self.store, stage, params, chosen, {} if waits_for else inputs, lacking=True)
         self._look(stage, params, inputs)
+        add = partial(self._add, stage.name, described(stage, params))
         if waits_for:
             likely = self._forecast(recipe, params)
             ran_before = f"; reused if {'these come' if len(waits_for) > 1 else 'that comes'} out unchanged"
             why = f"depends on {', '.join(waits_for)}" + (ran_before if likely.seconds is not None else "")
-            self.planned.append(Planned(stage.name, "may run", why, forecast=likely, lacks=lacking(stage, chosen)))
+            add("may run", why, forecast=likely, lacks=lacking(stage, chosen))
             return Promise(stage.name)
         if lacks := lacking(stage, chosen):
             why = "first time: its weights are not here"
             likely = self._forecast(recipe, params)
-            self.planned.append(Planned(stage.name, "will run", why, forecast=likely, lacks=lacks))
+            add("will run", why, forecast=likely, lacks=lacks)
             return Promise(stage.name)
         if record := self.store.find(stage.name, recipe.key):
             size = record.artifact.bytes
-            self.planned.append(Planned(stage.name, "cached", "", recipe.key, record.seconds, size))
+            add("cached", "", recipe.key, record.seconds, size)
             self._look(stage, params, {"made": record.artifact})
             return record.artifact
         why = why_missing(self.store, recipe) if self.explain else ""
         if self.store.partial_path(recipe.key).exists():
             why += "; goes on from the chunks of an interrupted run"
-        self.planned.append(Planned(stage.name, "will run", why, recipe.key, forecast=self._forecast(recipe, params)))
+        add("will run", why, recipe.key, forecast=self._forecast(recipe, params))
         return Promise(stage.name)
+
+    def _add(self, name: str, says: str, *args: Any, **values: Any) -> None:
+        self.planned.append(Planned(name, *args, says=says, **values))
 
     def _look(self, stage: Stage, params: Any, inputs: Mapping[str, Any]) -> None:
         """Remember what later stages' forecasts go by. Raises what is wrong with a clip, as far as its container

@@ -24,7 +24,7 @@ def stage_edit(work: Work, params: Any, frames: Frames, latents: Artifact | None
     settings: Any = params.settings if isinstance(params, Modelled) else params
     series = work.open(frames)
     method = lookup("methods", settings.name)
-    told: list[str] = []
+    told = [method.describe(settings)] if hasattr(method, "describe") else []
     inputs = Inputs(
         series,
         work.scratch,

@@ -15,8 +15,11 @@ from helpers.command import reference
 from helpers.stages import Calls, ProgressLog, StopAfter, run
 
 from flows import graph
+from flows.planning import table as planning
 from flows.planning.forecast import of_model
+from flows.runners import Plan
 from flows.settings.compose import settings
+from retake.clip import open_clip
 from retake.diffusion.cost.predict import predicted, table
 from retake.diffusion.loading.load import load
 from retake.diffusion.model import Model, Modelled
@@ -25,6 +28,7 @@ from retake.formats import open_series
 from retake.imaging.composite import over, pasted
 from retake.methods import Inputs, ivediff
 from retake.methods.ivediff.masked_clip import MaskedClip, boxed
+from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
 from retake.video import resize
@@ -249,6 +253,21 @@ def test_plans_count_its_evaluations(edited):
     real = table()["ivediff_sd15"]
     assert real.frames == 16
     assert real.weights("float16") / 2**30 == pytest.approx(5.3, abs=0.2)
+
+
+def test_plans_say_which_application_of_which_target(pictures, tmp_path):
+    also = f"edit.also=[{{reference: {pictures['green']}, application: object_modification}}]"
+    words = [*CLIP, "model=embedded_ivediff", "edit=ivediff", f"edit.reference={pictures['one']}", also]
+    plan = Plan(Store(tmp_path / "store"))
+    graph.edit_graph(plan, open_clip("sprites:crowd"), settings(words))
+    edits = [one for one in plan.planned if one.stage == "edit"]
+    said = [
+        "texture transfer: the object's mask, with depth; by a small model that knows sprites only",
+        "object modification: a rectangle around it, without depth; by a small model that knows sprites only",
+    ]
+    assert [one.as_json()["says"] for one in edits] == said
+    lines = [line for line in planning.table(plan.planned) if line.startswith("edit ")]
+    assert all(words in line for words, line in zip(said, lines, strict=True))
 
 
 # ---- refusals -------------------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ def table(planned: Sequence[Planned]) -> Iterator[str]:
     """One line per stage (status, expected cost, reason), then the totals and the weights to fetch first."""
     for p in planned:
         if p.status == "cached":
-            text = f"saves {p.seconds:.1f} s, {format_bytes(p.bytes or 0)}" if p.seconds is not None else ""
+            said = [f"saves {p.seconds:.1f} s, {format_bytes(p.bytes or 0)}" if p.seconds is not None else ""]
         else:
-            text = "; ".join(filter(None, (format_forecast(p.forecast), "needs weights" if p.lacks else "", p.why)))
-        yield f"{p.stage:15} {p.status:9} {text}".rstrip()
+            said = [format_forecast(p.forecast), "needs weights" if p.lacks else "", p.why]
+        yield f"{p.stage:15} {p.status:9} {'; '.join(filter(None, (p.says, *said)))}".rstrip()
     if any(p.forecast for p in planned):
         yield format_total(planned)
     if missing := list(dict.fromkeys(reference for p in planned for reference in p.lacks)):

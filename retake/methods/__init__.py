@@ -18,6 +18,7 @@ A method module states
     branch(params, model)        optional, for plans: what works beside the network (control_branch.Beside)
     one_by_one(params)           optional: settings of several stages in place of one; each but the first is given what
                                  the one before it made as priors["before"]
+    describe(params)             optional: what the settings come to, in words, for plans and reports
     weights(params)              optional: references of weights of its own that it loads, by role
 
 A method that NEEDS latents is given the clip's latents and the backbone that the group `model` describes, and

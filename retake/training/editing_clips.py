@@ -40,8 +40,8 @@ CLOSE = 1.6  # side of a picture of an object, in sides of its box
 class Clip(NamedTuple):
     """A clip, or with a first axis more a batch of them: frames uint8 [F, H, W, 3]; latents float16 [F, C, h, w]; mask
     uint8 [F, H, W], 255 on the object; depth uint8 [F, H, W], nearest 255; flow float16 [F, 2, h, w], (dx, dy) in
-    latent cells to the frame before, zero for the first; pictures uint8 [P, S, S, 3] of the object, or of whole
-    frames where there is none."""
+    latent cells to the frame before, zero for the first; pictures uint8 [P, S, S, 3] of the object: its portrait, as
+    it is seen in a frame, and as in a frame but on grey; of whole frames where there is none."""
 
     frames: Tensor
     latents: Tensor
@@ -92,9 +92,13 @@ def of_world(seed: int, space: int, limits: clips.Limits = LIMITS) -> dict[str, 
     mask = np.stack([world.mask(t, sprite) for t in range(limits.frames)])
     back = np.stack([world.flow(t + 1, t) for t in range(limits.frames - 1)])
     seen = [t for t in range(limits.frames) if mask[t].any()]
-    shown = [clips.portrait(scene, sprite, limits.size)]
-    for t in rng.choice(seen, 2) if seen else (0, 0):
-        shown.append(close_up(frames[t], mask[t], limits.size))
+    near, far = rng.choice(seen, 2) if seen else (0, 0)
+    alone = np.where(mask[far][..., None], frames[far], np.uint8(clips.GREY))
+    shown = [
+        clips.portrait(scene, sprite, limits.size),
+        close_up(frames[near], mask[near], limits.size),
+        close_up(alone, mask[far], limits.size),
+    ]
     return {
         "frames": frames,
         "mask": np.uint8(255) * mask,

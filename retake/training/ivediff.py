@@ -38,11 +38,12 @@ DEPTHS = 4  # channels of depth features
 GUIDER = (16, 32, 64)  # of a depth map of four pixels a latent cell
 GRID = 8  # cells of the grid a side
 FRAMES = 6  # of a window, beside the picture
-HIDDEN = {"object": 0.4, "rectangle": 0.35, "grid": 0.25}  # shares of what is hidden of single frames
+HIDDEN = {"object": 0.3, "rectangle": 0.5, "grid": 0.2}  # shares of what is hidden of single frames
 DEPTH = {"object": 0.8, "rectangle": 0.2, "grid": 0.5}  # how often depth is shown with it
 UNTOLD = 0.1  # share of clips without their picture
 GROWN = 3  # pixels that an object's mask is grown by, at most
-INSIDE = 3.0  # weight of hidden cells of single frames; others weigh 1
+INSIDE = 12.0  # weight of hidden cells of single frames; others weigh 1
+SHOWN = (0.2, 0.4, 0.4)  # shares of an object's pictures: see `Clip`
 
 
 @dataclass(frozen=True)
@@ -202,20 +203,20 @@ def frames_of(data: Clips, batch: int, random: torch.Generator) -> Clip:
 
 def picture(kind: str, some: Clip, n: int, random: torch.Generator) -> Tensor:
     """What clip n is told: another frame where cells of a grid are hidden, else a picture of the object. In -1..1."""
-    last = some.pictures.shape[1] - 1
-    chosen = last if kind == "grid" else int(torch.randint(last, (1,), generator=random))
+    chosen = int(torch.multinomial(torch.tensor(SHOWN), 1, generator=random))
+    if kind == "grid":
+        chosen = some.pictures.shape[1] - 1
     return to_signed(some.pictures[n, chosen]).movedim(-1, 0)
 
 
 def varied(pictures: Tensor, random: torch.Generator) -> Tensor:
-    """Pictures [B, 3, S, S] in -1..1, some of them mirrored, turned and scaled a little, in other light: a picture at
-    inference does not stand as the object does."""
+    """Pictures [B, 3, S, S] in -1..1, turned and scaled a little, in other light. Only a little: what a picture does
+    not tell of the object, its turn above all, is drawn as a mean of what it may be."""
     count = len(pictures)
-    turn, grow, light, mirror = (torch.rand(count, generator=random) for _ in range(4))
-    angle, scale = (turn - 0.5) * 0.6, 1 + (grow - 0.5) * 0.3
-    way = torch.where(mirror < 0.5, -1.0, 1.0)
+    turn, grow, light = (torch.rand(count, generator=random) for _ in range(3))
+    angle, scale = (turn - 0.5) * 0.2, 1 + (grow - 0.5) * 0.3
     cos, sin, zero = torch.cos(angle) * scale, torch.sin(angle) * scale, torch.zeros(count)
-    theta = torch.stack([torch.stack([way * cos, -sin, zero], 1), torch.stack([way * sin, cos, zero], 1)], 1)
+    theta = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
     at = F.affine_grid(theta, list(pictures.shape), align_corners=False)
     turned = F.grid_sample(pictures, at, padding_mode="border", align_corners=False)
     return ((turned + 1) * (0.9 + 0.2 * light)[:, None, None, None] - 1).clamp(-1, 1)

@@ -100,6 +100,11 @@ def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, in
     return params.steps, params.overlap, params.guidance, False
 
 
+def describe(params: Params) -> str:
+    """What the last target asks for."""
+    return str(params.chain[-1])
+
+
 def one_by_one(params: Params) -> tuple[Params, ...]:
     """Settings of the stages of a chain of targets: each holds those before it, and its own as the last."""
     return tuple(params.model_copy(update={"also": params.also[:n]}) for n in range(len(params.also) + 1))
@@ -123,7 +128,6 @@ def edit(
     from retake.methods.ivediff.masked_clip import MaskedClip
 
     target = params.chain[-1]
-    inputs.tell(str(target))
     shuffled = params.seed if params.ablation == "shuffled_flow" else None
     clip = MaskedClip(latents, backbone, priors, inputs, target, params, shuffled)
     shape = tuple(latents.meta[name] for name in ("count", "channels", "height", "width"))
