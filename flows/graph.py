@@ -183,10 +183,12 @@ def own(p: Settings, name: str, clip: Clip) -> dict[str, Clip]:
 
 
 def check_own(p: Settings, clip: Clip, need: set[str]) -> None:
-    """Raises ConfigError E223 for a clip that has no masks of its own where they are asked for, E251 for one that has
-    no tracks, and for edited tracks of its own beside others' tracks."""
+    """Raises ConfigError E223 for a clip that has no masks of its own where they are asked for, E245 for one that has
+    no depth, E251 for one that has no tracks, and for edited tracks of its own beside others' tracks."""
     if "masks" in need and own(p, "masks", clip):
         clip.masks(p.frames.selection(), (2, 2))
+    if "depth" in need and own(p, "depth", clip):
+        clip.depth(p.frames.selection(), (2, 2))
     edited = "edited_tracks" in need and bool(own(p, "edited_tracks", clip))
     if edited and not own(p, "tracks", clip):
         raise ConfigError(

@@ -8,21 +8,30 @@ from typing import Any
 import numpy as np
 
 from retake.artifact import Artifact, Depth, Frames
+from retake.clip import Clip
 from retake.formats import CHUNK, FlowSeries, FrameSeries, chunk_range
 from retake.lookup import lookup
 from retake.stage import Work, stage
+from retake.video import Selection
 
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @stage("depth", version=1, makes="depth", backends=("opencv-python-headless",), group="priors.depth")
-def stage_depth(work: Work, params: Any, frames: Frames, optical_flow: Artifact | None = None) -> Depth:
-    """Chunk by chunk; the map of a frame does not depend on where a killed run goes on."""
+def stage_depth(
+    work: Work, params: Any, frames: Frames, optical_flow: Artifact | None = None, clip: Clip | None = None
+) -> Depth:
+    """Chunk by chunk; the map of a frame does not depend on where a killed run goes on. clip: one whose own depth is
+    taken."""
     series: FrameSeries = work.open(frames)
     flow: FlowSeries | None = work.open(optical_flow) if optical_flow else None
     module = lookup("priors.depth", params.name)
     start = len(work.done)
-    maps = module.maps(series, flow, params, first=start * CHUNK) if start < series.chunks() else iter(())
+    if clip is not None:
+        own = clip.depth(Selection(**series.meta["selection"]), (series.width, series.height))
+        maps = islice(own, start * CHUNK, None)
+    else:
+        maps = module.maps(series, flow, params, first=start * CHUNK) if start < series.chunks() else iter(())
     for index in range(start, series.chunks()):
         span = chunk_range(index, len(series))
         chunk = np.empty((len(span), series.height, series.width), np.float16)

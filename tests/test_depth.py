@@ -8,16 +8,23 @@ from itertools import pairwise, product
 import cv2
 import numpy as np
 import pytest
+from helpers.stages import StopAfter
 from scipy.stats import spearmanr
 
+from flows import graph
+from flows.runners import Local
+from flows.settings.compose import settings
+from retake.clip import open_clip
 from retake.errors import ConfigError, MachineError, MediaError
 from retake.exchange import depth as files
+from retake.formats import open_series
 from retake.imaging.flow import in_bounds, occlusion
 from retake.priors.depth import depth_anything, given
 from retake.priors.depth import parallax as prior
 from retake.priors.depth.camera_motion import Travel, estimate, in_front, likelier, parallax
 from retake.priors.optical_flow import dis
-from retake.synthetic import TRAVELS, World, scene
+from retake.store import Store
+from retake.synthetic import TRAVELS, World, scene, scenes
 
 
 class Flow:
@@ -516,3 +523,25 @@ def test_given_depth_refuses_what_does_not_match(tmp_path):
     fails("E433", str(tmp_path))
     (tmp_path / "1.npy").write_bytes(b"nothing")
     fails("E432", str(tmp_path))
+
+
+OWN = ["depth=given", "depth.own=true", "frames.first=3", "frames.last=22"]
+
+
+def test_a_scene_knows_its_depth_and_a_killed_reading_goes_on(tmp_path):
+    store, clip, p = Store(tmp_path / "store"), open_clip("sprites:cross"), settings(OWN)
+    with pytest.raises(KeyboardInterrupt):
+        graph.edit_graph(Local(store, StopAfter(3)), clip, p, "depth")  # two chunks of frames, one of depth
+    found = open_series(store, graph.edit_graph(Local(store), clip, p, "depth")["depth"])
+    world = World(scenes.scene("cross"))
+    assert len(found) == 20
+    for t in range(20):
+        np.testing.assert_array_equal(found[t], world.depth(3 + t).astype(np.float16))
+
+
+def test_only_a_scene_knows_its_depth(tmp_path):
+    (tmp_path / "clip").mkdir()
+    cv2.imwrite(str(tmp_path / "clip" / "0.png"), np.zeros((48, 64, 3), np.uint8))
+    for words, clip in ((OWN[:2], str(tmp_path / "clip")), ([*OWN, "depth.path=maps"], "sprites:cross")):
+        with pytest.raises(ConfigError, match="E245"):
+            graph.edit_graph(Local(Store(tmp_path / "store")), open_clip(clip), settings(words), "depth")

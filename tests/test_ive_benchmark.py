@@ -138,6 +138,9 @@ def test_triplets_of_a_davis_tree_are_its_sequences_with_pictures(davis):
     _, pairs, jobs = prepared("ive", words)
     assert len(pairs) == 2
     assert all(job.settings.masks.path and not job.settings.masks.own for job in jobs)
+    assert {job.settings.depth.name for job in jobs} == {"parallax"}
+    own = prepared("ive", ["evaluation.first=2"])[2]
+    assert all(job.settings.masks.own and job.settings.depth.own for job in own)
 
 
 @pytest.mark.parametrize(

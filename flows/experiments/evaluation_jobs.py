@@ -38,6 +38,7 @@ class Evaluation(BaseModel, frozen=True, extra="forbid"):
     first: int | None = Field(None, ge=1, description="only so many pairs, from the top")
     categories: tuple[str, ...] = Field((), description="only pairs of these; empty: all")
     settings: tuple[str, ...] = Field((), description="settings of every variant, as they are typed")
+    rendered: tuple[str, ...] = Field((), description="and of clips that are no DAVIS tree's, but the sprite world's")
     arms: dict[str, tuple[str, ...]] = Field(description="name -> settings of that variant alone", min_length=1)
     only: tuple[str, ...] = Field((), description="only these variants; empty: all")
     seeds: tuple[int, ...] = Field((0,), description="of the edit's noise; values are means over them", min_length=1)
@@ -135,9 +136,10 @@ def chosen(place: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str,
 def base_of(evaluation: Evaluation, arm: str, common: Sequence[str]) -> dict[str, Any]:
     """Settings of an arm: those of every arm, then those typed beside, then its own. What was typed for a
     method is given to the arms that have it."""
-    plain = lay(last_of([*evaluation.settings, *evaluation.arms[arm]]))
+    every = [*evaluation.settings, *(() if evaluation.davis else evaluation.rendered)]
+    plain = lay(last_of([*every, *evaluation.arms[arm]]))
     taken = [text for text in common if not text.startswith("edit.") or takes(plain, text.partition("=")[0])]
-    return lay(last_of([*evaluation.settings, *taken, *evaluation.arms[arm]])) if taken else plain
+    return lay(last_of([*every, *taken, *evaluation.arms[arm]])) if taken else plain
 
 
 def last_of(overrides: Sequence[str]) -> list[Override]:

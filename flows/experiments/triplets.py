@@ -35,13 +35,8 @@ def triplets(davis: str, references: str) -> list[Row]:
                 problems.append(f"{path}: no sequence with masks, or no object, of that name")
                 continue
             row = known[sequence]
-            settings = {
-                **row.settings,
-                "masks.own": False,
-                "edit.reference": str(path),
-                "edit.application": application,
-            }
-            settings |= {"edit.application": application} | ({"edit.object_id": int(inner[0])} if inner else {})
+            settings = {**row.settings, "edit.reference": str(path), "edit.application": application}
+            settings |= {"edit.object_id": int(inner[0])} if inner else {}
             name = slug("-".join([application, sequence, *inner, path.stem]))
             found.append(Row(name, application, row.clip, settings))
     if not found and not problems:

@@ -88,6 +88,13 @@ class Clip:
         E223 for a clip that knows none."""
         raise ConfigError("E223", f"{self.spec} knows no masks of its own", "Give --box x0,y0,x1,y1, or masks.path.")
 
+    def depth(self, selection: Selection, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        """True relative inverse depth of the selected frames, float32 [H, W], larger is nearer, at size = (width,
+        height). Raises ConfigError E245 for a clip that knows none."""
+        raise ConfigError(
+            "E245", f"{self.spec} knows no depth of its own", "Give depth.path, or leave depth=given out."
+        )
+
     def tracks(self, selection: Selection, size: tuple[int, int], edited: bool) -> tuple[np.ndarray, np.ndarray]:
         """True tracks of points: xy float32 [N, P, 2] in pixels at size = (width, height) and visible bool [N, P], of
         the selected frames; where the points shall be, if `edited`. Raises ConfigError E251 for a clip that knows

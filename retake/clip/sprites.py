@@ -80,6 +80,12 @@ class SpriteClip(Clip):
             for _, index in select_indices(selection, self.world.frames, self.world.fps)
         )
 
+    def depth(self, selection: Selection, size: tuple[int, int]) -> Iterator[np.ndarray]:
+        return (
+            resize(self.world.depth(index), size)
+            for _, index in select_indices(selection, self.world.frames, self.world.fps)
+        )
+
     def tracks(self, selection: Selection, size: tuple[int, int], edited: bool) -> tuple[np.ndarray, np.ndarray]:
         if self.pair is None or self._asked[0].endswith(SIDES[1]):
             return super().tracks(selection, size, edited)

@@ -29,6 +29,11 @@ class Params(BaseModel, frozen=True, extra="forbid"):
         description="folder of .png (16 bits), .exr, .npy or .npz files, one a frame in the order of their numbers",
         json_schema_extra={"file": ""},
     )
+    own: bool = Field(
+        False,
+        description="the depth that the clip itself knows, in place of a path: of scenes of the sprite world",
+        json_schema_extra={"inert": "the clip is an ingredient of such depth"},
+    )
     meaning: Literal["inverse", "metric"] = Field(
         "inverse", description="inverse: larger is nearer, any unit; metric: distance, larger is farther"
     )
@@ -42,13 +47,18 @@ class Params(BaseModel, frozen=True, extra="forbid"):
 
 
 def check_settings(params: Params) -> None:
-    """Raises ConfigError E245 when no folder is given."""
-    _path(params)
+    """Raises ConfigError E245 when no folder is given, or one beside the clip's own depth."""
+    if not params.own:
+        _path(params)
+    elif params.path:
+        raise ConfigError("E245", "depth.own=true has no use for depth.path", "Give one of them.")
 
 
 def check(params: Params, frames: Mapping[str, Any]) -> None:
     """Before anything runs: raises ConfigError E245 when no folder is given, MediaError E400 and E433 when it is not
     there or does not hold one file a frame."""
+    if params.own:
+        return
     found = _files(params)
     if len(found) != frames["count"]:
         raise _count(params, len(found), frames["count"])
