@@ -197,6 +197,21 @@ def frame(
 
 
 @app.command(rich_help_panel=EDITING)
+def pick(
+    clip: Clip,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a page on which boxes and points are picked with the mouse, with the command to copy. Needs no server."""
+    from flows.editing import pick as room
+
+    check_clip(clip)
+    done = room.write_page(clip, list(overrides or []), out)
+    answer(as_json, done.as_json(), done.lines())
+
+
+@app.command(rich_help_panel=EDITING)
 def report(
     clip: Annotated[str | None, typer.Argument(help="Folder name under artifacts/edits.")] = None,
     as_json: Json = False,

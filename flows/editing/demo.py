@@ -36,7 +36,7 @@ def run(console: Console) -> dict[str, Any]:
         f"\nOpen the report in a browser:\n  {done.outputs['report']}\nand the video:\n  {done.outputs['video']}"
     )
     console.say(
-        "Now your own clip: retake frame CLIP 0 shows where the box is; then retake edit CLIP --box ... as above."
+        "Now your own clip: retake pick CLIP writes a page to drag a box on; then retake edit CLIP --box ... as above."
     )
     return results
 

@@ -13,13 +13,15 @@ from retake.errors import ConfigError
 from retake.video import read_image, write_png
 
 INK = (255, 235, 60)
+READABLE = 900  # px of a longer side: smaller frames are enlarged
 
 
 def write_frame(
     clip: str, number: int, overrides: list[str], box: str | None, out: Path | None, grid: bool = True
 ) -> Path:
-    """Working frame `number` at the source's size. Raises ConfigError E231 when there is no such frame, E214 rather
-    than write a plain frame over one that was painted, MediaError E417 for another clip than frames.sha256 says."""
+    """Working frame `number` at the source's size, enlarged under a grid where it is small. Raises ConfigError E231
+    when there is no such frame, E214 rather than write a plain frame over one that was painted, MediaError E417 for
+    another clip than frames.sha256 says."""
     opened, p = open_clip(clip), settings(overrides)
     if p.frames.sha256:
         opened.expected(p.frames.sha256).digest(open_store())
@@ -43,25 +45,30 @@ def write_frame(
 
 
 def drawn(rgb: np.ndarray, box: tuple[float, float, float, float] | None) -> np.ndarray:
-    """uint8 RGB [H,W,3] with up to twenty lines across, labelled where there is room, and the box if there is one."""
+    """uint8 RGB [H,W,3], a small frame enlarged so that it can be read: a grid in pixels of the frame, each line with
+    its number, and the box if there is one."""
     import cv2
 
-    picture = rgb.copy()
-    height, width = rgb.shape[:2]
-    step = next((s for s in (10, 25, 50, 100, 200, 500) if max(width, height) / s <= 20), 1000)
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.3, min(width, height) / 1400)
-    every = step * -(-round(160 * scale) // step)  # px between labels, so that they do not run into each other
-    for x in range(0, width, step):
-        cv2.line(picture, (x, 0), (x, height - 1), INK, 1)
-        if x % every == 0:
-            label(picture, str(x), (x + 2, int(14 * scale / 0.4)), font, scale)
-    for y in range(step, height, step):
-        cv2.line(picture, (0, y), (width - 1, y), INK, 1)
-        label(picture, str(y), (2, y - 3), font, scale)
-    blended = ((rgb.astype(np.uint16) * 2 + picture.astype(np.uint16) * 3) // 5).astype(np.uint8)
+    zoom = max(1, round(READABLE / max(rgb.shape[:2])))
+    large = np.repeat(np.repeat(rgb, zoom, 0), zoom, 1)
+    picture = large.copy()
+    height, width = large.shape[:2]
+    font, scale = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, min(width, height) / 1600)
+    room = 1.3 * cv2.getTextSize("0000", font, scale, 1)[0][0]  # px of the picture that a label needs
+    step = next((s for s in (2, 5, 10, 20, 25, 50, 100, 200, 500) if s * zoom >= room), 1000)
+    columns, rows = range(0, rgb.shape[1], step), range(step, rgb.shape[0], step)
+    for x in columns:
+        cv2.line(picture, (x * zoom, 0), (x * zoom, height - 1), INK, 1)
+    for y in rows:
+        cv2.line(picture, (0, y * zoom), (width - 1, y * zoom), INK, 1)
+    blended = ((large.astype(np.uint16) * 2 + picture.astype(np.uint16) * 3) // 5).astype(np.uint8)
+    for x in columns:
+        label(blended, str(x), (x * zoom + 2, round(30 * scale)), font, scale)
+    for y in rows:
+        label(blended, str(y), (2, y * zoom - 3), font, scale)
     if box is not None:
-        corners = [round(v) for v in box]
-        cv2.rectangle(blended, (corners[0], corners[1]), (corners[2] - 1, corners[3] - 1), (255, 60, 40), 2)
+        x0, y0, x1, y1 = (round(v * zoom) for v in box)
+        cv2.rectangle(blended, (x0, y0), (x1 - 1, y1 - 1), (255, 60, 40), 2)
     return blended
 
 

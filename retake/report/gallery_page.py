@@ -23,6 +23,7 @@ from retake.video import resize
 
 HEIGHT = 120  # px of a thumbnail
 WIDEST = 240  # px of one of its two halves
+QUALITY = 82  # of its JPEG
 HERE = Path(__file__).parent
 
 
@@ -67,13 +68,17 @@ def rounded(scores: Mapping[str, float | None]) -> dict[str, float]:
 
 def thumbnail(source: np.ndarray, result: np.ndarray) -> bytes:
     """A JPEG of two frames, uint8 RGB [H, W, 3], side by side, at most HEIGHT pixels high. Raises MachineError E504."""
-    import cv2
-
     height, width = source.shape[:2]
     scale = min(HEIGHT / height, WIDEST / width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    both = np.concatenate([resize(source, size), resize(result, size)], 1)
-    done, packed = cv2.imencode(".jpg", both[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+    return as_jpeg(np.concatenate([resize(source, size), resize(result, size)], 1), QUALITY)
+
+
+def as_jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """A picture uint8 RGB [H, W, 3] as a JPEG. Raises MachineError E504."""
+    import cv2
+
+    done, packed = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
         raise MachineError("E504", "OpenCV cannot write a JPEG", "Reinstall opencv-python-headless.")
     return packed.tobytes()

@@ -17,7 +17,7 @@ from retake.errors import ConfigError
 Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]
 MIN_SIDE = 4  # px, the smallest box side
-GIVE = "Give --box x0,y0,x1,y1, masks.box or masks.points; `retake frame CLIP 0` draws a grid to read them from."
+GIVE = "Give --box x0,y0,x1,y1, masks.box or masks.points: `retake pick CLIP` writes a page to point at them."
 
 
 class Prompt(BaseModel, frozen=True, extra="forbid"):
@@ -184,7 +184,7 @@ def check_prompt(prompt: Prompt, width: int, height: int) -> None:
 def whole_box(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     """The box in whole pixels, cut to the frame. Raises ConfigError E221."""
     shown = ", ".join(f"{value:g}" for value in box)
-    hint = "A box is x0,y0,x1,y1 in pixels; `retake frame CLIP N` draws a grid to read them from."
+    hint = "A box is x0,y0,x1,y1 in pixels: `retake pick CLIP` writes a page to point at it."
     if not all(math.isfinite(value) for value in box) or box[0] >= box[2] or box[1] >= box[3]:
         raise ConfigError("E221", f"box ({shown}) is empty; the frame has {width}x{height} px", hint)
     x0, y0 = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
