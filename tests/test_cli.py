@@ -235,8 +235,11 @@ def test_frame_writes_a_png_of_the_source_size(warm, tmp_path):
     assert warm.shell("frame", *asked).data == {"frame": str(out)}
     gridded = read_image(out)
     source = [rgb for _, rgb in decode(warm.clip)][3]
-    assert gridded.shape == source.shape == (96, 160, 3)
-    assert (gridded != source).any()
+    assert source.shape == (96, 160, 3)
+    zoom = gridded.shape[0] // 96  # a small frame is enlarged under its grid
+    assert gridded.shape == (96 * zoom, 160 * zoom, 3)
+    near = np.abs(gridded[zoom // 2 :: zoom, zoom // 2 :: zoom].astype(int) - source).max(-1) <= 1
+    assert 0.5 < near.mean() < 1  # the picture, with lines on it
     warm.shell("frame", *asked, "--plain")
     assert np.array_equal(read_image(out), source)
 
@@ -280,6 +283,31 @@ def test_report_lists_the_edits(warm):
     assert ours["command"].startswith("retake edit ")
     assert ours["metrics"]
     assert sorted(listed, key=lambda entry: -entry["time"]) == listed
+
+
+def test_the_list_and_the_page_of_edits_say_what_is_different(warm):
+    warm.shell("edit", *warm.words("edit.strength=0.4"))
+    listed = warm.shell("report", "clip", "--json").data
+    (ours,) = [entry for entry in listed["edits"] if "edit.strength=0.4" in entry["settings"]]
+    assert not any("edit.reference" in word for entry in listed["edits"] for word in entry["settings"])  # all have it
+    text = warm.shell("report", "clip").out
+    line = next(line for line in text.splitlines() if "edit.strength=0.4" in line)
+    assert re.search(r"propagate +20\d\d-\d\d-\d\d \d\d:\d\d .*change_edited 0\.\d+", line)
+    page = Path(listed["page"])
+    assert f"page     {page}" in text
+    assert page.name == "index.html"
+    assert f'"report": "clip/{ours["edit"]}/report.html"' in page.read_text()
+    assert (page.parent / "clip" / ours["edit"] / "result.mp4").exists()
+
+
+def test_open_opens_the_report_and_says_where_that_does_not_work(warm, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or len(opened) == 1)
+    first, second = (warm.shell("edit", *warm.words("--open", "--json")) for _ in range(2))
+    page = Path(first.data["outputs"]["report"]).absolute().as_uri()
+    assert opened == [page, page]
+    assert "no browser could be opened here" not in first.err
+    assert "no browser could be opened here" in second.err
 
 
 def test_params_check_knows_an_old_snapshot(warm):

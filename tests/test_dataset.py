@@ -318,6 +318,13 @@ def test_bad_clips_are_set_aside_with_their_reasons_and_nothing_is_made_twice(gi
     for name in "abc":
         assert (home / "report" / name / "edit" / "report.html").exists()
         assert (home / "thumbnails" / name / "edit.jpg").read_bytes()[:2] == b"\xff\xd8"
+        video = home / "results" / name / "edit.mp4"
+        assert video.samefile(home / "decode" / name / "edit" / "result.mp4")
+        page = (home / "report" / name / "edit" / "report.html").read_text()
+        for link in ("../../../index.html", f"../../../decode/{name}/edit/result.mp4"):
+            assert f'href="./{link}"' in page
+            assert (home / "report" / name / "edit" / link).is_file()
+    assert {job["health"] for job in first["jobs"] if job["state"] == "ok"} <= {"good", "look", "wrong"}
     assert '"state": "quarantined"' in (home / "index.html").read_text()
 
     before = len(log_of(first))
@@ -350,6 +357,7 @@ def test_bad_clips_are_set_aside_with_their_reasons_and_nothing_is_made_twice(gi
     assert third["stages"] == {"cached": 9}
     assert (home / "report" / "a" / "edit" / "report.html").exists()
     assert not (home / "report" / "c").exists()
+    assert [path.name for path in sorted((home / "results").iterdir())] == ["a", "b", "cut"]
 
 
 def test_a_changed_setting_runs_only_what_depends_on_it(given, tmp_path):

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retake.report import gallery_page
 from retake.report.gallery_page import Card
+from retake.video import encode
 
 STATES = ("ok", "ok", "ok", "cached", "cached", "quarantined", "failed", "skipped")
 HOSTILE = "<img src=x onerror=window.pwned=1></script>{{ data }} "
@@ -30,8 +32,10 @@ def cards() -> list[Card]:
         if good and n % 5:
             scores["warp_error"] = luck.randrange(60) / 64 - 0.25
         page = f"report/{n}/report.html" if good else ""
-        made.append(Card(f"clip-{n // 2:03d}", ("whole", "half")[n % 2], state, reason, n / 7, page, "", scores))
-    return made
+        video = "of clip#1.mp4" if n == 3 else ""
+        made.append(Card(f"clip-{n // 2:03d}", ("whole", "half")[n % 2], state, reason, n / 7, page, "", scores, video))
+    wrong = Card("clip-last", "whole", "ok", "the mask is probably wrong in frames 0-3", 1.0, "a.html", health="wrong")
+    return [*made[:-1], wrong]
 
 
 def names(chosen: list[Card]) -> list[str]:
@@ -41,6 +45,7 @@ def names(chosen: list[Card]) -> list[str]:
 @pytest.fixture(scope="module")
 def tab(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     page = tmp_path_factory.mktemp("gallery") / "index.html"
+    encode(page.with_name("of clip#1.mp4"), (np.full((64, 96, 3), 20 * t, np.uint8) for t in range(12)), 24, crf=20)
     page.write_text(gallery_page.page(f"dataset {HOSTILE}", cards()), encoding="utf-8")
     tab = browser.new_context(offline=True, viewport={"width": 1280, "height": 800}).new_page()
     tab.complaints = []
@@ -136,3 +141,24 @@ def test_it_fits_a_phone(fresh, tmp_path: Path):
         assert fresh.evaluate("document.getElementById('controls').getBoundingClientRect().bottom") < 0
     finally:
         fresh.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_a_result_plays_while_the_pointer_is_on_its_card(fresh):
+    card = fresh.locator(".card").nth(3)
+    assert fresh.locator("video").count() == 1  # its first frame stands for a picture
+    card.hover()
+    playing = card.locator("video.playing")
+    playing.wait_for(state="attached")
+    assert playing.evaluate("v => [v.muted, v.loop]") == [True, True]
+    fresh.wait_for_timeout(300)
+    assert playing.evaluate("v => v.readyState > 1 && v.currentTime > 0")
+    fresh.mouse.move(5, 5)
+    assert fresh.locator("video.playing").count() == 0
+    card.focus()  # it has no page, so that the keyboard passes it by
+    assert fresh.locator("video.playing").count() == (1 if cards()[3].report else 0)
+
+
+def test_doubt_about_a_mask_stands_on_the_card_and_is_found(fresh):
+    fresh.fill("#find", "probably wrong")
+    assert fresh.evaluate(SHOWN) == ["clip-last/whole"]
+    assert "wrong" in fresh.locator(".card:visible .reason").get_attribute("class").split()

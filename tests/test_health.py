@@ -9,7 +9,7 @@ import pytest
 from helpers.command import Shell
 
 from retake.health.signals import signals
-from retake.health.verdict import doubt, listed, runs, said
+from retake.health.verdict import doubt, listed, runs, said, worst
 from retake.health.watch import Watch
 from retake.synthetic import scenes
 from retake.synthetic.world import World
@@ -102,3 +102,16 @@ def test_an_edit_says_what_its_mask_looks_like(world, tmp_path):
         assert f'<li class="{word}">' in page
         assert ('data-frame="0"' in page) == (word == "wrong")
     assert "mask     is probably wrong in frames 0-" in shell(*words).err
+
+
+def test_the_worst_of_several_verdicts_stands_for_a_clip():
+    look = {"verdict": "look", "frames": [[3, 5]], "why": ["jump"]}
+    wrong = {"verdict": "wrong", "frames": [[0, 9]], "why": ["overlap"]}
+    good = {"verdict": "good", "frames": [], "why": []}
+    assert worst({}) == worst({"1": good, "2": good}) == ("good", "")
+    assert worst({"1": look}) == ("look", "the mask is worth a look in frames 3-5: it jumps from one frame to the next")
+    word, text = worst({"1": look, "2": good, "3": wrong})
+    assert word == "wrong"
+    assert "object 1 is worth a look" in text
+    assert "object 3 is probably wrong in frames 0-9" in text
+    assert "object 2" not in text

@@ -319,6 +319,22 @@ def test_the_page_states_stages_recipe_versions_and_notices() -> None:
     assert 'href="./result.mp4"' in text
 
 
+def test_changed_settings_stand_on_top_and_the_others_in_a_fold() -> None:
+    text = edit_page.render(report(changed=frozenset({"edit.band"})), "mosaic.mp4")
+    before, fold = text.split("2 settings as they are by default")
+    assert "edit.<wbr>band" in before
+    assert "edit.<wbr>seed" not in before
+    assert "edit.<wbr>seed" in fold
+    assert "by default" not in edit_page.render(report(), "mosaic.mp4")
+
+
+def test_a_page_of_a_dataset_leads_to_its_video_and_back() -> None:
+    video = edit_page.Link("the result", "../../../decode/a/b/result.mp4")
+    text = edit_page.render(report(elsewhere=(video,), gallery="../../../index.html"), "mosaic.mp4")
+    assert '<a href="./../../../decode/a/b/result.mp4">the result</a>' in text
+    assert '<a href="./../../../index.html">' in text
+
+
 def test_the_data_in_the_page_is_plain_json_without_markup() -> None:
     text = edit_page.render(report(layers=("source", HOSTILE, "c", "d", "e")), "mosaic.mp4")
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)

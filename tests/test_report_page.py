@@ -234,6 +234,18 @@ def test_controls_have_names(embedded: Opened) -> None:
     assert embedded.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_the_command_is_copied_whole(browser, tmp_path: Path) -> None:
+    command = "retake edit 'a clip.mp4' 'masks.objects={1: {box: [1,2,30,40]}}'"
+    made(tmp_path, report(command=command), mosaics())
+    opened = Opened(browser, tmp_path / "report.html", permissions=["clipboard-read", "clipboard-write"])
+    try:
+        opened.tab.locator("#copy").click()
+        opened.until("() => document.getElementById('copy').textContent === 'Copied'")
+        assert opened.tab.evaluate("navigator.clipboard.readText()") == command
+    finally:
+        opened.close()
+
+
 def test_a_hostile_name_is_text(browser, tmp_path: Path) -> None:
     names = ("source", HOSTILE)
     data = report(

@@ -10,7 +10,7 @@ import typer
 
 from flows.commands import EDITING, Box, Clip, Debug, Json, Overrides, Until, Verbose, app
 from flows.terminal.arguments import check_clip, server_answers, split_runner, with_box
-from flows.terminal.exits import answer, show, stop_at_once
+from flows.terminal.exits import answer, open_page, show, stop_at_once
 
 
 @app.command(rich_help_panel=EDITING)
@@ -19,6 +19,7 @@ def edit(
     overrides: Overrides = None,
     box: Box = None,
     until: Until = "report",
+    show_page: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
     as_json: Json = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -42,6 +43,8 @@ def edit(
     else:
         runner = Local(open_store(), console, console.outcome)
         done = job.edit(clip, rest, until=until, runner=runner).as_json()
+    if show_page and "report" in done["outputs"]:
+        open_page(Path(done["outputs"]["report"]))
     if as_json:
         show(done)
         return
@@ -214,14 +217,17 @@ def pick(
 @app.command(rich_help_panel=EDITING)
 def report(
     clip: Annotated[str | None, typer.Argument(help="Folder name under artifacts/edits.")] = None,
+    show_page: Annotated[bool, typer.Option("--open", help="Open the page of all edits in the browser.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the edits that were made, newest first, with their report pages."""
-    from flows.editing.history import edits
+    """List the edits that were made, newest first, and write a page of them all."""
+    from flows.editing.history import edits, lines, write_page
 
     found = edits(clip)
-    lines = (f"{e['clip']}/{e['edit']}  {e['method']:10}  {e['report'] or 'no page: it stopped early'}" for e in found)
-    answer(as_json, {"edits": found}, lines)
+    page = write_page(edits()) if found else None
+    if show_page and page:
+        open_page(page)
+    answer(as_json, {"edits": found, "page": str(page) if page else None}, lines(found), {"page": page} if page else {})
     if not found and not as_json:
         print("no edit was made here yet: retake edit CLIP --box x0,y0,x1,y1 edit.reference=PICTURE", file=sys.stderr)
 

@@ -28,6 +28,7 @@ from retake import dvc
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.errors import MachineError, RetakeError
+from retake.health.verdict import worst
 from retake.machine.disk import explain_write_errors, require_writable, write_atomic
 from retake.recipe import digest
 from retake.store import Store
@@ -137,19 +138,23 @@ class Batch:
         clip = job.open()
         if rule := broken_rule(clip, self.rules, job.settings.frames.folder_fps):
             return State(job.name, "skipped", mark, rule)
-        made = make_and_write(self.runner, job, clip, self.to)
+        # A page that DVC records is the same whichever dataset it is of.
+        made = make_and_write(self.runner, job, clip, self.to, home=None if self.record else self.home)
         gallery.write_thumbnail(self.home, job.name, self.store, made)
         if self.record:
             dvc.seed(PROJECT, self.store, [file for artifact in made.values() for file in artifact.files])
         counted = Counter(outcome.status for outcome in self.runner.outcomes)
         self.stages += counted
         keys = {outcome.stage: outcome.key for outcome in self.runner.outcomes}
+        health, doubt = worst(made["report"].meta.get("health", {}))
         return State(
             job.name,
             "ok" if counted["ran"] else "cached",
             mark,
             report=self.report_of(job),
             scores=result_folder.scores_by_name(self.store, made["metrics"]),
+            health=health,
+            doubt=doubt,
             stages={stage: (keys.get(stage, ""), artifact.digest) for stage, artifact in made.items()},
         )
 
@@ -164,7 +169,9 @@ class Batch:
         self.new_bad += state.state in BAD
         done, total = len(self.results), len(self.work.jobs)
         left = (time.monotonic() - self.began) / self.worked * (total - done)
-        what = short_path(self.home / state.report) if state.state in GOOD else f"{state.code} {state.reason}".strip()
+        what = f"{state.code} {state.reason}".strip()
+        if state.state in GOOD:
+            what = "  ".join(filter(None, (short_path(self.home / state.report), state.doubt)))
         eta = f"; {format_duration(left)} left" if done < total else ""
         self.console.say(f"{done}/{total}  {job.name}  {state.state}  {what}{eta}")
 
@@ -197,14 +204,20 @@ def claim_home(work: Work, store: Store) -> Path:
     return home_of(work)
 
 
-def make_and_write(runner: Local, job: Job, clip: Clip, to: Path, until: str = "report") -> dict[str, Artifact]:
-    """Run one edit and hand out what it made (of a run that stops at a stage only that), healing what is damaged."""
+def make_and_write(
+    runner: Local, job: Job, clip: Clip, to: Path, until: str = "report", home: Path | None = None
+) -> dict[str, Artifact]:
+    """Run one edit and hand out what it made (of a run that stops at a stage only that), healing what is damaged. home:
+    where the gallery is that its page leads back to."""
 
     def build() -> dict[str, Artifact]:
         made = graph.edit_graph(runner, clip, job.settings, until)
         # The page says of every stage that it stands in the store: the same page whichever front made it.
         outcomes = [replace(outcome, status="cached") for outcome in runner.outcomes]
-        edit = result_folder.Finished(job.edit, clip, job.settings, made, outcomes)
+        page = folder_of(to, "report", job)
+        elsewhere = {os.path.relpath(folder_of(to, "decode", job) / "result.mp4", page): "the result, H.264"}
+        gallery = os.path.relpath(home / "index.html", page) if home else ""
+        edit = result_folder.Finished(job.edit, clip, job.settings, made, outcomes, "", elsewhere, gallery)
         for stage, artifact in made.items() if until == "report" else [(until, made[until])]:
             folder = folder_of(to, stage, job)
             outputs.hand_out(runner.store, folder, artifact, edit if stage == "report" else None)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from flows.datasets.states import State
 from retake.artifact import Artifact
 from retake.formats import open_series
-from retake.machine.disk import explain_write_errors, write_atomic
+from retake.machine.disk import atomic_path, explain_write_errors, write_atomic
 from retake.report import gallery_page
 from retake.store import Store
 
@@ -27,15 +29,58 @@ def write_thumbnail(home: Path, job: str, store: Store, made: Mapping[str, Artif
         path.write_bytes(gallery_page.thumbnail(source[source.count // 2], result[result.count // 2]))
 
 
-def write_page(home: Path, name: str, results: Mapping[str, State]) -> Path:
+def video_of(to: Path, home: Path, clip: str, edit: str) -> str:
+    """Path of a job's MP4, relative to the gallery; "" where there is none. to: where stages' folders stand."""
+    path = to / "decode" / clip / edit / "result.mp4"
+    return os.path.relpath(path, home) if path.exists() else ""
+
+
+def write_results(home: Path, to: Path, results: Mapping[str, State]) -> None:
+    """results/CLIP/EDIT.mp4 of every job that has one, as hard links where that works; others are taken away."""
+    folder, kept = home / "results", set()
+    with explain_write_errors(folder):
+        for job, state in results.items():
+            clip, edit = job.split("/")
+            made, plain = to / "decode" / clip / edit / "result.mp4", folder / clip / f"{edit}.mp4"
+            if not (state.report and made.exists()):
+                continue
+            kept.add(plain)
+            if plain.exists() and plain.samefile(made):
+                continue
+            plain.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(plain) as part:
+                try:
+                    part.hardlink_to(made)
+                except OSError:  # another file system, or one without links
+                    shutil.copyfile(made, part)
+        for stale in set(folder.glob("*/*.mp4")) - kept:
+            stale.unlink()
+        for clip_folder in folder.glob("*"):
+            if not any(clip_folder.iterdir()):
+                clip_folder.rmdir()
+
+
+def write_page(home: Path, to: Path, name: str, results: Mapping[str, State]) -> Path:
     """index.html over the jobs that have ended."""
     cards = []
     for job, state in results.items():
         clip, edit = job.split("/")
         picture = picture_of(job) if state.report and (home / picture_of(job)).exists() else ""
         reason = "" if state.report else ". ".join(filter(None, (f"{state.code} {state.reason}".strip(), state.hint)))
+        video = video_of(to, home, clip, edit) if state.report else ""
         cards.append(
-            gallery_page.Card(clip, edit, state.state, reason, state.seconds, state.report, picture, state.scores or {})
+            gallery_page.Card(
+                clip,
+                edit,
+                state.state,
+                reason or state.doubt,
+                state.seconds,
+                state.report,
+                picture,
+                state.scores or {},
+                video,
+                state.health,
+            )
         )
     with explain_write_errors(home):
         home.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,8 @@ def process(
             batch.run_all()
         finally:  # also of what was done until Ctrl-C
             if batch.worked or not (batch.home / "index.html").exists():
-                gallery.write_page(batch.home, batch.work.name, batch.results)
+                gallery.write_page(batch.home, batch.to, batch.work.name, batch.results)
+                gallery.write_results(batch.home, batch.to, batch.results)
         finish(batch)
     counts = Counter(state.state for state in batch.results.values())
     for line in final_lines(batch, counts):
@@ -210,7 +211,8 @@ def summary(job: str, state: State) -> dict[str, Any]:
     """A finished job as JSON."""
     row = {"job": job, "state": state.state, "attempts": state.attempts, "seconds": state.seconds}
     if state.state in GOOD:
-        return row | {"report": state.report, "metrics": state.scores}
+        masks = {"health": state.health, "doubt": state.doubt}
+        return row | {"report": state.report, "metrics": state.scores, **masks}
     return row | {"code": state.code, "reason": state.reason, "hint": state.hint}
 
 

@@ -43,6 +43,9 @@ class State:
     seconds: float = 0.0
     report: str = ""
     scores: dict[str, Any] | None = None
+    health: str = ""
+    """The worst verdict on its masks (retake/health), of a job that is ok; doubt: in words, where it is not good."""
+    doubt: str = ""
     stages: dict[str, tuple[str, str]] | None = None
     """Key and digest of what each stage made, of a job that is ok."""
     time: float = 0.0

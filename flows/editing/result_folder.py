@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from flows.settings.compose import Settings
+from flows.settings.files import chosen_by_default
 from retake.artifact import Artifact
 from retake.clip import Clip
 from retake.machine.disk import explain_write_errors, write_atomic
@@ -43,6 +44,10 @@ class Finished:
     made: Mapping[str, Artifact]
     outcomes: Sequence[Outcome]
     command: str = ""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Files outside of its folder that the page links: a text for people, by path relative to the page."""
+    gallery: str = ""
+    """Path of the page that this one is a part of, relative to it."""
 
     @property
     def method(self) -> str:
@@ -138,6 +143,7 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
     files = {"result.mp4": "the result, H.264", "metrics.json": "metrics", "metrics.tsv": "metrics by frame"}
     files |= dict.fromkeys(("master.mp4", "master.mov", "master.mkv", "master"), "the master")
     files["recipe.json"] = "recipe and keys"
+    there = {name: text for name, text in files.items() if (folder / name).exists()}
     shown = settings_that_counted(edit)
     rows = [edit_page.StageRow(o.stage, o.status, o.recorded_seconds, o.artifact.bytes, o.key) for o in edit.outcomes]
     data = edit_page.ReportData(
@@ -155,10 +161,13 @@ def write_page(store: Store, edit: Finished, folder: Path) -> Path:
         metrics=summary,
         stages=tuple(rows),
         recipe={"clip": edit.clip.spec, **shown},
+        changed=frozenset({"clip", *changed_settings(edit, shown)}),
         versions=installed(*SHOWN_VERSIONS),
         health=tuple(health_rows(layers.meta.get("health", {}))),
         notices=tuple(note for artifact in made.values() for note in artifact.meta.get("notes", ())),
-        links=tuple(edit_page.Link(text, name) for name, text in files.items() if (folder / name).exists()),
+        links=tuple(edit_page.Link(text, name) for name, text in there.items()),
+        elsewhere=tuple(edit_page.Link(text, path) for path, text in edit.elsewhere.items()),
+        gallery=edit.gallery,
         flow_max_px=layers.meta["flow_max_px"],
         wheel=store.read(layers["wheel.png"]) if "wheel.png" in layers else None,
         depth_bar=store.read(layers["depth.png"]) if "depth.png" in layers else None,
@@ -227,3 +236,16 @@ def scores_of(store: Store, metrics: Artifact | None) -> tuple[tuple[Any, ...], 
 def scores_by_name(store: Store, metrics: Artifact) -> dict[str, float | None]:
     """The summary values of a metrics artifact."""
     return json.loads(store.read(metrics["metrics.json"]))
+
+
+def changed_settings(edit: Finished, groups: Mapping[str, Any]) -> Iterator[str]:
+    """Of the settings of some groups those that are not their choice's defaults, and the names of choices that are not
+    the default ones, as group.key."""
+    for group in groups:
+        params = getattr(edit.settings, group)
+        for key, info in type(params).model_fields.items():
+            by_default = info.get_default(call_default_factory=True)
+            if key == "name":
+                by_default = chosen_by_default().get(group, by_default)
+            if getattr(params, key) != by_default:
+                yield f"{group}.{key}"

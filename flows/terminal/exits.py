@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from retake.errors import RetakeError
@@ -26,6 +27,14 @@ def answer(as_json: bool, data: Any, lines: Iterable[str], outputs: Mapping[str,
         return
     for line in (*lines, *(f"{what:8} {path}" for what, path in (outputs or {}).items())):
         print(line)
+
+
+def open_page(page: Path) -> None:
+    """Open a page in the browser; where there is none, say so: its path is printed anyway."""
+    import webbrowser
+
+    if not webbrowser.open(page.absolute().as_uri()):
+        print("no browser could be opened here", file=sys.stderr)
 
 
 def fail(error: RetakeError) -> int:

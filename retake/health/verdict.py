@@ -107,6 +107,16 @@ def said(found: Mapping[str, Any]) -> str:
     return f"{lead} {listed(found['frames'])}: {reasons}" if reasons else lead
 
 
+def worst(health: Mapping[str, Mapping[str, Any]]) -> tuple[Word, str]:
+    """Of the verdicts on a clip's objects, by id, the worst, and in words what is wrong with which; ("good", "") where
+    nothing is."""
+    words: list[Word] = [*WORDS]
+    told = {i: said(found) for i, found in health.items() if found["verdict"] != "good"}
+    name = "the mask" if len(health) == 1 else "the mask of object {}"
+    level = max((words.index(found["verdict"]) for found in health.values()), default=0)
+    return words[level], "; ".join(f"{name.format(i)} {text}" for i, text in told.items())
+
+
 def reasons_of(found: Mapping[str, Any]) -> str:
     """Why, in words; empty for a good mask."""
     return " and ".join(REASONS[name] for name in found["why"])

@@ -70,10 +70,13 @@ class ReportData:
     curves: per-frame values by metric name, None where undefined; index t is drawn at frame t.
     flow_max_px: the flow vector, in pixels, that has the full colour; None where no flow is shown. wheel: the
         legend of its colours, a PNG. depth_bar: the legend of the depth layer's colours, a PNG.
-    health: on the masks, on top of everything. recipe: nested settings; versions: name to version.
+    health: on the masks, on top of everything. recipe: nested settings, of which those that
+        are `changed` (dotted names) stand on top and the others in a fold; all stand open where that is None.
+    versions: name to version.
     notices: notes on the result; those that ask for something on top, technical ones in a fold
         (retake/report/notes.py).
-    command: what to type to get this edit again. made: a date as text, when one is wanted.
+    command: what to type to get this edit again. made: a date as text, when one is wanted. gallery: path of the page
+        that this one is a part of, relative to it. elsewhere: files of the same run outside of the page's folder.
     """
 
     title: str
@@ -90,6 +93,7 @@ class ReportData:
     metrics: tuple[Metric, ...] = ()
     stages: tuple[StageRow, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    changed: frozenset[str] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     health: tuple[Health, ...] = ()
@@ -98,6 +102,8 @@ class ReportData:
     wheel: bytes | None = None
     depth_bar: bytes | None = None
     command: str = ""
+    gallery: str = ""
+    elsewhere: tuple[Link, ...] = ()
     made: str = ""
 
 
@@ -164,7 +170,7 @@ def render(data: ReportData, source: str, contact_sheet: bool = False) -> str:
         style=Markup(style),  # noqa: S704  our own files, hashed in the policy
         script=Markup(script),  # noqa: S704
         payload=Markup(_payload(data)),  # noqa: S704  escaped there
-        recipe=[(name, list(_leaves(value))) for name, value in data.recipe.items()],
+        recipe=dict(_by_change(data)),
         notes=weighed(data.notices),
         groups=groups(data.metrics, data.curves),
         totals=_totals(data),
@@ -211,6 +217,14 @@ def _totals(data: ReportData) -> dict[str, float]:
         cached[row.status == "cached"] += row.seconds or 0.0
     longest = max([row.seconds or 0.0 for row in data.stages], default=0.0)
     return {"ran": cached[False], "reused": cached[True], "longest": longest}
+
+
+def _by_change(data: ReportData) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The recipe's lines, (dotted name, value): "changed", and "others"."""
+    lines = [line for name, value in data.recipe.items() for line in _leaves(value, name)]
+    shown = {name for name, _ in lines} if data.changed is None else data.changed
+    yield "changed", [line for line in lines if line[0] in shown]
+    yield "others", [line for line in lines if line[0] not in shown]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

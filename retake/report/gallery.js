@@ -9,16 +9,46 @@
     return made;
   };
 
+  function clip(card, how) {
+    const made = document.createElement("video");
+    Object.assign(made, { muted: true, loop: true, playsInline: true, ...how, src: card.video });
+    made.setAttribute("aria-hidden", "true");
+    return made;
+  }
+
+  // The result plays while the pointer is on a card, or the keyboard's focus.
+  function plays(box, shown, card) {
+    let playing = null;
+    const start = () => {
+      if (playing) return;
+      playing = clip(card, { className: "playing" });
+      shown.append(playing);
+      playing.play().catch(() => {});
+    };
+    const stop = () => {
+      playing?.remove();
+      playing = null;
+    };
+    for (const event of ["pointerenter", "focus"]) box.addEventListener(event, start);
+    for (const event of ["pointerleave", "blur"]) box.addEventListener(event, stop);
+  }
+
   // Every card is made once; filters hide, sorting moves.
   for (const card of cards) {
     const box = document.createElement(card.report ? "a" : "div");
     box.className = "card";
     if (card.report) box.href = card.report;
-    if (card.picture) {
-      const image = document.createElement("img");
-      Object.assign(image, { loading: "lazy", decoding: "async", src: card.picture });
-      image.alt = `${card.clip}: the middle frame before and after ${card.edit}`;
-      box.append(image);
+    if (card.picture || card.video) {
+      const shown = document.createElement("div");
+      shown.className = "shown";
+      if (card.picture) {
+        const image = document.createElement("img");
+        Object.assign(image, { loading: "lazy", decoding: "async", src: card.picture });
+        image.alt = `${card.clip}: the middle frame before and after ${card.edit}`;
+        shown.append(image);
+      } else shown.append(clip(card, { preload: "metadata" }));
+      box.append(shown);
+      if (card.video) plays(box, shown, card);
     }
     const words = text("div", "text", "");
     const first = text("div", "line", ""), second = text("div", "line soft", "");
@@ -26,7 +56,8 @@
     card.value = text("span", "", "");
     second.append(text("span", "", card.edit), card.value);
     words.append(first, second);
-    if (card.reason) words.append(Object.assign(text("div", "reason", card.reason), { title: card.reason }));
+    const doubtful = card.health === "look" || card.health === "wrong" ? ` ${card.health}` : "";
+    if (card.reason) words.append(Object.assign(text("div", `reason${doubtful}`, card.reason), { title: card.reason }));
     box.append(words);
     card.box = box;
     card.words = `${card.clip} ${card.edit} ${card.reason}`.toLowerCase();

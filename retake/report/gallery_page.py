@@ -29,8 +29,8 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Card:
-    """One edit of one clip. report and picture: paths relative to the page, empty where there is none; seconds: what
-    making it took."""
+    """One edit of one clip. report, picture, video: paths relative to the page, empty where there is none; seconds:
+    what making it took. reason: what there is to say of it. health: good, look or wrong, of its masks."""
 
     clip: str
     edit: str
@@ -40,21 +40,25 @@ class Card:
     report: str = ""
     picture: str = ""
     scores: Mapping[str, float | None] = field(default_factory=dict)
+    video: str = ""
+    health: str = ""
 
 
 def page(name: str, cards: Sequence[Card]) -> str:
     """The page as HTML. Equal cards give equal bytes."""
     style, script = ((HERE / f"gallery.{kind}").read_text() for kind in ("css", "js"))
     rows = [
-        asdict(card) | {"report": quote(card.report), "picture": quote(card.picture), "scores": rounded(card.scores)}
+        asdict(card)
+        | {name: quote(getattr(card, name)) for name in ("report", "picture", "video")}
+        | {"scores": rounded(card.scores)}
         for card in cards
     ]
     metrics = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     about = {metric: DESCRIPTIONS.get(metric, ("", "")) for metric in metrics}
     data = json.dumps({"cards": rows, "metrics": about}, ensure_ascii=False, allow_nan=False)
-    images = "'self' file:"  # some browsers do not count file: as 'self'
+    here = "'self' file:"  # some browsers do not count file: as 'self'
     code = f"style-src {csp_hash(style)}; script-src {csp_hash(script)}; base-uri 'none'; form-action 'none'"
-    policy = f"default-src 'none'; img-src {images}; {code}"
+    policy = f"default-src 'none'; img-src {here}; media-src {here}; {code}"
     text = (HERE / "gallery.html").read_text()
     filled = {"title": escape(name), "policy": escape(policy), "style": style, "script": script}
     filled["data"] = data.replace("<", "\\u003c")  # no clip's name ends the script

@@ -340,6 +340,15 @@
         mark.style.width = `${(place(to) - place(from)) / 10}%`;
         $("marks").append(mark);
       }
+    $("copy")?.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText($("command").textContent);
+      } catch { // some browsers keep the clipboard from pages of a folder: select the text, and copy as people did
+        getSelection().selectAllChildren($("command"));
+        document.execCommand("copy");
+      }
+      $("copy").textContent = "Copied";
+    });
     $("speed").addEventListener("change", () => (video.playbackRate = Number($("speed").value)));
     $("loop").addEventListener("change", () => (video.loop = $("loop").checked));
     video.loop = $("loop").checked;
