@@ -19,6 +19,7 @@ first or the last of a window, against all others.
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import sys
 import tempfile
@@ -103,7 +104,7 @@ LONG, BOX = "sprites:captioned:2003", "masks.box=[10,22,37,49]"
 
 
 def run(
-    arms: Mapping[str, Arm] = {**ARMS, **MORE},
+    arms: Mapping[str, Arm] = ARMS,
     seeds: int = 2,
     steps: int = 240,
     clips: int = 1_500,
@@ -116,7 +117,7 @@ def run(
     """Tables of both applications, of costs and of long clips. folder: keeps clips and arms; a run that was stopped
     goes on there."""
     with tempfile.TemporaryDirectory() as name:
-        home = folder or Path(name)
+        home = (folder or Path(name)) / version()[:12]
         vae = shipped.load("vae")
         eyes, encode = Eyes(vae, shipped.load("clip").vision_model, "cpu"), autoencoder.frame_by_frame(vae)
         editing_clips.render(home / "editing", clips, encode, 4)
@@ -130,7 +131,7 @@ def run(
                     continue
                 place = home / f"{seed}-{'-'.join(map(str, arm._replace(shuffled=False)))}-{steps}-{clips}"
                 network = taught(place, arm, eyes, data, round(steps * arm.steps), seed)
-                file = home / f"judged-{label}-{seed}-{steps}-{clips}-{judged_on}-{levels}.json"
+                file = home / f"judged-{place.name}-{arm.shuffled}-{judged_on}-{levels}.json"
                 if not file.exists():
                     file.write_text(json.dumps(judged(network, eyes, unseen, arm.shuffled, levels)))
                 found.setdefault(label, []).append(json.loads(file.read_text()))
@@ -139,6 +140,14 @@ def run(
                 )
         title = f"{steps} steps of 3 windows out of {clips} clips, {seeds} seeds, {judged_on} unseen clips"
         return [*rows(found, title), *costs(eyes, data, rounds), *long_clips(*frames)]
+
+
+def version() -> str:
+    """Digest of the network of pictures that ships, around which arms learn."""
+    weights = sorted((shipped.HERE / "embedded_ivediff").glob("*/*.safetensors"))
+    return hashlib.sha256(
+        b"".join(path.read_bytes() for path in weights if "motion" not in path.parent.name)
+    ).hexdigest()
 
 
 def taught(folder: Path, arm: Arm, eyes: Eyes, data: Clips, steps: int, seed: int) -> EditingNetwork:

@@ -139,16 +139,52 @@ def test_triplets_of_a_davis_tree_are_its_sequences_with_pictures(davis):
     assert len(pairs) == 2
     assert all(job.settings.masks.path and not job.settings.masks.own for job in jobs)
     assert {job.settings.depth.name for job in jobs} == {"parallax"}
+    assert jobs[-1].settings.region.objects == (2,)  # what metrics, and methods that know no object, look at
     own = prepared("ive", ["evaluation.first=2"])[2]
     assert all(job.settings.masks.own and job.settings.depth.own for job in own)
 
 
+def test_the_first_triplets_are_of_both_applications(davis):
+    root, pictures = davis
+    for name in ("a", "b", "c"):
+        reference(pictures / "texture_transfer" / "bear" / f"{name}.png")
+    first = prepared("ive", [f"evaluation.davis={root}", f"evaluation.references={pictures}", "evaluation.first=2"])[1]
+    assert [pair.category for pair in first] == ["texture_transfer", "object_modification"]
+
+
+def test_a_manifest_of_real_clips_says_its_own_masks(davis, tmp_path):
+    root, pictures = davis
+    manifest = tmp_path / "mine.csv"
+    mask, picture = root / "Annotations" / "480p" / "bear", pictures / "texture_transfer" / "bear" / "fur.png"
+    manifest.write_text(f"id,clip,masks.path,edit.reference\none,{root}:bear,{mask},{picture}\n")
+    jobs = prepared("ive", [f"evaluation.pairs={manifest}"])[2]
+    assert {(job.settings.masks.path, job.settings.masks.own) for job in jobs} == {(str(mask), False)}
+    assert {job.settings.depth.name for job in jobs} == {"parallax"}
+
+
+def test_other_frames_and_words_than_the_worlds_have_no_looks():
+    mix = next(mix for mix in mixes.mixes() if mix.category == "all")
+    shown = frames(clips.draw(mix.seed).scene)
+    told = str(mixes.Subject(mix.target.shape, mix.target.hue, mix.target.texture))
+    assert looks.scores(mix.seed, told, True, shown[:-1]) == {}
+    assert looks.scores(mix.seed, told, True, [frame[:48] for frame in shown]) == {}
+    assert looks.scores(mix.seed, "a furry teapot", True, shown) == {}
+    assert looks.scores(mix.seed, told, True, shown)
+
+
 @pytest.mark.parametrize(
-    ("place", "found"), [("texture_transfer/lion/a.png", "lion"), ("texture_transfer/bare/a.png", "bare")]
+    ("place", "found"),
+    [
+        ("texture_transfer/lion/a.png", "lion"),
+        ("texture_transfer/bare/a.png", "bare"),
+        ("texture_transfers/bear/a.png", "texture_transfer|object_modification"),
+        ("texture_transfer/a.png", "texture_transfer|object_modification"),
+        ("texture_transfer/bear/fur.jpg", "another picture has its name"),
+    ],
 )
 def test_a_picture_for_no_sequence_is_told_with_its_place(davis, place, found):
     root, pictures = davis
-    (pictures / place).parent.mkdir(parents=True)
+    (pictures / place).parent.mkdir(parents=True, exist_ok=True)
     reference(pictures / place)
     with pytest.raises(ConfigError, match=found) as caught:
         triplets(str(root), str(pictures))

@@ -26,8 +26,9 @@ from retake.diffusion.model import Model, Modelled
 from retake.errors import RetakeError
 from retake.formats import open_series
 from retake.imaging.composite import over, pasted
+from retake.imaging.soft_mask import filled_box
 from retake.methods import Inputs, ivediff
-from retake.methods.ivediff.masked_clip import MaskedClip, boxed
+from retake.methods.ivediff.masked_clip import MaskedClip
 from retake.store import Store
 from retake.synthetic import scenes
 from retake.synthetic.world import World
@@ -146,13 +147,49 @@ def test_the_clip_is_shown_black_where_it_is_masked_and_nowhere_else(edited, fol
         black = torch.from_numpy(np.where(hides[..., None], 0, shown)).movedim(-1, 0)[None, None].float() / 127.5 - 1
         assert torch.allclose(backbone.encode(black)[0, 0], masked[t], atol=1e-4)
         assert np.array_equal(mask[t, 0].numpy() > 0, hides[::4, ::4])  # the nearest pixel of a cell
-    flow = clip.reels["flow"][0:COUNT]
-    assert not flow[0].any()
-    back = opened["optical_flow"].backward(3)
-    expected = back.mean((0, 1)) * [8 / back.shape[1], 8 / back.shape[0]]
-    assert np.allclose(flow[4].mean((1, 2)).numpy(), expected, atol=0.02)
     depth = open_series(calls.store, calls.made["depth"])
     assert clip.nearest == pytest.approx(max(depth[t].max() for t in range(COUNT)))
+
+
+def masked_clip(calls: Calls, folder: Path, scratch: Path, params: ivediff.Params, **more: object) -> MaskedClip:
+    """What the network would read of the last target of some settings."""
+    backbone = load(Model(family="ivediff", **small.settings(folder)))
+    names = ("region", "masks", "depth", "optical_flow")
+    opened = {name: open_series(calls.store, calls.made[name]) for name in names if name in calls.made}
+    latents, frames = (open_series(calls.store, calls.made[name]) for name in ("latents", "frames"))
+    return MaskedClip(latents, backbone, {**opened, **more}, Inputs(frames, scratch), params.chain[-1], params)
+
+
+def test_flow_is_told_in_cells_from_each_frame_to_the_one_before(edited, folder, tmp_path):
+    calls = edited(clip="sprites:fast")
+    flow = masked_clip(calls, folder, tmp_path, ivediff.Params(reference="x", grow=0)).reels["flow"][0:COUNT].numpy()
+    optical_flow = open_series(calls.store, calls.made["optical_flow"])
+
+    def cells(flow: np.ndarray) -> np.ndarray:
+        """[H, W, 2] in pixels, as [2, 8, 8] in cells of four of the model's 32 pixels."""
+        size = flow.shape[1::-1]
+        small = cv2.resize(flow, (32, 32), interpolation=cv2.INTER_AREA) * [32 / size[0], 32 / size[1]]
+        return small.reshape(8, 4, 8, 4, 2).mean((1, 3)).transpose(2, 0, 1) / 4
+
+    assert not flow[0].any()
+    for t in range(1, COUNT):
+        assert np.abs(cells(optical_flow.backward(t - 1)) - flow[t]).max() < 0.02
+    assert np.abs(cells(optical_flow.forward(3)) - flow[4]).max() > 0.1  # the other way it is another flow
+
+
+def test_a_second_target_sees_what_the_first_has_made(edited, folder, tmp_path):
+    calls = edited("edit.object_id=1")
+    before = open_series(calls.store, calls.made["edit"])
+    params = ivediff.Params(reference="x", object_id=1, also=[{"reference": "y", "object_id": 2}], grow=0)
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    second = masked_clip(calls, folder, tmp_path / "a", params, before=before)
+    alone = masked_clip(calls, folder, tmp_path / "b", params)
+    for t, picture in enumerate(laid(calls)):
+        hides = resize(np.uint8(255) * (second.alpha(t) > 0), (32, 32)) > 0
+        black = torch.from_numpy(np.where(hides[..., None], 0, resize(picture, (32, 32)))).movedim(-1, 0)
+        shown = second.backbone.encode(black[None, None].float() / 127.5 - 1)[0, 0]
+        assert torch.allclose(shown, second.reels["masked"][t : t + 1][0], atol=1e-4)
+        assert not torch.allclose(shown, alone.reels["masked"][t : t + 1][0], atol=1e-2)
 
 
 def test_frames_without_the_object_stay_as_they_are(edited, tmp_path):
@@ -237,11 +274,15 @@ def test_a_killed_edit_goes_on_with_its_denoising(edited):
 
 
 def test_a_long_clip_goes_in_windows(edited):
-    """In one step nothing passes from a window to frames that it does not hold: the flow of late frames."""
-    long = ["frames.last=19", "edit.steps=1"]
-    usual, other = (laid(edited(*long, *more)) for more in ([], ["edit.ablation=no_reference_motion"]))
-    assert len(usual) == 20
-    assert not np.array_equal(usual, other)
+    """In one step nothing passes from a window to frames that it does not hold: those of a longer clip."""
+    one = ["edit.steps=1", "edit.application=object_modification"]  # depth would be told in shares of the clip's
+    window = small.FRAMES
+    two, three, more = (
+        laid(edited(f"frames.last={n * window - 1}", f"edit.overlap={overlap}", *one))
+        for n, overlap in ((2, 0), (3, 0), (3, 4))
+    )
+    assert np.array_equal(two, three[: 2 * window])
+    assert not np.array_equal(three, more)  # where windows share frames, these are blended
 
 
 def test_plans_count_its_evaluations(edited):
@@ -263,7 +304,8 @@ def test_plans_say_which_application_of_which_target(pictures, tmp_path):
     edits = [one for one in plan.planned if one.stage == "edit"]
     said = [
         "texture transfer: the object's mask, with depth; by a small model that knows sprites only",
-        "object modification: a rectangle around it, without depth; by a small model that knows sprites only",
+        "texture transfer: the object's mask, with depth; then object modification: a rectangle around it, without "
+        "depth; by a small model that knows sprites only",
     ]
     assert [one.as_json()["says"] for one in edits] == said
     lines = [line for line in planning.table(plan.planned) if line.startswith("edit ")]
@@ -307,4 +349,4 @@ def test_a_picture_of_nothing_is_refused(edited, pictures):
 
 
 def test_a_box_around_nothing_is_nothing():
-    assert not boxed(np.zeros((5, 5), bool)).any()
+    assert not filled_box(np.zeros((5, 5), bool)).any()

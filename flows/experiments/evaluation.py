@@ -128,7 +128,7 @@ def measured(
         values |= pair_scores.scores(pair, at_size(store, made), judge)
         networks |= {"likeness_target": judge.name} if judge else {}
     if told := looks.told_of(job.pair):
-        keeps = getattr(job.settings.edit, "application", "object_modification") == "texture_transfer"
+        keeps = job.pair.settings.get("edit.application") == "texture_transfer"  # the same for every arm
         values |= looks.scores(int(job.pair.clip.split(":")[2]), told, keeps, at_size(store, made))
     pictures = {SOURCE: middle(store, made["frames"]), job.arm: middle(store, made["decode"])}
     if given := job.pair.settings.get("edit.reference"):

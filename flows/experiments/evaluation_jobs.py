@@ -38,7 +38,9 @@ class Evaluation(BaseModel, frozen=True, extra="forbid"):
     first: int | None = Field(None, ge=1, description="only so many pairs, from the top")
     categories: tuple[str, ...] = Field((), description="only pairs of these; empty: all")
     settings: tuple[str, ...] = Field((), description="settings of every variant, as they are typed")
-    rendered: tuple[str, ...] = Field((), description="and of clips that are no DAVIS tree's, but the sprite world's")
+    rendered: tuple[str, ...] = Field(
+        (), description="and of scenes of the sprite world, but for pairs that say masks or depth themselves"
+    )
     arms: dict[str, tuple[str, ...]] = Field(description="name -> settings of that variant alone", min_length=1)
     only: tuple[str, ...] = Field((), description="only these variants; empty: all")
     seeds: tuple[int, ...] = Field((0,), description="of the edit's noise; values are means over them", min_length=1)
@@ -78,21 +80,23 @@ def prepared(name: str, overrides: Sequence[str]) -> tuple[Evaluation, list[Row]
     pairs = pairs_of(evaluation)
     wanted = chosen("evaluation.categories", evaluation.categories, tuple(dict.fromkeys(p.category for p in pairs)))
     pairs = [pair for pair in pairs if pair.category in wanted][: evaluation.first]
-    bases = {arm: base_of(evaluation, arm, common) for arm in evaluation.arms}
+    kinds = {knows_itself(pair) for pair in pairs}
+    all_bases = {kind: {arm: base_of(evaluation, arm, common, kind) for arm in evaluation.arms} for kind in kinds}
+    every_base = [base for bases in all_bases.values() for base in bases.values()]
     typed = {text.partition("=")[0] for text in common}
     columns = {key for pair in pairs for key in pair.settings}
     for key in sorted(typed | columns):
         if key == "edit.seed":
             raise ConfigError("E296", "edit.seed is set by the evaluation", "Write evaluation.seeds=[0,1,2].")
-        if (key in columns or key.startswith("edit.")) and not any(takes(base, key) for base in bases.values()):
+        if (key in columns or key.startswith("edit.")) and not any(takes(base, key) for base in every_base):
             raise ConfigError("E205", f"no variant has the setting {key}", "A setting has a full name: edit.reference")
-    names = {metric for base in bases.values() for metric in base["metrics"]["names"]}
+    names = {metric for base in every_base for metric in base["metrics"]["names"]}
     known = [value for metric in sorted(names) for value in lookup("metrics", metric).DESCRIPTIONS]
     chosen("evaluation.values", evaluation.values, (*known, *OURS))
     jobs = []
     for pair in pairs:
         for arm in arms:
-            base, of_arm = bases[arm], {text.partition("=")[0] for text in evaluation.arms[arm]}
+            base, of_arm = all_bases[knows_itself(pair)][arm], {text.partition("=")[0] for text in evaluation.arms[arm]}
             settings = {k: v for k, v in pair.settings.items() if takes(base, k) and k not in of_arm}
             for seed in evaluation.seeds if takes(base, "edit.seed") else evaluation.seeds[:1]:
                 try:
@@ -133,10 +137,16 @@ def chosen(place: str, asked: Sequence[str], known: Sequence[str]) -> tuple[str,
     return tuple(asked) or tuple(known)
 
 
-def base_of(evaluation: Evaluation, arm: str, common: Sequence[str]) -> dict[str, Any]:
+def knows_itself(pair: Row) -> bool:
+    """Whether a pair's clip is a scene of the sprite world, whose own masks and depth are to be taken."""
+    given = any(key.startswith(("masks.", "depth.")) for key in pair.settings)
+    return pair.clip.startswith("sprites:") and not given
+
+
+def base_of(evaluation: Evaluation, arm: str, common: Sequence[str], rendered: bool) -> dict[str, Any]:
     """Settings of an arm: those of every arm, then those typed beside, then its own. What was typed for a
-    method is given to the arms that have it."""
-    every = [*evaluation.settings, *(() if evaluation.davis else evaluation.rendered)]
+    method is given to the arms that have it. rendered: for scenes of the sprite world."""
+    every = [*evaluation.settings, *(evaluation.rendered if rendered else ())]
     plain = lay(last_of([*every, *evaluation.arms[arm]]))
     taken = [text for text in common if not text.startswith("edit.") or takes(plain, text.partition("=")[0])]
     return lay(last_of([*every, *taken, *evaluation.arms[arm]])) if taken else plain

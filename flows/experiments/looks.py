@@ -6,7 +6,7 @@ picture shows, over `sprites:captioned:SEED`.
     psnr_exact               PSNR to the exact render of the edit, in the region of the edit, dB              higher
 
 Hue and shape are read by the world's detector, from the result alone. The exact render is the source's scene in which
-the object looks as the picture's, in its own shape or in the picture's, as the edit was told; where it turns is the
+the object looks as the picture's, in its own shape or in the picture's, as the pair says; where it turns is the
 source's choice, which no picture says, so that of a changed shape the value says little.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from retake.errors import ConfigError
 from retake.metrics.common.values import mean, unit
 from retake.metrics.region import psnr
 from retake.synthetic import detector, grammar, mixes
@@ -33,12 +34,17 @@ DESCRIPTIONS = {
 
 def scores(seed: int, told: str, keeps: bool, shown: Iterable[NDArray[np.uint8]]) -> dict[str, float | None]:
     """Scores of a result, frames uint8 [H, W, 3], of `sprites:captioned:<seed>` edited by a picture of what `told`
-    says; keeps: whether the edit keeps the object's shape. Raises ConfigError E244 for words that the world does not
-    make."""
-    wanted = grammar.parse(told)
+    says; keeps: whether the edit should keep the object's shape. Nothing for words that the world does not make, and
+    for other frames than the scene's own."""
+    try:
+        wanted = grammar.parse(told)
+    except ConfigError:
+        return {}
     source, exact = mixes.exact(seed, wanted, keeps)
     before, after = World(source.scene), World(exact)
     frames = np.stack(list(shown))
+    if frames.shape[:3] != (before.frames, before.height, before.width):
+        return {}
     seen = detector.read(frames)
     errors = []
     for t, frame in enumerate(frames):

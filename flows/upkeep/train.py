@@ -131,15 +131,19 @@ class Training:
         if self.clips is not None and part == "control":
             if not pairs(self.clips, self.size, self.folder, device, self.further, self.until, self.console):
                 return False
-        elif self.clips is not None and part in EDITING:
-            if not editing_clips.render(self.clips, self.shop(part, device), self.runner, self.console, self.until):
-                return False
-        elif self.clips is not None and part in STUDIED:
+        elif self.clips is not None and part in (*EDITING, *STUDIED):
             shop = self.shop(part, device)
             if part not in shop.wanted(part):
                 self.console.say(f"{part} is trained to its end: begin one in another --folder to learn from more")
                 self.paged(shop, part)
                 return True
+        if self.clips is not None and part in EDITING:
+            made = editing_clips.render(self.clips, self.shop(part, device), self.runner, self.console, self.until)
+            if made is None:
+                return False
+            files = [(path, []) for path in made]
+        elif self.clips is not None and part in STUDIED:
+            shop = self.shop(part, device)
             if not shop.as_shipped("video_vae"):
                 raise ConfigError(
                     "E247",

@@ -42,6 +42,14 @@ def bounding_box(mask: np.ndarray, margin: int) -> Box | None:
     return x0, y0, x1, y1
 
 
+def filled_box(mask: np.ndarray) -> np.ndarray:
+    """The smallest rectangle around what a mask bool [H, W] holds; nothing where it is empty."""
+    filled, box = np.zeros_like(mask), bounding_box(mask, 0)
+    if box is not None:
+        filled[box[1] : box[3], box[0] : box[2]] = True
+    return filled
+
+
 def around(boxes: Sequence[Box | None]) -> Box | None:
     """The box that holds all of those that there are."""
     known = np.array([box for box in boxes if box is not None])

@@ -63,18 +63,19 @@ def source_of(
     return lambda level, frames: torch.from_numpy(inversion.level(level, frames)) if level else clean(frames)
 
 
-def shown(path: str) -> Tensor:
-    """A picture for an image encoder, float32 [1, 3, H, W] in -1..1: square, so that nothing of it is stretched or
-    cut."""
+def shown(path: str, aspect: float = 1.0) -> Tensor:
+    """A picture for a model, float32 [1, 3, H, W] in -1..1, on a canvas that is `aspect` times as wide as high, so that
+    nothing of it is cut."""
     import torch
 
     rgba = with_alpha(read_image(path))
     rgb = BEHIND + (rgba[..., :3] - BEHIND) * rgba[..., 3:]
-    side, (height, width) = max(rgb.shape[:2]), rgb.shape[:2]
-    square = np.full((side, side, 3), BEHIND, np.float32)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = rgb
-    return to_signed(torch.from_numpy(square.transpose(2, 0, 1)[None].copy()))
+    height, width = rgb.shape[:2]
+    wide, high = max(width, round(height * aspect)), max(height, round(width / aspect))
+    canvas = np.full((high, wide, 3), BEHIND, np.float32)
+    top, left = (high - height) // 2, (wide - width) // 2
+    canvas[top : top + height, left : left + width] = rgb
+    return to_signed(torch.from_numpy(canvas.transpose(2, 0, 1)[None].copy()))
 
 
 def touched_cells(

@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from retake.errors import ConfigError
+from retake.imaging.soft_mask import filled_box
 
 Step = Literal["union", "largest", "rectangle"]
 
@@ -49,7 +50,7 @@ def region(objects: Mapping[int, np.ndarray], params: Params) -> np.ndarray:
             case "largest":
                 parts = [largest(mask) for mask in parts]
             case "rectangle":
-                parts = [rectangle(mask) for mask in parts]
+                parts = [filled_box(mask) for mask in parts]
     return np.logical_or.reduce(parts)
 
 
@@ -59,12 +60,3 @@ def largest(mask: np.ndarray) -> np.ndarray:
     if count <= 2:
         return mask
     return labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-
-
-def rectangle(mask: np.ndarray) -> np.ndarray:
-    """The bounding box, filled; nothing where the mask is empty."""
-    filled = np.zeros_like(mask)
-    ys, xs = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
-    if len(ys):
-        filled[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1] = True
-    return filled

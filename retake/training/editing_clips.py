@@ -33,7 +33,7 @@ SIDE = 16  # of a latent frame
 SHARD = 100
 SEED = 80_000_000  # of the first clip
 STAGED = 0.3  # share of clips of several sprites that turn and grow
-REAL = "real-{}.safetensors"  # a shard of a real clip's windows
+VERSION = 1  # raised by hand when what is kept of a clip changes
 CLOSE = 1.6  # side of a picture of an object, in sides of its box
 
 
@@ -135,11 +135,6 @@ def square(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 def shards(folder: Path, count: int) -> list[Path]:
     return [folder / f"editing-{first:06d}.safetensors" for first in range(0, count, SHARD)]
-
-
-def files(folder: Path, count: int) -> list[Path]:
-    """Shards of so many clips of the sprite world, and those of real clips that lie beside them."""
-    return [*shards(folder, count), *sorted(folder.glob(REAL.format("*")))]
 
 
 def render(

@@ -191,7 +191,7 @@ def ivediff_image(shop: Workshop) -> Writers:
     """All but the motion of the editing network, with the schedule that it learnt under."""
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    image = shop.trained("ivediff_image")
+    image = shop.taught("ivediff_image")
     found: Writers = {f"embedded_ivediff/{role}": partial(save, getattr(image, role)) for role in IMAGE_ROLES}
     return found | {"embedded_ivediff/scheduler": DDIMScheduler(**SCHEDULE).save_pretrained}
 
@@ -199,7 +199,8 @@ def ivediff_image(shop: Workshop) -> Writers:
 def ivediff(shop: Workshop) -> Writers:
     clips = shop.trained("ivediff")
     options = {**motion_unet.ADAPTER, "use_motion_mid_block": False}
-    return {
+    whole = ivediff_image(shop) if shop.as_shipped("ivediff_image") else {}  # the folder is a network by itself
+    return whole | {
         "embedded_ivediff/motion_adapter": partial(save, adapter(clips.unet, options)),
         "embedded_ivediff/motion_reference": partial(save, clips.motion_reference),
     }

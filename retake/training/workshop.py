@@ -107,7 +107,7 @@ class Workshop:
     say: Callable[[str], None] = print
     look: Callable[[Workshop, str], object] | None = None  # at a denoiser in training, now and then
     encoder: str | None = None  # weights of another video encoder than `video_mae`, by their reference
-    clips: Sequence[tuple[Path, list[str]]] = ()  # files of real clips that motion is studied on, too, with captions
+    clips: Sequence[tuple[Path, list[str]]] = ()  # files of real clips that a part learns from, too, with captions
     _factors: dict[tuple[str, int], float] = field(default_factory=dict, repr=False)
 
     def make(self, part: str, minutes: float) -> bool:
@@ -311,7 +311,8 @@ class Workshop:
             how = alignment.How()
             return model, plan, alignment.loss(model, data, subspace, how, size.aligned_batch, 0.5, seed, device)
         if part in EDITING:
-            data = editing_clips.Clips(editing_clips.files(self.folder / "editing", size.editing))
+            own = editing_clips.shards(self.folder / "editing", size.editing)
+            data = editing_clips.Clips([*own, *(path for path, _ in self.clips)])
             eyes = ivediff.Eyes(self.vae(), self.taught("clip").vision_model, device)
             if part == "ivediff_image":
                 return model, plan, ivediff.image_loss(model, eyes, data, size.ivediff_image_batch, 0.6, seed)

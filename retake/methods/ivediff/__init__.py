@@ -28,7 +28,7 @@ from retake.video import read_image
 if TYPE_CHECKING:
     from retake.diffusion.families.ivediff.adapter import IVEDiff
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("latents", "optical_flow", "depth", "masks", "region")
 
 KEPT = 8  # denoising steps that a kill costs at most
@@ -101,8 +101,8 @@ def asked(params: Params, steps: int, window: int, frames: int) -> tuple[int, in
 
 
 def describe(params: Params) -> str:
-    """What the last target asks for."""
-    return str(params.chain[-1])
+    """What its targets ask for, one after another."""
+    return "; then ".join(map(str, params.chain))
 
 
 def one_by_one(params: Params) -> tuple[Params, ...]:
@@ -139,7 +139,10 @@ def edit(
         if (todo - done) % KEPT == 0:
             inputs.keep({"level": np.array(todo - done), **parts_of(at, z=z)} for at in chunk_starts(z))
 
-    picture = backbone.condition(None, shown(str(target.reference)))
+    # The model sees the clip at its own height and width: the picture comes out of shape as the clip does.
+    high, wide = latents.meta["pixels"]
+    aspect = backbone.width / backbone.height * (clip.frames.width * high) / (clip.frames.height * wide)
+    picture = backbone.condition(None, shown(str(target.reference), aspect))
     with backbone.ablated(params.ablation):
         sample(
             backbone,

@@ -16,7 +16,7 @@ from retake.formats import CHUNK, LatentSeries
 from retake.imaging.composite import over, pasted
 from retake.imaging.flow import resize_flow
 from retake.imaging.signed import to_signed
-from retake.imaging.soft_mask import bounding_box
+from retake.imaging.soft_mask import filled_box
 from retake.methods import Inputs, Patch
 from retake.methods.canvas import Soft, edge
 from retake.methods.ivediff.targets import Target
@@ -68,7 +68,7 @@ class MaskedClip:
             span = range(first, min(first + CHUNK, count))
             for name, values in self._of(span).items():
                 self.reels[name][span.start : span.stop] = values
-                seen |= name == "mask" and bool(values.any())
+            seen = seen or any(bool(self.alpha(t).any()) for t in span)
         if not seen:
             raise ConfigError("E233", "nothing is masked in any frame", "Look at the masks: --until masks.")
 
@@ -77,7 +77,7 @@ class MaskedClip:
         one = self.target.object_id
         area = self.priors["region"][t] if one is None else self.priors["masks"].object(t, one)
         if self.target.boxed:
-            return edge(boxed(area), self.soft)
+            return edge(filled_box(area), self.soft)
         return edge(area, self.soft, self.priors["region"].opacity(t) if one is None else None)
 
     def condition(self, picture: Condition, spans: Sequence[range]) -> Condition:
@@ -148,11 +148,3 @@ class MaskedClip:
             return torch.zeros(self.reels["flow"].shape[1:])
         flow = resize_flow(self.priors["optical_flow"].backward(int(self.pairs[t - 1])), self.size)
         return self.backbone.to_grid(torch.from_numpy(flow)[None], "flow")[0].movedim(-1, 0)
-
-
-def boxed(area: np.ndarray) -> np.ndarray:
-    """The smallest rectangle around what a mask bool [H, W] holds."""
-    found, box = np.zeros_like(area), bounding_box(area, 0)
-    if box is not None:
-        found[box[1] : box[3], box[0] : box[2]] = True
-    return found

@@ -28,7 +28,8 @@ SITES = ("resnets", "attentions", "motion_modules", "temp_convs", "temp_attentio
 class UNet(Backbone):
     """A U-Net over frames. `frames`, `height` and `width` are those of the model's own clip, in pixels.
 
-    parts: `network`, and what is there of `vae`, `text_encoder`, `tokenizer`, `image_encoder`.
+    parts: `network`, and what is there of `vae`, `text_encoder`, `tokenizer`, `image_encoder`. Raises ConfigError E272
+    for more frames than its motion modules know.
     """
 
     time = 1
@@ -41,6 +42,18 @@ class UNet(Backbone):
         # Without a VAE (in training) the latents' own size is all there is: Stable Diffusion's stride then.
         self.space = image_vae.stride(parts.look("vae")) if "vae" in parts else 8
         self._sites: list[Site] | None = None
+        self.check_frames(frames)
+
+    def check_frames(self, count: int) -> None:
+        """Raises ConfigError E272 for more frames at once than the motion modules have positions for; without any (the
+        image model of `load_coder`) there is no limit."""
+        longest = int(self.config.get("motion_max_seq_length", 1 << 30))
+        if count > longest:
+            raise ConfigError(
+                "E272",
+                f"{count} frames at once, and the motion modules know {longest}",
+                f"Set model.frames to {longest} or less: longer clips go in windows.",
+            )
 
     @property
     def network(self) -> Any:

@@ -96,14 +96,14 @@ class IVEDiff(UNet):
 
     def projected(self, states: Tensor) -> Tensor:
         network = self.parts.use("network")
-        return network.image_projection(states.to(network.device, network.dtype))
+        return network.image_projection(states.to(self.device, network.dtype))
 
     @torch.no_grad()
     def depth_features(self, depth: Tensor) -> Tensor:
         """What the network reads of depth maps [F, H, W] (relative inverse depth; for a guider that says so in shares
         of the clip's nearest), [F, D, h, w]. A map of zeros tells no shape."""
         network = self.parts.use("network")
-        return network.depth_guider(depth[:, None].to(network.device, network.dtype)).float()
+        return network.depth_guider(depth[:, None].to(self.device, network.dtype)).float()
 
     @property
     def depth_in_shares(self) -> bool:
@@ -127,6 +127,7 @@ class IVEDiff(UNet):
     # ---- the network ------------------------------------------------------------------------------------------------
 
     def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        self.check_frames(z.shape[1])
         if missing := {"mask", "masked", "depth", "flow"} - inputs.keys():
             raise ConfigError(
                 "E273",

@@ -14,6 +14,7 @@ one. Frames take the features of their neighbours as these came in: nothing runs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -56,11 +57,12 @@ class Carried(nn.Module):
             return x
         h = x.unflatten(0, (count, frames))
         before, now = h[:, :-1].flatten(0, 1), h[:, 1:].flatten(0, 1)
-        moved = fitted(flow[:, 1:].flatten(0, 1), x.shape[-2], x.shape[-1]).to(x)
-        offset = self.offset(torch.cat([before, now, moved], 1))
+        moved = fitted(flow[:, 1:].flatten(0, 1), x.shape[-2], x.shape[-1])
+        # Half precision tells places too coarsely.
+        offset = self.offset(torch.cat([before, now, moved.to(x)], 1)).float()
         if self.base == "flow":
-            offset = offset + moved
-        carried = warped(before.float(), offset.float()).to(x.dtype)  # half precision tells places too coarsely
+            offset = offset + moved.float()
+        carried = warped(before.float(), offset).to(x.dtype)
         made = carried + self.gate * now if self.form == "literal" else now + self.gate * (carried - now)
         return torch.cat([h[:, :1], made.unflatten(0, (count, frames - 1))], 1).flatten(0, 1)
 
@@ -97,13 +99,19 @@ class MotionReference(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 @contextmanager
 def without_motion(unet: Any) -> Iterator[None]:
-    """Within it, motion modules hand on what they are given: the frame-wise network."""
-    hooks = [m.register_forward_hook(lambda module, given, out: given[0]) for m in motion_modules(unet)]
+    """Within it, motion modules hand on what they are given, and cost nothing: the frame-wise network."""
+    modules: list[Any] = motion_modules(unet)
+    before = [vars(module).get("forward") for module in modules]  # offloading puts its own there
+    for module in modules:
+        module.forward = lambda given, *args, **options: given
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for module, own in zip(modules, before, strict=True):
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
 
 
 def motion_modules(unet: nn.Module) -> list[nn.Module]:
@@ -117,10 +125,12 @@ def motion_widths(unet: nn.Module) -> list[int]:
 
 
 def fitted(flow: Tensor, height: int, width: int) -> Tensor:
-    """Flow [N, 2, h, w] in cells, on another grid and in its cells: values shrink with the grid."""
+    """Flow [N, 2, h, w] in cells, on a grid that is halved some times (11 cells of 21) and in its cells: each halving
+    makes the values half as large."""
     if flow.shape[-2:] == (height, width):
         return flow
-    share = flow.new_tensor([width / flow.shape[-1], height / flow.shape[-2]])[:, None, None]
+    halved = [round(math.log2(flow.shape[-1] / width)), round(math.log2(flow.shape[-2] / height))]
+    share = flow.new_tensor([0.5**n for n in halved])[:, None, None]
     return F.interpolate(flow, (height, width), mode="area") * share
 
 

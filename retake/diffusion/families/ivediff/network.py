@@ -70,7 +70,9 @@ class EditingNetwork(nn.Module):
         x = torch.cat([z, *(inputs[name].to(z) for name in ("mask", "masked", "depth"))], 2)
         with ExitStack() as within:
             if bool((told := inputs["told"]).any()):
-                tokens = self.tokens(t[:, 0], inputs)
+                rows = told.nonzero().flatten()
+                shown = {name: inputs[name].index_select(0, rows.to(z.device)) for name in ("reference", "states")}
+                tokens = self.tokens(t[:, 0].index_select(0, rows.to(t.device)), shown)
                 within.enter_context(attention.replaced(self.unet, reading(tokens, told, z.shape[1])))
             if not motion_modules(self.unet):
                 return self.by_frames(x, t, inputs["states"])
@@ -121,7 +123,8 @@ class Keeping:
 
 
 class Reading:
-    """Lets a layer attend to tokens [B, L, C] as well, in the clips that are `told` [B] of their reference."""
+    """Lets a layer attend to tokens as well, in the clips that are `told` [B] of their reference. tokens: of these,
+    [N, L, C]."""
 
     def __init__(self, tokens: Tensor, told: Tensor, frames: int) -> None:
         self.tokens, self.told, self.frames = tokens, told, frames
@@ -136,7 +139,7 @@ class Reading:
             rows = self.told.repeat_interleave(self.frames).to(hidden_states.device)
             own = hidden_states[rows]
             made = alone.clone()
-            made[rows] = 0.5 * alone[rows] + 0.5 * before(attn, own, torch.cat([own, shown[rows]], 1))
+            made[rows] = 0.5 * alone[rows] + 0.5 * before(attn, own, torch.cat([own, shown], 1))
             return made
 
         return process

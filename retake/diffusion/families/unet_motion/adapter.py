@@ -20,36 +20,17 @@ from retake.diffusion.families.common.conditioning import clip_pixels
 from retake.diffusion.families.common.unet import UNet, blank, site, text_width
 from retake.diffusion.loading import components
 from retake.diffusion.loading.lora_and_ip import add_image_adapter, merge_lora
-from retake.diffusion.loading.offload import Parts
 from retake.diffusion.model import Model
-from retake.diffusion.schedule import Schedule
 from retake.errors import ConfigError
 from retake.weights.local import require
 
 
 class UNetMotion(UNet):
-    """AnimateDiff's family. Its motion modules know at most `longest` frames at once: ConfigError E272 for more."""
-
-    @property
-    def longest(self) -> int:
-        """Frames that the motion modules have positions for; without any (the image model of `load_coder`) no limit."""
-        return int(self.config.get("motion_max_seq_length", 1 << 30))
-
-    def __init__(self, parts: Parts, schedule: Schedule, frames: int, height: int, width: int) -> None:
-        super().__init__(parts, schedule, frames, height, width)
-        self._known(frames)
+    """AnimateDiff's family."""
 
     def forward(self, z: Tensor, t: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
-        self._known(z.shape[1])
+        self.check_frames(z.shape[1])
         return super().forward(z, t, inputs)
-
-    def _known(self, frames: int) -> None:
-        if frames > self.longest:
-            raise ConfigError(
-                "E272",
-                f"{frames} frames at once, and the motion modules know {self.longest}",
-                f"Set model.frames to {self.longest} or less: longer clips go in windows.",
-            )
 
     def blank(self) -> nn.Module:
         # An IP-Adapter changes the configuration of the network that it was loaded into, but no site.
