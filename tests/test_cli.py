@@ -300,6 +300,39 @@ def test_the_list_and_the_page_of_edits_say_what_is_different(warm):
     assert (page.parent / "clip" / ours["edit"] / "result.mp4").exists()
 
 
+def test_edits_side_by_side_are_one_page(warm):
+    other = warm.shell("edit", *warm.words("edit.strength=0.4", "--json")).data["edit"]
+    first = warm.first.data["edit"]
+    folder = Path(warm.first.data["outputs"]["report"]).parent
+    page = Path(warm.shell("compare", f"clip/{other}", folder, "--json").data["report"])
+    assert page.parent.parent == folder.parent
+    text = page.read_text()
+    told = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)[1])
+    assert told["layers"] == ["source", "edit.strength=0.4", "propagate"]
+    assert {"change_edited_edit.strength=0.4", "change_edited_propagate"} <= told["curves"].keys()
+    assert f"retake compare clip/{other} clip/{first}" in text
+    for edit in (first, other):
+        assert f'href="./../{edit}/report.html"' in text
+        assert (page.parent / ".." / edit / "report.html").is_file()
+    assert warm.shell("report", "clip", "--json").data["edits"][0]["edit"] == other  # the page is no edit
+
+
+def test_what_cannot_stand_side_by_side_is_told(warm):
+    first = f"clip/{warm.first.data['edit']}"
+    fewer = warm.shell("edit", *warm.words("frames.last=3", "--json")).data["edit"]
+    looked = warm.shell("edit", *warm.words("--until", "masks", "--json")).data
+    until = Path(looked["outputs"]["report"]).parent.name
+    for words, code, said in (
+        ([first], "E264", "one edit alone"),
+        ([first, first], "E264", "one edit alone"),
+        ([first, "clip/nothing"], "E212", "no edit clip/nothing"),
+        ([first, f"clip/{fewer}"], "E264", "different frames"),
+        ([first, f"clip/{until}"], "E264", "Make it again: retake edit"),
+    ):
+        done = warm.shell("compare", *words)
+        assert (done.code, code in done.err, said in done.err) == (2, True, True), done.err
+
+
 def test_open_opens_the_report_and_says_where_that_does_not_work(warm, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or len(opened) == 1)

@@ -233,6 +233,22 @@ def report(
 
 
 @app.command(rich_help_panel=EDITING)
+def compare(
+    edits: Annotated[list[str], typer.Argument(help="Two edits or more: CLIP/ID as `retake report` lists them.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write the page to.")] = None,
+    show_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show edits of one clip side by side, on one page with one play bar."""
+    from flows.editing.compare import compare as compared
+
+    page = compared(edits, out)
+    if show_page:
+        open_page(page)
+    answer(as_json, {"report": str(page)}, (), {"report": page})
+
+
+@app.command(rich_help_panel=EDITING)
 def export(
     clip: Annotated[str, typer.Argument(help="A clip, or an edit that was made: its folder, or CLIP/ID.")],
     overrides: Overrides = None,
