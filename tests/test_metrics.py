@@ -555,6 +555,7 @@ def test_track_error_counts_only_points_visible_in_both():
         metric = metric_of(motion_fidelity)
         metric.add(motion_fidelity.Window(0, xy, seen, moved, visible))
         assert metric.result().summary()["track_error"] == pytest.approx(expected, abs=1e-6)
+        assert metric.result().summary()["tracks_followed"] == (1 if visible is seen else 0.5)
     metric = metric_of(motion_fidelity)
     metric.add(motion_fidelity.Window(0, xy, seen, moved[:, :1], seen[:, :1], paired=False))
     assert math.isnan(metric.result().summary()["track_error"])
@@ -571,8 +572,12 @@ def test_points_are_followed_in_the_result_from_where_the_source_has_them():
     for t, frame in enumerate(frames):
         copied.update(Sample(t, frame, frame, tracks=windows.get(t)))
         frozen.update(Sample(t, frame, frames[0], tracks=windows.get(t)))
-    assert copied.result().summary() == pytest.approx({"motion_fidelity": 1, "track_error": 0}, abs=0.02)
-    assert frozen.result().summary() == pytest.approx({"motion_fidelity": 0, "track_error": 3}, abs=0.02)
+    assert copied.result().summary() == pytest.approx(
+        {"motion_fidelity": 1, "track_error": 0, "tracks_followed": 1}, abs=0.02
+    )
+    assert frozen.result().summary() == pytest.approx(
+        {"motion_fidelity": 0, "track_error": 3, "tracks_followed": 1}, abs=0.02
+    )
     curves = copied.result().per_frame()
     assert [list(curves[name]) for name in ("motion_fidelity", "track_error")] == [[0, 1, 3, 4], [1, 2, 4, 5]]
     nothing = metric_of(motion_fidelity)

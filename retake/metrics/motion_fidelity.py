@@ -17,7 +17,10 @@ started at the same points:
 
     track_error = mean over frames and points visible in both of |xy - xy'|    pixels, lower is better
 
-without each window's first frame, where points that start there agree by construction.
+without each window's first frame, where points that start there agree by construction. Both speak of points that could
+be followed in the result alone, so it says of how many that is:
+
+    tracks_followed = of the points and frames that the source's tracks see, the share seen in the result, too
 
 The source's tracks come as windows, each with points of its own, which are followed in the result from the same
 places on. Window scores are averaged by their number of steps.
@@ -37,7 +40,7 @@ from retake.errors import ConfigError
 from retake.metrics.common.sample import Result, Sample
 from retake.metrics.common.values import mean
 
-VERSION = 1
+VERSION = 2
 NEEDS = ("tracks",)
 DESCRIPTIONS = {
     "motion_fidelity": (
@@ -45,6 +48,11 @@ DESCRIPTIONS = {
         "higher",
     ),
     "track_error": ("mean distance between tracks started at the same points, pixels", "lower"),
+    "tracks_followed": (
+        "share of the source's tracks, point by point and frame by frame, that could be followed in the result: the "
+        "other two speak of these alone",
+        "higher",
+    ),
 }
 BLOCK = 512  # rows of the track-to-track matrix at a time: memory stays small for thousands of tracks
 
@@ -122,6 +130,7 @@ class Metric:
         self.params = params
         self._fidelity: dict[int, float] = {}
         self._distances: dict[int, tuple[float, int]] = {}  # frame -> (sum in pixels, points)
+        self._source_points: dict[int, int] = {}  # frame -> points that the source's tracks see
         self._window: Window | None = None  # the one that is being followed
         self._gray: NDArray[np.uint8] | None = None
 
@@ -167,6 +176,8 @@ class Metric:
             total, points = self._distances.get(window.start + n, (0.0, 0))
             added = float(far[n].sum(where=both[n]))
             self._distances[window.start + n] = total + added, points + int(both[n].sum())
+            there = self._source_points.get(window.start + n, 0)
+            self._source_points[window.start + n] = there + int(window.source_visible[n].sum())
 
     def result(self) -> Result:
         """Everything taken so far. A window's score stands at each frame t of its steps (t, t+1), and so counts by
@@ -174,8 +185,11 @@ class Metric:
         totals, points = zip(*self._distances.values(), strict=True) if self._distances else ((), ())
         error = math.fsum(totals) / sum(points) if sum(points) else math.nan
         curve = {t: total / points for t, (total, points) in sorted(self._distances.items()) if points}
-        values = {"motion_fidelity": self._fidelity, "track_error": curve}
-        return Result(values, why=None, whole={"track_error": error})
+        counts = sorted(self._source_points.items())
+        shares = {t: self._distances[t][1] / count for t, count in counts if count}
+        share = sum(points) / sum(self._source_points.values()) if shares else math.nan
+        values = {"motion_fidelity": self._fidelity, "track_error": curve, "tracks_followed": shares}
+        return Result(values, why=None, whole={"track_error": error, "tracks_followed": share})
 
 
 def check(window: Window) -> None:
