@@ -41,8 +41,13 @@ def edit(
         stop_at_once()
         done = edit_clip(clip, rest, until)
     else:
+        if console.live:
+            planned = job.plan(clip, rest, until)[1]
+            console.expect(
+                [(p.stage, p.forecast.seconds if p.forecast else None) for p in planned if p.status != "cached"]
+            )
         runner = Local(open_store(), console, console.outcome)
-        done = job.edit(clip, rest, until=until, runner=runner).as_json()
+        done = job.edit(clip, rest, until=until, runner=runner, ready=console.plays).as_json()
     if show_page and "report" in done["outputs"]:
         open_page(Path(done["outputs"]["report"]))
     if as_json:

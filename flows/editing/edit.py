@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,13 @@ def edit(
     until: str = "report",
     runner: Local | None = None,
     folder: Path | None = None,
+    ready: Callable[[Path], None] | None = None,
 ) -> Edit:
     """Edit a clip: `edit("dog.mp4", ["masks.box=[70,40,300,460]", "edit.reference=cat.png"])`.
 
     `overrides` are settings as on the command line; `until` stops after a stage. Results stand in
-    `edits_home()`/<clip>/<id>, with -until-<stage> behind it where it stopped. Raises RetakeError.
+    `edits_home()`/<clip>/<id>, with -until-<stage> behind it where it stopped. ready: is told of the video as soon as
+    it plays, before metrics and report are made. Raises RetakeError.
     """
     clip = open_clip(clip) if isinstance(clip, str) else clip
     p = settings(list(overrides), clip.spec)
@@ -70,7 +72,19 @@ def edit(
         outputs = result_folder.hand_out(store, finished, folder)
         return Edit(identity, folder, tuple(runner.outcomes), outputs, made)
 
-    return runner.healed(build)
+    tell = runner.on_outcome
+
+    def outcome(one: Outcome) -> None:
+        tell(one)
+        if ready is not None and one.stage == "decode" and one.status == "ran":
+            store.copy_out(one.artifact["result.mp4"], folder / "result.mp4")
+            ready(folder / "result.mp4")
+
+    runner.on_outcome = outcome
+    try:
+        return runner.healed(build)
+    finally:
+        runner.on_outcome = tell
 
 
 def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:

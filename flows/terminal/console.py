@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from flows.terminal.progress import StageProgress
@@ -33,7 +34,12 @@ class Console:
             self._shown.count(stage, done, total)
 
     def stopped(self, stage: str) -> None:
+        self._shown.ended(stage)
         self._shown.stop()
+
+    def expect(self, stages: Sequence[tuple[str, float | None]]) -> None:
+        """The stages that will be made and their forecast in seconds: for the time that is left of them all."""
+        self._shown.expect(stages)
 
     def waiting(self, stage: str) -> None:
         self.say(f"{stage:15} another process is making it; waiting")
@@ -50,6 +56,10 @@ class Console:
         self._notes += outcome.artifact.meta.get("notes", ())
         if outcome.stage not in ("masks", "correction"):
             self.print_notes()
+
+    def plays(self, video: Path) -> None:
+        """The result can be looked at before the rest is made."""
+        self.say(f"video    {video}   plays; metrics and report follow")
 
     def print_notes(self) -> None:
         """Print the notes on the masks, held back until it is clear that no correction follows; of technical ones only

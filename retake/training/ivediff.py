@@ -43,7 +43,7 @@ DEPTH = {"object": 0.8, "rectangle": 0.2, "grid": 0.5}  # how often depth is sho
 UNTOLD = 0.1  # share of clips without their picture
 GROWN = 3  # pixels that an object's mask is grown by, at most
 INSIDE = 12.0  # weight of hidden cells of single frames; others weigh 1
-SHOWN = (0.2, 0.4, 0.4)  # shares of an object's pictures: see `Clip`
+SHOWN = (0.05, 0.35, 0.6)  # shares of an object's pictures: see `Clip`. The first says nothing of its turn
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def varied(pictures: Tensor, random: torch.Generator) -> Tensor:
     not tell of the object, its turn above all, is drawn as a mean of what it may be."""
     count = len(pictures)
     turn, grow, light = (torch.rand(count, generator=random) for _ in range(3))
-    angle, scale = (turn - 0.5) * 0.2, 1 + (grow - 0.5) * 0.3
+    angle, scale = (turn - 0.5) * 0.2, 0.75 + grow * 0.4
     cos, sin, zero = torch.cos(angle) * scale, torch.sin(angle) * scale, torch.zeros(count)
     theta = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
     at = F.affine_grid(theta, list(pictures.shape), align_corners=False)

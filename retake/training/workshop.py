@@ -315,7 +315,7 @@ class Workshop:
             data = editing_clips.Clips([*own, *(path for path, _ in self.clips)])
             eyes = ivediff.Eyes(self.vae(), self.taught("clip").vision_model, device)
             if part == "ivediff_image":
-                return model, plan, ivediff.image_loss(model, eyes, data, size.ivediff_image_batch, 0.6, seed)
+                return model, plan, ivediff.image_loss(model, eyes, data, size.ivediff_image_batch, 1.0, seed)
             return model, plan, ivediff.clip_loss(model, eyes, data, ivediff.Masking(), size.ivediff_batch, 0.6, seed)
         lessons = self.course(part).lessons
         return model, plan, loss(model, self.teacher(part), lessons, plan.steps, size.half)
