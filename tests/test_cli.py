@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import pkgutil
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +20,9 @@ import pytest
 from helpers.checkouts import copied
 from helpers.command import CHECKOUT, Child, CommandResult, Shell, reference, sprite_clip
 
+from flows.editing import demo
+from flows.settings.compose import settings
+from retake import methods
 from retake.store import Store
 from retake.video import read_image, write_png
 
@@ -331,6 +337,28 @@ def test_what_cannot_stand_side_by_side_is_told(warm):
     ):
         done = warm.shell("compare", *words)
         assert (done.code, code in done.err, said in done.err) == (2, True, True), done.err
+
+
+def test_every_method_has_an_example_that_can_be_made(warm, tmp_path, monkeypatch):
+    known = [module.name for module in pkgutil.iter_modules(methods.__path__)]
+    found = [name for name in known if hasattr(importlib.import_module(f"retake.methods.{name}"), "edit")]
+    assert sorted(demo.EXAMPLES) == sorted(found)
+    for name, (command, expect) in demo.EXAMPLES.items():
+        clip, *words = shlex.split(command)
+        planned = warm.shell("plan", clip, *words, "--json")
+        assert planned.code == 0, planned.err
+        assert list(planned.statuses())[-1] == "report"
+        assert settings(words, clip).edit.name == name
+        assert expect.endswith(".")
+
+
+def test_an_example_runs_and_says_what_to_expect(warm):
+    done = warm.shell("demo", "--method", "propagate")
+    assert demo.EXAMPLES["propagate"].command in done.err
+    assert demo.EXAMPLES["propagate"].expect in done.err
+    assert Path(done.out.split()[1]).name == "result.mp4"
+    wrong = warm.shell("demo", "--method", "propagat")
+    assert (wrong.code, "E206" in wrong.err, "propagate" in wrong.err) == (2, True, True)
 
 
 def test_open_opens_the_report_and_says_where_that_does_not_work(warm, monkeypatch):

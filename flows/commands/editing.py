@@ -292,11 +292,21 @@ def export(
 
 
 @app.command(rich_help_panel=EDITING)
-def demo(as_json: Json = False) -> None:
+def demo(
+    method: Annotated[
+        str | None,
+        typer.Option(help="An example of one method instead: propagate, move, sdedit, moca, moft, ivediff ..."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Render a small clip, edit it, and change one setting: shows in half a minute what the cache does."""
     from flows.editing import demo as tour
     from flows.terminal.console import Console
 
-    done = tour.run(Console(quiet=as_json))
+    console = Console(quiet=as_json)
+    done = tour.run(console) if method is None else tour.example(method, console)
     if as_json:
         show(done)
+    elif method is not None:
+        for name, path in done["outputs"].items():
+            print(f"{name:8} {path}")
