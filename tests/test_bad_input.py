@@ -101,16 +101,16 @@ CASES = {
         edit("good.mp4", "frames.first=9", "frames.last=3"), 2, "E210", "first <= last"
     ),
     # the box and the mask
-    "no box": Case(("edit", "good.mp4", PROPAGATE), 2, "E222", "--box x0,y0,x1,y1.*`retake frame CLIP 0`"),
+    "no box": Case(("edit", "good.mp4", PROPAGATE), 2, "E222", "--box x0,y0,x1,y1.*`retake pick CLIP`"),
     "half a box": Case(("edit", "good.mp4", "--box", "20,20"), 2, "E221", "--box x0,y0,x1,y1"),
     "words for a box": Case(("edit", "good.mp4", "--box", "the,dog,over,there"), 2, "E221", "--box x0,y0,x1,y1"),
     "not numbers": Case(("edit", "good.mp4", "--box", "nan,0,inf,9"), 2, "E221", "--box x0,y0,x1,y1"),
     "not numbers, in full": Case(edit("good.mp4", "masks.points=[[nan,1,1]]"), 2, "E205", "params/masks/"),
     "a box outside": Case(
-        ("edit", "good.mp4", "--box", "900,900,950,950", PROPAGATE), 2, "E221", "retake frame", "160x96"
+        ("edit", "good.mp4", "--box", "900,900,950,950", PROPAGATE), 2, "E221", "retake pick", "160x96"
     ),
     "a box turned round": Case(
-        ("edit", "good.mp4", "--box", "80,80,20,20", PROPAGATE), 2, "E221", "retake frame", "empty"
+        ("edit", "good.mp4", "--box", "80,80,20,20", PROPAGATE), 2, "E221", "retake pick", "empty"
     ),
     "a point outside": Case(edit("good.mp4", "masks.points=[[500,1,1]]"), 2, "E221", "label 1 on the object"),
     "nothing in the box": Case(edit("flat"), 2, "E220", "retake frame"),
