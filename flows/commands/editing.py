@@ -190,7 +190,7 @@ def interpret(
 @app.command(rich_help_panel=EDITING)
 def frame(
     clip: Clip,
-    number: Annotated[int, typer.Argument(min=0, help="Number of the selected frame, counted from 0.")],
+    number: Annotated[int, typer.Argument(min=0, help="Number of the selected frame, counted from 0.")] = 0,
     overrides: Overrides = None,
     box: Box = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the PNG.")] = None,

@@ -72,7 +72,9 @@ def compare(names: Sequence[str], folder: Path | None = None) -> Path:
 
 
 def named(name: str, known: list[str]) -> str:
-    """CLIP/ID of what was typed: that, or the path of a folder or of its page. Raises ConfigError E212."""
+    """CLIP/ID of what was typed: that, the id alone, or the path of its folder or page. Raises ConfigError E212."""
+    if len(same := [one for one in known if one.rpartition("/")[2] == name]) == 1:
+        return same[0]
     path = Path(name)
     place = path.parent if path.suffix == ".html" else path
     found = "/".join(place.absolute().parts[-2:])
@@ -103,8 +105,10 @@ def opened(store: Store, entry: dict[str, Any], label: str) -> Shown:
     records = {one["stage"]: store.find(one["stage"], one["key"]) for one in recipe["keys"]}
     made = {stage: record.artifact for stage, record in records.items() if record is not None}
     if not {"frames", "decode"} <= made.keys():
-        what = f"{entry['clip']}/{entry['edit']} is not in the store any more, or it stopped before its result"
-        raise ConfigError("E264", what, f"Make it again: {entry['command']}")
+        name, until = f"{entry['clip']}/{entry['edit']}", "--until" in entry["command"]
+        what = f"{name} stopped before its result" if until else f"{name} is not in the store any more"
+        command = entry["command"].partition(" --until")[0]
+        raise ConfigError("E264", what, f"Make it whole: {command}" if until else f"Make it again: {command}")
     return Shown(entry, label, made["frames"], made["decode"], made.get("metrics"))
 
 

@@ -61,7 +61,7 @@ EXAMPLES = {
         f"{SMALL}: the picture's yellow mixes into the blue star, which keeps its shape and its way.",
     ),
     "ivediff": Example(
-        "sprites:captioned:2003 model=embedded_ivediff edit=ivediff "
+        "sprites:captioned:2003 model=embedded_ivediff edit=ivediff depth=given depth.own=true "
         "edit.reference=params/evaluation/sprites/all-00.png",
         f"{SMALL}: the cross takes the picture's green and keeps its shape and its way; the marble becomes blotches.",
     ),

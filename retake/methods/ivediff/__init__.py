@@ -78,7 +78,7 @@ def check_settings(params: Params, beside: Mapping[str, Any]) -> None:
     for n, target in enumerate(params.chain):
         if not target.reference:
             where = "edit.reference" if n == 0 else f"edit.also[{n - 1}].reference"
-            raise ConfigError("E230", "ivediff has no picture to put in", f"Give {where}=IMAGE.")
+            raise ConfigError("E230", "ivediff has no picture to put in", f"Give {where}=IMAGE, a PNG or JPEG.")
     if beside["model"].family != FAMILY:
         raise ConfigError(
             "E273",
