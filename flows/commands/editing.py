@@ -42,7 +42,7 @@ def edit(
         done = edit_clip(clip, rest, until)
     else:
         if console.live:
-            planned = job.plan(clip, rest, until)[1]
+            planned = job.plan(clip, rest, until, explain=False)[1]
             console.expect(
                 [(p.stage, p.forecast.seconds if p.forecast else None) for p in planned if p.status != "cached"]
             )
@@ -229,7 +229,7 @@ def report(
     from flows.editing.history import edits, lines, write_page
 
     found = edits(clip)
-    page = write_page(edits()) if found else None
+    page = write_page(found if clip is None else edits()) if found else None
     if show_page and page:
         open_page(page)
     answer(as_json, {"edits": found, "page": str(page) if page else None}, lines(found), {"page": page} if page else {})

@@ -215,9 +215,9 @@ def make_and_write(
         # The page says of every stage that it stands in the store: the same page whichever front made it.
         outcomes = [replace(outcome, status="cached") for outcome in runner.outcomes]
         page = folder_of(to, "report", job)
-        elsewhere = {os.path.relpath(folder_of(to, "decode", job) / "result.mp4", page): "the result, H.264"}
-        gallery = os.path.relpath(home / "index.html", page) if home else ""
-        edit = result_folder.Finished(job.edit, clip, job.settings, made, outcomes, "", elsewhere, gallery)
+        elsewhere = {os.path.relpath(gallery.video_of(to, job.name), page): "the result, H.264"}
+        back = os.path.relpath(home / "index.html", page) if home else ""
+        edit = result_folder.Finished(job.edit, clip, job.settings, made, outcomes, "", elsewhere, back)
         for stage, artifact in made.items() if until == "report" else [(until, made[until])]:
             folder = folder_of(to, stage, job)
             outputs.hand_out(runner.store, folder, artifact, edit if stage == "report" else None)

@@ -29,10 +29,9 @@ def write_thumbnail(home: Path, job: str, store: Store, made: Mapping[str, Artif
         path.write_bytes(gallery_page.thumbnail(source[source.count // 2], result[result.count // 2]))
 
 
-def video_of(to: Path, home: Path, clip: str, edit: str) -> str:
-    """Path of a job's MP4, relative to the gallery; "" where there is none. to: where stages' folders stand."""
-    path = to / "decode" / clip / edit / "result.mp4"
-    return os.path.relpath(path, home) if path.exists() else ""
+def video_of(to: Path, job: str) -> Path:
+    """A job's MP4. to: where stages' folders stand."""
+    return to / "decode" / job / "result.mp4"
 
 
 def write_results(home: Path, to: Path, results: Mapping[str, State]) -> None:
@@ -41,7 +40,7 @@ def write_results(home: Path, to: Path, results: Mapping[str, State]) -> None:
     with explain_write_errors(folder):
         for job, state in results.items():
             clip, edit = job.split("/")
-            made, plain = to / "decode" / clip / edit / "result.mp4", folder / clip / f"{edit}.mp4"
+            made, plain = video_of(to, job), folder / clip / f"{edit}.mp4"
             if not (state.report and made.exists()):
                 continue
             kept.add(plain)
@@ -56,7 +55,7 @@ def write_results(home: Path, to: Path, results: Mapping[str, State]) -> None:
         for stale in set(folder.glob("*/*.mp4")) - kept:
             stale.unlink()
         for clip_folder in folder.glob("*"):
-            if not any(clip_folder.iterdir()):
+            if clip_folder.is_dir() and not any(clip_folder.iterdir()):
                 clip_folder.rmdir()
 
 
@@ -67,7 +66,7 @@ def write_page(home: Path, to: Path, name: str, results: Mapping[str, State]) ->
         clip, edit = job.split("/")
         picture = picture_of(job) if state.report and (home / picture_of(job)).exists() else ""
         reason = "" if state.report else ". ".join(filter(None, (f"{state.code} {state.reason}".strip(), state.hint)))
-        video = video_of(to, home, clip, edit) if state.report else ""
+        video = video_of(to, job)
         cards.append(
             gallery_page.Card(
                 clip,
@@ -78,7 +77,7 @@ def write_page(home: Path, to: Path, name: str, results: Mapping[str, State]) ->
                 state.report,
                 picture,
                 state.scores or {},
-                video,
+                os.path.relpath(video, home) if state.report and video.exists() else "",
                 state.health,
             )
         )

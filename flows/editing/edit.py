@@ -87,10 +87,12 @@ def edit(
         runner.on_outcome = tell
 
 
-def plan(clip: str, overrides: Sequence[str] = (), until: str = "report") -> tuple[str, list[Planned]]:
-    """(edit id, what `edit` would do to each stage). Starts nothing; raises what is wrong with the settings, and with
-    the clip as far as its container tells."""
-    opened, p, run = open_clip(clip), settings(list(overrides), clip), Plan(open_store())
+def plan(
+    clip: str, overrides: Sequence[str] = (), until: str = "report", explain: bool = True
+) -> tuple[str, list[Planned]]:
+    """(edit id, what `edit` would do to each stage). explain: say why. Starts nothing; raises what is wrong with the
+    settings, and with the clip as far as its container tells."""
+    opened, p, run = open_clip(clip), settings(list(overrides), clip), Plan(open_store(), explain=explain)
     identity = result_folder.edit_id(run.store, opened, p)
     graph.edit_graph(run, opened, p, until)
     return identity, run.planned

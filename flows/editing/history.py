@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,12 @@ def edits(clip: str | None = None) -> list[dict[str, Any]]:
                 "time": path.stat().st_mtime,
             }
         )
-    for one in found:
-        others = [words_of(other) for other in found if other["clip"] == one["clip"] and other is not one]
-        one["settings"] = [word for word in words_of(one) if not others or any(word not in some for some in others)]
+    words = [words_of(one) for one in found]
+    made = Counter(one["clip"] for one in found)
+    with_it = Counter((one["clip"], word) for one, own in zip(found, words, strict=True) for word in set(own))
+    for one, own in zip(found, words, strict=True):
+        alone = made[one["clip"]] == 1
+        one["settings"] = [word for word in own if alone or with_it[one["clip"], word] < made[one["clip"]]]
     return sorted(found, key=lambda entry: -entry["time"])
 
 
